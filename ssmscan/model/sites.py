@@ -1,0 +1,75 @@
+"""What a model is made of: sites, their roles, and the table a user reads.
+
+A state-space model has parameters theta, an initial state, innovations z_t drawn at every step and
+observations y_t.  `trace` decides which site is which from the data flow; every decision carries
+its reason, and the printed table shows it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Role(enum.Enum):
+    """What a site is to the inference engines."""
+
+    PARAMETER = "parameter"
+    INITIAL = "initial state"
+    INNOVATION = "innovation"
+    OBSERVATION = "observation"
+    START_OBSERVATION = "observation of the start"
+    TAIL_OBSERVATION = "observation after the loop"
+    PARAMETER_LIKELIHOOD = "parameter likelihood"
+    DETERMINISTIC = "deterministic"
+
+
+class Site(NamedTuple):
+    """One named site of the model.
+
+    Attributes:
+        name: the name in the model, without the traced index of an f-string.
+        role: what the site is to the engines.
+        family: name of the distribution class, empty for a deterministic.
+        shape: shape of one value (one step, for sites in the loop).
+        dtype: dtype of the value.
+        support: NumPyro's constraint, printed.
+        discrete: whether the values are discrete.
+        map: how base noise becomes the value, empty where nothing is drawn.
+        reason: why the site has its role, one clause.
+        in_loop: whether the site stands inside the scan.
+    """
+
+    name: str
+    role: Role
+    family: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    support: str
+    discrete: bool
+    map: str
+    reason: str
+    in_loop: bool
+
+
+def site_table(sites: Sequence[Site]) -> str:
+    """Lay the sites out as a plain-text table, one line a site."""
+    header = ("site", "role", "distribution", "shape", "noise", "why")
+    rows = [
+        (
+            site.name,
+            site.role.value,
+            site.family,
+            str(site.shape) if site.shape else "",
+            site.map,
+            site.reason,
+        )
+        for site in sites
+    ]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in [header, *rows]]
+    rule = "  ".join("-" * w for w in widths)
+    return "\n".join([lines[0], rule, *lines[1:]])
