@@ -1,0 +1,89 @@
+"""Bits equal to JAX's own, normals that are normal, keys checked."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ssmscan.particles import draws
+from ssmscan.particles.draws import as_key, draw_noise, standard_normal
+from tests.truth import ERROR_RATE, z_threshold
+
+
+class Spec(NamedTuple):
+    shape: tuple[int, ...]
+    is_key: bool = False
+
+
+@pytest.mark.parametrize("shape", [(), (1001,), (3, 7), (0,)])
+def test_bits_splits_and_folds_are_those_of_jax(shape):
+    key = jax.random.key(3)
+    ours = as_key(key)
+    for dtype in (jnp.uint32, jnp.uint16, jnp.uint8):
+        np.testing.assert_array_equal(jax.random.bits(key, shape, dtype), jax.random.bits(ours, shape, dtype))
+    with jax.enable_x64(True):
+        bits = [jax.random.bits(k, shape, jnp.uint64) for k in (key, ours)]
+        np.testing.assert_array_equal(*bits)
+    for derive in (lambda k: jax.random.split(k, (3, 2)), lambda k: jax.random.fold_in(k, 77)):
+        np.testing.assert_array_equal(*(jax.random.key_data(derive(k)) for k in (key, ours)))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_normals_follow_the_normal_law_beyond_four_and_a_half_sd(seed):
+    n = 2_000_000
+    z = np.asarray(jax.jit(standard_normal, static_argnums=1)(as_key(jax.random.key(seed)), (n,)), float)
+    edges = np.concatenate([[-np.inf], np.linspace(-4.5, 4.5, 91), [np.inf]])
+    expected = n * np.diff(stats.norm.cdf(edges))
+    chi2 = ((np.histogram(z, edges)[0] - expected) ** 2 / expected).sum()
+    assert stats.chi2.sf(chi2, len(expected) - 1) > ERROR_RATE
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((z**power).mean() - mean) < z_threshold(4) * (variance / n) ** 0.5
+    lags = [np.corrcoef(z[:-lag], z[lag:])[0, 1] for lag in (1, 2, 4, 32)]
+    assert max(map(abs, lags)) < z_threshold(4) / n**0.5
+
+
+def test_extreme_bits_give_finite_normals_far_out(monkeypatch):
+    """The smallest uniform gives the radius sqrt(64 log 2) = 6.66, the largest gives zero."""
+    words = jnp.array([0, 2**32 - 1], jnp.uint32), jnp.zeros(2, jnp.uint32)
+    monkeypatch.setattr(draws, "threefry", lambda key, high, low: words)
+    with jax.enable_x64(False):
+        z = standard_normal(as_key(jax.random.key(0)), (2,))
+    radius = (64 * np.log(2)) ** 0.5
+    np.testing.assert_allclose(z, [radius * np.cos(0), 0], rtol=1e-6)
+
+
+def test_float64_normals_are_those_of_jax():
+    with jax.enable_x64(True):
+        key = jax.random.key(5)
+        expected = jax.random.normal(key, (1000,), jnp.float64)
+        ours = standard_normal(as_key(key), (1000,))
+        assert ours.dtype == jnp.float64
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_noise_has_one_independent_stream_a_site():
+    specs = {"x": Spec((2,)), "y": Spec((2,)), "g": Spec((), True)}
+    noise = draw_noise(as_key(jax.random.key(0)), specs, 20_000)
+    assert noise["x"].shape == (20_000, 2)
+    assert abs(np.corrcoef(noise["x"].ravel(), noise["y"].ravel())[0, 1]) < z_threshold() / 40_000**0.5
+    counts = np.asarray(jax.vmap(lambda key: jax.random.poisson(key, 3.0))(noise["g"]))
+    assert noise["g"].shape == (20_000,)
+    assert abs(counts.mean() - 3) < z_threshold() * (3 / 20_000) ** 0.5
+
+
+def test_raw_typed_and_foreign_keys_are_accepted():
+    typed, raw = as_key(jax.random.key(7)), as_key(jax.random.PRNGKey(7))
+    np.testing.assert_array_equal(jax.random.key_data(typed), jax.random.key_data(raw))
+    np.testing.assert_array_equal(jax.random.key_data(as_key(typed)), jax.random.key_data(typed))
+    assert jax.random.key_data(as_key(jax.random.key(7, impl="rbg"))).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "bad", [0, None, jax.random.split(jax.random.key(0), 3), np.zeros(2), np.zeros((4, 2), np.uint32)]
+)
+def test_anything_but_one_key_is_refused_by_name(bad):
+    with pytest.raises(TypeError, match="my_key: expected one PRNG key"):
+        as_key(bad, "my_key")
