@@ -1,10 +1,10 @@
 """Stick-breaking: each step breaks a Beta share off what is left, and takes its part of the counts.
 
     share_t ~ Beta(1, alpha),  weight_t = share_t prod_{s<t} (1 - share_s)
-    count_t ~ Binomial(n - sum_{s<t} count_s, share_t)
+    count_t ~ Binomial(left_t, share_t),  left_t = n - sum_{s<t} count_s
 
-Given the counts the shares are independent, Beta(1 + count_t, alpha + n - sum_{s<=t} count_s), so the answer
-is known exactly.  The Beta has no smooth quantile function: NUTS gets a corrected map instead.
+Given alpha and the counts the shares are independent, Beta(1 + count_t, alpha + left_t - count_t), so the
+answer is known exactly.  The Beta has no smooth quantile function: NUTS gets a corrected map instead.
 """
 
 import jax
@@ -17,8 +17,9 @@ from numpyro.infer import Predictive
 import ssmscan
 
 
-def stick_breaking(alpha, total, counts=None, length=None):
+def stick_breaking(total, counts=None, length=None):
     """Break a stick among categories; counts is (T,) or None, and then `length` pieces are broken."""
+    alpha = numpyro.sample("alpha", dist.Gamma(3.0, 1.0))
 
     def transition(carry, count):
         stick, left = carry
@@ -31,26 +32,31 @@ def stick_breaking(alpha, total, counts=None, length=None):
 
 
 def main(key, quick=False):
-    """Simulate counts, estimate the shares by NUTS and by particles, and return what was found."""
+    """Simulate counts, estimate alpha by NUTS and the shares by particles, and return what was found."""
     simulate_key, nuts_key, filter_key = jax.random.split(key, 3)
-    alpha, total = 2.0, 500
-    data = Predictive(stick_breaking, num_samples=1)(simulate_key, alpha, total, length=6)
+    alpha, total = 3.0, 500
+    data = Predictive(stick_breaking, {"alpha": jnp.array([alpha])})(simulate_key, total, length=6)
     counts = data["count"][0]
-    exact = (1 + counts) / (1 + alpha + total - jnp.cumsum(counts) + counts)
-
-    ssm = ssmscan.trace(stick_breaking, alpha, total, counts)
+    ssm = ssmscan.trace(stick_breaking, total, counts)
     print(ssm)
+
     num = 200 if quick else 2000
     nuts = ssmscan.NUTS(num_warmup=num, num_samples=num, num_chains=2).run(nuts_key, ssm)
-    shares = nuts.states["share"].mean((0, 1))
-    filtered = ssmscan.ParticleFilter(num_particles=20_000).run(filter_key, ssm, {})
-    for name, value in [("exact", exact), ("NUTS", shares), ("filter", filtered.summaries["mean"]["share"])]:
-        print(f"{name:>6}", value.round(3))
+    print(nuts.summary())
+
+    filtered = ssmscan.ParticleFilter(num_particles=20_000).run(filter_key, ssm, {"alpha": alpha})
+    shares = filtered.summaries["mean"]["share"]
+    left = total - jnp.cumsum(counts) + counts
+    exact = (1 + counts) / (1 + alpha + left)
+    print("shares, exact  ", exact.round(3))
+    print("shares, filter ", shares.round(3))
     return {
+        "counts": counts,
         "weights": data["weight"][0],
+        "alpha": nuts.mean()["alpha"],
         "exact": exact,
-        "nuts": shares,
-        "filter": filtered.summaries["mean"]["share"],
+        "shares": shares,
+        "log_evidence": filtered.log_evidence,
     }
 
 
