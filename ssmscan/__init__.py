@@ -1,0 +1,23 @@
+"""Bayesian inference in state-space models written as ordinary NumPyro models.
+
+A model whose time loop is `numpyro.contrib.control_flow.scan` is taken apart once, by `trace`, and
+then handed to engines of two unlike families: particle filters and the samplers built on them, and
+NUTS on the model with all noise moved outside the loop.  `compare` says whether they agree and what
+each cost.  Data flow one way:
+
+    model/       what the user wrote: trace, sites and roles, noise, the pure functions engines use
+    particles/   how particles move: weights, resampling, the filter
+    results/     what came out: draws, summaries, agreement, plots
+    inference/   parameters: NUTS, PMMH, tempered SMC
+
+Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro has its own.
+"""
+
+from ssmscan.model.running import ModelError
+from ssmscan.model.sites import Role, Site
+from ssmscan.model.statespace import StateSpaceModel
+from ssmscan.model.tracing import trace
+
+__version__ = "0.1.0"
+
+__all__ = ["ModelError", "Role", "Site", "StateSpaceModel", "__version__", "trace"]

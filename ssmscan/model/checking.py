@@ -1,0 +1,90 @@
+"""Prove a trace right: the parts, put together again, against the original.
+
+At a draw (theta, s, z) from the model's own forward simulation,
+
+    log p(theta) + log p(s) + sum_t log p(z_t) + sum_t log p(y_t) + log static
+
+computed from the stored parts must equal `numpyro.infer.util.log_density` of the model as it was
+written, site by site substituted.  The two share no code beyond the distributions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.util import log_density
+
+from ssmscan.model.dataflow import UNUSED
+from ssmscan.model.running import ModelError, Record, clean_name, isolated, run_model
+
+
+class Check(NamedTuple):
+    """Outcome of `StateSpaceModel.check`.
+
+    Attributes:
+        parts: log-density assembled from the traced parts.
+        original: log-density of the model by NumPyro.
+        tolerance: largest difference that rounding explains.
+        draw: the values of all latent sites at which both were computed.
+    """
+
+    parts: float
+    original: float
+    tolerance: float
+    draw: dict[str, np.ndarray]
+
+    @property
+    def passed(self) -> bool:
+        return bool(abs(self.parts - self.original) <= self.tolerance)
+
+
+def check(key: jax.Array, ssm: Any, source: Any) -> Check:
+    """Compare both densities at one draw.
+
+    Raises:
+        ModelError: they differ by more than rounding; the message gives both.
+    """
+    prior_key, path_key = jax.random.split(key)
+    theta = ssm.sample_prior(prior_key)
+    simulated = ssm.simulate(path_key, theta)
+    initial = {site.name: simulated[site.name] for site in ssm.initial}
+    loop = {site.name: simulated[site.name] for site in ssm.innovations}
+    path = jax.jit(lambda: ssm.unroll_values(theta, initial, loop))()
+    outside = ssm.program.log_outside.bind(ssm.arrays, ssm._outside(theta, initial))
+    terms = outside(UNUSED, UNUSED, UNUSED, UNUSED, path.ys, path.carry)["outside_log_prob"]
+    pieces = [float(v) for v in (*terms.values(), *path.log_prob.values())]
+
+    values = {**theta, **initial, **loop}
+    original = float(log_density(source.run, (), {}, numpyro_names(source.run, values))[0])
+    scale = sum(abs(piece) for piece in pieces) + abs(original) + 1.0
+    tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
+    outcome = Check(sum(pieces), original, tolerance, jax.device_get(values))
+    both_infinite = np.isinf(outcome.parts) and outcome.parts == outcome.original
+    if not outcome.passed and not both_infinite:
+        raise ModelError(
+            f"the traced parts give log-density {outcome.parts:.6g} where NumPyro gives {outcome.original:.6g} "
+            f"(tolerance {tolerance:.2g}); the model was not understood. Please report it with the model."
+        )
+    return outcome
+
+
+def numpyro_names(run, values: dict) -> dict:
+    """Rename sites of the loop to the names NumPyro gives them, which may hold a traced index."""
+    names: list[str] = []
+
+    def at_loop(_, loop):
+        result = loop.default()
+        names.extend(result[1][0].trace)
+        return result
+
+    def trace():
+        records: list[Record] = run_model(run, lambda name, fn: values.get(name, fn.sample(jax.random.key(0))), at_loop)[0]
+        return len(records)
+
+    with isolated():
+        jax.eval_shape(trace)
+    renamed = {clean_name(name): name for name in names}
+    return {renamed.get(name, name): value for name, value in values.items()}

@@ -1,0 +1,237 @@
+"""Jaxprs as data: which inputs reach which outputs, and evaluation in two halves.
+
+A model is staged once into jaxprs.  Two questions are then asked of each.
+
+*Reach.*  Which inputs does an output depend on?  Dead-code elimination with one output kept at a
+time answers it (`dce_jaxpr` follows loops and branches; where it is unsure it keeps the input, so
+the answer errs towards "depends").  Roles of sites follow from it.
+
+*Partial evaluation.*  Split the equations into those that need only the inputs known early (data,
+parameters) and the rest.  The first half runs once per parameter value, the second once per particle
+and step, so whatever in a transition does not depend on the state (a Cholesky factor, a matrix
+exponential) leaves the loop without the user moving it.  Jones, Gomard and Sestoft (1993), *Partial
+Evaluation and Automatic Program Generation*, chapter 4: this is the online scheme at the level of
+primitives, without specialisation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core as jex
+from jax.interpreters import partial_eval as pe
+
+PyTree = Any
+# Stands for an argument that the selected results do not depend on.
+UNUSED = object()
+_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat_call"}
+
+
+class Staged:
+    """A function of pytrees, stored as one flat jaxpr whose inputs include what it closed over.
+
+    Calling it is `bind` followed by the rest; see `bind` for the two-stage use.
+
+    Attributes:
+        jaxpr: flat jaxpr; inputs are shared arrays first, then the leaves of the arguments.
+        shared: for each shared input, its position in the caller's list of arrays.
+        in_trees: structure of each argument.
+        out_tree: structure of the result, a dict at the top level.
+    """
+
+    def __init__(self, jaxpr, shared: tuple[int, ...], in_trees: tuple, out_tree: PyTree, late: int):
+        self.jaxpr, self.shared, self.in_trees, self.out_tree = jaxpr, shared, in_trees, out_tree
+        self.late = late
+        self.offsets = [len(shared)]
+        for tree in in_trees:
+            self.offsets.append(self.offsets[-1] + tree.num_leaves)
+        unknown = set(jaxpr.invars[self.offsets[late] :])
+        self.early_eqns, self.late_eqns = [], []
+        for eqn in jaxpr.eqns:
+            if any(v in unknown for v in eqn.invars if not isinstance(v, jex.Literal)):
+                unknown.update(eqn.outvars)
+                self.late_eqns.append(eqn)
+            else:
+                self.early_eqns.append(eqn)
+
+    def select(self, *names: str, **entries: Iterable[str]) -> Staged:
+        """Keep some entries of the result and only the equations they need.
+
+        Args:
+            names: entries kept whole.
+            entries: for an entry that is a dict, the keys to keep of it.
+        """
+        positions = jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))
+        kept = {name: positions[name] for name in names}
+        kept |= {name: {key: positions[name][key] for key in keys} for name, keys in entries.items()}
+        wanted, out_tree = jax.tree.flatten(kept)
+        order = sorted(set(wanted))
+        jaxpr, _ = pe.dce_jaxpr(self.jaxpr, [i in order for i in range(self.out_tree.num_leaves)], instantiate=True)
+        outputs = [jaxpr.outvars[order.index(i)] for i in wanted]
+        return Staged(_with_outputs(jaxpr, outputs), self.shared, self.in_trees, out_tree, self.late)
+
+    def reaches(self, name: str) -> PyTree:
+        """For each leaf of an entry of the result, the set of flat argument leaves it depends on.
+
+        Returns:
+            A tree like the entry, with sets of pairs (argument number, leaf number); shared inputs
+            are left out.
+        """
+        positions = jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))[name]
+
+        def leaf(i: int) -> set[tuple[int, int]]:
+            flags = [j == i for j in range(self.out_tree.num_leaves)]
+            _, used = pe.dce_jaxpr(self.jaxpr, flags, instantiate=False)
+            pairs = set()
+            for argument, (lo, hi) in enumerate(zip(self.offsets, self.offsets[1:])):
+                pairs |= {(argument, k) for k in range(hi - lo) if used[lo + k]}
+            return pairs
+
+        return jax.tree.map(leaf, positions)
+
+    def late_primitives(self) -> set[str]:
+        """Names of the primitives that run inside the loop, inner jaxprs included."""
+        return set(_primitive_names(self.late_eqns))
+
+    def bind(self, arrays: Sequence[jax.Array], *early: PyTree) -> Callable[..., PyTree]:
+        """Evaluate all that the early arguments determine; return the function of the late ones.
+
+        Args:
+            arrays: the caller's shared arrays, indexed by `shared`.
+            early: the first `late` arguments, each with the structure it was staged with.
+        """
+        env: dict = {}
+        values = [arrays[i] for i in self.shared] + self._leaves(0, early)
+        env.update(zip(self.jaxpr.invars, values))
+        evaluate(self.early_eqns, env)
+
+        def rest(*late: PyTree) -> PyTree:
+            inner = dict(env)
+            inner.update(zip(self.jaxpr.invars[self.offsets[self.late] :], self._leaves(self.late, late)))
+            evaluate(self.late_eqns, inner)
+            return jax.tree.unflatten(self.out_tree, [_read(inner, v) for v in self.jaxpr.outvars])
+
+        return rest
+
+    def __call__(self, arrays: Sequence[jax.Array], *arguments: PyTree) -> PyTree:
+        """Evaluate the whole function at once."""
+        return self.bind(arrays, *arguments[: self.late])(*arguments[self.late :])
+
+    def _leaves(self, first: int, arguments: Sequence[PyTree]) -> list:
+        leaves = []
+        for number, argument in enumerate(arguments, first):
+            if argument is UNUSED:
+                leaves += [None] * self.in_trees[number].num_leaves
+                continue
+            flat, tree = jax.tree.flatten(argument)
+            if tree != self.in_trees[number]:
+                raise TypeError(f"argument {number} has structure {tree}, expected {self.in_trees[number]}")
+            leaves += flat
+        return leaves
+
+    def text(self) -> str:
+        """Print the program without anything that differs between two traces of the same code."""
+        printed = re.sub(r" at 0x[0-9a-f]+", "", str(self.jaxpr))
+        rules = list(_private_rules(self.jaxpr))
+        return f"{printed}|{self.shared}|{self.in_trees}|{self.out_tree}|{rules}"
+
+
+def stage(fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, late: int) -> Staged:
+    """Trace `fn` and store it.
+
+    Args:
+        fn: function of pytrees returning a dict.
+        arguments: one pytree of shapes (`jax.ShapeDtypeStruct`) per argument, data leaves first.
+        table: shared arrays; constants that `fn` closes over are appended (by identity).
+        data: number of entries of `table` that are passed to `fn` as its first argument, a list.
+        late: number of the first argument that is known only inside the loop.
+    """
+    data_shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in table[:data]]
+    written, out_shapes = jax.make_jaxpr(fn, return_shape=True)(data_shapes, *arguments)
+    leaves, in_trees = [], []
+    for argument in arguments:
+        flat, tree = jax.tree.flatten(argument)
+        leaves += flat
+        in_trees.append(tree)
+    # Twice: inlining a nested call can bring to light constants that the call held.
+    inlined = jax.make_jaxpr(_runner(written, inline=True))(*written.consts, *data_shapes, *leaves)
+    lifted = [_intern(table, const) for const in (*written.consts, *inlined.consts)]
+    shared = [*lifted[len(written.consts) :], *lifted[: len(written.consts)], *range(data)]
+    shapes = [jax.ShapeDtypeStruct(table[i].shape, table[i].dtype) for i in shared] + leaves
+    flat = jax.make_jaxpr(_runner(inlined, inline=False))(*shapes)
+    return Staged(flat.jaxpr, tuple(shared), tuple(in_trees), jax.tree.structure(out_shapes), late)
+
+
+def _runner(closed, *, inline: bool) -> Callable[..., list]:
+    """A function of (constants, inputs) that evaluates a closed jaxpr."""
+
+    def run(*values):
+        env = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], values))
+        evaluate(closed.jaxpr.eqns, env, inline=inline)
+        return [_read(env, v) for v in closed.jaxpr.outvars]
+
+    return run
+
+
+def evaluate(eqns: Iterable, env: dict, *, inline: bool = False) -> None:
+    """Evaluate equations in an environment of variables, writing their results into it.
+
+    Args:
+        eqns: equations in order.
+        env: value of every variable that they read and do not write.
+        inline: evaluate nested `jit` calls equation by equation, so that they can be split.
+    """
+    for eqn in eqns:
+        values = [_read(env, v) for v in eqn.invars]
+        if inline and eqn.primitive.name in _CALLS:
+            inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+            jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "jaxpr") else (inner, [])
+            scope = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values]))
+            evaluate(jaxpr.eqns, scope, inline=True)
+            results = [_read(scope, v) for v in jaxpr.outvars]
+        else:
+            results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+            results = results if eqn.primitive.multiple_results else [results]
+        env.update(zip(eqn.outvars, results))
+
+
+def _read(env: dict, variable):
+    return variable.val if isinstance(variable, jex.Literal) else env[variable]
+
+
+def _with_outputs(jaxpr, outputs: list):
+    names = jaxpr.debug_info._replace(result_paths=None) if jaxpr.debug_info is not None else None
+    return jaxpr.replace(outvars=outputs, debug_info=names)
+
+
+def _intern(table: list, array) -> int:
+    for i, known in enumerate(table):
+        if known is array:
+            return i
+    table.append(array)
+    return len(table) - 1
+
+
+def _primitive_names(eqns: Iterable) -> Iterable[str]:
+    for eqn in eqns:
+        yield eqn.primitive.name
+        for inner in jex.jaxprs_in_params(eqn.params):
+            yield from _primitive_names(inner.eqns)
+
+
+def _private_rules(jaxpr) -> Iterable[int]:
+    """Addresses of derivative rules from outside JAX and NumPyro, which a jaxpr does not print.
+
+    Two such rules may differ while their functions print the same, so programs that hold them are
+    told apart by address and never shared.
+    """
+    for eqn in jaxpr.eqns:
+        if "custom_jvp" in eqn.primitive.name or "custom_vjp" in eqn.primitive.name:
+            source = str(getattr(eqn.params["call_jaxpr"], "jaxpr", eqn.params["call_jaxpr"]).debug_info.func_src_info)
+            if "/jax/" not in source and "/numpyro/" not in source:
+                yield id(eqn.params["call_jaxpr"])
+        for inner in jex.jaxprs_in_params(eqn.params):
+            yield from _private_rules(inner)

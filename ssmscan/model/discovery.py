@@ -1,0 +1,239 @@
+"""Meet the model once, abstractly: which sites and loops it has, and their shapes.
+
+The run happens under `jax.eval_shape`: no number is computed, data are abstract, and whatever the
+model asks of a concrete value (`np.asarray(regime)`, a shape) shows here and is made static by the
+caller.  NumPyro's own scan runs too, for the shape of its outputs and so that a model which NumPyro
+refuses is refused with NumPyro's reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from numpyro import distributions as dist
+
+from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
+from ssmscan.model.running import Loop, ModelError, Record, clean_name, run_model, run_step
+
+PyTree = Any
+Shape = jax.ShapeDtypeStruct
+
+
+class Drawn(NamedTuple):
+    """Static facts of one site.
+
+    Attributes:
+        name: clean, unique name.
+        family: name of the distribution class under its wrappers, empty for a deterministic.
+        shape: shape of one value.
+        dtype: dtype of the value.
+        support: the constraint, printed.
+        discrete: whether the values are discrete.
+        latent: whether the site is drawn.
+        observed: whether its value is given.
+        loop: loops met before the site, for sites outside loops.
+        particle: noise map for particles, None unless latent.
+        smooth: noise map for gradients, None where there is none.
+        has_cdf: whether the family has a distribution function.
+    """
+
+    name: str
+    family: str
+    shape: tuple[int, ...]
+    dtype: Any
+    support: str
+    discrete: bool
+    latent: bool
+    observed: bool
+    loop: int
+    particle: NoiseMap | None
+    smooth: NoiseMap | None
+    has_cdf: bool
+
+
+class Plan(NamedTuple):
+    """What the model consists of.
+
+    Attributes:
+        main: index of the loop that engines step through.
+        length: its number of steps T.
+        outside: sites outside loops (and those of noise-free loops), in order.
+        inside: sites of the main loop, in order of appearance.
+        carry: shapes of the carry, strongly typed.
+        x: shapes of the user's input at one step.
+        ys: shapes of the stacked outputs.
+    """
+
+    main: int
+    length: int
+    outside: tuple[Drawn, ...]
+    inside: tuple[Drawn, ...]
+    carry: PyTree
+    x: PyTree
+    ys: PyTree
+
+
+def discover(call: Callable[[list], Any], data: list) -> Plan:
+    """Run the model abstractly and describe it.
+
+    Args:
+        call: the model as a function of its array arguments.
+        data: shapes of the array arguments.
+
+    Raises:
+        ModelError: no usable loop, or something inference cannot see; the message says what to do.
+    """
+    loops: list[dict] = []
+    found: list[Record] = []
+
+    def run(data):
+        def at_loop(index: int, loop: Loop):
+            ((_, _, last), (sites, ys)) = result = loop.default()
+            loops.append(_describe_loop(loop, ys))
+            drawn = any(site.latent for site in loops[-1]["inside"])
+            return (last, ys) if drawn else result
+
+        records, _ = run_model(lambda: call(data), _placeholder, at_loop)
+        found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
+        replays.extend(record.replayed for record in records)
+        return 0
+
+    replays: list[int | None] = []
+    jax.eval_shape(run, data)
+    if not loops:
+        raise ModelError(_no_loop(found))
+    main = _choose_main(loops)
+    outside = [site for site, replayed in zip(found, replays) if replayed != main]
+    _check_names([*outside, *loops[main]["inside"]])
+    return Plan(main, outside=tuple(outside), **{k: loops[main][k] for k in ("length", "inside", "carry", "x", "ys")})
+
+
+def _describe_loop(loop: Loop, ys: PyTree) -> dict:
+    carry = jax.tree.map(_shape_of, loop.init)
+    x = jax.tree.map(lambda a: Shape(jnp.shape(a)[1:], jnp.result_type(a)), loop.xs)
+    sites: list[Drawn] = []
+
+    def body(t, carry, x):
+        new, _, records = run_step(loop, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
+        names = _unique([clean_name(str(record.name)) for record in records])
+        sites[:] = [_describe(record, name) for record, name in zip(records, names)]
+        return new
+
+    # lax.scan gives weakly typed starts (Python numbers) the type that the step returns.
+    for _ in range(4):
+        new = jax.eval_shape(body, Shape((), jnp.int32), carry, x)
+        if jax.tree.structure(new) != jax.tree.structure(carry):
+            raise ModelError("the carry that the transition returns has another structure than the initial carry")
+        settled = jax.tree.map(lambda a, b: Shape(b.shape, b.dtype), carry, new)
+        if settled == carry:
+            break
+        carry = settled
+    if any(site.latent for site in sites):
+        _refuse_variants(loop)
+    return dict(
+        length=loop.length,
+        inside=tuple(sites),
+        carry=carry,
+        x=x,
+        ys=jax.tree.map(_shape_of, ys),
+    )
+
+
+def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
+    value = _shape_of(record.value)
+    if record.fn is None:
+        facts = ("", value.shape, value.dtype, "", False, False, False, record.loop, None, None, False)
+        return Drawn(name, *facts)
+    fn, latent = record.fn, record.latent
+    return Drawn(
+        name,
+        _family(fn),
+        value.shape,
+        value.dtype,
+        str(fn.support).rstrip("()"),
+        bool(fn.is_discrete),
+        latent,
+        record.observed,
+        record.loop,
+        particle_map(fn) if latent else None,
+        smooth_map(fn) if latent else None,
+        bool(record.observed and not outside and _has_cdf(fn, record.value)),
+    )
+
+
+def _has_cdf(fn: dist.Distribution, value) -> bool:
+    if fn.event_shape:
+        return False
+    try:
+        jax.eval_shape(lambda v: fn.cdf(v), value)
+    except (NotImplementedError, AttributeError, ImportError, TypeError):
+        return False
+    return True
+
+
+def _family(fn: dist.Distribution) -> str:
+    while isinstance(fn, dist.Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def _placeholder(name: str, fn: dist.Distribution):
+    return fn.sample(jax.random.key(0))
+
+
+def _shape_of(a) -> Shape:
+    dtype = a.dtype if hasattr(a, "dtype") else jnp.result_type(a)
+    return Shape(jnp.shape(a), dtype)
+
+
+def _unique(names: list[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name}__{seen[name]}")
+    return result
+
+
+def _choose_main(loops: list[dict]) -> int:
+    noisy = [i for i, loop in enumerate(loops) if any(site.latent for site in loop["inside"])]
+    if len(noisy) > 1:
+        names = [next(site.name for site in loops[i]["inside"] if site.latent) for i in noisy]
+        raise ModelError(
+            f"the model has {len(noisy)} scans with noise (sites {', '.join(map(repr, names))}); one loop with noise "
+            "is supported. Join them into one transition, or trace them as separate models."
+        )
+    observing = [i for i, loop in enumerate(loops) if any(site.observed for site in loop["inside"])]
+    return (noisy or observing or [0])[0]
+
+
+def _refuse_variants(loop: Loop) -> None:
+    if loop.reverse:
+        raise ModelError(
+            "the scan runs with reverse=True and draws noise; particles move forward in time. Reverse the inputs "
+            "and the transition instead."
+        )
+    if loop.history != 1:
+        raise ModelError(f"the scan uses history={loop.history}; keep the earlier values in the carry instead.")
+    if not loop.length:
+        raise ModelError("the scan has no steps; give it at least one.")
+
+
+def _no_loop(found: list[Drawn]) -> str:
+    numbered = sum(site.name.rstrip("0123456789") != site.name for site in found)
+    loop = f" It has {numbered} numbered sites: a Python loop is unrolled and cannot be stepped through." * (numbered > 2)
+    return (
+        f"the model has no numpyro.contrib.control_flow.scan (sites found: "
+        f"{', '.join(site.name for site in found) or 'none'}).{loop} Write the time loop as "
+        "scan(transition, init, xs) with the sample statements inside the transition; a jax.lax.scan hides its sites."
+    )
+
+
+def _check_names(sites: list[Drawn]) -> None:
+    twice = [name for name, count in Counter(site.name for site in sites).items() if count > 1]
+    if twice:
+        raise ModelError(f"site name(s) {', '.join(map(repr, twice))} are used more than once; give each site its own.")

@@ -1,0 +1,159 @@
+"""A traced model without its data: staged functions, interned so that equal programs are one object.
+
+Two traces of the same code over other data, closures made again, or the same model under another
+`handlers.condition` print the same jaxprs; they get the same `Program`, and JAX's compilation cache,
+which sees the program as a static argument, serves them all.  The key of the table is everything
+that the engines could tell apart: text of the jaxprs, shapes, sites and their maps, and the flags of
+JAX that change meaning.  The model object is not part of it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ssmscan.model import roles, staging
+from ssmscan.model.dataflow import Staged
+from ssmscan.model.discovery import Plan, discover
+from ssmscan.model.running import ModelError
+from ssmscan.model.sites import Role, Site
+
+_TABLE: OrderedDict[str, Program] = OrderedDict()
+_TABLE_SIZE = 256
+
+
+class Program:
+    """Staged functions and static facts of a model; compared by identity.
+
+    Attributes:
+        plan: what discovery found.
+        sites: every site with its role, outside sites first.
+        parameters: names of the parameters.
+        initial: names of the initial-state sites.
+        value, start, step, prior, constrain, unconstrain, start_draw, step_draw: see `staging`.
+        smooth_start, smooth_step: the same under the smooth maps, None where a site has none.
+        rough: names of the sites without a smooth map.
+        not_continuous: why the parameters have no unconstrained space, empty when they have.
+    """
+
+    def __init__(self, script: staging.Script, parameters: tuple[str, ...], initial: tuple[str, ...]):
+        plan = self.plan = script.plan
+        self.value = staging.by_value(script)
+        flow = roles.data_flow(self.value, plan)
+        assigned = roles.assign(flow, plan, parameters, initial)
+        self.sites: tuple[Site, ...] = (
+            *(roles.public_site(s, *assigned[s.name], in_loop=False) for s in plan.outside),
+            *roles.inside_sites(plan),
+        )
+        self.parameters = tuple(s.name for s in self.sites if s.role is Role.PARAMETER)
+        self.initial = tuple(s.name for s in self.sites if s.role is Role.INITIAL)
+        names = (self.parameters, self.initial)
+        _refuse_hidden_noise(self.value)
+        self.start = staging.start_noise(script, *names, smooth=False)
+        self.step = staging.step_noise(script, *names, smooth=False)
+        drawn = {n: s for n, s in (script.outside | script.innovations).items() if n not in self.parameters and s.latent}
+        self.rough = tuple(n for n, s in drawn.items() if s.smooth is None)
+        self.noise = {n: s.particle.spec for n, s in drawn.items()}
+        self.smooth_noise = {n: s.smooth.spec for n, s in drawn.items() if s.smooth is not None}
+        same = all(s.particle == s.smooth for s in drawn.values())
+        self.smooth_start = self.smooth_step = None
+        if same:
+            self.smooth_start, self.smooth_step = self.start, self.step
+        elif not self.rough:
+            self.smooth_start = staging.start_noise(script, *names, smooth=True)
+            self.smooth_step = staging.step_noise(script, *names, smooth=True)
+        self.prior = staging.prior(script, *names)
+        self.not_continuous = ", ".join(n for n in self.parameters if script.outside[n].discrete)
+        self.constrain = self.unconstrain = None
+        if not self.not_continuous:
+            self.constrain = staging.constrain(script, *names)
+            self.unconstrain = staging.unconstrain(script, *names)
+        self.start_draw = staging.start_draw(script, *names)
+        self.step_draw = staging.step_draw(script, *names)
+        self._select()
+
+    def names(self, *roles: Role) -> tuple[str, ...]:
+        """Names of the sites with one of some roles."""
+        return tuple(site.name for site in self.sites if site.role in roles)
+
+    def _select(self) -> None:
+        """Restrict the value function to what each use needs."""
+        value = self.value
+        static, tail = self.names(Role.PARAMETER_LIKELIHOOD), self.names(Role.TAIL_OBSERVATION)
+        start = self.names(Role.START_OBSERVATION)
+        self.evaluate = value.select("carry", "y", "log_transition", "log_observation", "log_prob", "deterministic")
+        self.replicate = value.select("replicate")
+        self.inputs = value.select("xs")
+        self.start_value = value.select("start")
+        self.log_prior = value.select(outside_log_density=self.parameters)
+        self.log_initial = value.select(outside_log_density=self.initial)
+        self.log_static = value.select(outside_log_prob=static)
+        self.log_start = value.select(outside_log_prob=start)
+        self.log_tail = value.select(outside_log_prob=tail)
+        self.log_outside = value.select("outside_log_prob")
+        self.invalid_parameters = value.select(outside_invalid=self.parameters)
+        # Only validity that no latent value decides is a property of the data.
+        self.invalid_step = value.select(invalid=_constant_in(value, "invalid", (roles.X,)))
+        self.observed_step = value.select(observed=_constant_in(value, "observed", (roles.X,)))
+        outside = (*static, *start, *tail)
+        self.invalid_outside = value.select(
+            outside_invalid=[n for n in _constant_in(value, "outside_invalid", ()) if n in outside]
+        )
+        self.observed_outside = value.select(outside_observed=_constant_in(value, "outside_observed", ()))
+        self.replicate_outside = value.select("outside_replicate")
+
+    def key(self) -> str:
+        """Everything that two programs must share to be one."""
+        staged = [v.text() for v in vars(self).values() if isinstance(v, Staged)]
+        flags = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)
+        return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(flags)])
+
+
+def build(call: Callable[[list], Any], arrays: list, parameters: tuple, initial: tuple) -> tuple[Program, list]:
+    """Stage a model.
+
+    Args:
+        call: the model as a function of its array arguments.
+        arrays: those arguments.
+        parameters: names declared parameters.
+        initial: names declared initial states.
+
+    Returns:
+        The interned program and its shared arrays: the arguments first, then lifted constants.
+    """
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
+    table = list(arrays)
+    script = staging.Script(call, discover(call, shapes), table, len(arrays))
+    program = Program(script, parameters, initial)
+    key = program.key()
+    program = _TABLE.setdefault(key, program)
+    _TABLE.move_to_end(key)
+    if len(_TABLE) > _TABLE_SIZE:
+        _TABLE.popitem(last=False)
+    return program, table
+
+
+def _refuse_hidden_noise(value: Staged) -> None:
+    """Refuse randomness that no site announces: it would be the same for every particle."""
+    drawn = {"random_bits", "threefry2x32", "random_gamma", "rng_bit_generator"}
+    if drawn & value.select("log_prob", "numbers").late_primitives():
+        raise ModelError(
+            "the transition draws random numbers with jax.random; they would be the same for every particle and "
+            "invisible to inference. Draw them with numpyro.sample."
+        )
+
+
+def _constant_in(value: Staged, name: str, allowed: tuple[int, ...]) -> list[str]:
+    """Entries of a result that depend on data only, directly or through the allowed arguments.
+
+    An input of the loop that is computed from parameters is not data.
+    """
+    computed = {k for k, pairs in enumerate(jax.tree.leaves(value.reaches("xs"))) if pairs}
+
+    def constant(pairs) -> bool:
+        return all(argument in allowed and leaf not in computed for argument, leaf in pairs)
+
+    return [n for n, pairs in value.reaches(name).items() if constant(pairs)]

@@ -1,0 +1,204 @@
+"""Decide what every site is, from the data flow of the staged model.
+
+Write c for the leaves of the carry and z for the innovations of a step.
+
+    fresh leaf        c'_k depends on some z, or on a fresh leaf (closed over steps)
+    initial state     a latent site before the loop that reaches fresh leaves of the initial carry and
+                      nothing else of the step, its inputs or the code after the loop; or that reaches
+                      only the distributions of such sites
+    parameter         every other latent site outside the loop
+
+A site that enters a leaf no innovation ever refreshes (passed through, rotated, decayed) acts on
+every step with one value, which is what a parameter does; filtering it as a state would let the
+particles forget it.  In doubt: parameter.  The reason of each decision is kept for the table.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from ssmscan.model.dataflow import Staged
+from ssmscan.model.discovery import Drawn, Plan
+from ssmscan.model.running import ModelError
+from ssmscan.model.sites import Role, Site
+
+# Arguments of `staging.by_value`, in order.
+OUTSIDE, CARRY, X, Z, KEY, YS, LAST = range(7)
+
+
+class Flow(NamedTuple):
+    """What reaches what, by site name and carry leaf.
+
+    Attributes:
+        start: for each leaf of the initial carry, the outside sites it depends on.
+        fresh: leaves that an innovation refreshes.
+        step: outside sites that the step, its inputs or its densities depend on directly.
+        tail: outside sites that code after the loop depends on directly.
+        density: for each outside site, the outside sites its log-density depends on.
+        after: outside sites whose log-density depends on the states or outputs of the loop.
+    """
+
+    start: list[set[str]]
+    fresh: set[int]
+    step: dict[str, str]
+    tail: set[str]
+    density: dict[str, set[str]]
+    after: set[str]
+
+
+def data_flow(staged: Staged, plan: Plan) -> Flow:
+    """Ask the jaxpr of `staging.by_value` what reaches what."""
+    latents = sorted(site.name for site in plan.outside if site.latent)
+
+    def sites(pairs) -> set[str]:
+        return {latents[k] for argument, k in pairs if argument == OUTSIDE}
+
+    carry = jax.tree.leaves(staged.reaches("carry"))
+    start = [sites(pairs) for pairs in jax.tree.leaves(staged.reaches("start"))]
+    fresh: set[int] = set()
+    while True:
+        grown = {
+            k
+            for k, pairs in enumerate(carry)
+            if any(a == Z or (a == CARRY and leaf in fresh) for a, leaf in pairs)
+        }
+        if grown == fresh:
+            break
+        fresh = grown
+    step: dict[str, str] = {}
+    for name, what in (("xs", "the inputs of the loop"), ("carry", "the transition"), ("y", "the outputs of the step")):
+        for pairs in jax.tree.leaves(staged.reaches(name)):
+            for site in sites(pairs):
+                step.setdefault(site, what)
+    for site, pairs in staged.reaches("log_prob").items():
+        for name in sites(pairs):
+            step[name] = f"the distribution of '{site}'"
+    density = {name: sites(pairs) for name, pairs in staged.reaches("outside_log_prob").items()}
+    reached = staged.reaches("outside_log_prob")
+    after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}
+    later = {site.name for site in plan.outside if site.loop > plan.main}
+    tail = {n for site in later if site in density for n in density[site] - {site}}
+    return Flow(start, fresh, step, tail, density, after)
+
+
+def assign(flow: Flow, plan: Plan, parameters: tuple[str, ...], initial: tuple[str, ...]) -> dict[str, tuple[Role, str]]:
+    """Give every site outside the loop its role and the reason.
+
+    Args:
+        flow: the data flow.
+        plan: the sites.
+        parameters: names that the user declares parameters.
+        initial: names that the user declares initial states.
+
+    Raises:
+        ModelError: a declared name is unknown or cannot have the role, or a parameter depends on the states.
+    """
+    _check_declared(flow, plan, parameters, initial)
+    before = [s.name for s in plan.outside if s.latent and s.loop <= plan.main]
+    reasons = {name: _reason_parameter(name, flow) for name in before}
+    states = {n for n in before if not reasons[n] and n not in parameters} | set(initial)
+    while True:
+        kept = {n for n in states if n in initial or _only_feeds(n, flow, states)}
+        if kept == states:
+            break
+        states = kept
+    roles: dict[str, tuple[Role, str]] = {}
+    for site in plan.outside:
+        roles[site.name] = _role(site, flow, plan, states, reasons, parameters, initial)
+    return roles
+
+
+def _only_feeds(name: str, flow: Flow, states: set[str]) -> bool:
+    """Whether all that a site reaches is the start: fresh leaves, or other initial sites.
+
+    Observed sites before the loop do not count against it: they weigh the particles at time 0.
+    """
+    latents = {site for site, sites in flow.density.items() if site in sites}
+    users = {other for other in latents - {name} if name in flow.density[other]}
+    starts = any(name in sites for k, sites in enumerate(flow.start) if k in flow.fresh)
+    return users <= states and (starts or bool(users))
+
+
+def _reason_parameter(name: str, flow: Flow) -> str:
+    if name in flow.step:
+        return f"acts on every step: {flow.step[name]}"
+    if name in flow.tail:
+        return "acts on the code after the loop"
+    for k, sites in enumerate(flow.start):
+        if name in sites and k not in flow.fresh:
+            return f"enters carry leaf {k}, which no innovation refreshes"
+    return ""
+
+
+def _role(site: Drawn, flow: Flow, plan: Plan, states, reasons, parameters, initial) -> tuple[Role, str]:
+    name, later = site.name, site.loop > plan.main
+    if not site.latent and not site.observed:
+        return Role.DETERMINISTIC, "computed outside the loop"
+    if site.latent:
+        if later and name in flow.after:
+            raise ModelError(
+                f"site '{name}' is drawn after the loop and depends on the states; a parameter may not. Draw it inside "
+                "the transition if it belongs to the state, or remove the dependence."
+            )
+        if name in states:
+            where = ", ".join(str(k) for k, sites in enumerate(flow.start) if name in sites)
+            feeds = f"starts carry leaf {where}, refreshed by innovations" if where else "only feeds the initial state"
+            return Role.INITIAL, "declared by with_roles" if name in initial else feeds
+        if name in parameters:
+            return Role.PARAMETER, "declared by with_roles"
+        if later:
+            return Role.PARAMETER, "drawn after the loop"
+        return Role.PARAMETER, reasons[name] or "reaches no state that innovations refresh"
+    if name in flow.after:
+        return Role.TAIL_OBSERVATION, "observed after the loop, from its outputs"
+    reached = sorted(flow.density[name] & states)
+    if reached and not later:
+        return Role.START_OBSERVATION, f"depends on initial state '{reached[0]}'"
+    if reached:
+        raise ModelError(
+            f"observed site '{name}' after the loop reads initial state '{reached[0]}' directly; move it before the loop."
+        )
+    return Role.PARAMETER_LIKELIHOOD, "no state reaches it"
+
+
+def _check_declared(flow: Flow, plan: Plan, parameters: tuple[str, ...], initial: tuple[str, ...]) -> None:
+    latents = {site.name: site for site in plan.outside if site.latent}
+    for name in (*parameters, *initial):
+        if name not in latents:
+            raise ModelError(
+                f"with_roles names '{name}', which is not a latent site outside the loop; choose from {sorted(latents)}."
+            )
+    for name in initial:
+        if name in flow.step or name in flow.tail or latents[name].loop > plan.main:
+            where = flow.step.get(name, "the code after the loop")
+            raise ModelError(
+                f"site '{name}' cannot be an initial state: it reaches {where} directly, at every step. "
+                "Pass it to the transition through the carry only, or leave it a parameter."
+            )
+        if name in parameters:
+            raise ModelError(f"with_roles declares '{name}' both parameter and initial state.")
+
+
+def inside_sites(plan: Plan) -> list[Site]:
+    """Sites of the loop with their roles."""
+    sites = []
+    for drawn in plan.inside:
+        if drawn.latent:
+            role, why = Role.INNOVATION, "drawn at every step"
+        elif drawn.observed:
+            role, why = Role.OBSERVATION, "observed at every step"
+        else:
+            role, why = Role.DETERMINISTIC, "computed at every step"
+        sites.append(public_site(drawn, role, why, in_loop=True))
+    return sites
+
+
+def public_site(drawn: Drawn, role: Role, why: str, *, in_loop: bool) -> Site:
+    """The user's view of a site."""
+    drives = role in (Role.INNOVATION, Role.INITIAL)
+    label = drawn.particle.kind.value if drives and drawn.particle is not None else ""
+    return Site(
+        drawn.name, role, drawn.family, drawn.shape, drawn.dtype, drawn.support, drawn.discrete, label, why, in_loop
+    )

@@ -1,0 +1,375 @@
+"""Stage a model: the same user function, run abstractly once for each way the engines need it.
+
+Each function here runs the model under the handlers of `running.py` with another rule for the
+values of its sites, and returns a dict of everything worth keeping; `dataflow.stage` turns it into
+a jaxpr of (data, arguments).  With theta the parameters, s the initial-state sites, c the carry,
+x = (t, user input), z the innovations, e their base noise:
+
+    by_value     (theta and s, c, x, z, key, ys, last)  densities of all sites, step, tail
+    start_noise  (theta, e)                             carry, weight and values of the start
+    step_noise   (theta, c, x, e)                       carry, weight and values of one step
+    prior        (key,)                                 a draw of theta
+    constrain    (unconstrained theta,)                 theta, log prior plus log-Jacobian
+    unconstrain  (theta,)                               unconstrained theta
+    start_draw   (theta, key)                           forward simulation of the start
+    step_draw    (theta, c, x, key)                     forward simulation of a step
+
+Arguments from the carry on are late: they change inside the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import biject_to
+
+from ssmscan.model.dataflow import Staged, stage
+from ssmscan.model.discovery import Drawn, Plan
+from ssmscan.model.running import LeaveModel, Loop, Record, is_factor, run_model, run_step
+
+PyTree = Any
+Shape = jax.ShapeDtypeStruct
+
+
+class Script(NamedTuple):
+    """What every staged function needs.
+
+    Attributes:
+        call: the model as a function of its array arguments.
+        plan: what `discovery` found.
+        table: shared arrays, the model's array arguments first.
+        data: number of array arguments.
+    """
+
+    call: Callable[[list], Any]
+    plan: Plan
+    table: list
+    data: int
+
+    @property
+    def outside(self) -> dict[str, Drawn]:
+        return {site.name: site for site in self.plan.outside}
+
+    @property
+    def innovations(self) -> dict[str, Drawn]:
+        return {site.name: site for site in self.plan.inside if site.latent}
+
+    def shapes(self, names) -> dict[str, Shape]:
+        return {name: Shape(self.outside[name].shape, self.outside[name].dtype) for name in names}
+
+    def stage(self, fn: Callable[..., dict], arguments: tuple, late: int) -> Staged:
+        return stage(fn, arguments, self.table, data=self.data, late=late)
+
+    def run(self, data, outside: Callable, at_main: Callable[[Loop], tuple]) -> list[Record]:
+        """Run the model; noise-free loops run as NumPyro runs them."""
+
+        def at_loop(index: int, loop: Loop):
+            return at_main(loop) if index == self.plan.main else loop.default()
+
+        records, _ = run_model(lambda: self.call(data), outside, at_loop)
+        return [record for record in records if record.replayed != self.plan.main]
+
+    def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, Record]]:
+        """One step with `value_of(site, fn)` for the innovations; records by clean name."""
+        t, user_x = x
+        sites = self.plan.inside
+        new, y, records = run_step(loop, t, carry, user_x, lambda i, _, fn: value_of(sites[i], fn))
+        named = {site.name: record for site, record in zip(sites, records)}
+        return like(new, self.plan.carry), y, named
+
+    def inputs(self, loop: Loop) -> PyTree:
+        """The per-step inputs x, time in front."""
+        user = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), loop.xs, self.plan.x)
+        return jnp.arange(self.plan.length, dtype=jnp.int32), user
+
+
+def like(tree: PyTree, shapes: PyTree) -> PyTree:
+    """Give a carry the dtypes it settles to."""
+
+    def leaf(value, shape):
+        if jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key):
+            return value
+        return jnp.broadcast_to(jnp.asarray(value, shape.dtype), shape.shape)
+
+    return jax.tree.map(leaf, tree, shapes)
+
+
+def zeros(shapes: PyTree) -> PyTree:
+    """Placeholders for values that the wanted results do not depend on."""
+
+    def leaf(shape):
+        if jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key):
+            return jnp.broadcast_to(jax.random.key(0), shape.shape)
+        return jnp.zeros(shape.shape, shape.dtype)
+
+    return jax.tree.map(leaf, shapes)
+
+
+def sum_of(terms) -> jax.Array:
+    """Sum of scalars, a strongly typed zero when there are none."""
+    return sum(terms, jnp.zeros((), jnp.result_type(float)))
+
+
+def x_shapes(plan: Plan) -> PyTree:
+    """Shapes of the input of one step."""
+    return Shape((), jnp.int32), plan.x
+
+
+KEY = Shape((), jax.random.key(0).dtype)
+
+
+def by_value(script: Script) -> Staged:
+    """Densities and results of everything, as a function of all values."""
+    plan = script.plan
+    latents = [site.name for site in plan.outside if site.latent]
+
+    def fn(data, outside, carry, x, z, key, ys, last):
+        out: dict[str, Any] = {}
+
+        def at_main(loop: Loop):
+            out["start"] = like(loop.init, plan.carry)
+            out["xs"] = script.inputs(loop)
+            out["carry"], out["y"], records = script.step(loop, carry, x, lambda site, _: z[site.name])
+            out["numbers"] = [a for a in jax.tree.leaves(out["carry"]) if jnp.issubdtype(a.dtype, jnp.inexact)]
+            drawn = {n: r for n, r in records.items() if r.latent}
+            seen = {n: r for n, r in records.items() if r.observed}
+            out["log_transition"] = {n: r.log_density() + r.log_excess() for n, r in drawn.items()}
+            out["log_prob"] = {n: r.log_prob() for n, r in records.items() if r.fn is not None}
+            out["log_observation"] = {n: r.log_prob() for n, r in seen.items()}
+            out["deterministic"] = {n: jnp.asarray(r.value) for n, r in records.items() if r.fn is None}
+            out["observed"] = {n: jnp.asarray(r.value) for n, r in seen.items()}
+            out["invalid"] = {n: r.invalid() for n, r in seen.items()}
+            out["replicate"] = {
+                n: r.fn.sample(jax.random.fold_in(key, i)) for i, (n, r) in enumerate(seen.items()) if not is_factor(r.fn)
+            }
+            return last, ys
+
+        records = script.run(data, lambda name, _: outside[name], at_main)
+        sample = {r.name: r for r in records if r.fn is not None}
+        out["outside_log_prob"] = {n: r.log_prob() for n, r in sample.items()}
+        out["outside_log_density"] = {n: r.log_density() + r.log_excess() for n, r in sample.items() if r.latent}
+        out["outside_invalid"] = {n: r.invalid() for n, r in sample.items()}
+        out["outside_observed"] = {n: jnp.asarray(r.value) for n, r in sample.items() if r.observed}
+        out["outside_replicate"] = {
+            n: r.fn.sample(jax.random.fold_in(key, len(plan.inside) + i))
+            for i, (n, r) in enumerate(sample.items())
+            if r.observed and not is_factor(r.fn)
+        }
+        out["outside_deterministic"] = {r.name: jnp.asarray(r.value) for r in records if r.fn is None}
+        return out
+
+    z = {name: Shape(site.shape, site.dtype) for name, site in script.innovations.items()}
+    last = plan.carry
+    return script.stage(fn, (script.shapes(latents), plan.carry, x_shapes(plan), z, KEY, plan.ys, last), late=1)
+
+
+def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
+    """The start of one particle as a function of base noise."""
+    plan, specs = script.plan, noise_specs(script, initial, smooth)
+
+    def fn(data, theta, noise):
+        out: dict[str, Any] = {}
+        correction = []
+
+        def outside(name, fn):
+            if name in theta:
+                return theta[name]
+            map_ = _map(script.outside[name], smooth)
+            correction.append(map_.log_correction(fn, noise[name]))
+            return map_.apply(fn, noise[name])
+
+        def at_main(loop: Loop):
+            out["carry"] = like(loop.init, plan.carry)
+            raise LeaveModel
+
+        records = script.run(data, outside, at_main)
+        out["values"] = {r.name: r.value for r in records if r.name in initial}
+        out["log_excess"] = sum_of(r.log_excess() for r in records if r.name in initial)
+        out["log_observation"] = {r.name: r.log_prob() for r in records if r.fn is not None and r.observed}
+        out["correction"] = sum_of(correction)
+        return out
+
+    return script.stage(fn, (script.shapes(parameters), specs), late=1)
+
+
+def step_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
+    """One step of one particle as a function of base noise."""
+    plan = script.plan
+    specs = noise_specs(script, script.innovations, smooth)
+
+    def fn(data, theta, carry, x, noise):
+        out: dict[str, Any] = {}
+        correction = []
+
+        def value_of(site: Drawn, fn):
+            map_ = _map(site, smooth)
+            correction.append(map_.log_correction(fn, noise[site.name]))
+            return jnp.asarray(map_.apply(fn, noise[site.name]), site.dtype)
+
+        def at_main(loop: Loop):
+            out["carry"], out["y"], records = script.step(loop, carry, x, value_of)
+            seen = {n: r for n, r in records.items() if r.observed}
+            out["log_weight"] = sum_of(r.log_excess() for r in records.values() if r.latent)
+            out["log_weight"] = out["log_weight"] + sum_of(r.log_prob() for r in seen.values())
+            out["values"] = {n: jnp.asarray(r.value) for n, r in records.items() if not r.observed}
+            out["cdf"] = {s.name: distribution_function(records[s.name]) for s in plan.inside if s.has_cdf}
+            out["correction"] = sum_of(correction)
+            raise LeaveModel
+
+        script.run(data, _known(script, theta, initial), at_main)
+        return out
+
+    return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), specs), late=1)
+
+
+def distribution_function(record: Record) -> tuple[jax.Array, jax.Array]:
+    """P(Y <= y) and P(Y < y) of an observation, for probability integral transforms."""
+    fn, value = record.fn, record.value
+    upper = fn.cdf(value)
+    return upper, (fn.cdf(value - 1) if fn.is_discrete else upper)
+
+
+def noise_specs(script: Script, names, smooth: bool) -> dict[str, Shape]:
+    """Shapes of the base noise of some sites."""
+    sites = script.outside | script.innovations
+    specs = {name: _map(sites[name], smooth).spec for name in names}
+    return {n: KEY if s.is_key else Shape(s.shape, jnp.result_type(float)) for n, s in specs.items()}
+
+
+def prior(script: Script, parameters, initial) -> Staged:
+    """Draw the parameters from their prior."""
+
+    def fn(data, key):
+        def outside(name, fn):
+            position = list(script.outside).index(name)
+            return fn.sample(jax.random.fold_in(key, position))
+
+        records = script.run(data, outside, _pass_loop(script))
+        return {"theta": {r.name: jnp.asarray(r.value) for r in records if r.name in parameters}}
+
+    return script.stage(fn, (KEY,), late=1)
+
+
+def constrain(script: Script, parameters, initial) -> Staged:
+    """Parameters from the unconstrained space, with the density there."""
+    known = {name: script.outside[name] for name in parameters}
+
+    def fn(data, z):
+        log_jacobian = []
+
+        def outside(name, fn):
+            if name not in known:
+                return jnp.zeros(script.outside[name].shape, script.outside[name].dtype)
+            transform = biject_to(fn.support)
+            value = transform(z[name])
+            log_jacobian.append(jnp.sum(transform.log_abs_det_jacobian(z[name], value)))
+            return value
+
+        records = [r for r in script.run(data, outside, _pass_loop(script)) if r.name in known]
+        density = sum_of(r.log_density() + r.log_excess() for r in records)
+        theta = {r.name: jnp.asarray(r.value, known[r.name].dtype) for r in records}
+        return {"theta": theta, "log_density": density + sum_of(log_jacobian)}
+
+    shapes = jax.eval_shape(lambda data, theta: _unconstrain(script, data, theta, initial), *_theta(script, parameters))
+    return script.stage(fn, (shapes,), late=1)
+
+
+def unconstrain(script: Script, parameters, initial) -> Staged:
+    """Parameters taken to the unconstrained space."""
+
+    def fn(data, theta):
+        return {"z": _unconstrain(script, data, theta, initial)}
+
+    return script.stage(fn, (script.shapes(parameters),), late=1)
+
+
+def start_draw(script: Script, parameters, initial) -> Staged:
+    """Forward simulation of the start with the families' own samplers."""
+
+    def fn(data, theta, key):
+        out: dict[str, Any] = {}
+
+        def outside(name, fn):
+            if name in theta:
+                return theta[name]
+            return fn.sample(jax.random.fold_in(key, list(script.outside).index(name)))
+
+        def at_main(loop: Loop):
+            out["carry"] = like(loop.init, script.plan.carry)
+            raise LeaveModel
+
+        records = script.run(data, outside, at_main)
+        out["values"] = {r.name: jnp.asarray(r.value) for r in records if r.name in initial}
+        return out
+
+    return script.stage(fn, (script.shapes(parameters), KEY), late=1)
+
+
+def step_draw(script: Script, parameters, initial) -> Staged:
+    """Forward simulation of one step, observations drawn too and fed to the carry."""
+    plan = script.plan
+
+    def fn(data, theta, carry, x, key):
+        out: dict[str, Any] = {}
+
+        def at_main(loop: Loop):
+            t, user_x = x
+            position = iter(range(len(plan.inside)))
+
+            def draw(fn):
+                return fn.sample(jax.random.fold_in(key, next(position)))
+
+            simulated = loop._replace(draw_observed=draw)
+            new, _, records = run_step(simulated, t, carry, user_x, lambda i, _, fn: draw(fn))
+            out["carry"] = like(new, plan.carry)
+            out["values"] = {
+                s.name: jnp.asarray(r.value)
+                for s, r in zip(plan.inside, records)
+                if r.fn is None or not is_factor(r.fn)
+            }
+            raise LeaveModel
+
+        script.run(data, _known(script, theta, initial), at_main)
+        return out
+
+    return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), KEY), late=1)
+
+
+def _known(script: Script, theta: dict, initial) -> Callable:
+    """Values before the loop for functions of the step, which no initial site reaches directly."""
+
+    def outside(name, fn):
+        if name in theta:
+            return theta[name]
+        return jnp.zeros(script.outside[name].shape, script.outside[name].dtype)
+
+    return outside
+
+
+def _pass_loop(script: Script) -> Callable:
+    return lambda loop: (zeros(script.plan.carry), zeros(script.plan.ys))
+
+
+def _theta(script: Script, parameters) -> tuple:
+    data = [Shape(a.shape, a.dtype) for a in script.table[: script.data]]
+    return data, script.shapes(parameters)
+
+
+def _unconstrain(script: Script, data, theta: dict, initial) -> dict:
+    z = {}
+
+    def outside(name, fn):
+        if name in theta:
+            z[name] = biject_to(fn.support).inv(theta[name])
+            return theta[name]
+        return jnp.zeros(script.outside[name].shape, script.outside[name].dtype)
+
+    script.run(data, outside, _pass_loop(script))
+    return z
+
+
+def _map(site: Drawn, smooth: bool):
+    return site.smooth if smooth else site.particle

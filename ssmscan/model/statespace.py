@@ -1,0 +1,460 @@
+"""StateSpaceModel: the pure functions that engines use, and nothing else.
+
+    theta ~ p(theta)                         parameters
+    s ~ p(s | theta),  c_0 = g(s, theta)     initial state and carry
+    z_t ~ p(z | c_{t-1}, x_t, theta)         innovations
+    c_t = h(c_{t-1}, x_t, z_t, theta)        carry
+    y_t ~ p(y | c_{t-1}, x_t, z_t, theta)    observations
+
+Every function evaluates a jaxpr stored at `trace`; the user's Python does not run again, so all of
+them work under jit, vmap and grad.  A model is a pytree: its leaves are data and lifted constants,
+its static part is the interned `Program`, so one compilation serves all data of one shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ssmscan.model.dataflow import UNUSED
+from ssmscan.model.noise import NoiseSpec
+from ssmscan.model.program import Program
+from ssmscan.model.running import ModelError
+from ssmscan.model.sites import Role, Site, site_table
+from ssmscan.model.staging import sum_of, zeros
+
+PyTree = Any
+Theta = dict[str, jax.Array]
+
+
+class Start(NamedTuple):
+    """The start of one particle.
+
+    Attributes:
+        carry: carry before the first step.
+        log_weight: log-density of the observations of the start, a scalar.
+        values: values of the initial-state sites.
+    """
+
+    carry: PyTree
+    log_weight: jax.Array
+    values: dict[str, jax.Array]
+
+
+class Step(NamedTuple):
+    """One step of one particle.
+
+    Attributes:
+        carry: carry after the step.
+        log_weight: log-density of the observations of the step, a scalar.
+        values: values of innovations and deterministics of the step.
+        cdf: for each observation with a distribution function, (P(Y <= y), P(Y < y)).
+    """
+
+    carry: PyTree
+    log_weight: jax.Array
+    values: dict[str, jax.Array]
+    cdf: dict[str, tuple[jax.Array, jax.Array]]
+
+
+class Evaluated(NamedTuple):
+    """One step of one particle at given innovations.
+
+    Attributes:
+        carry: carry after the step.
+        log_transition: log-density of the innovations, a scalar.
+        log_observation: log-density of the observations, a scalar.
+        deterministics: values of the deterministics of the step.
+    """
+
+    carry: PyTree
+    log_transition: jax.Array
+    log_observation: jax.Array
+    deterministics: dict[str, jax.Array]
+
+
+class Path(NamedTuple):
+    """The loop run at given values of its sites.
+
+    Attributes:
+        carry: carry after the last step.
+        ys: outputs, T in front.
+        log_prob: for each site of the loop, its log-probability as NumPyro counts it, summed over steps.
+    """
+
+    carry: PyTree
+    ys: PyTree
+    log_prob: dict[str, jax.Array]
+
+
+@jax.tree_util.register_pytree_node_class
+class StateSpaceModel:
+    """A traced model; made by `ssmscan.trace`.
+
+    Attributes:
+        program: the staged functions, shared by all data of the same shapes.
+        arrays: data and constants the functions read, as a tuple.
+        source: what `trace` was given; on the host only, absent inside jit.
+    """
+
+    def __init__(self, program: Program, arrays: tuple, source: Any = None):
+        self.program, self.arrays, self.source = program, tuple(arrays), source
+
+    def tree_flatten(self):
+        return self.arrays, self.program
+
+    @classmethod
+    def tree_unflatten(cls, program, arrays):
+        return cls(program, arrays)
+
+    def __repr__(self) -> str:
+        head = f"State-space model of {self.num_steps} steps"
+        fixed = "" if self.source is None or not self.source.fixed else (
+            f"\nfixed at trace (the model needs their values): {', '.join(self.source.fixed)}"
+        )
+        return f"{head}\n{site_table(self.program.sites)}{fixed}"
+
+    # ---- what was found -------------------------------------------------------------------------
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return self.program.sites
+
+    def _with_role(self, *roles: Role) -> tuple[Site, ...]:
+        return tuple(site for site in self.program.sites if site.role in roles)
+
+    @property
+    def parameters(self) -> tuple[Site, ...]:
+        return self._with_role(Role.PARAMETER)
+
+    @property
+    def initial(self) -> tuple[Site, ...]:
+        return self._with_role(Role.INITIAL)
+
+    @property
+    def innovations(self) -> tuple[Site, ...]:
+        return self._with_role(Role.INNOVATION)
+
+    @property
+    def observations(self) -> tuple[Site, ...]:
+        return self._with_role(Role.OBSERVATION, Role.START_OBSERVATION, Role.TAIL_OBSERVATION)
+
+    @property
+    def deterministic(self) -> tuple[Site, ...]:
+        return self._with_role(Role.DETERMINISTIC)
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of steps."""
+        return self.program.plan.length
+
+    @property
+    def start_observed(self) -> bool:
+        """Whether an observation before the loop weighs the initial state."""
+        return bool(self._with_role(Role.START_OBSERVATION))
+
+    @property
+    def initial_noise(self) -> dict[str, NoiseSpec]:
+        """Base noise of the initial-state sites of one particle."""
+        return {name: self.program.noise[name] for name in self.program.initial}
+
+    @property
+    def step_noise(self) -> dict[str, NoiseSpec]:
+        """Base noise of the innovations of one particle at one step."""
+        return {site.name: self.program.noise[site.name] for site in self.innovations}
+
+    # ---- parameters -----------------------------------------------------------------------------
+
+    def canonical(self, theta: Mapping[str, Any]) -> Theta:
+        """Check parameter values and cast them to the dtypes of their sites.
+
+        Args:
+            theta: value of every parameter. Concrete values are checked against the support.
+
+        Raises:
+            ValueError: a name is missing or unknown, a shape is wrong, a value is not finite or not in the support.
+        """
+        sites = {site.name: site for site in self.parameters}
+        missing, unknown = sorted(set(sites) - set(theta)), sorted(set(theta) - set(sites))
+        if missing or unknown:
+            raise ValueError(
+                f"theta must have exactly the parameters {sorted(sites)}; "
+                f"missing: {missing or 'none'}, unknown: {unknown or 'none'}. print(ssm) shows every site."
+            )
+        cast = {}
+        for name, site in sites.items():
+            if np.shape(theta[name]) != site.shape:
+                raise ValueError(f"theta['{name}'] has shape {np.shape(theta[name])}, expected {site.shape}.")
+            cast[name] = lax.convert_element_type(jnp.asarray(theta[name]), site.dtype)
+        if not any(isinstance(v, jax.core.Tracer) for v in (*cast.values(), *self.arrays)):
+            self._check_support(cast)
+        return cast
+
+    def _check_support(self, theta: Theta) -> None:
+        invalid = jax.device_get(_invalid_parameters(self, theta))
+        for site in self.parameters:
+            if invalid[site.name]:
+                raise ValueError(
+                    f"theta['{site.name}'] = {np.asarray(theta[site.name])} is outside the support of its prior "
+                    f"{site.family} ({site.support}); give a finite value inside it."
+                )
+
+    def _outside(self, theta: Theta, initial: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
+        """All latent sites outside the loop; placeholders where a result does not depend on the initial state."""
+        shapes = {s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in self.initial}
+        return {**theta, **(zeros(shapes) if initial is None else initial)}
+
+    def _sum(self, staged, name: str, outside: dict) -> jax.Array:
+        rest = staged.bind(self.arrays, outside)
+        return sum_of(rest(*[UNUSED] * 6)[name].values())
+
+    def log_prior(self, theta: Theta) -> jax.Array:
+        """Normalised log-density of the parameters, a scalar."""
+        return self._sum(self.program.log_prior, "outside_log_density", self._outside(theta))
+
+    def log_static(self, theta: Theta) -> jax.Array:
+        """Log-likelihood of the observations and factors that no state reaches, a scalar."""
+        return self._sum(self.program.log_static, "outside_log_prob", self._outside(theta))
+
+    def sample_prior(self, key: jax.Array) -> Theta:
+        """Draw the parameters from their prior."""
+        return self.program.prior(self.arrays, key)["theta"]
+
+    def _continuous(self, staged):
+        if staged is None:
+            raise ModelError(
+                f"parameter(s) {self.program.not_continuous} are discrete and have no unconstrained space; gradient "
+                "engines and random walks cannot move them. Sum them out, or fix them with handlers.condition."
+            )
+        return staged
+
+    def constrain(self, z: Theta) -> Theta:
+        """Parameters from unconstrained values, by NumPyro's bijectors."""
+        return self._continuous(self.program.constrain)(self.arrays, z)["theta"]
+
+    def unconstrain(self, theta: Theta) -> Theta:
+        """Unconstrained values of the parameters."""
+        return self._continuous(self.program.unconstrain)(self.arrays, theta)["z"]
+
+    def log_prior_unconstrained(self, z: Theta) -> tuple[Theta, jax.Array]:
+        """Parameters, and log p(theta) + log|d theta / d z|, at unconstrained values."""
+        out = self._continuous(self.program.constrain)(self.arrays, z)
+        return out["theta"], out["log_density"]
+
+    # ---- the loop -------------------------------------------------------------------------------
+
+    def at(self, theta: Theta) -> Bound:
+        """Compute everything outside the loop once, in the caller's trace."""
+        return Bound(self, theta)
+
+    def simulate(self, key: jax.Array, theta: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Draw initial state, innovations and observations forward in time.
+
+        Returns:
+            Values by site; sites of the loop have time in front, (T, ...).
+        """
+        from ssmscan.model.simulate import simulate
+
+        return simulate(key, self, self.canonical(theta))
+
+    @property
+    def observed(self) -> dict[str, np.ndarray]:
+        """Observed values by site; sites of the loop have time in front."""
+        return jax.device_get(_observed(self))
+
+    # ---- the noise-outside view -----------------------------------------------------------------
+
+    @property
+    def smooth_noise(self) -> dict[str, NoiseSpec]:
+        """Standard-normal noise of the whole model: initial sites, then loop sites with T in front.
+
+        Raises:
+            ModelError: a site has no smooth map from noise.
+        """
+        self._smooth()
+        specs = self.program.smooth_noise
+        loop = {s.name: NoiseSpec((self.num_steps, *specs[s.name].shape), False) for s in self.innovations}
+        return {**{name: specs[name] for name in self.program.initial}, **loop}
+
+    def _smooth(self) -> None:
+        if self.program.smooth_step is None:
+            sites = {site.name: site for site in self.sites}
+            listed = ", ".join(f"'{name}' ({sites[name].family})" for name in self.program.rough)
+            raise ModelError(
+                f"site(s) {listed} cannot be written as a smooth function of noise, so NUTS and other gradient "
+                "engines cannot sample this model. Use a particle engine (ParticleFilter, PMMH), or replace the "
+                "distribution by a continuous one."
+            )
+
+    def log_likelihood_given_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> jax.Array:
+        """Log-density of all data given parameters and noise, a scalar.
+
+        Families whose map from noise is a transport contribute their density correction.
+        """
+        return self._unroll(theta, noise)[0]
+
+    def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Values of initial sites, innovations and deterministics of the loop at given noise."""
+        return self._unroll(theta, noise)[1]
+
+    def _unroll(self, theta: Theta, noise: Mapping[str, jax.Array]):
+        self._smooth()
+        program, names = self.program, set(self.program.initial)
+        start = program.smooth_start.bind(self.arrays, theta)({n: noise[n] for n in program.initial})
+        step = program.smooth_step.bind(self.arrays, theta)
+        observed = [start["log_observation"][n] for n in program.names(Role.START_OBSERVATION)]
+        log_start = sum_of(observed) + start["log_excess"] + start["correction"]
+        loop_noise = {n: e for n, e in noise.items() if n not in names}
+
+        def body(carry, inputs):
+            out = step(carry, *inputs)
+            return out["carry"], (out["log_weight"] + out["correction"], out["values"], out["y"])
+
+        last, (weights, values, ys) = lax.scan(body, start["carry"], (self._inputs(theta), loop_noise))
+        log_likelihood = self.log_static(theta) + log_start + jnp.sum(weights)
+        if program.names(Role.TAIL_OBSERVATION):
+            rest = program.log_tail.bind(self.arrays, self._outside(theta, start["values"]))
+            tail = rest(UNUSED, UNUSED, UNUSED, UNUSED, ys, last)["outside_log_prob"]
+            log_likelihood = log_likelihood + sum_of(tail.values())
+        return log_likelihood, {**start["values"], **values}
+
+    def unroll_values(self, theta: Theta, initial: Theta, loop: Mapping[str, jax.Array]) -> Path:
+        """Run the loop at given values of initial sites and innovations (T in front)."""
+        bound = self.at(theta)
+        step = self.program.evaluate.bind(self.arrays, self._outside(theta))
+
+        def body(carry, inputs):
+            out = step(carry, *inputs, UNUSED, UNUSED, UNUSED)
+            return out["carry"], (out["y"], out["log_prob"])
+
+        last, (ys, log_prob) = lax.scan(body, bound.start_from(initial), (bound.xs, dict(loop)))
+        return Path(last, ys, jax.tree.map(jnp.sum, log_prob))
+
+    def _inputs(self, theta: Theta) -> PyTree:
+        rest = self.program.inputs.bind(self.arrays, self._outside(theta))
+        return rest(*[UNUSED] * 6)["xs"]
+
+    def replicate(self, key: jax.Array, theta: Theta, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Draw the observations again, given parameters and states (in-sample posterior predictive).
+
+        Args:
+            key: PRNG key.
+            theta: parameters.
+            states: values of the initial sites and, with T in front, of the innovations.
+
+        Returns:
+            Draws by observed site, shaped like the data.
+        """
+        from ssmscan.model.simulate import replicate
+
+        return replicate(key, self, theta, states)
+
+    # ---- other data, other roles ----------------------------------------------------------------
+
+    def with_data(self, *args: Any, **kwargs: Any) -> StateSpaceModel:
+        """The same program over other data of the same shapes; see `ssmscan.trace`."""
+        return self._source("with_data").with_data(*args, **kwargs)
+
+    def with_roles(self, *, parameters: tuple[str, ...] = (), initial: tuple[str, ...] = ()) -> StateSpaceModel:
+        """The same model with some sites outside the loop declared parameters or initial states."""
+        return self._source("with_roles").with_roles(tuple(parameters), tuple(initial))
+
+    def check(self, key: jax.Array) -> Any:
+        """Put the parts together again and compare with NumPyro's `log_density` of the original."""
+        from ssmscan.model.checking import check
+
+        return check(key, self, self._source("check"))
+
+    def _source(self, what: str):
+        if self.source is None:
+            raise ValueError(f"{what} works on what ssmscan.trace returned, on the host, not inside jit or vmap.")
+        return self.source
+
+
+class Bound:
+    """A model at one parameter value, everything outside the loop computed; made by `ssm.at(theta)`.
+
+    Attributes:
+        xs: per-step inputs, leaves with T in front.
+    """
+
+    def __init__(self, ssm: StateSpaceModel, theta: Theta):
+        program, arrays, outside = ssm.program, ssm.arrays, ssm._outside(theta)
+        self._ssm, self._theta = ssm, theta
+        self._start = program.start.bind(arrays, theta)
+        self._step = program.step.bind(arrays, theta)
+        self._evaluate = program.evaluate.bind(arrays, outside)
+        self._replicate = program.replicate.bind(arrays, outside)
+        self._start_names = program.names(Role.START_OBSERVATION)
+        self.xs = ssm._inputs(theta)
+
+    def init(self, noise: Mapping[str, jax.Array]) -> Start:
+        """Start one particle from base noise."""
+        out = self._start(dict(noise))
+        weight = out["log_excess"] + sum_of(out["log_observation"][name] for name in self._start_names)
+        return Start(out["carry"], weight, out["values"])
+
+    def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
+        """Move one particle by base noise and weigh it."""
+        out = self._step(carry, x, dict(noise))
+        return Step(out["carry"], out["log_weight"], out["values"], out["cdf"])
+
+    def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
+        """Densities of one step at given innovations."""
+        out = self._evaluate(carry, x, dict(values), UNUSED, UNUSED, UNUSED)
+        transition, observation = sum_of(out["log_transition"].values()), sum_of(out["log_observation"].values())
+        return Evaluated(out["carry"], transition, observation, out["deterministic"])
+
+    def replicate(self, key: jax.Array, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> dict:
+        """Draw the observations of one step again, given the innovations."""
+        return self._replicate(carry, x, dict(values), key, UNUSED, UNUSED)["replicate"]
+
+    def start_from(self, values: Mapping[str, jax.Array]) -> PyTree:
+        """The initial carry at given values of the initial-state sites."""
+        ssm = self._ssm
+        rest = ssm.program.start_value.bind(ssm.arrays, ssm._outside(self._theta, values))
+        return rest(*[UNUSED] * 6)["start"]
+
+    def log_initial(self, values: Mapping[str, jax.Array]) -> jax.Array:
+        """Log-density of values of the initial-state sites, a scalar."""
+        ssm = self._ssm
+        return ssm._sum(ssm.program.log_initial, "outside_log_density", ssm._outside(self._theta, values))
+
+
+@jax.jit
+def _invalid_parameters(ssm: StateSpaceModel, theta: Theta) -> dict[str, jax.Array]:
+    rest = ssm.program.invalid_parameters.bind(ssm.arrays, ssm._outside(theta))
+    return rest(*[UNUSED] * 6)["outside_invalid"]
+
+
+@jax.jit
+def _observed(ssm: StateSpaceModel) -> dict[str, jax.Array]:
+    return over_data(ssm, ssm.program.observed_step, ssm.program.observed_outside, "observed")
+
+
+@jax.jit
+def invalid_data(ssm: StateSpaceModel) -> dict[str, jax.Array]:
+    """For each observed site whose validity data decide, whether it is invalid (per step, in the loop)."""
+    return over_data(ssm, ssm.program.invalid_step, ssm.program.invalid_outside, "invalid")
+
+
+def over_data(ssm: StateSpaceModel, step, outside, name: str) -> dict[str, jax.Array]:
+    """Evaluate results that depend on data alone, over all steps and outside the loop."""
+    nothing = [UNUSED] * 7
+    fixed = outside(ssm.arrays, *nothing)[f"outside_{name}"] if outside.jaxpr.outvars else {}
+    if not step.jaxpr.outvars:
+        return dict(fixed)
+    rest = step.bind(ssm.arrays, UNUSED)
+    xs = ssm.program.inputs.bind(ssm.arrays, zeros_outside(ssm))(*[UNUSED] * 6)["xs"]
+    each: Callable = jax.vmap(lambda x: rest(UNUSED, x, *[UNUSED] * 4)[name])
+    return {**fixed, **each(xs)}
+
+
+def zeros_outside(ssm: StateSpaceModel) -> dict[str, jax.Array]:
+    """Placeholders for every latent site outside the loop."""
+    return zeros({s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in (*ssm.parameters, *ssm.initial)})

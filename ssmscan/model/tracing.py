@@ -1,0 +1,203 @@
+"""`trace`: from a NumPyro model and its arguments to a `StateSpaceModel`.
+
+Arguments are split first.  JAX and NumPy arrays among their leaves are data, which enter every
+staged function as inputs; everything else (None, numbers, strings, callables) is static and becomes
+part of the program.  An array whose values the model needs in Python, through `np.asarray` or as a
+shape, is made static too, and the printed table says "fixed at trace".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssmscan.model.program import build
+from ssmscan.model.running import ModelError, refuse_active_handlers
+from ssmscan.model.statespace import StateSpaceModel, invalid_data
+
+_NEEDS_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+class Source(NamedTuple):
+    """What `trace` was given, kept on the host.
+
+    Attributes:
+        model: the NumPyro model.
+        leaves: leaves of (args, kwargs), arrays canonical.
+        tree: their structure.
+        data: positions of the leaves that are data.
+        fixed: printed paths of the arrays that were made static.
+        parameters: names declared parameters.
+        initial: names declared initial states.
+    """
+
+    model: Callable
+    leaves: tuple
+    tree: Any
+    data: tuple[int, ...]
+    fixed: tuple[str, ...]
+    parameters: tuple[str, ...]
+    initial: tuple[str, ...]
+
+    def call(self, arrays: list) -> Any:
+        """Run the model with its data replaced."""
+        leaves = list(self.leaves)
+        for position, array in zip(self.data, arrays):
+            leaves[position] = array
+        args, kwargs = jax.tree.unflatten(self.tree, leaves)
+        return self.model(*args, **kwargs)
+
+    def run(self) -> Any:
+        """Run the model as it was given."""
+        return self.call([self.leaves[i] for i in self.data])
+
+    def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
+        return assemble(self._replace(parameters=parameters, initial=initial))
+
+    def with_data(self, *args: Any, **kwargs: Any) -> StateSpaceModel:
+        """Trace again over other data, after checking that only data changed.
+
+        Raises:
+            ValueError: an argument has another structure, shape or dtype, or a static value changed; it is named.
+        """
+        leaves, tree, paths = flatten(args, kwargs)
+        if tree != self.tree:
+            raise ValueError(
+                f"with_data got arguments of structure {tree}; the model was traced with {self.tree}. Pass the same "
+                "arguments in the same way, or call ssmscan.trace again."
+            )
+        for position, (path, old, new) in enumerate(zip(paths, self.leaves, leaves)):
+            if position in self.data:
+                if not is_array(new) or (new.shape, new.dtype) != (old.shape, old.dtype):
+                    raise ValueError(
+                        f"with_data: argument {path} is {describe(new)}, the model was traced with {describe(old)}. "
+                        "Keep shape and dtype, or call ssmscan.trace for another program."
+                    )
+            elif not same(old, new):
+                raise ValueError(
+                    f"with_data: argument {path} = {describe(new)} is part of the program, which was traced with "
+                    f"{describe(old)}. Call ssmscan.trace for another program."
+                )
+        return assemble(self._replace(leaves=tuple(leaves)))
+
+
+def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
+    """Take a NumPyro model apart into the pure functions that engines need.
+
+    The model's time loop must be `numpyro.contrib.control_flow.scan`. It is run a few times, abstractly; nothing of
+    it runs again later. Print the result to see every site, its role and the reason.
+
+    Args:
+        model: an ordinary NumPyro model.
+        args: its positional arguments.
+        kwargs: its keyword arguments, all of them.
+
+    Returns:
+        A `StateSpaceModel` over the arrays among the arguments.
+
+    Raises:
+        ModelError: the model cannot be taken apart; the message names the site and the way out.
+    """
+    if not callable(model):
+        raise TypeError(f"model must be a NumPyro model (a function), got {type(model).__name__}.")
+    refuse_active_handlers()
+    leaves, tree, _ = flatten(args, kwargs)
+    data = tuple(i for i, leaf in enumerate(leaves) if is_array(leaf))
+    return assemble(Source(model, tuple(leaves), tree, data, (), (), ()))
+
+
+def assemble(source: Source) -> StateSpaceModel:
+    """Stage a source; arrays whose values the model needs become static."""
+    try:
+        ssm = _assemble(source)
+    except _NEEDS_VALUE:
+        ssm = _assemble(_fix_arrays(source))
+    _check_data(ssm)
+    return ssm
+
+
+def _assemble(source: Source) -> StateSpaceModel:
+    arrays = [source.leaves[i] for i in source.data]
+    program, table = build(source.call, arrays, source.parameters, source.initial)
+    return StateSpaceModel(program, table, source)
+
+
+def _fix_arrays(source: Source) -> Source:
+    """Make static the fewest arrays that let the model run, trying to free them one at a time."""
+    fixed = source._replace(data=())
+    build(fixed.call, [], source.parameters, source.initial)
+    for position in source.data:
+        freed = tuple(sorted((*fixed.data, position)))
+        attempt = source._replace(data=freed)
+        try:
+            build(attempt.call, [source.leaves[i] for i in freed], source.parameters, source.initial)
+        except _NEEDS_VALUE:
+            continue
+        fixed = attempt
+    args, kwargs = jax.tree.unflatten(source.tree, range(len(source.leaves)))
+    paths = flatten(args, kwargs)[2]
+    static = [i for i in source.data if i not in fixed.data]
+    # The model asks for NumPy values, which a JAX array on a device would answer by a copy each time.
+    leaves = tuple(np.asarray(leaf) if i in static else leaf for i, leaf in enumerate(source.leaves))
+    return fixed._replace(leaves=leaves, fixed=tuple(paths[i] for i in static))
+
+
+def _check_data(ssm: StateSpaceModel) -> None:
+    if any(isinstance(a, jax.core.Tracer) for a in ssm.arrays):
+        return
+    sites = {site.name: site for site in ssm.sites}
+    for name, invalid in jax.device_get(invalid_data(ssm)).items():
+        if np.any(invalid):
+            site = sites[name]
+            where = f" at step {int(np.argmax(invalid))} (counted from 0)" if site.in_loop else ""
+            raise ModelError(
+                f"observed site '{name}'{where} holds a value that is NaN or outside the support of {site.family} "
+                f"({site.support}), so its log-probability is not finite. Correct the data, or mask the missing "
+                "elements: handlers.mask(mask=~jnp.isnan(y)) around the site and jnp.where(jnp.isnan(y), 0.0, y) as "
+                "the value."
+            )
+
+
+def flatten(args: tuple, kwargs: dict) -> tuple[list, Any, list[str]]:
+    """Leaves of the arguments with arrays canonical, their structure, and a printed path for each."""
+    pairs, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=lambda a: a is None)
+    paths = [_path(path) for path, _ in pairs]
+    return [jnp.asarray(leaf) if is_array(leaf) else leaf for _, leaf in pairs], tree, paths
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is data."""
+    return isinstance(leaf, jax.Array | np.ndarray) and not _is_object(leaf)
+
+
+def _is_object(leaf) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc"
+
+
+def describe(leaf: Any) -> str:
+    """A leaf in words."""
+    return f"{leaf.dtype}{list(leaf.shape)}" if is_array(leaf) else repr(leaf)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two static leaves mean the same program."""
+    if is_array(a) or is_array(b):
+        return is_array(a) and is_array(b) and a.shape == b.shape and bool(np.array_equal(a, b))
+    return a is b or bool(a == b)
+
+
+def _path(path: tuple) -> str:
+    kind, *rest = path
+    if kind.idx == 0:
+        return f"{rest[0].idx}" + jax.tree_util.keystr(tuple(rest[1:]))
+    return f"'{rest[0].key}'" + jax.tree_util.keystr(tuple(rest[1:]))
