@@ -1,0 +1,18 @@
+"""What came out: one frozen `Result` for every engine, and what can be asked of it.
+
+| file | what it answers |
+|---|---|
+| `result` | what did the engine draw, what did it cost; save, load, hand to ArviZ |
+| `summary` | what do the draws say about one number, and how well |
+| `agreement`, `verdicts` | do engines agree, and what did each cost |
+| `table` | text and Markdown tables |
+| `containers`, `storage` | ArviZ and netCDF, each known to one file |
+
+A result knows nothing of the engine that made it, so results of any engine, saved or fresh, mix freely.
+"""
+
+from ssmscan.results.agreement import Comparison, compare
+from ssmscan.results.result import Costs, Result, load
+from ssmscan.results.verdicts import Verdict
+
+__all__ = ["Comparison", "Costs", "Result", "Verdict", "compare", "load"]

@@ -1,0 +1,281 @@
+"""Do engines agree, and what did each cost?
+
+`compare` puts results of different engines for the same parameters side by side.  Nothing is averaged over
+parameters, nothing is judged by eye: each pair of engines gets one of three verdicts (see `verdicts`), an
+engine that has not converged gets none, and the printed tables hold what the verdict rests on.
+
+An engine's efficiency is its smallest bulk ESS over the seconds of warm-up and sampling; compilation, which
+does not grow with the draws, stands beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ssmscan.results.result import Costs, Result
+from ssmscan.results.summary import STATISTICS, Summary, scalars, summarise
+from ssmscan.results.table import MISSING, Table, count, rounded, significant
+from ssmscan.results.verdicts import (
+    LEVEL,
+    SIGNIFICANCE,
+    TOLERANCE,
+    Difference,
+    Fault,
+    Judgement,
+    Verdict,
+    differences,
+    find_fault,
+    judge,
+    no_verdict,
+    wasserstein,
+    with_intervals,
+)
+
+
+class EngineReport(NamedTuple):
+    """One engine of a comparison.
+
+    Attributes:
+        name: the name it was given in `compare`.
+        engine: the method.
+        size: chains or runs, and draws in each, in words.
+        summaries: label of each scalar parameter -> what its draws say.
+        costs: what the run cost.
+        smallest_ess: the smallest bulk ESS over the parameters.
+        ess_per_second: smallest bulk ESS over warm-up and sampling seconds.
+        log_evidence: estimate and standard error, None where not given.
+        fault: why its draws deserve no verdict, None where they do.
+    """
+
+    name: str
+    engine: str
+    size: str
+    summaries: dict[str, Summary]
+    costs: Costs
+    smallest_ess: float
+    ess_per_second: float
+    log_evidence: tuple[float, float | None] | None
+    fault: Fault | None
+
+
+class PairReport(NamedTuple):
+    """Two engines of a comparison.
+
+    Attributes:
+        first, second: names of the engines; differences are first minus second.
+        judgement: verdict, reason, and how many times the draws would settle it.
+        differences: one for each scalar parameter and statistic.
+        wasserstein: label -> (distance, distance expected of two samples from one law), in posterior sds.
+    """
+
+    first: str
+    second: str
+    judgement: Judgement
+    differences: tuple[Difference, ...]
+    wasserstein: dict[str, tuple[float, float]]
+
+    @property
+    def title(self) -> str:
+        """The two names, as the tables show them."""
+        return f"{self.first} - {self.second}"
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict alone."""
+        return self.judgement.verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Engines, pairs of them, and the tables that `print` shows.
+
+    Attributes:
+        engines: one report an engine, in the order given.
+        pairs: one report a pair.
+    """
+
+    engines: tuple[EngineReport, ...]
+    pairs: tuple[PairReport, ...]
+
+    def tables(self) -> tuple[Table, ...]:
+        """Return the tables: verdicts, differences, parameters, costs."""
+        return (self._verdicts(), self._differences(), self._parameters(), self._costs())
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.tables()))
+
+    def to_markdown(self) -> str:
+        """Return all tables in Markdown."""
+        return "\n\n".join(table.to_markdown() for table in self.tables())
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+    def _verdicts(self) -> Table:
+        rows = []
+        for pair in self.pairs:
+            verdict, reason, factor = pair.judgement
+            draws = f"x{significant(factor)}" if verdict is Verdict.CANNOT_TELL else MISSING
+            rows.append((pair.title, verdict.value, draws, reason))
+        title = (
+            f"Verdicts: agree = {LEVEL:.0%} simultaneous intervals within ±{TOLERANCE} sd, "
+            f"disagree = Holm p < {SIGNIFICANCE}, cannot tell = more draws needed"
+        )
+        return Table(title, ("pair", "verdict", "more draws", "because"), tuple(rows), labels=4)
+
+    def _differences(self) -> Table:
+        rows = []
+        for pair in self.pairs:
+            for label, distances in pair.wasserstein.items():
+                estimates = [d.estimate for d in pair.differences if d.parameter == label]
+                cells = [f"{e.value:+.3f} ± {significant(e.error)}" for e in estimates]
+                rows.append((pair.title, label, *cells, *map(significant, distances)))
+        columns = ("pair", "parameter", *STATISTICS, "W1", "W1 if equal")
+        return Table("Differences in posterior sds, ± one standard error", columns, tuple(rows), labels=2)
+
+    def _parameters(self) -> Table:
+        rows = [
+            (
+                label,
+                report.name,
+                *(rounded(e.value, e.error) for e in report.summaries[label].statistics),
+                significant(report.summaries[label].mean.error),
+                count(report.summaries[label].ess_bulk),
+                count(report.summaries[label].ess_tail),
+                rounded(report.summaries[label].rhat, 0.01),
+            )
+            for label in self.engines[0].summaries
+            for report in self.engines
+        ]
+        columns = ("parameter", "engine", *STATISTICS, "MCSE", "bulk ESS", "tail ESS", "R-hat")
+        return Table("Parameters", columns, tuple(rows), labels=2)
+
+    def _costs(self) -> Table:
+        rows = []
+        for report in self.engines:
+            costs = report.costs
+            seconds = (costs.compile_seconds, costs.warmup_seconds, costs.run_seconds)
+            work = (costs.particle_steps, costs.gradient_evaluations)
+            rows.append(
+                (
+                    report.name,
+                    report.size,
+                    *(significant(s, 3) for s in seconds),
+                    *(count(w) if w else MISSING for w in work),
+                    count(report.smallest_ess),
+                    significant(report.ess_per_second),
+                    _evidence(report.log_evidence),
+                )
+            )
+        columns = (
+            "engine", "draws", "compile s", "warm-up s", "sampling s", "particle-steps", "gradients",
+            "least bulk ESS", "ESS/s", "log evidence",
+        )  # fmt: skip
+        title = "Costs: ESS/s is the least bulk ESS over warm-up and sampling, compilation apart"
+        return Table(title, columns, tuple(rows), labels=2)
+
+
+def compare(**results: Result) -> Comparison:
+    """Compare engines that sampled the same parameters.
+
+    Args:
+        results: name -> result, at least two, as in ``compare(nuts=..., pmmh=...)``.
+
+    Returns:
+        The comparison; ``print`` shows it, ``to_markdown`` is for documents.
+
+    Raises:
+        TypeError: if something is not a `Result`.
+        ValueError: if there are fewer than two, one has no draws, or they sampled different parameters.
+    """
+    _check(results)
+    draws = {name: dict(scalars(result.draws)) for name, result in results.items()}
+    summaries = {name: _summaries(draws[name], result) for name, result in results.items()}
+    faults = {
+        name: fault
+        for name, result in results.items()
+        if (fault := find_fault(summaries[name], independent_runs=result.independent_runs))
+    }
+    pairs = list(itertools.combinations(results, 2))
+    raw = {pair: differences(*(summaries[name] for name in pair)) for pair in pairs}
+    fit = [pair for pair in pairs if faults.keys().isdisjoint(pair)]
+    family = with_intervals([d for pair in fit for d in raw[pair]])
+    judged = iter(family)
+    reports = []
+    for pair in pairs:
+        if pair in fit:
+            own = tuple(itertools.islice(judged, len(raw[pair])))
+            judgement = judge(own, len(family))
+        else:
+            own = raw[pair]
+            judgement = no_verdict(own, {name: faults[name] for name in pair if name in faults})
+        (one, x), (other, y) = ((summaries[name], draws[name]) for name in pair)
+        distances = {label: wasserstein(x[label], y[label], one[label], other[label]) for label in x}
+        reports.append(PairReport(*pair, judgement, own, distances))
+    engines = tuple(
+        _engine_report(name, result, summaries[name], faults.get(name)) for name, result in results.items()
+    )
+    return Comparison(engines, tuple(reports))
+
+
+def _summaries(draws: dict[str, np.ndarray], result: Result) -> dict[str, Summary]:
+    return {label: summarise(x, independent_runs=result.independent_runs) for label, x in draws.items()}
+
+
+def _engine_report(
+    name: str, result: Result, summaries: dict[str, Summary], fault: Fault | None
+) -> EngineReport:
+    seconds = result.costs.warmup_seconds + result.costs.run_seconds
+    smallest = min(s.ess_bulk for s in summaries.values())
+    evidence = None if result.log_evidence is None else (result.log_evidence, result.log_evidence_error)
+    unit = "runs" if result.independent_runs else "chains"
+    end = ", interrupted" if result.interrupted else ""
+    return EngineReport(
+        name=name,
+        engine=result.engine,
+        size=f"{result.num_chains} {unit} x {result.num_draws}{end}",
+        summaries=summaries,
+        costs=result.costs,
+        smallest_ess=smallest,
+        ess_per_second=smallest / seconds if seconds > 0.0 else float("nan"),
+        log_evidence=evidence,
+        fault=fault,
+    )
+
+
+def _check(results: dict[str, Result]) -> None:
+    for name, result in results.items():
+        if not isinstance(result, Result):
+            raise TypeError(
+                f"compare takes results by name: {name} must be a Result, got {type(result).__name__}"
+            )
+    if len(results) < 2:
+        raise ValueError(f"compare needs two results, as in compare(nuts=..., pmmh=...), got {len(results)}")
+    if empty := [name for name, result in results.items() if result.num_draws == 0]:
+        raise ValueError(f"{', '.join(empty)} has no draws: let it run longer before comparing")
+    shapes = {name: {k: x.shape[2:] for k, x in result.draws.items()} for name, result in results.items()}
+    reference, expected = next(iter(shapes.items()))
+    for name, found in shapes.items():
+        if found != expected:
+            differing = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+            details = "; ".join(
+                f"{k}: {_presence(reference, expected, k)}, {_presence(name, found, k)}" for k in differing
+            )
+            raise ValueError(f"engines must have sampled the same parameters, but {details}")
+
+
+def _presence(engine: str, shapes: dict[str, tuple[int, ...]], name: str) -> str:
+    return f"shape {shapes[name]} in {engine}" if name in shapes else f"absent from {engine}"
+
+
+def _evidence(evidence: tuple[float, float | None] | None) -> str:
+    if evidence is None:
+        return MISSING
+    value, error = evidence
+    if error is None:
+        return significant(value, 6)
+    return f"{rounded(value, error)} ± {significant(error)}"

@@ -1,0 +1,114 @@
+"""The only file that knows ArviZ: effective sample sizes, R-hat, densities, and the DataTree it reads.
+
+ArviZ 0.23 keeps results in `InferenceData`, ArviZ 1 in `xarray.DataTree`.  We build the tree everywhere
+and hand 0.x its own type at the very end.  On plain arrays ``ess``, ``rhat`` and ``kde`` give the same
+numbers on both; defaults that differ between them (intervals, tail probabilities) are never relied on.
+
+Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), Rank-normalization, folding, and localization: an
+improved R-hat, Bayesian Analysis 16(2): equations 10-14 and sections 3-4 define the diagnostics.
+
+ArviZ and xarray are imported when a function is called, so that sampling needs neither.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MINIMUM_DRAWS = 4
+"""ArviZ computes no diagnostic of shorter chains."""
+
+
+class Variable(NamedTuple):
+    """An array and the names of its dimensions, one per axis."""
+
+    dims: tuple[str, ...]
+    values: np.ndarray
+
+
+def ess(draws: np.ndarray, method: str, probability: float | None = None) -> float:
+    """Return the effective sample size of draws (chains, draws).
+
+    Args:
+        draws: (chains, draws), finite.
+        method: ArviZ's name: "bulk", "mean" or "quantile".
+        probability: of the quantile, for that method.
+
+    Returns:
+        The number of independent draws with the same error; nan for fewer than four draws a chain.
+    """
+    if draws.shape[1] < MINIMUM_DRAWS:
+        return float("nan")
+    return float(_arviz().ess(draws, method=method, prob=probability))
+
+
+def rhat(draws: np.ndarray) -> float:
+    """Return the rank-normalised split R-hat of draws (chains, draws); one chain is compared in halves."""
+    chains, length = draws.shape
+    if chains == 1:
+        half = length // 2
+        draws = np.stack([draws[0, :half], draws[0, length - half :]])
+    if draws.shape[1] < MINIMUM_DRAWS:
+        return float("nan")
+    return float(_arviz().rhat(draws, method="rank"))
+
+
+def kde(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return grid and density (each (512,)) of all values of `draws`, without mass beyond their range."""
+    grid, density = _arviz().kde(np.ravel(draws))[:2]
+    return np.asarray(grid), np.asarray(density)
+
+
+def datatree(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[str, Any]) -> Any:
+    """Build an `xarray.DataTree` with one node a group; empty groups are left out.
+
+    A variable named like its only dimension becomes the coordinate of that dimension.  The dimensions
+    chain, draw and time count from zero otherwise.
+    """
+    xarray = _import("xarray", "saving and exporting results")
+    nodes = {name: _dataset(xarray, variables) for name, variables in groups.items() if variables}
+    tree = xarray.DataTree.from_dict(nodes)
+    tree.attrs.update(attributes)
+    return tree
+
+
+def export(tree: Any) -> Any:
+    """Return what the installed ArviZ works with: the tree itself, or `InferenceData` before ArviZ 1."""
+    arviz = _arviz()
+    if arviz.__version__.startswith("0."):
+        return arviz.InferenceData.from_datatree(tree)
+    return tree
+
+
+def _dataset(xarray: ModuleType, variables: Mapping[str, Variable]) -> Any:
+    sizes: dict[str, int] = {}
+    for variable in variables.values():
+        sizes.update(zip(variable.dims, variable.values.shape))
+    coordinates: dict[str, np.ndarray] = {
+        name: np.arange(sizes[name]) for name in ("chain", "draw", "time") if name in sizes
+    }
+    data = {}
+    for name, variable in variables.items():
+        if variable.dims == (name,):
+            coordinates[name] = variable.values
+        else:
+            data[name] = (variable.dims, variable.values)
+    return xarray.Dataset(data, coordinates)
+
+
+def _arviz() -> ModuleType:
+    with warnings.catch_warnings():
+        # 0.23 announces its successor once a day; nobody who calls us can act on it
+        warnings.simplefilter("ignore", FutureWarning)
+        return _import("arviz", "effective sample sizes and R-hat")
+
+
+def _import(name: str, purpose: str) -> ModuleType:
+    try:
+        return __import__(name)
+    except ImportError as error:
+        raise ImportError(f"{purpose} need {name!r}: install it with `pip install {name}`") from error

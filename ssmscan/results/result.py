@@ -1,0 +1,285 @@
+"""What an engine found: draws of the parameters, state paths, their price, and how they were made.
+
+A `Result` holds NumPy arrays and plain values and nothing of the engine that made it: it can be summarised,
+compared, plotted, exported to ArviZ, saved, and loaded in a process that never sampled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssmscan.results import containers, storage
+from ssmscan.results.containers import Variable
+from ssmscan.results.summary import STATISTICS, scalars, summarise
+from ssmscan.results.table import Table, count, rounded, significant
+
+_FORMAT = 1
+_DIMENSIONS = ("chain", "draw", "time")
+_ARRAYS = ("draws", "states", "sample_stats", "observed")
+_IN_GROUPS = (*_ARRAYS, "state_draws", "costs")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run cost.
+
+    Attributes:
+        compile_seconds: tracing and compiling, apart from everything below.
+        warmup_seconds: adaptation and pilots, or the particles' way from prior to posterior.
+        run_seconds: making the draws that are kept.
+        particle_steps: particles moved by one time step each, pilots and warm-up included.
+        gradient_evaluations: gradients of the log density over the whole series, warm-up included.
+    """
+
+    compile_seconds: float
+    warmup_seconds: float
+    run_seconds: float
+    particle_steps: int = 0
+    gradient_evaluations: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Draws from the posterior of a state-space model, by any engine.
+
+    Attributes:
+        engine: name of the method, such as "NUTS".
+        draws: parameter -> (chains, draws, *shape), on the scale of the model.
+        states: latent site of the loop -> (chains, paths, T, *shape), initial site -> (chains, paths,
+            *shape).
+        state_draws: (paths,) path j belongs to draw ``state_draws[j]`` of the same chain.
+        sample_stats: name -> (chains, draws, ...), what the engine says about each draw.
+        independent_runs: False: the leading axis counts chains, and draws follow one another.  True: it
+            counts independent runs of a particle sampler, and draws inside a run have no order.
+        log_evidence: log marginal likelihood, None where the engine gives none.
+        log_evidence_error: its standard error.
+        costs: what the run cost.
+        settings: everything the engine was told, as JSON can hold it.
+        versions: package -> version.
+        observed: observed site -> data, time in front for sites of the loop.
+        interrupted: whether the run was stopped before its end; the draws are those made by then.
+        notes: sentences for the reader, such as warnings of the engine.
+        initial: names in `states` that have no time axis.
+
+    Raises:
+        ValueError: if an array does not have the shape above; it names the array.
+        TypeError: if the settings are not what JSON can hold, or an array is not of numbers.
+    """
+
+    engine: str
+    draws: dict[str, np.ndarray]
+    states: dict[str, np.ndarray]
+    state_draws: np.ndarray
+    sample_stats: dict[str, np.ndarray]
+    independent_runs: bool
+    log_evidence: float | None
+    log_evidence_error: float | None
+    costs: Costs
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    observed: dict[str, np.ndarray]
+    interrupted: bool = False
+    notes: tuple[str, ...] = ()
+    initial: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make arrays NumPy's, settings what a file gives back, and check all shapes."""
+        for field in _ARRAYS:
+            object.__setattr__(self, field, _all_numbers(field, getattr(self, field)))
+        object.__setattr__(self, "state_draws", np.asarray(self.state_draws, np.int64))
+        object.__setattr__(self, "notes", tuple(self.notes))
+        object.__setattr__(self, "initial", tuple(self.initial))
+        for field in ("log_evidence", "log_evidence_error"):
+            value = getattr(self, field)
+            object.__setattr__(self, field, None if value is None else float(value))
+        try:
+            object.__setattr__(self, "settings", json.loads(json.dumps(self.settings)))
+        except TypeError as error:
+            raise TypeError(f"settings of a Result must be what JSON can hold: {error}") from None
+        self._check()
+
+    @property
+    def num_chains(self) -> int:
+        """Number of chains, or of independent runs."""
+        return next(iter(self.draws.values())).shape[0]
+
+    @property
+    def num_draws(self) -> int:
+        """Number of draws in each chain or run."""
+        return next(iter(self.draws.values())).shape[1]
+
+    def summary(self) -> Table:
+        """Return a table of every scalar parameter: moments, quantiles, their error, ESS and R-hat.
+
+        MCSE is the standard error of the mean, and the column beside it half a 95 % interval of the
+        mean: autocorrelation-aware for chains, from the spread between runs (Student t) otherwise.
+
+        Raises:
+            ValueError: if there are no draws.
+        """
+        rows = []
+        for label, values in scalars(self.draws):
+            s = summarise(values, independent_runs=self.independent_runs)
+            rows.append(
+                (
+                    label,
+                    *(rounded(e.value, e.error) for e in s.statistics),
+                    significant(s.mean.error),
+                    significant(s.mean.half_width(0.95)),
+                    count(s.ess_bulk),
+                    count(s.ess_tail),
+                    rounded(s.rhat, 0.01),
+                )
+            )
+        columns = ("parameter", *STATISTICS, "MCSE", "± 95 %", "bulk ESS", "tail ESS", "R-hat")
+        return Table(str(self), columns, tuple(rows))
+
+    def mean(self) -> dict[str, np.ndarray]:
+        """Return the posterior mean of each parameter, ready to be a theta.
+
+        Raises:
+            ValueError: if there are no draws.
+        """
+        if self.num_draws == 0:
+            raise ValueError(f"{self.engine} was stopped before its first draw: there is no mean")
+        return {name: values.mean(axis=(0, 1)) for name, values in self.draws.items()}
+
+    def to_arviz(self, *, posterior_predictive: Mapping[str, np.ndarray] | None = None) -> Any:
+        """Return what the installed ArviZ works with: a DataTree, or `InferenceData` before ArviZ 1.
+
+        Groups are posterior, sample_stats, observed_data and, if given, posterior_predictive with arrays
+        (chains, draws, ...).  State paths are in the posterior when every draw has one; otherwise in a group
+        `states`, whose draw coordinate says which draw each path belongs to.  A slash in the name of a site
+        becomes a dot.  All draws have equal weight: ArviZ knows no other.
+
+        Raises:
+            ValueError: if a predictive array does not start with (chains, draws).
+        """
+        groups = self._groups()
+        if posterior_predictive:
+            predictive = _all_numbers("posterior_predictive", posterior_predictive)
+            self._require_leading("posterior_predictive", predictive, (self.num_chains, self.num_draws))
+            groups["posterior_predictive"] = self._variables(predictive, ("chain", "draw"))
+        return containers.export(containers.datatree(groups, {"inference_library": "ssmscan"}))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result to a netCDF file and return its path; `load` gives back the same arrays.
+
+        An existing file is replaced in one step, never left half written.
+        """
+        groups = {**self._groups(), "paths": {"state_draws": Variable(("path",), self.state_draws)}}
+        sites = {name: list(getattr(self, name)) for name in _ARRAYS}
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _IN_GROUPS}
+        header = {**plain, "costs": dataclasses.asdict(self.costs), "format": _FORMAT, "sites": sites}
+        return storage.write(path, groups, header)
+
+    def __str__(self) -> str:
+        unit = "independent runs" if self.independent_runs else "chains"
+        end = ", interrupted" if self.interrupted else ""
+        return f"{self.engine}: {self.num_chains} {unit} of {self.num_draws} draws{end}"
+
+    def _groups(self) -> dict[str, dict[str, Variable]]:
+        states = self._variables(self.states, ("chain", "draw"))
+        groups = {
+            "posterior": self._variables(self.draws, ("chain", "draw")),
+            "states": states,
+            "sample_stats": self._variables(self.sample_stats, ("chain", "draw")),
+            "observed_data": self._variables(self.observed, ()),
+        }
+        if np.array_equal(self.state_draws, np.arange(self.num_draws)):
+            groups["posterior"] |= groups.pop("states")
+        elif states:
+            states["draw"] = Variable(("draw",), self.state_draws)
+        return groups
+
+    def _variables(self, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> dict[str, Variable]:
+        num_steps = self._num_steps()
+        variables = {}
+        for site, values in arrays.items():
+            name = _variable_name(site)
+            rest = values.shape[len(leading) :]
+            timed = arrays is not self.draws and site not in self.initial and rest[:1] == (num_steps,)
+            dims = [*leading, *(["time"] if timed else [])]
+            dims += [f"{name}_dim_{i}" for i in range(values.ndim - len(dims))]
+            variables[name] = Variable(tuple(dims), values)
+        return variables
+
+    def _num_steps(self) -> int | None:
+        return next((x.shape[2] for name, x in self.states.items() if name not in self.initial), None)
+
+    def _check(self) -> None:
+        if not self.draws:
+            raise ValueError("a Result needs the draws of at least one parameter, got none")
+        first = next(iter(self.draws.values()))
+        if first.ndim < 2 or first.shape[0] == 0:
+            raise ValueError(f"draws must be (chains, draws, ...) with at least one chain, got {first.shape}")
+        leading = (self.num_chains, self.num_draws)
+        self._require_leading("draws", self.draws, leading)
+        self._require_leading("sample_stats", self.sample_stats, leading)
+        if self.state_draws.ndim != 1 or np.any((self.state_draws < 0) | (self.state_draws >= leading[1])):
+            raise ValueError(
+                f"state_draws must be a list of draws between 0 and {leading[1] - 1}, "
+                f"got shape {self.state_draws.shape}, values {np.unique(self.state_draws)}"
+            )
+        if unknown := sorted(set(self.initial) - set(self.states)):
+            raise ValueError(f"initial names {unknown}, which states does not hold: {sorted(self.states)}")
+        paths = (self.num_chains, len(self.state_draws))
+        for name, values in self.states.items():
+            time = () if name in self.initial or self._num_steps() is None else (self._num_steps(),)
+            self._require_leading("states", {name: values}, (*paths, *time))
+        names = [_variable_name(site) for site in (*self.draws, *self.states)]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"names of sites must differ, also with dots for slashes: {repeated}")
+
+    @staticmethod
+    def _require_leading(
+        field: str, arrays: Mapping[str, np.ndarray], leading: tuple[int | None, ...]
+    ) -> None:
+        for name, values in arrays.items():
+            if values.shape[: len(leading)] != leading:
+                raise ValueError(
+                    f"{field}[{name!r}] must have a shape that begins with {leading}, got {values.shape}"
+                )
+
+
+def load(path: str | os.PathLike[str]) -> Result:
+    """Load a `Result` that was saved, by this or another process; nothing is left open.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a saved result, or was made by a later version of the package.
+    """
+    groups, header = storage.read(path)
+    if (found := header.pop("format")) > _FORMAT:
+        raise ValueError(f"{path} has format {found}, this ssmscan reads up to {_FORMAT}: update ssmscan")
+    sites = header.pop("sites")
+    states = "states" if "states" in groups else "posterior"
+    places = dict(zip(_ARRAYS, ("posterior", states, "sample_stats", "observed_data")))
+    arrays: dict[str, Any] = {
+        field: {site: groups[places[field]][_variable_name(site)] for site in sites[field]}
+        for field in _ARRAYS
+    }
+    costs = Costs(**header.pop("costs"))
+    return Result(**arrays, **header, costs=costs, state_draws=groups["paths"]["state_draws"])
+
+
+def _variable_name(site: str) -> str:
+    # a slash separates groups in netCDF, and a variable may not be named like a dimension it has
+    name = site.replace("/", ".")
+    return f"{name}_" if name in _DIMENSIONS else name
+
+
+def _all_numbers(field: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    numbers = {name: np.asarray(values) for name, values in arrays.items()}
+    for name, values in numbers.items():
+        if values.dtype.kind not in "biuf":
+            raise TypeError(f"{field}[{name!r}] must be an array of numbers, got dtype {values.dtype}")
+    return numbers

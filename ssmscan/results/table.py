@@ -1,0 +1,90 @@
+"""Tables one can read in a terminal and paste into a paper, and numbers rounded to what is known.
+
+A number is printed to the second significant digit of its error, so that the digits shown are the
+digits the draws support.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+MISSING = "-"
+"""What stands where there is no number."""
+
+
+class Table(NamedTuple):
+    """A titled table of strings; `print` aligns it, `to_markdown` is for documents.
+
+    Attributes:
+        title: one line above the table.
+        columns: the header, one string a column.
+        rows: one tuple of strings a row, as long as the header.
+        labels: how many leading columns are text, aligned left; numbers are aligned right.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    labels: int = 1
+
+    def __str__(self) -> str:
+        lines = [self._line(self.columns), "  ".join("-" * width for width in self._widths())]
+        lines += [self._line(row) for row in self.rows]
+        return "\n".join([self.title, "", *lines])
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown, the title as a bold line above it."""
+        rule = ["---" if i < self.labels else "---:" for i in range(len(self.columns))]
+        body = ["| " + " | ".join(map(_escape, row)) + " |" for row in (self.columns, *self.rows)]
+        return "\n".join([f"**{self.title}**", "", body[0], "|" + "|".join(rule) + "|", *body[1:]])
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+    def _widths(self) -> list[int]:
+        return [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
+
+    def _line(self, row: tuple[str, ...]) -> str:
+        cells = [
+            cell.ljust(width) if i < self.labels else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, self._widths()))
+        ]
+        return "  ".join(cells).rstrip()
+
+
+def rounded(value: float, error: float) -> str:
+    """Print `value` to the second significant digit of `error`; four digits where the error says nothing."""
+    if not math.isfinite(value):
+        return MISSING if math.isnan(value) else f"{value:g}"
+    if not math.isfinite(error) or error <= 0.0:
+        return f"{value:.4g}"
+    decimals = 1 - math.floor(math.log10(error))
+    size = max(abs(value), error)
+    if size >= 1e6 or size < 1e-4:
+        digits = math.floor(math.log10(size)) + decimals
+        return f"{value:.{min(max(digits, 1), 15)}e}"
+    return f"{value:.{min(max(decimals, 0), 15)}f}"
+
+
+def significant(value: float, digits: int = 2) -> str:
+    """Print `value` to so many significant digits, without an exponent where it is short enough."""
+    if not math.isfinite(value):
+        return MISSING if math.isnan(value) else f"{value:g}"
+    if value == 0.0:
+        return "0"
+    power = math.floor(math.log10(abs(value)))
+    if -5 < power < 6:
+        return f"{value:.{max(digits - 1 - power, 0)}f}"
+    return f"{value:.{digits - 1}e}"
+
+
+def count(value: float) -> str:
+    """Print a count: whole below a million, in powers of ten from there."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{value:.0f}" if abs(value) < 1e6 else f"{value:.2e}"
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|")

@@ -1,0 +1,249 @@
+r"""When two samples of one posterior agree: differences, their intervals, and three verdicts.
+
+For a parameter sampled twice, each of mean, sd and the 5, 50 and 95 % quantiles gives a difference in
+posterior sds, :math:`d = (a - b)/s` with :math:`s^2 = (s_a^2 + s_b^2)/2`, whose error joins the two
+simulation errors, :math:`e^2 = (e_a^2 + e_b^2)/s^2`, with Welch's degrees of freedom.  K such differences
+are judged together, all parameters, statistics and pairs of a comparison:
+
+* *agree*: all K intervals of simultaneous level 99 % (Bonferroni) lie within :math:`\pm 0.15`.  This is a
+  statement about size: a difference may be real and too small to matter, and is then named.
+* *disagree*: a difference is not zero, with a p value below 0.001 after Holm's correction (Holm 1979,
+  Scandinavian Journal of Statistics 6, p. 67).
+* *cannot tell*: neither.  The draws are too few, and the factor by which says how many are needed.
+
+The distance between the two distribution functions, which no list of statistics exhausts, is Wasserstein's
+:math:`W_1 = \int |F_a - F_b|`.  It is positive for any two samples.  If both are from one law with
+distribution function F, then :math:`F_a - F_b` at x is nearly normal with variance
+:math:`F(1-F)(1/S_a + 1/S_b)`, :math:`S` the effective sample size of the indicator, and
+
+.. math:: E\,W_1 = \sqrt{2/\pi} \int \sqrt{F(1-F)\,(1/S_a + 1/S_b)}\; dx,
+
+the null value printed beside it (for independent draws: del Barrio, Gine & Matran 1999, Annals of
+Probability 27, p. 1014).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from ssmscan.results.summary import PROBABILITIES, STATISTICS, Estimate, Summary
+
+TOLERANCE = 0.15
+"""Differences of so many posterior sds do not matter."""
+
+LEVEL = 0.99
+"""Simultaneous level of the intervals."""
+
+SIGNIFICANCE = 0.001
+"""Holm-adjusted p value below which engines disagree."""
+
+MAXIMUM_RHAT = 1.01
+MINIMUM_ESS = 400.0
+
+_POWER = 0.9
+_FEW_DEGREES = 15.0
+
+
+class Verdict(enum.Enum):
+    """What a comparison of two engines says."""
+
+    AGREE = "agree"
+    DISAGREE = "disagree"
+    CANNOT_TELL = "cannot tell"
+
+
+class Difference(NamedTuple):
+    """First minus second engine in one statistic of one parameter, in posterior sds.
+
+    Attributes:
+        parameter: label of the scalar.
+        statistic: one of `STATISTICS`.
+        estimate: the difference, its error and Welch's degrees of freedom.
+        low, high: simultaneous interval; nan where no verdict is given.
+        p_value: that the difference is zero, after Holm's correction; nan where no verdict is given.
+    """
+
+    parameter: str
+    statistic: str
+    estimate: Estimate
+    low: float = float("nan")
+    high: float = float("nan")
+    p_value: float = float("nan")
+
+    def __str__(self) -> str:
+        return f"{self.parameter} {_WORDS[self.statistic]}"
+
+
+class Judgement(NamedTuple):
+    """A verdict, the sentence that explains it, and how many times the draws would settle it (1: enough)."""
+
+    verdict: Verdict
+    reason: str
+    more_draws: float
+
+
+class Fault(NamedTuple):
+    """Why an engine's draws deserve no verdict, and how many times as many would (nan: cannot be said)."""
+
+    reason: str
+    more_draws: float
+
+
+_WORDS = dict(zip(STATISTICS, ("mean", "sd", "5 % quantile", "median", "95 % quantile")))
+
+
+def differences(first: dict[str, Summary], second: dict[str, Summary]) -> tuple[Difference, ...]:
+    """Return the standardised differences of all parameters and statistics, not yet judged."""
+    return tuple(
+        Difference(label, statistic, _difference(one, other, pooled_sd(first[label], second[label])))
+        for label in first
+        for statistic, one, other in zip(STATISTICS, first[label].statistics, second[label].statistics)
+    )
+
+
+def pooled_sd(first: Summary, second: Summary) -> float:
+    """Return the posterior sd that differences are measured in."""
+    return float(np.sqrt((first.sd.value**2 + second.sd.value**2) / 2.0))
+
+
+def with_intervals(family: Sequence[Difference]) -> tuple[Difference, ...]:
+    """Return the differences with intervals that hold together and p values that count their number."""
+    size = len(family)
+    p_values = np.array([_p_value(d.estimate) for d in family])
+    order = np.argsort(p_values)
+    adjusted = np.empty(size)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(size, 0, -1)), 1.0)
+    judged = []
+    for difference, p_value in zip(family, adjusted):
+        half = difference.estimate.half_width(1.0 - (1.0 - LEVEL) / size)
+        value = difference.estimate.value
+        judged.append(difference._replace(low=value - half, high=value + half, p_value=float(p_value)))
+    return tuple(judged)
+
+
+def judge(family: Sequence[Difference], size: int) -> Judgement:
+    """Give the verdict on one pair of engines.
+
+    Args:
+        family: the differences of the pair, `with_intervals`.
+        size: the number of differences the intervals hold for together.
+    """
+    outside = [d for d in family if d.low < -TOLERANCE or d.high > TOLERANCE]
+    clearest = min(family, key=lambda d: d.p_value)
+    real = clearest.p_value < SIGNIFICANCE
+    if not outside:
+        furthest = max(family, key=lambda d: max(-d.low, d.high))
+        reason = f"all within ±{TOLERANCE} sd, the furthest {_with_interval(furthest)}"
+        if real:
+            reason += f"; small but real: {_with_interval(clearest)}, p = {clearest.p_value:.1g}"
+        return Judgement(Verdict.AGREE, reason, 1.0)
+    if real:
+        return Judgement(Verdict.DISAGREE, f"{_with_interval(clearest)}, p = {clearest.p_value:.1g}", 1.0)
+    worst = max(outside, key=lambda d: max(-d.low, d.high))
+    reason = _with_interval(worst)
+    if worst.estimate.df < _FEW_DEGREES:
+        reason += f"; error with {worst.estimate.df:.0f} degrees of freedom: more independent runs help most"
+    return Judgement(Verdict.CANNOT_TELL, reason, more_draws(family, size))
+
+
+def more_draws(family: Sequence[Difference], size: int) -> float:
+    """Return by what factor to lengthen both runs so that an answer is likely.
+
+    Errors shrink with the square root of the draws.  If the engines sample the same law, the factor brings
+    the least certain statistic inside the tolerance with probability 0.9.  Where the errors are already that
+    small, it is the factor at which a difference as large as the one seen would be *disagree*.
+    """
+    agree = [
+        (e.half_width(1.0 - (1.0 - LEVEL) / size) + e.half_width(_POWER)) / TOLERANCE
+        for e in (d.estimate for d in family)
+    ]
+    if (factor := max(agree) ** 2) > 1.0:
+        return float(factor)
+    disagree = [
+        d.estimate.half_width(1.0 - SIGNIFICANCE / size) / abs(d.estimate.value)
+        for d in family
+        if d.low < -TOLERANCE or d.high > TOLERANCE
+    ]
+    return float(max(min(disagree, default=1.0) ** 2, 1.0))
+
+
+def find_fault(summaries: dict[str, Summary], *, independent_runs: bool) -> Fault | None:
+    """Return why an engine's draws deserve no verdict, None where they do.
+
+    Its factor rests on R-hat squared minus one falling like one over the draws, which holds for chains
+    whose only fault is to be short.
+    """
+    undefined = [k for k, s in summaries.items() if not np.isfinite([s.ess_bulk, s.ess_tail, s.rhat]).all()]
+    if undefined:
+        cause = "a single run" if independent_runs else "fewer than four draws"
+        return Fault(f"{', '.join(undefined)}: {cause}, or draws all equal or not finite", float("nan"))
+    rhat, where_rhat = max((s.rhat, label) for label, s in summaries.items())
+    ess, where_ess = min((min(s.ess_bulk, s.ess_tail), label) for label, s in summaries.items())
+    reasons = []
+    if rhat > MAXIMUM_RHAT:
+        reasons.append(f"R-hat of {where_rhat} is {rhat:.3f} > {MAXIMUM_RHAT}")
+    if ess < MINIMUM_ESS:
+        reasons.append(f"ESS of {where_ess} is {ess:.0f} < {MINIMUM_ESS:.0f}")
+    if not reasons:
+        return None
+    return Fault(", ".join(reasons), max(MINIMUM_ESS / ess, (rhat**2 - 1.0) / (MAXIMUM_RHAT**2 - 1.0)))
+
+
+def no_verdict(family: Sequence[Difference], faults: dict[str, Fault]) -> Judgement:
+    """Decline to judge a pair because of faults of one or both engines (name -> fault).
+
+    The factor cures the faults and makes an answer likely, the errors taken as if they were known.
+    """
+    reason = "; ".join(f"{name}: {fault.reason}" for name, fault in faults.items())
+    factors = [fault.more_draws for fault in faults.values()]
+    if all(np.isfinite(d.estimate.error) for d in family):
+        known = [d._replace(estimate=d.estimate._replace(df=np.inf)) for d in family]
+        factors.append(more_draws(known, len(family)))
+    return Judgement(Verdict.CANNOT_TELL, reason, float(np.max(factors)))
+
+
+def wasserstein(first: np.ndarray, second: np.ndarray, one: Summary, other: Summary) -> tuple[float, float]:
+    """Return the Wasserstein-1 distance of two samples and the distance expected of equal laws, in sds.
+
+    Args:
+        first: draws (chains, draws) of one engine.
+        second: draws of the other, any shape.
+        one: summary of `first`.
+        other: summary of `second`.
+    """
+    first, second = np.sort(first, axis=None), np.sort(second, axis=None)
+    points = np.sort(np.concatenate([first, second]))
+    gaps, left = np.diff(points), points[:-1]
+    F_first = np.searchsorted(first, left, side="right") / first.size
+    F_second = np.searchsorted(second, left, side="right") / second.size
+    F = (F_first + F_second) / 2.0
+    per_draw = (np.interp(F, PROBABILITIES, 1.0 / np.array(s.ess_quantiles)) for s in (one, other))
+    expected = np.sqrt(2.0 / np.pi) * np.sum(gaps * np.sqrt(F * (1.0 - F) * sum(per_draw)))
+    scale = pooled_sd(one, other)
+    if not scale > 0.0:
+        return float("nan"), float("nan")
+    return float(np.sum(gaps * np.abs(F_first - F_second)) / scale), float(expected / scale)
+
+
+def _difference(one: Estimate, other: Estimate, scale: float) -> Estimate:
+    if not scale > 0.0:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    a, b = (one.error / scale) ** 2, (other.error / scale) ** 2
+    df = (a + b) ** 2 / (a**2 / one.df + b**2 / other.df) if a + b > 0.0 else one.df + other.df
+    return Estimate((one.value - other.value) / scale, float(np.sqrt(a + b)), df)
+
+
+def _p_value(estimate: Estimate) -> float:
+    if estimate.error == 0.0:
+        return float(estimate.value == 0.0)
+    return float(2.0 * special.stdtr(estimate.df, -abs(estimate.value) / estimate.error))
+
+
+def _with_interval(difference: Difference) -> str:
+    value, low, high = difference.estimate.value, difference.low, difference.high
+    return f"{difference} {value:+.2f} sd in [{low:+.2f}, {high:+.2f}]"

@@ -1,0 +1,200 @@
+"""A result is checked when made, and comes back from a file as it was."""
+
+import dataclasses
+import subprocess
+import sys
+
+import arviz
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+from ssmscan.results.result import Costs, Result, load
+from tests.results.samples import result
+
+CHAINS, DRAWS, STEPS = 2, 20, 7
+ARRAYS = ("draws", "states", "sample_stats", "observed")
+
+
+def example(**changes):
+    rng = np.random.default_rng(0)
+    fields = {
+        "engine": "PMMH",
+        "states": {
+            "x": rng.standard_normal((CHAINS, 5, STEPS)),
+            "z": rng.integers(0, 3, (CHAINS, 5, STEPS, 2)),
+            "x_init": rng.standard_normal((CHAINS, 5, STEPS)),
+        },
+        "state_draws": np.array([0, 4, 8, 12, 16]),
+        "sample_stats": {"diverging": rng.random((CHAINS, DRAWS)) < 0.5, "lp": rng.random((CHAINS, DRAWS))},
+        "log_evidence": -np.inf,
+        "log_evidence_error": 0.1 + 0.2,
+        "costs": Costs(0.1, 1 / 3, 2.0, 10**15, 7),
+        "settings": {"num_particles": 100, "seed": None, "tuple": (1, 2), "nested": {"flag": True, "x": 0.1}},
+        "versions": {"jax": "0.10"},
+        "observed": {
+            "y": np.arange(STEPS, dtype=np.float32),
+            "total": np.float64(3.5),
+            "seen": np.array(True),
+        },
+        "notes": ("two divergences", "αβγ"),
+        "initial": ("x_init",),
+    } | changes
+    draws = {
+        "scope/phi": rng.standard_normal((CHAINS, DRAWS)),
+        "beta": rng.standard_normal((CHAINS, DRAWS, 2, 3)).astype(np.float32),
+        "time": rng.integers(0, 9, (CHAINS, DRAWS)),
+    }
+    return result(fields.pop("draws", draws), **fields)
+
+
+def assert_same(one: Result, other: Result) -> None:
+    for field in ARRAYS:
+        arrays, others = getattr(one, field), getattr(other, field)
+        assert list(arrays) == list(others)
+        for name in arrays:
+            np.testing.assert_array_equal(arrays[name], others[name], strict=True)
+    np.testing.assert_array_equal(one.state_draws, other.state_draws, strict=True)
+    for field in dataclasses.fields(Result):
+        if field.name not in (*ARRAYS, "state_draws"):
+            assert getattr(one, field.name) == getattr(other, field.name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"states": {}, "state_draws": [], "initial": ()},
+        {"states": {"x": np.zeros((CHAINS, 0, STEPS))}, "state_draws": [], "initial": ()},
+        {"states": {"x": np.ones((CHAINS, DRAWS, STEPS))}, "state_draws": np.arange(DRAWS), "initial": ()},
+        {"interrupted": True, "draws": {"phi": np.zeros((CHAINS, 0))}, "sample_stats": {}, "states": {},
+         "state_draws": [], "initial": ()},
+        {"observed": {}, "sample_stats": {}, "log_evidence": None, "log_evidence_error": None},
+        {"settings": {"long": "x" * 100_000}},
+    ],
+    ids=["paths of some draws", "no states", "no paths", "a path a draw", "interrupted", "bare", "long"],
+)  # fmt: skip
+def test_a_file_gives_back_the_same_result(tmp_path, changes):
+    original = example(**changes)
+    path = original.save(tmp_path / "r.nc")
+    loaded = load(path)
+    assert_same(original, loaded)
+    loaded.save(path)
+    assert_same(original, load(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["r.nc"]
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = example().save(tmp_path / "r.nc")
+
+    def fail(tree, filepath, **kwargs):
+        with open(filepath, "wb") as file:
+            file.write(b"half a file")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(xarray.DataTree, "to_netcdf", fail)
+    with pytest.raises(OSError, match="disk full"):
+        example(engine="NUTS").save(path)
+    assert load(path).engine == "PMMH"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.nc"]
+
+
+def test_files_that_are_not_results(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no result to load at .*absent\.nc"):
+        load(tmp_path / "absent.nc")
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        example().save(tmp_path / "absent" / "r.nc")
+    xarray.Dataset({"a": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="is not a saved Result"):
+        load(tmp_path / "other.nc")
+
+
+def test_arviz_reads_the_export_and_the_file(tmp_path):
+    original = example()
+    predictive = np.zeros((CHAINS, DRAWS, STEPS))
+    exported = original.to_arviz(posterior_predictive={"y": predictive})
+    for tree in (exported, arviz.from_netcdf(original.save(tmp_path / "r.nc"))):
+        posterior = tree["posterior"]
+        assert posterior["scope.phi"].dims == ("chain", "draw")
+        np.testing.assert_array_equal(posterior["beta"].values, original.draws["beta"])
+        np.testing.assert_array_equal(posterior["time_"].values, original.draws["time"])
+        states = tree["states"]
+        assert states["x"].dims == ("chain", "draw", "time")
+        assert states["x_init"].dims == ("chain", "draw", "x_init_dim_0")
+        np.testing.assert_array_equal(states["draw"].values, original.state_draws)
+        assert tree["sample_stats"]["diverging"].dtype == bool
+        assert tree["observed_data"]["y"].dims == ("time",)
+    assert exported["posterior_predictive"]["y"].dims == ("chain", "draw", "time")
+    assert type(exported).__name__ == ("InferenceData" if arviz.__version__.startswith("0.") else "DataTree")
+
+
+def test_paths_of_all_draws_are_in_the_posterior():
+    states = {"x": np.ones((CHAINS, DRAWS, STEPS))}
+    tree = example(states=states, state_draws=np.arange(DRAWS), initial=()).to_arviz()
+    assert tree["posterior"]["x"].dims == ("chain", "draw", "time")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"draws": {}}, ValueError, "at least one parameter"),
+        ({"draws": {"phi": np.zeros(5)}}, ValueError, r"\(chains, draws, ...\).*got \(5,\)"),
+        ({"draws": {"a": np.zeros((2, 20)), "b": np.zeros((2, 19))}}, ValueError, r"draws\['b'\].*\(2, 20\)"),
+        ({"draws": {"a": np.array([["x"]])}}, TypeError, r"draws\['a'\] must be an array of numbers"),
+        ({"sample_stats": {"lp": np.zeros((2, 5))}}, ValueError, r"sample_stats\['lp'\].*got \(2, 5\)"),
+        ({"state_draws": np.array([0, 1, 2, 3, 20])}, ValueError, "between 0 and 19"),
+        ({"state_draws": np.arange(4)}, ValueError, r"states\['x'\].*\(2, 4, 7\)"),
+        ({"initial": ("y0",)}, ValueError, "y0"),
+        ({"settings": {"f": print}}, TypeError, "JSON"),
+        ({"draws": {"a/b": np.zeros((2, 20)), "a.b": np.zeros((2, 20))}}, ValueError, "a.b"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, error, message):
+    with pytest.raises(error, match=message):
+        example(**changes)
+
+
+def test_loop_sites_share_their_length():
+    states = {"x": np.zeros((CHAINS, 5, 7)), "z": np.zeros((CHAINS, 5, 6))}
+    with pytest.raises(ValueError, match=r"states\['z'\].*\(2, 5, 7\).*got \(2, 5, 6\)"):
+        example(states=states, initial=())
+
+
+def test_predictive_draws_must_be_of_these_draws():
+    with pytest.raises(ValueError, match=r"posterior_predictive\['y'\].*\(2, 20\)"):
+        example().to_arviz(posterior_predictive={"y": np.zeros((CHAINS, 3, STEPS))})
+
+
+def test_means_are_over_chains_and_draws_of_what_jax_gave():
+    draws = jnp.arange(12.0).reshape(2, 3, 2)
+    made = result({"beta": draws})
+    assert isinstance(made.draws["beta"], np.ndarray)
+    np.testing.assert_allclose(made.mean()["beta"], [5.0, 6.0])
+    with pytest.raises(ValueError, match="before its first draw"):
+        result({"beta": np.zeros((2, 0))}).mean()
+
+
+def test_the_summary_has_a_row_per_element_and_names_the_run():
+    table = example().summary()
+    elements = [f"beta[{i},{j}]" for i in (0, 1) for j in (0, 1, 2)]
+    assert [row[0] for row in table.rows] == ["scope/phi", *elements, "time"]
+    assert str(table).startswith("PMMH: 2 chains of 20 draws")
+    assert "3 independent runs" in str(result({"a": np.random.rand(3, 9)}, independent_runs=True).summary())
+    assert "interrupted" in str(dataclasses.replace(example(), interrupted=True))
+
+
+def test_intervals_of_runs_use_student():
+    # with three runs the 95 % half width is 4.30 standard errors, with long chains 1.96
+    draws = np.random.default_rng(0).standard_normal((3, 5000))
+    for independent, ratio in ((True, 4.30), (False, 1.96)):
+        table = result({"a": draws}, independent_runs=independent).summary()
+        row = dict(zip(table.columns, table.rows[0]))
+        assert float(row["± 95 %"]) / float(row["MCSE"]) == pytest.approx(ratio, rel=0.1)
+
+
+def test_results_import_no_optional_package():
+    optional = ("arviz", "xarray", "matplotlib", "h5netcdf", "blackjax")
+    code = f"import sys, ssmscan.results; print([m for m in {optional} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
