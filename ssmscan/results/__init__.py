@@ -5,14 +5,16 @@
 | `result` | what did the engine draw, what did it cost; save, load, hand to ArviZ |
 | `summary` | what do the draws say about one number, and how well |
 | `agreement`, `verdicts` | do engines agree, and what did each cost |
+| `plots` | states over data, effective sample size per step, agreement, posterior densities |
 | `table` | text and Markdown tables |
 | `containers`, `storage` | ArviZ and netCDF, each known to one file |
 
 A result knows nothing of the engine that made it, so results of any engine, saved or fresh, mix freely.
 """
 
+from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, compare
 from ssmscan.results.result import Costs, Result, load
 from ssmscan.results.verdicts import Verdict
 
-__all__ = ["Comparison", "Costs", "Result", "Verdict", "compare", "load"]
+__all__ = ["Comparison", "Costs", "Result", "Verdict", "compare", "load", "plots"]

@@ -1,0 +1,140 @@
+"""What the figures show is what the numbers say; how they look is for eyes (`figures.py`)."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from ssmscan.results import plots
+from ssmscan.results.agreement import compare
+from tests.results.figures import STEPS, made_up
+from tests.results.samples import result
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def example():
+    return made_up()
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def ribbon(ax, k):
+    """Return low and high (T,) of the k-th ribbon."""
+    vertices = ax.collections[k].get_paths()[0].vertices
+    x = np.arange(1, STEPS + 1)
+    return np.array([[f(vertices[vertices[:, 0] == t, 1]) for t in x] for f in (np.min, np.max)])
+
+
+def test_smoothed_states_are_quantiles_of_the_paths(example):
+    _, data, results, _ = example
+    ax = plots.states(results["NUTS"], "x", observed=data)
+    paths = results["NUTS"].states["x"].reshape(-1, STEPS)
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), np.median(paths, axis=0))
+    np.testing.assert_allclose(ribbon(ax, 0), np.quantile(paths, [0.05, 0.95], axis=0))
+    assert texts(ax) == ["observed", "90 %", "50 %", "x, smoothed median"]
+
+
+def test_filtered_states_are_mean_and_normal_bands(example):
+    _, _, _, filtered = example
+    ax = plots.states(filtered, "x")
+    mean, sd = filtered.summaries["mean"]["x"], filtered.summaries["sd"]["x"]
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), mean)
+    np.testing.assert_allclose(ribbon(ax, 0), [mean - 1.645 * sd, mean + 1.645 * sd], atol=1e-3)
+    assert texts(ax)[-1] == "x, filtered mean"
+
+
+@pytest.mark.parametrize("smoothed_first", [False, True])
+def test_filtered_and_smoothed_are_never_mixed(example, smoothed_first):
+    _, _, results, filtered = example
+    one, other = (results["NUTS"], filtered) if smoothed_first else (filtered, results["NUTS"])
+    ax = plots.states(one, "x")
+    with pytest.raises(ValueError, match="in another"):
+        plots.states(other, "x", ax=ax)
+    assert plots.states(one, "x", ax=ax) is ax
+
+
+def test_data_in_other_units_have_their_own_axis(example):
+    _, data, _, filtered = example
+    ax = plots.states(filtered, "x", observed=1e6 * data, observed_on_the_right=True)
+    assert np.abs(ax.get_ylim()).max() < 100
+    right = ax.figure.axes[1]
+    np.testing.assert_allclose(right.lines[0].get_ydata(), 1e6 * data)
+
+
+def test_an_array_site_needs_an_element(example):
+    _, _, results, _ = example
+    paths = np.stack([results["NUTS"].states["x"], -results["NUTS"].states["x"]], axis=-1)
+    two = dataclasses.replace(results["NUTS"], states={"x": paths})
+    ax = plots.states(two, "x", element=(1,))
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), np.median(paths[..., 1].reshape(-1, STEPS), axis=0))
+    assert ax.get_ylabel() == "x[1]"
+    with pytest.raises(ValueError, match=r"x has shape \(2,\).*element"):
+        plots.states(two, "x")
+
+
+def test_what_cannot_be_drawn_is_named(example):
+    _, data, results, filtered = example
+    with pytest.raises(KeyError, match="no state 'z'.*'x'"):
+        plots.states(results["NUTS"], "z")
+    with pytest.raises(KeyError, match="no state 'z'.*'x'"):
+        plots.states(filtered, "z")
+    with pytest.raises(KeyError, match=r"no mean and sd.*Mean\(\), SD\(\)"):
+        plots.states(SimpleNamespace(summaries={}), "x")
+    with pytest.raises(ValueError, match=r"observed must be \(120,\).*got \(119,\)"):
+        plots.states(filtered, "x", observed=data[1:])
+    with pytest.raises(KeyError, match="NUTS has no parameter 'mu'; it has phi, sigma"):
+        plots.posterior(results, "mu")
+
+
+def test_ess_marks_the_steps_that_were_resampled(example):
+    *_, filtered = example
+    ax = plots.ess(filtered)
+    line, marks = ax.lines
+    np.testing.assert_allclose(line.get_ydata(), filtered.ess)
+    np.testing.assert_array_equal(marks.get_xdata(), 1 + np.flatnonzero(filtered.resampled))
+    assert ax.get_ylim() == (0, 1000)
+
+
+def test_ess_of_an_observed_start_is_at_time_zero(example):
+    *_, filtered = example
+    started = SimpleNamespace(
+        summaries=filtered.summaries,
+        ess=np.append(999.0, filtered.ess),
+        resampled=np.append(False, filtered.resampled),
+        final=filtered.final,
+    )
+    np.testing.assert_array_equal(plots.ess(started).lines[0].get_xdata(), np.arange(STEPS + 1))
+
+
+def test_agreement_shows_every_interval_and_verdict(example):
+    _, _, results, _ = example
+    comparison = compare(**results)
+    ax = plots.agreement(comparison)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == list(
+        map(str, comparison.pairs[0].differences)
+    )
+    assert texts(ax) == [f"{pair.title}: {pair.verdict.value}" for pair in comparison.pairs]
+    segments = np.array(ax.containers[0].lines[2][0].get_segments())[..., 0]
+    np.testing.assert_allclose(segments, [[d.low, d.high] for d in comparison.pairs[0].differences])
+    assert len(plots.agreement(comparison, parameters=["phi"]).get_yticks()) == 5
+
+
+def test_posterior_densities_integrate_to_one_and_are_drawn_into_the_axes_given(example):
+    _, _, results, _ = example
+    _, ax = plt.subplots()
+    assert plots.posterior(results, "phi", ax=ax) is ax
+    assert texts(ax) == list(results)
+    for line in ax.lines:
+        assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(1.0, abs=0.02)
+    assert isinstance(plots.posterior({"a": result({"b": np.random.rand(2, 50, 2)})}, "b[1]"), Axes)
