@@ -210,8 +210,17 @@ _SMOOTH: dict[type, _Family] = {
         correction=transport.gamma_correction,
         draw=transport.gamma_draw,
     ),
+    dist.InverseGamma: _Family(
+        MapKind.TRANSPORT,
+        transport.inverse_gamma_value,
+        correction=transport.gamma_correction,
+        draw=transport.gamma_draw,
+    ),
     dist.Beta: _Family(
-        MapKind.TRANSPORT, transport.beta_value, correction=transport.beta_correction, draw=transport.beta_draw
+        MapKind.TRANSPORT,
+        transport.beta_value,
+        correction=transport.beta_correction,
+        draw=transport.beta_draw,
     ),
     dist.Dirichlet: _Family(
         MapKind.TRANSPORT,

@@ -107,7 +107,11 @@ class Program:
 
     def key(self) -> str:
         """Everything that two programs must share to be one."""
-        staged = [v.text() for v in vars(self).values() if isinstance(v, Staged)]
+        whole = (
+            *(self.value, self.start, self.step, self.smooth_start, self.smooth_step, self.prior),
+            *(self.constrain, self.unconstrain, self.start_draw, self.step_draw),
+        )
+        staged = [fn.text() for fn in whole if fn is not None]
         flags = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)
         return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(flags)])
 

@@ -184,7 +184,7 @@ class _Sites(Messenger):
         kind, name = msg["type"], clean_name(str(msg.get("name")))
         if kind == "prng_key" and msg["value"] is None:
             raise ModelError(
-                f"numpyro.prng_key() is called {self.where}: the draws made from it are invisible to inference. "
+                "the model calls numpyro.prng_key(): the draws made from it are invisible to inference. "
                 "Draw with numpyro.sample instead."
             )
         if kind == "plate" and msg["args"][0] != msg["args"][1] and msg["args"][1] is not None:
@@ -307,7 +307,7 @@ class _Inside(_Sites):
             msg["value"] = self.value_of(len(self.records), msg["name"], with_sample_shape(msg))
 
     def postprocess_message(self, msg: dict) -> None:
-        self.keep(msg, msg["name"])
+        self.keep(msg, msg.get("name", ""))
 
 
 def given_value(loop: Loop, msg: dict, t):

@@ -119,9 +119,13 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
 def assemble(source: Source) -> StateSpaceModel:
     """Stage a source; arrays whose values the model needs become static."""
     try:
-        ssm = _assemble(source)
-    except _NEEDS_VALUE:
-        ssm = _assemble(_fix_arrays(source))
+        try:
+            ssm = _assemble(source)
+        except _NEEDS_VALUE:
+            ssm = _assemble(_fix_arrays(source))
+    except ModelError as error:
+        # JAX has added a note on its own traceback to what is a message to the user.
+        raise ModelError(str(error)) from None
     _check_data(ssm)
     return ssm
 

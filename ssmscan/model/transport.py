@@ -27,9 +27,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import digamma, erf, gammaln, log_ndtr, polygamma
+from jax.scipy.special import digamma, erf, gammaln, polygamma
 
-from ssmscan.model.quantiles import HALF_LOG_2PI, LARGEST_NOISE, bounded_exp, cast
+from ssmscan.model.quantiles import (
+    HALF_LOG_2PI,
+    LARGEST_NOISE,
+    SQRT_2,
+    bounded_exp,
+    cast,
+    log_tails,
+    positive,
+)
 
 # Moments of L = log Phi(eps): Var L = 1, Cov(eps, L), and Cov(L, -log Phi(-eps)) = pi^2/6 - 1.
 _COV_NORMAL_LOG = 0.9031972855686254
@@ -50,13 +58,15 @@ class Transport(NamedTuple):
 
     def value(self, eps: Array) -> Array:
         """Return d = T(eps)."""
-        return self.shift + self.left * log_ndtr(eps) - self.right * log_ndtr(-eps) + self.middle * eps
+        log_p, log_q = log_tails(eps)
+        return self.shift + self.left * log_p - self.right * log_q + self.middle * eps
 
     def log_slope(self, eps: Array) -> Array:
         """Return log T'(eps)."""
         log_normal = -0.5 * eps * eps - HALF_LOG_2PI
-        left = self.left * jnp.exp(log_normal - log_ndtr(eps))
-        return jnp.log(left + self.right * jnp.exp(log_normal - log_ndtr(-eps)) + self.middle)
+        log_p, log_q = log_tails(eps)
+        tails = self.left * jnp.exp(log_normal - log_p) + self.right * jnp.exp(log_normal - log_q)
+        return jnp.log(tails + self.middle)
 
     def inverse(self, d: Array) -> Array:
         """Solve T(eps) = d on [-12, 12] by bisection."""
@@ -157,7 +167,13 @@ def beta_noise(key: Array, a: Array, b: Array) -> Array:
 def gamma_value(fn: Any, noise: Array) -> Array:
     """Map noise to a Gamma value."""
     eps, k, rate = cast(noise, fn.concentration, fn.rate)
-    return k / rate * bounded_exp(gamma_transport(k).value(eps))
+    return positive(k / rate * bounded_exp(gamma_transport(k).value(eps)))
+
+
+def inverse_gamma_value(fn: Any, noise: Array) -> Array:
+    """Map noise to an inverse Gamma value; directly, since 1/x of a tiny x has no finite gradient."""
+    eps, k, rate = cast(noise, fn.concentration, fn.rate)
+    return positive(rate / k * bounded_exp(-gamma_transport(k).value(eps)))
 
 
 def gamma_correction(fn: Any, noise: Array) -> Array:
@@ -215,10 +231,10 @@ def student_draw(key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
 def student_exact(fn: Any, noise: Array) -> Array:
     """Map two normals to Student's t exactly: sqrt(df (U^(-2/df) - 1)) cos(pi V), U and V uniform."""
     pair, loc, scale, df = cast(noise, fn.loc, fn.scale, fn.df, shape=noise.shape[1:])
-    exponent = -2.0 * log_ndtr(-pair[0]) / df
+    exponent = -2.0 * log_tails(pair[0])[1] / df
     inner = jnp.maximum(-jnp.expm1(-exponent), jnp.finfo(exponent.dtype).tiny)
     radius = jnp.sqrt(df) * bounded_exp(0.5 * exponent) * jnp.sqrt(inner)
-    return loc + scale * radius * jnp.sin(0.5 * jnp.pi * erf(pair[1] / jnp.sqrt(2.0).astype(pair.dtype)))
+    return loc + scale * radius * jnp.sin(0.5 * jnp.pi * erf(pair[1] / SQRT_2))
 
 
 def dirichlet_value(fn: Any, noise: Array) -> Array:
