@@ -125,6 +125,7 @@ class Result:
         Raises:
             ValueError: if there are no draws.
         """
+        self._require_draws()
         rows = []
         for label, values in scalars(self.draws):
             s = summarise(values, independent_runs=self.independent_runs)
@@ -148,8 +149,7 @@ class Result:
         Raises:
             ValueError: if there are no draws.
         """
-        if self.num_draws == 0:
-            raise ValueError(f"{self.engine} was stopped before its first draw: there is no mean")
+        self._require_draws()
         return {name: values.mean(axis=(0, 1)) for name, values in self.draws.items()}
 
     def to_arviz(self, *, posterior_predictive: Mapping[str, np.ndarray] | None = None) -> Any:
@@ -185,6 +185,12 @@ class Result:
         unit = "independent runs" if self.independent_runs else "chains"
         end = ", interrupted" if self.interrupted else ""
         return f"{self.engine}: {self.num_chains} {unit} of {self.num_draws} draws{end}"
+
+    def _require_draws(self) -> None:
+        if self.num_draws == 0:
+            raise ValueError(
+                f"{self.engine} was stopped before its first draw: there is nothing to summarise"
+            )
 
     def _groups(self) -> dict[str, dict[str, Variable]]:
         states = self._variables(self.states, ("chain", "draw"))

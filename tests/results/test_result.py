@@ -171,8 +171,10 @@ def test_means_are_over_chains_and_draws_of_what_jax_gave():
     made = result({"beta": draws})
     assert isinstance(made.draws["beta"], np.ndarray)
     np.testing.assert_allclose(made.mean()["beta"], [5.0, 6.0])
-    with pytest.raises(ValueError, match="before its first draw"):
-        result({"beta": np.zeros((2, 0))}).mean()
+    empty = result({"beta": np.zeros((2, 0))}, interrupted=True)
+    for ask in (empty.mean, empty.summary):
+        with pytest.raises(ValueError, match="before its first draw"):
+            ask()
 
 
 def test_the_summary_has_a_row_per_element_and_names_the_run():
