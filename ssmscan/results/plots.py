@@ -13,7 +13,7 @@ matplotlib is imported when a figure is drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from scipy import special
@@ -21,7 +21,7 @@ from scipy import special
 from ssmscan.results import containers
 from ssmscan.results.agreement import Comparison
 from ssmscan.results.result import Result
-from ssmscan.results.summary import scalars
+from ssmscan.results.summary import PROBABILITIES, scalars
 from ssmscan.results.verdicts import TOLERANCE
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -37,15 +37,19 @@ class Filtered(Protocol):
 
     @property
     def summaries(self) -> Mapping[str, Mapping[str, Any]]:
-        """Name of the summary -> site -> (T, *shape); "mean" and "sd" are used."""
+        """Summary -> site -> array: "mean" and "sd" (T, *shape), or "quantiles" (T, levels, *shape)."""
 
     @property
     def ess(self) -> Any:
-        """Effective sample size of each weighting, (T,), or (T + 1,) with the start."""
+        """Effective sample size after each weighing, (T,), or (T + 1,) if the start is observed."""
 
     @property
     def resampled(self) -> Any:
-        """Whether the particles were resampled, same shape."""
+        """Whether the particles were resampled before the step, same shape."""
+
+    @property
+    def start_observed(self) -> bool:
+        """Whether the series begin with the start."""
 
     @property
     def final(self) -> Any:
@@ -57,19 +61,22 @@ def states(
     site: str,
     *,
     element: tuple[int, ...] = (),
+    probabilities: Sequence[float] = PROBABILITIES,
     times: Any = None,
     observed: Any = None,
     observed_on_the_right: bool = False,
     colour: str | None = None,
     ax: Any = None,
 ) -> Any:
-    """Draw the path of a state with 50 and 90 % ribbons, over the data if given.
+    """Draw the path of a state with ribbons, over the data if given.
 
     Args:
-        source: a `Result`, drawn as smoothed (median and quantiles of its paths), or the result of a
-            filter, drawn as filtered (mean, and the ribbons of a normal law with the filter's sd).
+        source: a `Result`, drawn as smoothed: median, 50 and 90 % of its paths.  Or the result of a filter,
+            drawn as filtered: the quantiles it kept, or its mean and the 50 and 90 % ribbons of a normal
+            law with its sd.
         site: name of a state that has a time axis.
         element: index of the scalar, for a site that is an array.
+        probabilities: increasing levels of the quantiles that the filter kept, with 0.5 among them.
         times: (T,) numbers or dates for the horizontal axis; steps from 1 by default.
         observed: (T,) data drawn as points.
         observed_on_the_right: give the data, in other units than the state, an axis of their own.
@@ -81,25 +88,27 @@ def states(
 
     Raises:
         KeyError: if there is no such site.
-        ValueError: if the element is not a scalar, or if the Axes already shows the other kind of state.
+        ValueError: if the element is not a scalar, the quantiles are not at these levels, or the Axes
+            already shows the other kind of state.
     """
     if isinstance(source, Result):
-        kind, other, colour, middle = "smoothed", "filtered", colour or BLUE, "median"
-        centre, ribbons = _smoothed(source, site, element)
+        kind, other, colour = "smoothed", "filtered", colour or BLUE
+        path = _smoothed(source, site, element)
     else:
-        kind, other, colour, middle = "filtered", "smoothed", colour or VERMILION, "mean"
-        centre, ribbons = _filtered(source, site, element)
+        kind, other, colour = "filtered", "smoothed", colour or VERMILION
+        path = _filtered(source, site, element, tuple(probabilities))
     ax = _axes(ax, (7.0, 3.0))
     if any(line.get_gid() == other for line in ax.lines):
         raise ValueError(f"this Axes shows {other} states; draw the {kind} {site!r} in another")
-    x = np.arange(1, len(centre) + 1) if times is None else np.asarray(times)
+    x = np.arange(1, len(path.centre) + 1) if times is None else np.asarray(times)
 
     if observed is not None:
         _draw_data(ax, x, np.asarray(observed), own_axis=observed_on_the_right)
-    for band, (low, high), alpha in zip(_BANDS, ribbons, (0.2, 0.35)):
-        ax.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0, label=f"{100 * band:.0f} %")
-    label = f"{_labelled(site, element)}, {kind} {middle}"
-    ax.plot(x, centre, color=colour, linewidth=1.2, label=label, gid=kind)
+    for band, low, high in path.ribbons:
+        label = f"{100 * band:.0f} %"
+        ax.fill_between(x, low, high, color=colour, alpha=0.5 - 0.3 * band, linewidth=0, label=label)
+    label = f"{_labelled(site, element)}, {kind} {path.kind_of_centre}"
+    ax.plot(x, path.centre, color=colour, linewidth=1.2, label=label, gid=kind)
     ax.set_xlabel("time step" if times is None else "time")
     ax.set_ylabel(_labelled(site, element))
     ax.margins(x=0.01)
@@ -110,8 +119,9 @@ def states(
 def ess(filtered: Filtered, *, ax: Any = None) -> Any:
     """Draw the effective sample size of the particles at each step, with marks where they were resampled.
 
-    The ESS is that of the weights before resampling; a step where it falls to a few particles is a step
-    the model finds surprising.
+    The ESS is that of the weights after the step's data, a mark says that the particles were resampled
+    before they moved to the step.  A step where the ESS falls to a few particles is one the model finds
+    surprising.
     """
     values, resampled = np.asarray(filtered.ess), np.asarray(filtered.resampled, bool)
     num_particles = np.shape(filtered.final.log_weights)[-1]
@@ -119,9 +129,7 @@ def ess(filtered: Filtered, *, ax: Any = None) -> Any:
         raise ValueError(
             f"ess must be that of one filter, (T,), got shape {values.shape}: choose one of them"
         )
-    num_steps = min((len(x) for x in filtered.summaries.get("mean", {}).values()), default=len(values))
-    # with the start observed there is one weighting more, at time zero
-    steps = np.arange(len(values)) + 1 + num_steps - len(values)
+    steps = np.arange(len(values)) + (0 if filtered.start_observed else 1)
     ax = _axes(ax, (7.0, 2.4))
     ax.plot(steps, values, color=BLUE, linewidth=1.0, label="ESS")
     if not resampled.all():
@@ -196,25 +204,46 @@ def posterior(results: Mapping[str, Result], parameter: str, *, ax: Any = None) 
     return ax
 
 
-def _smoothed(source: Result, site: str, element: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
+class _Path(NamedTuple):
+    """Centre (T,) of a scalar state, and ribbons from the widest: probability, low (T,), high (T,)."""
+
+    centre: np.ndarray
+    kind_of_centre: str
+    ribbons: list[tuple[float, np.ndarray, np.ndarray]]
+
+
+def _smoothed(source: Result, site: str, element: tuple[int, ...]) -> _Path:
     timed = [name for name in source.states if name not in source.initial]
     if site not in timed:
         raise KeyError(f"the result has no state {site!r} with a time axis; it has {timed}")
     paths = _scalar(source.states[site], site, element, leading=3)
     paths = paths.reshape(-1, paths.shape[-1])
-    ribbons = [np.quantile(paths, [0.5 - band / 2, 0.5 + band / 2], axis=0) for band in _BANDS]
-    return np.median(paths, axis=0), ribbons
+    ribbons = [(band, *np.quantile(paths, [0.5 - band / 2, 0.5 + band / 2], axis=0)) for band in _BANDS]
+    return _Path(np.median(paths, axis=0), "median", ribbons)
 
 
-def _filtered(source: Filtered, site: str, element: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
-    missing = [name for name in ("mean", "sd") if name not in source.summaries]
-    if missing:
-        raise KeyError(f"the filter kept no {' and '.join(missing)}: run it with summaries=(Mean(), SD())")
-    if site not in source.summaries["mean"]:
-        raise KeyError(f"the filter has no state {site!r}; it has {list(source.summaries['mean'])}")
-    mean, sd = (_scalar(source.summaries[name][site], site, element, leading=1) for name in ("mean", "sd"))
-    widths = [special.ndtri(0.5 + band / 2) for band in _BANDS]
-    return mean, [np.stack([mean - width * sd, mean + width * sd]) for width in widths]
+def _filtered(source: Filtered, site: str, element: tuple[int, ...], probs: tuple[float, ...]) -> _Path:
+    kept = source.summaries
+    if "quantiles" not in kept and not {"mean", "sd"} <= kept.keys():
+        raise KeyError(
+            f"the filter kept {sorted(kept)}; run it with summaries=(Mean(), SD()) or (Quantiles(),)"
+        )
+    sites = kept["quantiles" if "quantiles" in kept else "mean"]
+    if site not in sites:
+        raise KeyError(f"the filter has no state {site!r}; it has {list(sites)}")
+    if "quantiles" in kept:
+        levels = _scalar(sites[site], site, element, leading=2)
+        if levels.shape[1] != len(probs) or 0.5 not in probs:
+            raise ValueError(
+                f"probabilities must be the filter's {levels.shape[1]}, 0.5 among them, got {probs}"
+            )
+        ribbons = [
+            (probs[-1 - k] - probs[k], levels[:, k], levels[:, -1 - k]) for k in range(len(probs) // 2)
+        ]
+        return _Path(levels[:, probs.index(0.5)], "median", ribbons)
+    mean, sd = (_scalar(kept[name][site], site, element, leading=1) for name in ("mean", "sd"))
+    widths = [(band, special.ndtri(0.5 + band / 2) * sd) for band in _BANDS]
+    return _Path(mean, "mean", [(band, mean - width, mean + width) for band, width in widths])
 
 
 def _scalar(values: Any, site: str, element: tuple[int, ...], *, leading: int) -> np.ndarray:

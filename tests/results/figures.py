@@ -39,6 +39,7 @@ def made_up(seed: int = 0) -> tuple[np.ndarray, np.ndarray, dict[str, Result], S
         summaries={"mean": {"x": 0.8 * state}, "sd": {"x": 1.5 * spread}},
         ess=np.clip(800 - 600 * spread * rng.random(STEPS) * 3, 10, 1000),
         resampled=rng.random(STEPS) < 0.3,
+        start_observed=False,
         final=SimpleNamespace(log_weights=np.zeros(1000)),
     )
     return state, data, results, filtered

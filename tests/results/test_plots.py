@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from ssmscan.particles.filter import FilterResult
+from ssmscan.particles.summaries import SD, Mean, Quantiles
 from ssmscan.results import plots
 from ssmscan.results.agreement import compare
+from ssmscan.results.summary import PROBABILITIES
 from tests.results.figures import STEPS, made_up
 from tests.results.samples import result
 
@@ -54,6 +57,26 @@ def test_filtered_states_are_mean_and_normal_bands(example):
     assert texts(ax)[-1] == "x, filtered mean"
 
 
+def test_quantiles_of_a_filter_are_drawn_as_they_are():
+    levels = np.sort(np.random.default_rng(0).standard_normal((STEPS, 5, 2)), axis=1)
+    filtered = SimpleNamespace(summaries={"quantiles": {"x": levels}})
+    probabilities = (0.025, 0.25, 0.5, 0.75, 0.975)
+    ax = plots.states(filtered, "x", element=(1,), probabilities=probabilities)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), levels[:, 2, 1])
+    np.testing.assert_allclose(ribbon(ax, 0), levels[:, [0, 4], 1].T)
+    assert texts(ax) == ["95 %", "50 %", "x[1], filtered median"]
+    with pytest.raises(ValueError, match=r"filter's 5, 0.5 among them"):
+        plots.states(filtered, "x", element=(1,))
+
+
+def test_the_particle_filter_reports_what_the_figures_read():
+    needed = {name for name in vars(plots.Filtered) if not name.startswith("_")}
+    assert needed == {"summaries", "ess", "resampled", "start_observed", "final"}
+    assert needed <= set(FilterResult.__dataclass_fields__)
+    assert (Mean().name, SD().name, Quantiles().name) == ("mean", "sd", "quantiles")
+    assert Quantiles().probs == PROBABILITIES
+
+
 @pytest.mark.parametrize("smoothed_first", [False, True])
 def test_filtered_and_smoothed_are_never_mixed(example, smoothed_first):
     _, _, results, filtered = example
@@ -89,8 +112,8 @@ def test_what_cannot_be_drawn_is_named(example):
         plots.states(results["NUTS"], "z")
     with pytest.raises(KeyError, match="no state 'z'.*'x'"):
         plots.states(filtered, "z")
-    with pytest.raises(KeyError, match=r"no mean and sd.*Mean\(\), SD\(\)"):
-        plots.states(SimpleNamespace(summaries={}), "x")
+    with pytest.raises(KeyError, match=r"kept \['pit'\]; run it with summaries=\(Mean\(\), SD\(\)\)"):
+        plots.states(SimpleNamespace(summaries={"pit": {}}), "x")
     with pytest.raises(ValueError, match=r"observed must be \(120,\).*got \(119,\)"):
         plots.states(filtered, "x", observed=data[1:])
     with pytest.raises(KeyError, match="NUTS has no parameter 'mu'; it has phi, sigma"):
@@ -109,7 +132,7 @@ def test_ess_marks_the_steps_that_were_resampled(example):
 def test_ess_of_an_observed_start_is_at_time_zero(example):
     *_, filtered = example
     started = SimpleNamespace(
-        summaries=filtered.summaries,
+        start_observed=True,
         ess=np.append(999.0, filtered.ess),
         resampled=np.append(False, filtered.resampled),
         final=filtered.final,
