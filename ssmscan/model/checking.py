@@ -18,7 +18,8 @@ import numpy as np
 from numpyro.infer.util import log_density
 
 from ssmscan.model.dataflow import UNUSED
-from ssmscan.model.running import ModelError, Record, clean_name, isolated, run_model
+from ssmscan.model.records import Record, clean_name
+from ssmscan.model.running import ModelError, isolated, run_model
 
 
 class Check(NamedTuple):
@@ -38,6 +39,7 @@ class Check(NamedTuple):
 
     @property
     def passed(self) -> bool:
+        """Whether both densities agree up to rounding."""
         return bool(abs(self.parts - self.original) <= self.tolerance)
 
 
@@ -81,7 +83,9 @@ def numpyro_names(run, values: dict) -> dict:
         return result
 
     def trace():
-        records: list[Record] = run_model(run, lambda name, fn: values.get(name, fn.sample(jax.random.key(0))), at_loop)[0]
+        records: list[Record] = run_model(
+            run, lambda name, fn: values.get(name, fn.sample(jax.random.key(0))), at_loop
+        )[0]
         return len(records)
 
     with isolated():

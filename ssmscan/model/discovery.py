@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
-from ssmscan.model.running import Loop, ModelError, Record, clean_name, run_model, run_step
+from ssmscan.model.records import Record, clean_name
+from ssmscan.model.running import Loop, ModelError, run_model, run_step
 
 PyTree = Any
 Shape = jax.ShapeDtypeStruct
@@ -126,21 +127,14 @@ def _describe_loop(loop: Loop, ys: PyTree) -> dict:
     # lax.scan gives weakly typed starts (Python numbers) the type that the step returns.
     for _ in range(4):
         new = jax.eval_shape(body, Shape((), jnp.int32), carry, x)
-        if jax.tree.structure(new) != jax.tree.structure(carry):
-            raise ModelError("the carry that the transition returns has another structure than the initial carry")
         settled = jax.tree.map(lambda a, b: Shape(b.shape, b.dtype), carry, new)
         if settled == carry:
             break
         carry = settled
     if any(site.latent for site in sites):
         _refuse_variants(loop)
-    return dict(
-        length=loop.length,
-        inside=tuple(sites),
-        carry=carry,
-        x=x,
-        ys=jax.tree.map(_shape_of, ys),
-    )
+    facts = {"length": loop.length, "inside": tuple(sites), "carry": carry, "x": x}
+    return {**facts, "ys": jax.tree.map(_shape_of, ys)}
 
 
 def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
@@ -225,7 +219,9 @@ def _refuse_variants(loop: Loop) -> None:
 
 def _no_loop(found: list[Drawn]) -> str:
     numbered = sum(site.name.rstrip("0123456789") != site.name for site in found)
-    loop = f" It has {numbered} numbered sites: a Python loop is unrolled and cannot be stepped through." * (numbered > 2)
+    loop = f" It has {numbered} numbered sites: a Python loop is unrolled and cannot be stepped through." * (
+        numbered > 2
+    )
     return (
         f"the model has no numpyro.contrib.control_flow.scan (sites found: "
         f"{', '.join(site.name for site in found) or 'none'}).{loop} Write the time loop as "

@@ -17,8 +17,9 @@ import jax
 
 from ssmscan.model import roles, staging
 from ssmscan.model.dataflow import Staged
-from ssmscan.model.discovery import Plan, discover
+from ssmscan.model.discovery import discover
 from ssmscan.model.running import ModelError
+from ssmscan.model.script import Script
 from ssmscan.model.sites import Role, Site
 
 _TABLE: OrderedDict[str, Program] = OrderedDict()
@@ -39,7 +40,7 @@ class Program:
         not_continuous: why the parameters have no unconstrained space, empty when they have.
     """
 
-    def __init__(self, script: staging.Script, parameters: tuple[str, ...], initial: tuple[str, ...]):
+    def __init__(self, script: Script, parameters: tuple[str, ...], initial: tuple[str, ...]):
         plan = self.plan = script.plan
         self.value = staging.by_value(script)
         flow = roles.data_flow(self.value, plan)
@@ -54,9 +55,11 @@ class Program:
         _refuse_hidden_noise(self.value)
         self.start = staging.start_noise(script, *names, smooth=False)
         self.step = staging.step_noise(script, *names, smooth=False)
-        drawn = {n: s for n, s in (script.outside | script.innovations).items() if n not in self.parameters and s.latent}
+        drawn = {
+            n: s for n, s in (script.outside | script.innovations).items() if n not in self.parameters and s.latent
+        }
         self.rough = tuple(n for n, s in drawn.items() if s.smooth is None)
-        self.noise = {n: s.particle.spec for n, s in drawn.items()}
+        self.noise = {n: s.particle.spec for n, s in drawn.items() if s.particle is not None}
         self.smooth_noise = {n: s.smooth.spec for n, s in drawn.items() if s.smooth is not None}
         same = all(s.particle == s.smooth for s in drawn.values())
         self.smooth_start = self.smooth_step = None
@@ -112,7 +115,7 @@ class Program:
             *(self.constrain, self.unconstrain, self.start_draw, self.step_draw),
         )
         staged = [fn.text() for fn in whole if fn is not None]
-        flags = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)
+        flags = tuple(jax.config.read(name) for name in ("jax_enable_x64", "jax_default_matmul_precision"))
         return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(flags)])
 
 
@@ -130,7 +133,7 @@ def build(call: Callable[[list], Any], arrays: list, parameters: tuple, initial:
     """
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
     table = list(arrays)
-    script = staging.Script(call, discover(call, shapes), table, len(arrays))
+    script = Script(call, discover(call, shapes), table, len(arrays))
     program = Program(script, parameters, initial)
     key = program.key()
     program = _TABLE.setdefault(key, program)

@@ -213,7 +213,9 @@ def _weibull(fn: dist.Weibull, eps: Array) -> Array:
 
 def _pareto(fn: dist.Pareto, eps: Array) -> Array:
     eps, scale, alpha = cast(eps, fn.scale, fn.alpha)
-    return positive(scale * bounded_exp(-log_tails(eps)[1] / alpha))
+    # The support is open at `scale`.
+    ratio = jnp.maximum(bounded_exp(-log_tails(eps)[1] / alpha), 1.0 + float(np.finfo(eps.dtype).eps))
+    return positive(scale * ratio)
 
 
 def _gompertz(fn: dist.Gompertz, eps: Array) -> Array:

@@ -60,9 +60,7 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     fresh: set[int] = set()
     while True:
         grown = {
-            k
-            for k, pairs in enumerate(carry)
-            if any(a == Z or (a == CARRY and leaf in fresh) for a, leaf in pairs)
+            k for k, pairs in enumerate(carry) if any(a == Z or (a == CARRY and leaf in fresh) for a, leaf in pairs)
         }
         if grown == fresh:
             break
@@ -83,7 +81,9 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     return Flow(start, fresh, step, tail, density, after)
 
 
-def assign(flow: Flow, plan: Plan, parameters: tuple[str, ...], initial: tuple[str, ...]) -> dict[str, tuple[Role, str]]:
+def assign(
+    flow: Flow, plan: Plan, parameters: tuple[str, ...], initial: tuple[str, ...]
+) -> dict[str, tuple[Role, str]]:
     """Give every site outside the loop its role and the reason.
 
     Args:
@@ -158,7 +158,8 @@ def _role(site: Drawn, flow: Flow, plan: Plan, states, reasons, parameters, init
         return Role.START_OBSERVATION, f"depends on initial state '{reached[0]}'"
     if reached:
         raise ModelError(
-            f"observed site '{name}' after the loop reads initial state '{reached[0]}' directly; move it before the loop."
+            f"observed site '{name}' after the loop reads initial state '{reached[0]}' directly; move it before "
+            "the loop."
         )
     return Role.PARAMETER_LIKELIHOOD, "no state reaches it"
 
@@ -168,7 +169,8 @@ def _check_declared(flow: Flow, plan: Plan, parameters: tuple[str, ...], initial
     for name in (*parameters, *initial):
         if name not in latents:
             raise ModelError(
-                f"with_roles names '{name}', which is not a latent site outside the loop; choose from {sorted(latents)}."
+                f"with_roles names '{name}', which is not a latent site outside the loop; "
+                f"choose from {sorted(latents)}."
             )
     for name in initial:
         if name in flow.step or name in flow.tail or latents[name].loop > plan.main:

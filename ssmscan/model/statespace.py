@@ -13,7 +13,7 @@ its static part is the interned `Program`, so one compilation serves all data of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,61 +21,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ssmscan.model.dataflow import UNUSED
+from ssmscan.model import data
+from ssmscan.model.bound import Bound
+from ssmscan.model.dataflow import UNUSED, Staged
 from ssmscan.model.noise import NoiseSpec
 from ssmscan.model.program import Program
 from ssmscan.model.running import ModelError
+from ssmscan.model.script import sum_of, zeros
 from ssmscan.model.sites import Role, Site, site_table
-from ssmscan.model.staging import sum_of, zeros
 
 PyTree = Any
 Theta = dict[str, jax.Array]
-
-
-class Start(NamedTuple):
-    """The start of one particle.
-
-    Attributes:
-        carry: carry before the first step.
-        log_weight: log-density of the observations of the start, a scalar.
-        values: values of the initial-state sites.
-    """
-
-    carry: PyTree
-    log_weight: jax.Array
-    values: dict[str, jax.Array]
-
-
-class Step(NamedTuple):
-    """One step of one particle.
-
-    Attributes:
-        carry: carry after the step.
-        log_weight: log-density of the observations of the step, a scalar.
-        values: values of innovations and deterministics of the step.
-        cdf: for each observation with a distribution function, (P(Y <= y), P(Y < y)).
-    """
-
-    carry: PyTree
-    log_weight: jax.Array
-    values: dict[str, jax.Array]
-    cdf: dict[str, tuple[jax.Array, jax.Array]]
-
-
-class Evaluated(NamedTuple):
-    """One step of one particle at given innovations.
-
-    Attributes:
-        carry: carry after the step.
-        log_transition: log-density of the innovations, a scalar.
-        log_observation: log-density of the observations, a scalar.
-        deterministics: values of the deterministics of the step.
-    """
-
-    carry: PyTree
-    log_transition: jax.Array
-    log_observation: jax.Array
-    deterministics: dict[str, jax.Array]
 
 
 class Path(NamedTuple):
@@ -105,17 +61,21 @@ class StateSpaceModel:
     def __init__(self, program: Program, arrays: tuple, source: Any = None):
         self.program, self.arrays, self.source = program, tuple(arrays), source
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[tuple, Program]:
+        """Split into leaves and the static program."""
         return self.arrays, self.program
 
     @classmethod
-    def tree_unflatten(cls, program, arrays):
+    def tree_unflatten(cls, program: Program, arrays: tuple) -> StateSpaceModel:
+        """Put the parts together, without the host-side source."""
         return cls(program, arrays)
 
     def __repr__(self) -> str:
         head = f"State-space model of {self.num_steps} steps"
-        fixed = "" if self.source is None or not self.source.fixed else (
-            f"\nfixed at trace (the model needs their values): {', '.join(self.source.fixed)}"
+        fixed = (
+            ""
+            if self.source is None or not self.source.fixed
+            else (f"\nfixed at trace (the model needs their values): {', '.join(self.source.fixed)}")
         )
         return f"{head}\n{site_table(self.program.sites)}{fixed}"
 
@@ -123,6 +83,7 @@ class StateSpaceModel:
 
     @property
     def sites(self) -> tuple[Site, ...]:
+        """Every site, those outside the loop first."""
         return self.program.sites
 
     def _with_role(self, *roles: Role) -> tuple[Site, ...]:
@@ -130,22 +91,27 @@ class StateSpaceModel:
 
     @property
     def parameters(self) -> tuple[Site, ...]:
+        """Sites drawn once, theta."""
         return self._with_role(Role.PARAMETER)
 
     @property
     def initial(self) -> tuple[Site, ...]:
+        """Initial-state sites, drawn once per particle."""
         return self._with_role(Role.INITIAL)
 
     @property
     def innovations(self) -> tuple[Site, ...]:
+        """Latent sites of the loop."""
         return self._with_role(Role.INNOVATION)
 
     @property
     def observations(self) -> tuple[Site, ...]:
+        """Observed sites that the states reach."""
         return self._with_role(Role.OBSERVATION, Role.START_OBSERVATION, Role.TAIL_OBSERVATION)
 
     @property
     def deterministic(self) -> tuple[Site, ...]:
+        """Sites that are computed."""
         return self._with_role(Role.DETERMINISTIC)
 
     @property
@@ -167,6 +133,20 @@ class StateSpaceModel:
     def step_noise(self) -> dict[str, NoiseSpec]:
         """Base noise of the innovations of one particle at one step."""
         return {site.name: self.program.noise[site.name] for site in self.innovations}
+
+    def refuse_tail(self) -> None:
+        """Raise where an engine steps through the loop and data are observed only after it.
+
+        Raises:
+            ModelError: the model has observations after the loop; the message names them.
+        """
+        tail = self.program.names(Role.TAIL_OBSERVATION)
+        if tail:
+            raise ModelError(
+                f"site(s) {', '.join(map(repr, tail))} are observed after the loop, from its outputs, so particles "
+                "cannot be weighed step by step. Move the sample statement into the transition (data as xs), or use NUTS or "
+                "TemperedSMC, which take the model as it is."
+            )
 
     # ---- parameters -----------------------------------------------------------------------------
 
@@ -265,7 +245,7 @@ class StateSpaceModel:
     @property
     def observed(self) -> dict[str, np.ndarray]:
         """Observed values by site; sites of the loop have time in front."""
-        return jax.device_get(_observed(self))
+        return jax.device_get(data.observed(self))
 
     # ---- the noise-outside view -----------------------------------------------------------------
 
@@ -281,8 +261,9 @@ class StateSpaceModel:
         loop = {s.name: NoiseSpec((self.num_steps, *specs[s.name].shape), False) for s in self.innovations}
         return {**{name: specs[name] for name in self.program.initial}, **loop}
 
-    def _smooth(self) -> None:
-        if self.program.smooth_step is None:
+    def _smooth(self) -> tuple[Staged, Staged]:
+        """Start and step under the smooth maps."""
+        if self.program.smooth_start is None or self.program.smooth_step is None:
             sites = {site.name: site for site in self.sites}
             listed = ", ".join(f"'{name}' ({sites[name].family})" for name in self.program.rough)
             raise ModelError(
@@ -290,6 +271,7 @@ class StateSpaceModel:
                 "engines cannot sample this model. Use a particle engine (ParticleFilter, PMMH), or replace the "
                 "distribution by a continuous one."
             )
+        return self.program.smooth_start, self.program.smooth_step
 
     def log_likelihood_given_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> jax.Array:
         """Log-density of all data given parameters and noise, a scalar.
@@ -303,10 +285,10 @@ class StateSpaceModel:
         return self._unroll(theta, noise)[1]
 
     def _unroll(self, theta: Theta, noise: Mapping[str, jax.Array]):
-        self._smooth()
         program, names = self.program, set(self.program.initial)
-        start = program.smooth_start.bind(self.arrays, theta)({n: noise[n] for n in program.initial})
-        step = program.smooth_step.bind(self.arrays, theta)
+        smooth_start, smooth_step = self._smooth()
+        start = smooth_start.bind(self.arrays, theta)({n: noise[n] for n in program.initial})
+        step = smooth_step.bind(self.arrays, theta)
         observed = [start["log_observation"][n] for n in program.names(Role.START_OBSERVATION)]
         log_start = sum_of(observed) + start["log_excess"] + start["correction"]
         loop_noise = {n: e for n, e in noise.items() if n not in names}
@@ -376,85 +358,7 @@ class StateSpaceModel:
         return self.source
 
 
-class Bound:
-    """A model at one parameter value, everything outside the loop computed; made by `ssm.at(theta)`.
-
-    Attributes:
-        xs: per-step inputs, leaves with T in front.
-    """
-
-    def __init__(self, ssm: StateSpaceModel, theta: Theta):
-        program, arrays, outside = ssm.program, ssm.arrays, ssm._outside(theta)
-        self._ssm, self._theta = ssm, theta
-        self._start = program.start.bind(arrays, theta)
-        self._step = program.step.bind(arrays, theta)
-        self._evaluate = program.evaluate.bind(arrays, outside)
-        self._replicate = program.replicate.bind(arrays, outside)
-        self._start_names = program.names(Role.START_OBSERVATION)
-        self.xs = ssm._inputs(theta)
-
-    def init(self, noise: Mapping[str, jax.Array]) -> Start:
-        """Start one particle from base noise."""
-        out = self._start(dict(noise))
-        weight = out["log_excess"] + sum_of(out["log_observation"][name] for name in self._start_names)
-        return Start(out["carry"], weight, out["values"])
-
-    def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
-        """Move one particle by base noise and weigh it."""
-        out = self._step(carry, x, dict(noise))
-        return Step(out["carry"], out["log_weight"], out["values"], out["cdf"])
-
-    def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
-        """Densities of one step at given innovations."""
-        out = self._evaluate(carry, x, dict(values), UNUSED, UNUSED, UNUSED)
-        transition, observation = sum_of(out["log_transition"].values()), sum_of(out["log_observation"].values())
-        return Evaluated(out["carry"], transition, observation, out["deterministic"])
-
-    def replicate(self, key: jax.Array, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> dict:
-        """Draw the observations of one step again, given the innovations."""
-        return self._replicate(carry, x, dict(values), key, UNUSED, UNUSED)["replicate"]
-
-    def start_from(self, values: Mapping[str, jax.Array]) -> PyTree:
-        """The initial carry at given values of the initial-state sites."""
-        ssm = self._ssm
-        rest = ssm.program.start_value.bind(ssm.arrays, ssm._outside(self._theta, values))
-        return rest(*[UNUSED] * 6)["start"]
-
-    def log_initial(self, values: Mapping[str, jax.Array]) -> jax.Array:
-        """Log-density of values of the initial-state sites, a scalar."""
-        ssm = self._ssm
-        return ssm._sum(ssm.program.log_initial, "outside_log_density", ssm._outside(self._theta, values))
-
-
 @jax.jit
 def _invalid_parameters(ssm: StateSpaceModel, theta: Theta) -> dict[str, jax.Array]:
     rest = ssm.program.invalid_parameters.bind(ssm.arrays, ssm._outside(theta))
     return rest(*[UNUSED] * 6)["outside_invalid"]
-
-
-@jax.jit
-def _observed(ssm: StateSpaceModel) -> dict[str, jax.Array]:
-    return over_data(ssm, ssm.program.observed_step, ssm.program.observed_outside, "observed")
-
-
-@jax.jit
-def invalid_data(ssm: StateSpaceModel) -> dict[str, jax.Array]:
-    """For each observed site whose validity data decide, whether it is invalid (per step, in the loop)."""
-    return over_data(ssm, ssm.program.invalid_step, ssm.program.invalid_outside, "invalid")
-
-
-def over_data(ssm: StateSpaceModel, step, outside, name: str) -> dict[str, jax.Array]:
-    """Evaluate results that depend on data alone, over all steps and outside the loop."""
-    nothing = [UNUSED] * 7
-    fixed = outside(ssm.arrays, *nothing)[f"outside_{name}"] if outside.jaxpr.outvars else {}
-    if not step.jaxpr.outvars:
-        return dict(fixed)
-    rest = step.bind(ssm.arrays, UNUSED)
-    xs = ssm.program.inputs.bind(ssm.arrays, zeros_outside(ssm))(*[UNUSED] * 6)["xs"]
-    each: Callable = jax.vmap(lambda x: rest(UNUSED, x, *[UNUSED] * 4)[name])
-    return {**fixed, **each(xs)}
-
-
-def zeros_outside(ssm: StateSpaceModel) -> dict[str, jax.Array]:
-    """Placeholders for every latent site outside the loop."""
-    return zeros({s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in (*ssm.parameters, *ssm.initial)})

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.model import data
 from ssmscan.model.program import build
 from ssmscan.model.running import ModelError, refuse_active_handlers
-from ssmscan.model.statespace import StateSpaceModel, invalid_data
+from ssmscan.model.statespace import StateSpaceModel
 
 _NEEDS_VALUE = (
     jax.errors.ConcretizationTypeError,
@@ -62,6 +63,7 @@ class Source(NamedTuple):
         return self.call([self.leaves[i] for i in self.data])
 
     def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
+        """Trace again with roles declared."""
         return assemble(self._replace(parameters=parameters, initial=initial))
 
     def with_data(self, *args: Any, **kwargs: Any) -> StateSpaceModel:
@@ -80,12 +82,12 @@ class Source(NamedTuple):
             if position in self.data:
                 if not is_array(new) or (new.shape, new.dtype) != (old.shape, old.dtype):
                     raise ValueError(
-                        f"with_data: argument {path} is {describe(new)}, the model was traced with {describe(old)}. "
+                        f"with_data: {path} is {describe(new)}, the model was traced with {describe(old)}. "
                         "Keep shape and dtype, or call ssmscan.trace for another program."
                     )
             elif not same(old, new):
                 raise ValueError(
-                    f"with_data: argument {path} = {describe(new)} is part of the program, which was traced with "
+                    f"with_data: {path} = {describe(new)} is part of the program, which was traced with "
                     f"{describe(old)}. Call ssmscan.trace for another program."
                 )
         return assemble(self._replace(leaves=tuple(leaves)))
@@ -112,8 +114,8 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
         raise TypeError(f"model must be a NumPyro model (a function), got {type(model).__name__}.")
     refuse_active_handlers()
     leaves, tree, _ = flatten(args, kwargs)
-    data = tuple(i for i, leaf in enumerate(leaves) if is_array(leaf))
-    return assemble(Source(model, tuple(leaves), tree, data, (), (), ()))
+    positions = tuple(i for i, leaf in enumerate(leaves) if is_array(leaf))
+    return assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
 
 
 def assemble(source: Source) -> StateSpaceModel:
@@ -133,7 +135,7 @@ def assemble(source: Source) -> StateSpaceModel:
 def _assemble(source: Source) -> StateSpaceModel:
     arrays = [source.leaves[i] for i in source.data]
     program, table = build(source.call, arrays, source.parameters, source.initial)
-    return StateSpaceModel(program, table, source)
+    return StateSpaceModel(program, tuple(table), source)
 
 
 def _fix_arrays(source: Source) -> Source:
@@ -160,7 +162,7 @@ def _check_data(ssm: StateSpaceModel) -> None:
     if any(isinstance(a, jax.core.Tracer) for a in ssm.arrays):
         return
     sites = {site.name: site for site in ssm.sites}
-    for name, invalid in jax.device_get(invalid_data(ssm)).items():
+    for name, invalid in jax.device_get(data.invalid(ssm)).items():
         if np.any(invalid):
             site = sites[name]
             where = f" at step {int(np.argmax(invalid))} (counted from 0)" if site.in_loop else ""
@@ -203,5 +205,5 @@ def same(a: Any, b: Any) -> bool:
 def _path(path: tuple) -> str:
     kind, *rest = path
     if kind.idx == 0:
-        return f"{rest[0].idx}" + jax.tree_util.keystr(tuple(rest[1:]))
-    return f"'{rest[0].key}'" + jax.tree_util.keystr(tuple(rest[1:]))
+        return f"argument {rest[0].idx}" + jax.tree_util.keystr(tuple(rest[1:]))
+    return f"argument '{rest[0].key}'" + jax.tree_util.keystr(tuple(rest[1:]))

@@ -222,7 +222,7 @@ def test_arrays_needed_in_python_are_fixed_at_trace():
 
     regime = np.arange(12) % 3
     ssm = ssmscan.trace(model, Y, regime, offset=np.ones(2, np.float32))
-    assert "fixed at trace (the model needs their values): 1" in repr(ssm)
+    assert "fixed at trace (the model needs their values): argument 1" in repr(ssm)
     assert ssm.check(jax.random.key(0)).passed
     assert ssm.with_data(Y + 1, regime, offset=np.zeros(2, np.float32)).program is ssm.program
     with pytest.raises(ValueError, match="argument 1 .* is part of the program"):
@@ -310,7 +310,9 @@ def nested(y):
 def branching(y):
     def body(x, yt):
         x = numpyro.sample("x", dist.Normal(x, 1.0))
-        cond(x > 0, lambda _: numpyro.sample("u", dist.Normal(0, 1)), lambda _: numpyro.sample("u", dist.Normal(1, 1)), 0)
+        cond(
+            x > 0, lambda _: numpyro.sample("u", dist.Normal(0, 1)), lambda _: numpyro.sample("u", dist.Normal(1, 1)), 0
+        )
         return x, None
 
     walk(y, body)
@@ -400,7 +402,9 @@ def test_trace_inside_a_handler_is_refused():
         ssmscan.trace(3)
 
 
-@pytest.mark.parametrize(("length", "words"), [(20, "length less than or equal to scan length"), (9, "as many steps as there are data")])
+@pytest.mark.parametrize(
+    ("length", "words"), [(20, "length less than or equal to scan length"), (9, "as many steps as there are data")]
+)
 def test_conditioned_lengths_must_agree(length, words):
     def model(y):
         with handlers.condition(data={"y": y}):
@@ -441,5 +445,7 @@ def test_theta_is_checked_by_name_shape_and_support(traced):
 
 
 def test_gradient_view_refuses_discrete_innovations_by_name(traced):
-    with pytest.raises(ssmscan.ModelError, match=r"site\(s\) 'z0' \(BernoulliProbs\), 'z' .* cannot be written as a smooth"):
+    with pytest.raises(
+        ssmscan.ModelError, match=r"site\(s\) 'z0' \(BernoulliProbs\), 'z' .* cannot be written as a smooth"
+    ):
         traced("switching").smooth_noise  # noqa: B018

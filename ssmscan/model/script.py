@@ -1,0 +1,111 @@
+"""The script of a model: run it, one step of it, and the shapes of what goes in.
+
+`staging.py` runs the same model many times under different rules; what those runs share is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssmscan.model.dataflow import Staged, stage
+from ssmscan.model.discovery import Drawn, Plan
+from ssmscan.model.records import Record
+from ssmscan.model.running import Loop, run_model, run_step
+
+PyTree = Any
+Shape = jax.ShapeDtypeStruct
+
+
+class Script(NamedTuple):
+    """What every staged function needs.
+
+    Attributes:
+        call: the model as a function of its array arguments.
+        plan: what `discovery` found.
+        table: shared arrays, the model's array arguments first.
+        data: number of array arguments.
+    """
+
+    call: Callable[[list], Any]
+    plan: Plan
+    table: list
+    data: int
+
+    @property
+    def outside(self) -> dict[str, Drawn]:
+        """Sites outside loops by name."""
+        return {site.name: site for site in self.plan.outside}
+
+    @property
+    def innovations(self) -> dict[str, Drawn]:
+        """Latent sites of the main loop by name."""
+        return {site.name: site for site in self.plan.inside if site.latent}
+
+    def shapes(self, names) -> dict[str, Shape]:
+        """Shapes of the values of some outside sites."""
+        return {name: Shape(self.outside[name].shape, self.outside[name].dtype) for name in names}
+
+    def stage(self, fn: Callable[..., dict], arguments: tuple, late: int) -> Staged:
+        """Stage a function over the shared arrays of this model."""
+        return stage(fn, arguments, self.table, data=self.data, late=late)
+
+    def run(self, data, outside: Callable, at_main: Callable[[Loop], tuple]) -> list[Record]:
+        """Run the model; noise-free loops run as NumPyro runs them."""
+
+        def at_loop(index: int, loop: Loop):
+            return at_main(loop) if index == self.plan.main else loop.default()
+
+        records, _ = run_model(lambda: self.call(data), outside, at_loop)
+        return [record for record in records if record.replayed != self.plan.main]
+
+    def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, Record]]:
+        """One step with `value_of(site, fn)` for the innovations; records by clean name."""
+        t, user_x = x
+        sites = self.plan.inside
+        new, y, records = run_step(loop, t, carry, user_x, lambda i, _, fn: value_of(sites[i], fn))
+        named = {site.name: record for site, record in zip(sites, records)}
+        return like(new, self.plan.carry), y, named
+
+    def inputs(self, loop: Loop) -> PyTree:
+        """The per-step inputs x, time in front."""
+        user = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), loop.xs, self.plan.x)
+        return jnp.arange(self.plan.length, dtype=jnp.int32), user
+
+
+def like(tree: PyTree, shapes: PyTree) -> PyTree:
+    """Give a carry the dtypes it settles to."""
+
+    def leaf(value, shape):
+        if jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key):
+            return value
+        return jnp.broadcast_to(jnp.asarray(value, shape.dtype), shape.shape)
+
+    return jax.tree.map(leaf, tree, shapes)
+
+
+def zeros(shapes: PyTree) -> PyTree:
+    """Placeholders for values that the wanted results do not depend on."""
+
+    def leaf(shape):
+        if jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key):
+            return jnp.broadcast_to(jax.random.key(0), shape.shape)
+        return jnp.zeros(shape.shape, shape.dtype)
+
+    return jax.tree.map(leaf, shapes)
+
+
+def sum_of(terms) -> jax.Array:
+    """Sum of scalars, a strongly typed zero when there are none."""
+    return sum(terms, jnp.zeros((), jnp.result_type(float)))
+
+
+def x_shapes(plan: Plan) -> PyTree:
+    """Shapes of the input of one step."""
+    return Shape((), jnp.int32), plan.x
+
+
+KEY = Shape((), jax.random.key(0).dtype)
