@@ -10,6 +10,7 @@
     roles.py        parameter, initial state, innovation or observation, and why
     program.py      all staged functions of a model without its data, interned
     bound.py        one particle at one parameter value
+    paths.py        the loop run at given noise or values
     statespace.py   `StateSpaceModel`: the pure functions engines use
     data.py         what depends on data alone: observed values, impossible values
     simulate.py     forward simulation and replication

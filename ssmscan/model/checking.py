@@ -18,6 +18,7 @@ import numpy as np
 from numpyro.infer.util import log_density
 
 from ssmscan.model.dataflow import UNUSED
+from ssmscan.model.paths import from_values
 from ssmscan.model.records import Record, clean_name
 from ssmscan.model.running import ModelError, isolated, run_model
 
@@ -54,7 +55,7 @@ def check(key: jax.Array, ssm: Any, source: Any) -> Check:
     simulated = ssm.simulate(path_key, theta)
     initial = {site.name: simulated[site.name] for site in ssm.initial}
     loop = {site.name: simulated[site.name] for site in ssm.innovations}
-    path = jax.jit(lambda: ssm.unroll_values(theta, initial, loop))()
+    path = jax.jit(lambda: from_values(ssm, theta, initial, loop))()
     outside = ssm.program.log_outside.bind(ssm.arrays, ssm._outside(theta, initial))
     terms = outside(UNUSED, UNUSED, UNUSED, UNUSED, path.ys, path.carry)["outside_log_prob"]
     pieces = [float(v) for v in (*terms.values(), *path.log_prob.values())]

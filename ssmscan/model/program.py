@@ -115,7 +115,7 @@ class Program:
             *(self.constrain, self.unconstrain, self.start_draw, self.step_draw),
         )
         staged = [fn.text() for fn in whole if fn is not None]
-        flags = tuple(jax.config.read(name) for name in ("jax_enable_x64", "jax_default_matmul_precision"))
+        flags = tuple(getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision"))
         return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(flags)])
 
 

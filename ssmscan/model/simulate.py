@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssmscan.model.dataflow import UNUSED
+from ssmscan.model.paths import from_values
 
 
 @jax.jit
@@ -47,6 +48,6 @@ def replicate(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array])
 
     steps = jnp.arange(ssm.num_steps, dtype=jnp.uint32)
     _, draws = lax.scan(body, bound.start_from(initial), (bound.xs, loop, steps))
-    path = ssm.unroll_values(theta, initial, loop)
+    path = from_values(ssm, theta, initial, loop)
     outside = ssm.program.replicate_outside.bind(ssm.arrays, ssm._outside(theta, initial))
     return {**draws, **outside(UNUSED, UNUSED, UNUSED, outside_key, path.ys, path.carry)["outside_replicate"]}

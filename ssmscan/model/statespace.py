@@ -14,16 +14,16 @@ its static part is the interned `Program`, so one compilation serves all data of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ssmscan.model import data
+from ssmscan.model import data, paths
 from ssmscan.model.bound import Bound
-from ssmscan.model.dataflow import UNUSED, Staged
+from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.noise import NoiseSpec
 from ssmscan.model.program import Program
 from ssmscan.model.running import ModelError
@@ -32,20 +32,6 @@ from ssmscan.model.sites import Role, Site, site_table
 
 PyTree = Any
 Theta = dict[str, jax.Array]
-
-
-class Path(NamedTuple):
-    """The loop run at given values of its sites.
-
-    Attributes:
-        carry: carry after the last step.
-        ys: outputs, T in front.
-        log_prob: for each site of the loop, its log-probability as NumPyro counts it, summed over steps.
-    """
-
-    carry: PyTree
-    ys: PyTree
-    log_prob: dict[str, jax.Array]
 
 
 @jax.tree_util.register_pytree_node_class
@@ -256,66 +242,21 @@ class StateSpaceModel:
         Raises:
             ModelError: a site has no smooth map from noise.
         """
-        self._smooth()
+        paths.smooth(self)
         specs = self.program.smooth_noise
         loop = {s.name: NoiseSpec((self.num_steps, *specs[s.name].shape), False) for s in self.innovations}
         return {**{name: specs[name] for name in self.program.initial}, **loop}
-
-    def _smooth(self) -> tuple[Staged, Staged]:
-        """Start and step under the smooth maps."""
-        if self.program.smooth_start is None or self.program.smooth_step is None:
-            sites = {site.name: site for site in self.sites}
-            listed = ", ".join(f"'{name}' ({sites[name].family})" for name in self.program.rough)
-            raise ModelError(
-                f"site(s) {listed} cannot be written as a smooth function of noise, so NUTS and other gradient "
-                "engines cannot sample this model. Use a particle engine (ParticleFilter, PMMH), or replace the "
-                "distribution by a continuous one."
-            )
-        return self.program.smooth_start, self.program.smooth_step
 
     def log_likelihood_given_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> jax.Array:
         """Log-density of all data given parameters and noise, a scalar.
 
         Families whose map from noise is a transport contribute their density correction.
         """
-        return self._unroll(theta, noise)[0]
+        return paths.from_noise(self, theta, noise)[0]
 
     def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Values of initial sites, innovations and deterministics of the loop at given noise."""
-        return self._unroll(theta, noise)[1]
-
-    def _unroll(self, theta: Theta, noise: Mapping[str, jax.Array]):
-        program, names = self.program, set(self.program.initial)
-        smooth_start, smooth_step = self._smooth()
-        start = smooth_start.bind(self.arrays, theta)({n: noise[n] for n in program.initial})
-        step = smooth_step.bind(self.arrays, theta)
-        observed = [start["log_observation"][n] for n in program.names(Role.START_OBSERVATION)]
-        log_start = sum_of(observed) + start["log_excess"] + start["correction"]
-        loop_noise = {n: e for n, e in noise.items() if n not in names}
-
-        def body(carry, inputs):
-            out = step(carry, *inputs)
-            return out["carry"], (out["log_weight"] + out["correction"], out["values"], out["y"])
-
-        last, (weights, values, ys) = lax.scan(body, start["carry"], (self._inputs(theta), loop_noise))
-        log_likelihood = self.log_static(theta) + log_start + jnp.sum(weights)
-        if program.names(Role.TAIL_OBSERVATION):
-            rest = program.log_tail.bind(self.arrays, self._outside(theta, start["values"]))
-            tail = rest(UNUSED, UNUSED, UNUSED, UNUSED, ys, last)["outside_log_prob"]
-            log_likelihood = log_likelihood + sum_of(tail.values())
-        return log_likelihood, {**start["values"], **values}
-
-    def unroll_values(self, theta: Theta, initial: Theta, loop: Mapping[str, jax.Array]) -> Path:
-        """Run the loop at given values of initial sites and innovations (T in front)."""
-        bound = self.at(theta)
-        step = self.program.evaluate.bind(self.arrays, self._outside(theta))
-
-        def body(carry, inputs):
-            out = step(carry, *inputs, UNUSED, UNUSED, UNUSED)
-            return out["carry"], (out["y"], out["log_prob"])
-
-        last, (ys, log_prob) = lax.scan(body, bound.start_from(initial), (bound.xs, dict(loop)))
-        return Path(last, ys, jax.tree.map(jnp.sum, log_prob))
+        return paths.from_noise(self, theta, noise)[1]
 
     def _inputs(self, theta: Theta) -> PyTree:
         rest = self.program.inputs.bind(self.arrays, self._outside(theta))

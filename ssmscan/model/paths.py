@@ -1,0 +1,97 @@
+"""Whole paths: the loop run at given noise, or at given values of its sites.
+
+At given noise the model is deterministic, and its log-density in (theta, noise) is
+
+    log p(theta) + log N(noise) + [ log p(y | theta, noise) + corrections ]
+
+where a correction makes up for a map that is a transport and not exact.  The bracket is what
+gradient engines call the likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ssmscan.model.dataflow import UNUSED, Staged
+from ssmscan.model.running import ModelError
+from ssmscan.model.script import sum_of
+from ssmscan.model.sites import Role
+
+if TYPE_CHECKING:
+    from ssmscan.model.statespace import StateSpaceModel, Theta
+
+PyTree = Any
+
+
+class Path(NamedTuple):
+    """The loop run at given values of its sites.
+
+    Attributes:
+        carry: carry after the last step.
+        ys: outputs, T in front.
+        log_prob: for each site of the loop, its log-probability as NumPyro counts it, summed over steps.
+    """
+
+    carry: PyTree
+    ys: PyTree
+    log_prob: dict[str, jax.Array]
+
+
+def smooth(ssm: StateSpaceModel) -> tuple[Staged, Staged]:
+    """Start and step under the smooth maps.
+
+    Raises:
+        ModelError: a site has no smooth map from noise.
+    """
+    if ssm.program.smooth_start is None or ssm.program.smooth_step is None:
+        sites = {site.name: site for site in ssm.sites}
+        listed = ", ".join(f"'{name}' ({sites[name].family})" for name in ssm.program.rough)
+        raise ModelError(
+            f"site(s) {listed} cannot be written as a smooth function of noise, so NUTS and other gradient "
+            "engines cannot sample this model. Use a particle engine (ParticleFilter, PMMH), or replace the "
+            "distribution by a continuous one."
+        )
+    return ssm.program.smooth_start, ssm.program.smooth_step
+
+
+def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array]) -> tuple[jax.Array, dict]:
+    """Run the loop at given noise: log-likelihood with corrections, and values of all sites drawn or computed."""
+    program, names = ssm.program, set(ssm.program.initial)
+    smooth_start, smooth_step = smooth(ssm)
+    start = smooth_start.bind(ssm.arrays, theta)({n: noise[n] for n in program.initial})
+    step = smooth_step.bind(ssm.arrays, theta)
+    observed = [start["log_observation"][n] for n in program.names(Role.START_OBSERVATION)]
+    log_start = sum_of(observed) + start["log_excess"] + start["correction"]
+    loop_noise = {n: e for n, e in noise.items() if n not in names}
+
+    def body(carry, inputs):
+        out = step(carry, *inputs)
+        return out["carry"], (out["log_weight"] + out["correction"], out["values"], out["y"])
+
+    last, (weights, values, ys) = lax.scan(body, start["carry"], (ssm._inputs(theta), loop_noise))
+    log_likelihood = ssm.log_static(theta) + log_start + jnp.sum(weights)
+    if program.names(Role.TAIL_OBSERVATION):
+        rest = program.log_tail.bind(ssm.arrays, ssm._outside(theta, start["values"]))
+        tail = rest(UNUSED, UNUSED, UNUSED, UNUSED, ys, last)["outside_log_prob"]
+        log_likelihood = log_likelihood + sum_of(tail.values())
+    return log_likelihood, {**start["values"], **values}
+
+
+def from_values(
+    ssm: StateSpaceModel, theta: Theta, initial: Mapping[str, jax.Array], loop: Mapping[str, jax.Array]
+) -> Path:
+    """Run the loop at given values of initial sites and innovations (T in front)."""
+    bound = ssm.at(theta)
+    step = ssm.program.evaluate.bind(ssm.arrays, ssm._outside(theta))
+
+    def body(carry, inputs):
+        out = step(carry, *inputs, UNUSED, UNUSED, UNUSED)
+        return out["carry"], (out["y"], out["log_prob"])
+
+    last, (ys, log_prob) = lax.scan(body, bound.start_from(initial), (bound.xs, dict(loop)))
+    return Path(last, ys, jax.tree.map(jnp.sum, log_prob))
