@@ -1,0 +1,11 @@
+"""How particles move: pure functions under jit, without input or output.
+
+draws        base noise of a whole cloud from one key
+weights      normalisation, effective sample size, compensated sums
+resampling   systematic, stratified, multinomial ancestors
+proposals    what moves and weighs a cloud: `Bootstrap`
+sequential   the kernel: start, update, and the whole run as a scan of updates
+summaries    what is computed from the cloud at each step, and what is stored
+filter       `ParticleFilter`, the front object, and its result
+genealogy    paths: ancestry and backward sampling
+"""

@@ -89,7 +89,7 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
     return jnp.stack(threefry(key, *_counters(shape)), axis=-1)
 
 
-def _fold_in(key: Array, data: Array) -> Array:
+def _fold_in(key: Array, data: Array | int) -> Array:
     word = jnp.asarray(data, np.uint32)
     return jnp.stack(threefry(key, jnp.zeros_like(word), word))
 
@@ -154,17 +154,19 @@ def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
     return value
 
 
-def standard_normal(key: Array, shape: tuple[int, ...]) -> Array:
+def standard_normal(key: Array, shape: tuple[int, ...], stream: int = 0) -> Array:
     """Draw standard normals of the default real dtype.
 
     Args:
         key: a key made by `as_key` or derived from one.
-        shape: shape of the array; element i, in row-major order, depends on (key, i) alone.
+        shape: shape of the array; element i, in row-major order, depends on (key, stream, i) alone.
+        stream: number of an independent sequence under the same key.
     """
     dtype = jnp.zeros(()).dtype
     if dtype != np.float32 or math.prod(shape) >= _SINGLE_WORD_COUNTERS:
-        return jax.random.normal(key, shape, dtype)
-    first, second = threefry(jax.random.key_data(key), *_counters(shape))
+        return jax.random.normal(jax.random.fold_in(key, stream) if stream else key, shape, dtype)
+    high, low = _counters(shape)
+    first, second = threefry(jax.random.key_data(key), high + np.uint32(stream), low)
     # A signed conversion is one instruction and an unsigned one is several; 2^-32 keeps u > 0.
     uniform = (first >> np.uint32(1)).astype(np.int32).astype(np.float32) * np.float32(2**-31)
     radius = jnp.sqrt(np.float32(-2) * jnp.log(uniform + np.float32(2**-32)))
@@ -176,7 +178,7 @@ def draw_noise(key: Array, specs: Mapping[str, NoiseShape], n: int) -> dict[str,
 
     Args:
         key: one key for the step.
-        specs: what each site needs, by name; the position in the mapping separates their streams.
+        specs: what each site needs, by name; sites draw from separate streams, in this order.
         n: number of particles.
 
     Returns:
@@ -184,11 +186,10 @@ def draw_noise(key: Array, specs: Mapping[str, NoiseShape], n: int) -> dict[str,
         the site has only its family's own sampler.
     """
     noise = {}
-    for index, (name, spec) in enumerate(specs.items()):
-        site_key = jax.random.fold_in(key, index)
+    for stream, (name, spec) in enumerate(specs.items()):
         if spec.is_key:
-            data = jax.random.key_data(jax.random.split(site_key, n))
+            data = jax.random.key_data(jax.random.split(jax.random.fold_in(key, stream), n))
             noise[name] = jax.random.wrap_key_data(data, impl="threefry2x32")
         else:
-            noise[name] = standard_normal(site_key, (n, *spec.shape))
+            noise[name] = standard_normal(key, (n, *spec.shape), stream)
     return noise

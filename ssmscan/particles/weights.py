@@ -68,7 +68,7 @@ def normalise(log_weights: Array) -> Weighed:
 
 def uniform(n: int) -> Array:
     """Give the normalised log weights of n equal particles."""
-    return jnp.full(n, -math.log(n))
+    return jnp.full(n, -math.log(n), float)
 
 
 class CompensatedSum(NamedTuple):

@@ -1,0 +1,242 @@
+"""The particle filter: settings in, result out.
+
+    result = ParticleFilter(num_particles=10_000).run(key, ssm, theta)
+    result.log_evidence, result.increments, result.summaries["mean"]["x"]
+
+One compilation serves a program, settings and shapes: other parameters, data and keys run at once.
+`run` is pure and works under jit, vmap and grad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ssmscan.particles import sequential
+from ssmscan.particles.draws import as_key
+from ssmscan.particles.proposals import Bootstrap, Proposal
+from ssmscan.particles.resampling import Resampling, systematic
+from ssmscan.particles.sequential import FAULTY, VANISHED, Moment, State
+from ssmscan.particles.summaries import SD, FinalCloud, Kept, Mean, Store, Summary
+
+_BOOTSTRAP = Bootstrap()
+
+
+class Cloud(NamedTuple):
+    """Weighted particles, N in front.
+
+    Attributes:
+        carry: carries of the model's loop.
+        log_weights: (N,) normalised.
+        values: values by site.
+    """
+
+    carry: Any
+    log_weights: Array
+    values: dict[str, Array]
+
+
+class History(NamedTuple):
+    """Every cloud of a run: the one before the first step, and those after each."""
+
+    initial: Cloud
+    steps: Kept
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "log_evidence",
+        "increments",
+        "ess",
+        "resampled",
+        "summaries",
+        "final",
+        "status",
+        "failed_step",
+        "history",
+    ],
+    meta_fields=["observations", "start_observed"],
+)
+@dataclass(frozen=True)
+class FilterResult:
+    """What a particle filter found.
+
+    With a model that observes its start the series have T + 1 entries, the start first, else T.
+
+    Attributes:
+        log_evidence: () unbiased estimate of the evidence, on the log scale, everything observed included.
+        increments: one-step-ahead log predictive densities; with the part of the evidence that no
+            state reaches they sum to log_evidence.
+        ess: effective sample size after weighing.
+        resampled: bool, whether the cloud was resampled before the step.
+        summaries: by summary and site, (T, ...).
+        final: the last cloud.
+        status: int32, see `message`.
+        failed_step: int32, step of the event that `status` tells of, -1 the start, -2 none.
+        history: every cloud, if the store keeps them.
+        observations: names of the observed sites.
+        start_observed: whether the series begin with the start.
+    """
+
+    log_evidence: Array
+    increments: Array
+    ess: Array
+    resampled: Array
+    summaries: dict[str, dict[str, Array]]
+    final: Cloud
+    status: Array
+    failed_step: Array
+    history: History | None
+    observations: tuple[str, ...]
+    start_observed: bool
+
+    def message(self) -> str:
+        """Say in a sentence how the run ended; on the host, for one run.
+
+        Raises:
+            ValueError: for a batch of runs, as made by vmap.
+        """
+        if jnp.ndim(self.status):
+            raise ValueError(
+                "message() describes one run; index the batch first, e.g. jax.tree.map(lambda x: x[0], r)."
+            )
+        step = int(self.failed_step)
+        where = "at the start" if step < 0 else f"at step {step} (counting from 0)"
+        sites = ", ".join(f"'{name}'" for name in self.observations)
+        if self.status == VANISHED:
+            return (
+                f"Every particle has weight zero {where}: none can produce the observation of {sites}. "
+                "The log evidence is -inf; results before that step stand. Check that observation and the "
+                "parameters, or use more particles."
+            )
+        if self.status == FAULTY:
+            return (
+                f"The run is complete, but log weights were NaN or +inf, first {where}: the density of "
+                f"{sites} is not a number there. Such particles counted as impossible."
+            )
+        return "The run is complete."
+
+
+@dataclass(frozen=True)
+class ParticleFilter:
+    """Settings of a particle filter.
+
+    Attributes:
+        num_particles: N, at least 2.
+        resampling: scheme, see `ssmscan.particles.resampling`.
+        threshold: resample when ESS < threshold * N; 1 is at every step, 0 never.
+        proposal: what moves and weighs the cloud.
+        summaries: what to compute at each step.
+        store: what to keep of the clouds.
+
+    Raises:
+        ValueError: for fewer than two particles or a threshold outside [0, 1].
+        TypeError: for settings of the wrong kind.
+    """
+
+    num_particles: int
+    _: KW_ONLY
+    resampling: Resampling = systematic
+    threshold: float = 0.5
+    proposal: Proposal = Bootstrap()
+    summaries: tuple[Summary, ...] = (Mean(), SD())
+    store: Store = FinalCloud()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_particles, int | np.integer) or self.num_particles < 2:
+            raise ValueError(f"num_particles: expected an integer of at least 2, got {self.num_particles!r}.")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(
+                f"threshold: expected a fraction of the particles in [0, 1], got {self.threshold!r}; "
+                "1 resamples at every step, 0 never."
+            )
+        if not callable(self.resampling):
+            raise TypeError(
+                "resampling: expected a function (key, log_weights, n) -> ancestors, such as systematic; "
+                f"got {self.resampling!r}."
+            )
+        object.__setattr__(self, "num_particles", int(self.num_particles))
+        object.__setattr__(self, "summaries", tuple(self.summaries))
+
+    def run(self, key: Array, ssm: Any, theta: Mapping[str, Any]) -> FilterResult:
+        """Filter the data of a model at given parameters.
+
+        Args:
+            key: one PRNG key, typed or raw.
+            ssm: what `ssmscan.trace` returned.
+            theta: value of every parameter by name.
+
+        Raises:
+            TypeError: if key is not one PRNG key.
+            ValueError: if theta lacks a parameter, has an unknown one, or a value outside its support.
+        """
+        return _run(as_key(key), ssm, ssm.canonical(theta), settings=self)
+
+
+def log_evidence(
+    key: Array,
+    ssm: Any,
+    theta: Mapping[str, Any],
+    *,
+    num_particles: int,
+    resampling: Resampling = systematic,
+    threshold: float = 0.5,
+    proposal: Proposal = _BOOTSTRAP,
+) -> Array:
+    """Estimate the log evidence p(y | theta), a scalar; its exponential is unbiased.
+
+    Arguments as in `ParticleFilter`, without summaries.
+    """
+    settings = ParticleFilter(
+        num_particles, resampling=resampling, threshold=threshold, proposal=proposal, summaries=()
+    )
+    return settings.run(key, ssm, theta).log_evidence
+
+
+class _Report(NamedTuple):
+    """What is stacked over the steps."""
+
+    increment: Array
+    ess: Array
+    resampled: Array
+    summaries: dict[str, dict[str, Array]]
+    kept: Kept | None
+
+
+@partial(jax.jit, static_argnames=("settings",))
+def _run(key: Array, ssm: Any, theta: Mapping[str, Array], *, settings: ParticleFilter) -> FilterResult:
+    bound = ssm.at(theta)
+    began = sequential.start(settings, key, ssm, bound)
+
+    def report(state: State, moment: Moment) -> _Report:
+        summaries = {summary.name: summary(moment) for summary in settings.summaries}
+        kept = settings.store.keep(state, moment)
+        return _Report(moment.increment, moment.ess, moment.resampled, summaries, kept)
+
+    state, values, steps = sequential.scan_updates(settings, began.state, ssm, bound, bound.xs, report)
+    series = steps.increment, steps.ess, steps.resampled
+    if ssm.start_observed:
+        first = began.increment, began.state.ess, jnp.zeros((), bool)
+        series = tuple(jnp.concatenate([a[None], b]) for a, b in zip(first, series))
+    initial = Cloud(began.state.carry, began.state.log_weights, began.values)
+    return FilterResult(
+        log_evidence=state.evidence.add(ssm.log_static(theta)).value(),
+        increments=series[0],
+        ess=series[1],
+        resampled=series[2],
+        summaries=steps.summaries,
+        final=Cloud(state.carry, state.log_weights, values),
+        status=state.status,
+        failed_step=state.failed_step,
+        history=None if steps.kept is None else History(initial, steps.kept),
+        observations=tuple(site.name for site in ssm.observations),
+        start_observed=ssm.start_observed,
+    )

@@ -1,0 +1,275 @@
+r"""The kernel of every filter: resample if needed, propagate, weigh.
+
+With carried log weights :math:`\log w_i` (below) and incremental ones :math:`g_i` of a proposal,
+
+.. math::  \log \ell_t = \log \sum_i e^{\log w_i + g_i}, \qquad
+           \log W_i = \log w_i + g_i - \log \ell_t .
+
+:math:`\ell_t` estimates :math:`p(y_t | y_{1:t-1})`, their product the evidence, without bias
+(Del Moral 2004, section 7.4.2; Chopin & Papaspiliopoulos 2020, algorithms 10.1 and 10.3).
+
+The carried weight obeys one rule.  Without resampling it is :math:`\log W_i`.  Resampling with
+probabilities V, which are W unless the proposal looks ahead, makes it
+:math:`\log W_{a_i} - \log V_{a_i} - \log N`, *never renormalised*.  The product is then unbiased for
+every scheme with :math:`E[\text{offspring of } i] = N V_i` and every decision to resample that is a
+function of the past.  Renormalising biases auxiliary filters by percents at small N.
+
+Gradients in theta see the same rule with :math:`\log V` held constant: the carried weight has value
+:math:`-\log N` but the gradient of :math:`\log W_{a_i}` (Scibior & Wood 2021, "Differentiable
+particle filtering without modifying the forward pass").
+
+When every weight is zero the run goes on with equal weights, so that nothing is NaN and replicates
+beside it under vmap are untouched, but its increments are -inf from there on and the status says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ssmscan.particles.draws import draw_noise
+from ssmscan.particles.proposals import Moved, Proposal
+from ssmscan.particles.resampling import Resampling
+from ssmscan.particles.weights import CompensatedSum, Weighed, normalise, uniform
+
+COMPLETE, FAULTY, VANISHED = 0, 1, 2
+"""Status: all is well; some log weight was NaN or +inf and counted as zero; every weight was zero."""
+
+
+class Settings(Protocol):
+    """What the kernel reads of a front object."""
+
+    @property
+    def num_particles(self) -> int:
+        """N."""
+
+    @property
+    def resampling(self) -> Resampling:
+        """Scheme that draws ancestors."""
+
+    @property
+    def threshold(self) -> float:
+        """Resample when ESS < threshold * N; 1 is always, also on equal weights, and 0 is never."""
+
+    @property
+    def proposal(self) -> Proposal:
+        """What moves and weighs."""
+
+
+class State(NamedTuple):
+    """A filter between two steps.
+
+    Attributes:
+        key: typed key of the run; see `step_keys`.
+        step: () int32, index of the next step.
+        carry: carries of the particles, N in front.
+        log_weights: (N,) normalised.
+        ess: () effective sample size of these weights.
+        evidence: running log evidence.
+        status: () int32, COMPLETE, FAULTY or VANISHED.
+        failed_step: () int32, step of the first event of that kind, the start being -1;
+            `NOWHERE` while COMPLETE.
+    """
+
+    key: Array
+    step: Array
+    carry: Any
+    log_weights: Array
+    ess: Array
+    evidence: CompensatedSum
+    status: Array
+    failed_step: Array
+
+
+NOWHERE = -2
+"""failed_step of a run without a failure."""
+
+
+class Moment(NamedTuple):
+    """What one step gave, beside the new state.
+
+    Attributes:
+        increment: () estimate of log p(y_t | y_{1:t-1}); -inf from the step where all weights vanish.
+        ess: () effective sample size after weighing; 0 from there on.
+        resampled: () bool, whether the cloud was resampled before it moved.
+        alive: () bool, whether there is weight left.
+        ancestors: (N,) int32, index of each particle's parent in the cloud before.
+        carried: (N,) carried log weights, before weighing.
+        weights: (N,) normalised weights after weighing.
+        moved: the cloud as the proposal returned it.
+    """
+
+    increment: Array
+    ess: Array
+    resampled: Array
+    alive: Array
+    ancestors: Array
+    carried: Array
+    weights: Array
+    moved: Moved
+
+
+class Began(NamedTuple):
+    """The start of a filter: its state, the initial sites (N in front) and the increment, 0 if unobserved."""
+
+    state: State
+    values: dict[str, Array]
+    increment: Array
+
+
+def start(settings: Settings, key: Array, ssm: Any, bound: Any) -> Began:
+    """Draw the initial cloud, and weigh it where the model observes its start.
+
+    Args:
+        settings: number of particles.
+        key: a key made by `as_key`.
+        ssm: the model; bound: `ssm.at(theta)`.
+    """
+    n = settings.num_particles
+    noise = draw_noise(step_keys(key, 0)[1], ssm.initial_noise, n)
+    drawn = jax.vmap(bound.init, axis_size=n)(noise)
+    full = jnp.full((), n, float)
+    state = State(
+        key=key,
+        step=jnp.zeros((), np.int32),
+        carry=drawn.carry,
+        log_weights=uniform(n),
+        ess=full,
+        evidence=CompensatedSum.zero(),
+        status=jnp.full((), COMPLETE, np.int32),
+        failed_step=jnp.full((), NOWHERE, np.int32),
+    )
+    if not ssm.start_observed:
+        return Began(state, drawn.values, jnp.zeros(()))
+    weighed = normalise(state.log_weights + drawn.log_weight)
+    state = _record(state, weighed, jnp.full((), -1, np.int32), drawn.carry)
+    return Began(state, drawn.values, weighed.log_sum)
+
+
+def step_keys(key: Array, count: Array | int) -> Array:
+    """Give the keys (resampling, move) that follow `count` steps; with count 0, those of the start."""
+    return jax.random.split(jax.random.fold_in(key, count))
+
+
+def update(settings: Settings, state: State, ssm: Any, bound: Any, x: Any) -> tuple[State, Moment]:
+    """Advance by one step, for data that arrive one by one.
+
+    Args:
+        settings: scheme, threshold, proposal.
+        state: the filter before the step.
+        ssm: the model; bound: `ssm.at(theta)`.
+        x: inputs of the step, one slice of `bound.xs`.
+    """
+    return _advance(settings, state, ssm, bound, (step_keys(state.key, state.step + np.int32(1)), x))
+
+
+def _advance(
+    settings: Settings, state: State, ssm: Any, bound: Any, inputs: tuple[Array, Any]
+) -> tuple[State, Moment]:
+    """Resample if needed, propagate, weigh; the inputs are the keys of the step and x."""
+    n, proposal = settings.num_particles, settings.proposal
+    (resample_key, move_key), x = inputs
+    log_auxiliary = proposal.log_auxiliary(ssm, bound, state.carry, x, n)
+
+    def resample(carry: Any, log_weights: Array) -> tuple[Any, Array, Array]:
+        if log_auxiliary is None:
+            ancestors = settings.resampling(resample_key, log_weights, n)
+            ratio = _gradient_alone(log_weights[ancestors])
+        else:
+            log_v = lax.stop_gradient(normalise(log_weights + log_auxiliary).log_weights)
+            ancestors = settings.resampling(resample_key, log_v, n)
+            ratio = log_weights[ancestors] - log_v[ancestors]
+        return jax.tree.map(lambda leaf: leaf[ancestors], carry), ratio - math.log(n), ancestors
+
+    def keep(carry: Any, log_weights: Array) -> tuple[Any, Array, Array]:
+        return carry, log_weights, lax.iota(np.int32, n)
+
+    needed = _needed(settings.threshold, state.ess, n)
+    carry, carried, ancestors = _choose(needed, resample, keep, state.carry, state.log_weights)
+    moved = proposal.propagate(move_key, ssm, bound, carry, x, n)
+    weighed = normalise(carried + moved.log_weight)
+    new = _record(state, weighed, state.step, moved.carry)
+    alive = new.status != VANISHED
+    moment = Moment(
+        increment=jnp.where(alive, weighed.log_sum, -jnp.inf),
+        ess=new.ess,
+        resampled=jnp.asarray(needed),
+        alive=alive,
+        ancestors=ancestors,
+        carried=carried,
+        weights=weighed.weights,
+        moved=moved,
+    )
+    return new._replace(step=state.step + np.int32(1)), moment
+
+
+def _needed(threshold: float, ess: Array, n: int) -> Array | bool:
+    """Decide from the past whether to resample; the extremes are known before compilation."""
+    return bool(threshold) if threshold in (0, 1) else ess < threshold * n
+
+
+def _choose(needed: Array | bool, resample: Callable, keep: Callable, *operands: Any) -> tuple[Any, Array, Array]:
+    """Run one of two functions; a decision known before compilation compiles only that one."""
+    if isinstance(needed, bool):
+        return (resample if needed else keep)(*operands)
+    return lax.cond(needed, resample, keep, *operands)
+
+
+def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
+    """Enter new weights: evidence, effective sample size, and the first step of the worst event."""
+    event = jnp.where(weighed.log_sum == -jnp.inf, VANISHED, jnp.where(weighed.faulty, FAULTY, COMPLETE))
+    event = event.astype(np.int32)
+    status = jnp.maximum(state.status, event)
+    return state._replace(
+        carry=carry,
+        log_weights=weighed.log_weights,
+        ess=jnp.where(status == VANISHED, 0, weighed.ess),
+        evidence=state.evidence.add(jnp.where(status == VANISHED, -jnp.inf, weighed.log_sum)),
+        status=status,
+        failed_step=jnp.where(status > state.status, step, state.failed_step),
+    )
+
+
+@jax.custom_jvp
+def _gradient_alone(x: Array) -> Array:
+    """Give x - stop_gradient(x): zeros that cost nothing, with the gradient of x."""
+    return jnp.zeros_like(x)
+
+
+@_gradient_alone.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return jnp.zeros_like(primals[0]), tangents[0]
+
+
+def scan_updates(
+    settings: Settings, state: State, ssm: Any, bound: Any, xs: Any, report: Callable[[State, Moment], Any]
+) -> tuple[State, dict[str, Array], Any]:
+    """Update once for each slice of xs.
+
+    Args:
+        report: what to stack of a step, from the new state and its moment.
+
+    Returns:
+        The last state, the values of its particles by site, and the stacked reports.
+    """
+
+    def step(loop: tuple[State, dict], inputs: tuple[Array, Any]) -> tuple[tuple[State, dict], Any]:
+        state, moment = _advance(settings, loop[0], ssm, bound, inputs)
+        return (state, moment.moved.values), report(state, moment)
+
+    # Keys of all steps in one call: derived inside the loop they would be fused into the code that
+    # draws the noise, which takes seconds to compile.
+    counts = state.step + lax.iota(np.int32, ssm.num_steps) + np.int32(1)
+    inputs = jax.vmap(lambda count: step_keys(state.key, count))(counts), xs
+    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    shapes = jax.eval_shape(lambda: _advance(settings, state, ssm, bound, first)[1].moved.values)
+    values = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    # Without the checkpoint a gradient would store every intermediate array of every step.
+    (state, values), reports = lax.scan(jax.checkpoint(step, prevent_cse=False), (state, values), inputs)
+    return state, values, reports

@@ -1,0 +1,186 @@
+r"""What is computed from the cloud at each step, and what of it is stored.
+
+A summary is a frozen object called once per step, inside the loop; its results are stacked over
+time.  `Mean` and `SD` are of the filtering distribution :math:`p(x_t | y_{1:t})`.
+
+`Quantiles` bisects the weighted distribution function, about 30 passes over the cloud; sorting
+would cost five times more.
+
+`PIT` is the probability integral transform of the observations under their one-step-ahead
+predictive distribution :math:`p(y_t | y_{1:t-1})`: weights before y_t is seen.  Independent
+uniforms if the model is right.  For discrete data it is the mid-distribution transform
+:math:`(P(Y < y) + P(Y \le y))/2`, whose mean is 1/2 under the right model; it is not uniform.
+
+`FinalCloud` stores nothing but the last cloud; `FullHistory` everything, O(T N) memory, which is
+what backward sampling and ancestral paths need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ssmscan.particles.sequential import Moment, State
+from ssmscan.particles.weights import normalise
+
+_HALVINGS = {"float32": 32, "float64": 64}
+
+
+class Summary(Protocol):
+    """A function of one step's cloud, by site; frozen and hashable."""
+
+    @property
+    def name(self) -> str:
+        """Key in `FilterResult.summaries`."""
+
+    def __call__(self, moment: Moment) -> dict[str, Array]:
+        """Summarise one step; shapes without time."""
+
+
+def _over_particles(weights: Array, x: Array) -> Array:
+    """Sum w_i x_i over the leading axis; what has no weight does not count, even if infinite."""
+    w = weights.reshape(-1, *(1,) * (x.ndim - 1))
+    return jnp.sum(jnp.where(w > 0, w * x.astype(w.dtype), 0), axis=0)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Filtering means of every site in the loop, in the shape of the site."""
+
+    name = "mean"
+
+    def __call__(self, moment: Moment) -> dict[str, Array]:
+        """Average over the cloud."""
+        return jax.tree.map(lambda x: _dead(moment, _over_particles(moment.weights, x)), moment.moved.values)
+
+
+@dataclass(frozen=True)
+class SD:
+    """Filtering standard deviations of every site in the loop, in the shape of the site."""
+
+    name = "sd"
+
+    def __call__(self, moment: Moment) -> dict[str, Array]:
+        """Take deviations from the mean, in a second pass."""
+
+        def sd(x: Array) -> Array:
+            x = x.astype(moment.weights.dtype)
+            deviation = x - _over_particles(moment.weights, x)
+            return _dead(moment, jnp.sqrt(_over_particles(moment.weights, deviation * deviation)))
+
+        return jax.tree.map(sd, moment.moved.values)
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Filtering quantiles of every site in the loop: (len(probs),) + shape of the site.
+
+    The quantile p is the smallest particle whose distribution function reaches p.
+
+    Attributes:
+        probs: probabilities in (0, 1).
+    """
+
+    probs: tuple[float, ...] = (0.05, 0.5, 0.95)
+    name = "quantiles"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probs", tuple(self.probs))
+        if not self.probs or not all(0 < p < 1 for p in self.probs):
+            raise ValueError(f"probs: expected probabilities strictly between 0 and 1, got {self.probs}.")
+
+    def __call__(self, moment: Moment) -> dict[str, Array]:
+        """Bisect for every element of every site."""
+
+        def of_site(x: Array) -> Array:
+            w = moment.weights
+            columns = x.reshape(len(x), -1).astype(w.dtype).T
+            found = jax.vmap(lambda column: jax.vmap(lambda p: _quantile(w, column, p))(self._levels(w)))(columns)
+            return _dead(moment, found.T.reshape(len(self.probs), *x.shape[1:]))
+
+        return jax.tree.map(of_site, moment.moved.values)
+
+    def _levels(self, w: Array) -> Array:
+        return jnp.asarray(self.probs, w.dtype)
+
+
+def _quantile(w: Array, x: Array, p: Array) -> Array:
+    """Bisect sum_i w_i 1[x_i <= q] >= p; w and x are (N,)."""
+    seen = w > 0
+    low, high = jnp.min(jnp.where(seen, x, jnp.inf)), jnp.max(jnp.where(seen, x, -jnp.inf))
+
+    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = low + (high - low) / 2
+        reached = jnp.sum(jnp.where(x <= middle, w, 0)) >= p
+        return jnp.where(reached, low, middle), jnp.where(reached, middle, high)
+
+    reached_at_once = jnp.sum(jnp.where(x <= low, w, 0)) >= p
+    _, above = lax.fori_loop(0, _HALVINGS[w.dtype.name], halve, (low, high))
+    largest = jnp.max(jnp.where(seen & (x <= above), x, -jnp.inf))
+    return jnp.where(reached_at_once, low, largest)
+
+
+@dataclass(frozen=True)
+class PIT:
+    """Predictive probability integral transform of every observation with a distribution function."""
+
+    name = "pit"
+
+    def __call__(self, moment: Moment) -> dict[str, Array]:
+        """Average the distribution functions of the particles with their predictive weights."""
+        moved = moment.moved
+        carried = moment.carried if moved.log_prediction is None else moment.carried + moved.log_prediction
+        w = normalise(carried).weights
+        return {
+            name: _dead(moment, (_over_particles(w, at) + _over_particles(w, below)) / 2)
+            for name, (at, below) in moved.cdf.items()
+        }
+
+
+def _dead(moment: Moment, summary: Array) -> Array:
+    """Give NaN once the cloud has no weight."""
+    return jnp.where(moment.alive, summary, jnp.nan)
+
+
+class Kept(NamedTuple):
+    """Clouds of all steps; leaves are (T, N, ...).
+
+    Attributes:
+        carry, values: after each step.
+        log_weights: (T, N) normalised.
+        ancestors: (T, N) int32, parents in the cloud of the step before (of the start, for t = 0).
+    """
+
+    carry: Any
+    values: dict[str, Array]
+    log_weights: Array
+    ancestors: Array
+
+
+class Store(Protocol):
+    """Which part of each step's cloud is kept; frozen and hashable."""
+
+    def keep(self, state: State, moment: Moment) -> Kept | None:
+        """Select from one step."""
+
+
+@dataclass(frozen=True)
+class FinalCloud:
+    """Keep the last cloud alone: O(N) memory."""
+
+    def keep(self, state: State, moment: Moment) -> None:
+        """Keep nothing of a step."""
+
+
+@dataclass(frozen=True)
+class FullHistory:
+    """Keep every cloud and its ancestry: O(T N) memory."""
+
+    def keep(self, state: State, moment: Moment) -> Kept:
+        """Keep carries, values, weights and ancestors."""
+        return Kept(state.carry, moment.moved.values, state.log_weights, moment.ancestors)

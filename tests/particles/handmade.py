@@ -1,0 +1,134 @@
+"""State-space models written by hand against the interface that engines use, for tests of the kernel alone.
+
+`Autoregression`: x_t = rho x_{t-1} + sx e_t, y_t = x_t + sy noise.  The start is stationary; it may be observed.
+`with_faults` overwrites the log weights of single steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.stats import norm
+
+from ssmscan.model.noise import NoiseSpec
+from tests.truth import GaussianTruth, LinearGaussian, linear_gaussian
+
+THETA = {"rho": 0.9, "sx": 1.0, "sy": 0.2}
+
+
+class Start(NamedTuple):
+    carry: jax.Array
+    log_weight: jax.Array
+    values: dict
+
+
+class Step(NamedTuple):
+    carry: jax.Array
+    log_weight: jax.Array
+    values: dict
+    cdf: dict
+
+
+class Evaluated(NamedTuple):
+    carry: jax.Array
+    log_transition: jax.Array
+    log_observation: jax.Array
+    deterministics: dict
+
+
+class Named(NamedTuple):
+    name: str
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["y", "penalty", "y_start"],
+    meta_fields=["start_observed"],
+)
+@dataclass(frozen=True)
+class Autoregression:
+    """y, penalty: (T,), the penalty is added to log weights of particles with x > 0; y_start: ()."""
+
+    y: jax.Array
+    penalty: jax.Array
+    y_start: jax.Array
+    start_observed: bool = False
+
+    innovations = (Named("x"),)
+    initial = (Named("x0"),)
+    observations = (Named("y"),)
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.y)
+
+    @property
+    def initial_noise(self) -> dict[str, NoiseSpec]:
+        return {"x0": NoiseSpec((), False)}
+
+    @property
+    def step_noise(self) -> dict[str, NoiseSpec]:
+        return {"x": NoiseSpec((), False)}
+
+    def canonical(self, theta):
+        return {name: jnp.asarray(theta[name], float) for name in THETA}
+
+    def log_static(self, theta):
+        return jnp.zeros(())
+
+    def at(self, theta):
+        return Bound(self, theta)
+
+
+class Bound:
+    def __init__(self, ssm: Autoregression, theta):
+        self.ssm, self.theta, self.xs = ssm, theta, (ssm.y, ssm.penalty)
+
+    def init(self, noise):
+        x0 = noise["x0"] * self.theta["sx"] / jnp.sqrt(1 - self.theta["rho"] ** 2)
+        seen = norm.logpdf(self.ssm.y_start, x0, self.theta["sy"])
+        return Start(x0, seen if self.ssm.start_observed else jnp.zeros(()), {"x0": x0})
+
+    def step(self, carry, x, noise):
+        state = self.theta["rho"] * carry + self.theta["sx"] * noise["x"]
+        ev = self.evaluate(carry, x, {"x": state})
+        p = norm.cdf(x[0], state, self.theta["sy"])
+        values = {"x": state, **ev.deterministics}
+        return Step(ev.carry, ev.log_observation, values, {"y": (p, p)})
+
+    def evaluate(self, carry, x, values):
+        y, penalty = x
+        state = values["x"]
+        seen = norm.logpdf(y, state, self.theta["sy"]) + jnp.where(state > 0, penalty, 0)
+        moved = norm.logpdf(state, self.theta["rho"] * carry, self.theta["sx"])
+        return Evaluated(state, moved, seen, {"twice": 2 * state})
+
+
+def autoregression(num_steps: int = 10, *, start_observed: bool = False, penalty=None, theta=THETA) -> Autoregression:
+    """Data of the AR(1)+noise model of `exact`, the first `num_steps` of 100."""
+    z = np.random.RandomState(0).standard_normal((100, 2))
+    x = z[0, 0] / math.sqrt(1 - theta["rho"] ** 2)
+    y = []
+    for t, (moved, seen) in enumerate(z):
+        x = theta["rho"] * x + theta["sx"] * moved if t else x
+        y.append(x + theta["sy"] * seen)
+    penalty = np.zeros(num_steps) if penalty is None else penalty
+    return Autoregression(
+        jnp.asarray(y[:num_steps], float), jnp.asarray(penalty, float), jnp.asarray(0.3, float), start_observed
+    )
+
+
+def exact(ssm: Autoregression, theta=THETA) -> GaussianTruth:
+    """Kalman answers; with an observed start the series have it first."""
+    variance = theta["sx"] ** 2 / (1 - theta["rho"] ** 2)
+    model = LinearGaussian.scalar(0, variance, theta["rho"], theta["sx"] ** 2, 1, theta["sy"] ** 2)
+    y = np.asarray(ssm.y, float)
+    if ssm.start_observed:
+        y = np.concatenate([[float(ssm.y_start)], y])
+    return linear_gaussian(model, y[:, None])  # without it, x_1 is stationary as x_0 is
