@@ -29,7 +29,7 @@ def cumulative_sum(x):
 
 def compound_interest(deposits, balances=None):
     """Pay in (T,) deposits at an unknown rate; the bank reports rounded balances, (T,) or None."""
-    rate = numpyro.sample("rate", dist.Normal(0.0, 0.1))
+    rate = numpyro.sample("rate", dist.Beta(2.0, 38.0))
 
     def transition(balance, x):
         deposit, reported = x
