@@ -69,9 +69,9 @@ class Staged:
         kept |= {name: {key: positions[name][key] for key in keys} for name, keys in entries.items()}
         wanted, out_tree = jax.tree.flatten(kept)
         order = sorted(set(wanted))
-        jaxpr, _ = pe.dce_jaxpr(self.jaxpr, [i in order for i in range(self.out_tree.num_leaves)], instantiate=True)
+        jaxpr, shared = _without_unused(self.jaxpr, self.shared, [i in order for i in range(self.out_tree.num_leaves)])
         outputs = [jaxpr.outvars[order.index(i)] for i in wanted]
-        return Staged(_with_outputs(jaxpr, outputs), self.shared, self.in_trees, out_tree, self.late)
+        return Staged(_with_outputs(jaxpr, outputs), shared, self.in_trees, out_tree, self.late)
 
     def reaches(self, name: str) -> PyTree:
         """For each leaf of an entry of the result, the set of flat argument leaves it depends on.
@@ -162,7 +162,8 @@ def stage(fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, 
     shared = [*lifted[len(written.consts) :], *lifted[: len(written.consts)], *range(data)]
     shapes = [jax.ShapeDtypeStruct(table[i].shape, table[i].dtype) for i in shared] + leaves
     flat = jax.make_jaxpr(_runner(inlined, inline=False))(*shapes)
-    return Staged(flat.jaxpr, tuple(shared), tuple(in_trees), jax.tree.structure(out_shapes), late)
+    jaxpr, used = _without_unused(flat.jaxpr, tuple(shared), [True] * len(flat.jaxpr.outvars))
+    return Staged(jaxpr, used, tuple(in_trees), jax.tree.structure(out_shapes), late)
 
 
 def _runner(closed, *, inline: bool) -> Callable[..., list]:
@@ -200,6 +201,16 @@ def evaluate(eqns: Iterable, env: dict, *, inline: bool = False) -> None:
 
 def _read(env: dict, variable):
     return variable.val if isinstance(variable, jex.Literal) else env[variable]
+
+
+def _without_unused(jaxpr, shared: tuple[int, ...], outputs: list[bool]):
+    """Drop outputs, the equations and shared inputs they alone needed; arguments stay.
+
+    A model that closes over its data and one that takes them as arguments thus stage to the same text.
+    """
+    keep = [False] * len(shared) + [True] * (len(jaxpr.invars) - len(shared))
+    jaxpr, used = pe.dce_jaxpr(jaxpr, outputs, instantiate=keep)
+    return jaxpr, tuple(i for i, flag in zip(shared, used) if flag)
 
 
 def _with_outputs(jaxpr, outputs: list):

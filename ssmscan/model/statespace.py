@@ -130,8 +130,8 @@ class StateSpaceModel:
         if tail:
             raise ModelError(
                 f"site(s) {', '.join(map(repr, tail))} are observed after the loop, from its outputs, so particles "
-                "cannot be weighed step by step. Move the sample statement into the transition (data as xs), or use NUTS or "
-                "TemperedSMC, which take the model as it is."
+                "cannot be weighed step by step. Move the sample statement into the transition (data as xs), or use "
+                "NUTS or TemperedSMC, which take the model as it is."
             )
 
     # ---- parameters -----------------------------------------------------------------------------
