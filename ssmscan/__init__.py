@@ -17,7 +17,34 @@ from ssmscan.model.running import ModelError
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.model.tracing import trace
+from ssmscan.particles.filter import FilterResult, ParticleFilter, log_evidence
+from ssmscan.particles.resampling import multinomial, stratified, systematic
+from ssmscan.particles.summaries import PIT, SD, FinalCloud, FullHistory, Mean, Quantiles
+from ssmscan.results import Result, compare, load, plots
 
 __version__ = "0.1.0"
 
-__all__ = ["ModelError", "Role", "Site", "StateSpaceModel", "__version__", "trace"]
+__all__ = [
+    "PIT",
+    "SD",
+    "FilterResult",
+    "FinalCloud",
+    "FullHistory",
+    "Mean",
+    "ModelError",
+    "ParticleFilter",
+    "Quantiles",
+    "Result",
+    "Role",
+    "Site",
+    "StateSpaceModel",
+    "__version__",
+    "compare",
+    "load",
+    "log_evidence",
+    "multinomial",
+    "plots",
+    "stratified",
+    "systematic",
+    "trace",
+]
