@@ -91,7 +91,12 @@ class Bound:
         return Start(out["carry"], weight, out["values"])
 
     def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
-        """Move one particle by base noise and weigh it."""
+        """Move one particle by base noise and weigh it.
+
+        Raises:
+            ModelError: data are observed after the loop, so that no step can be weighed.
+        """
+        self._ssm.refuse_tail()
         out = self._step(carry, x, dict(noise))
         return Step(out["carry"], out["log_weight"], out["values"], out["cdf"])
 

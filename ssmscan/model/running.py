@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import get_opaque_trace_state
+from numpyro import handlers
 from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
@@ -44,6 +45,7 @@ class Loop(NamedTuple):
         history: NumPyro's `history`.
         substitutions: pairs (kind, mapping) of `condition` and `substitute` handlers around it.
         default: runs it as NumPyro does and returns NumPyro's result.
+        reparam: names that a `reparam` handler around it would change.
         draw_observed: `fn -> value` to simulate data at observed sites, None to keep them.
     """
 
@@ -55,6 +57,7 @@ class Loop(NamedTuple):
     history: int
     substitutions: list
     default: Callable
+    reparam: frozenset[str]
     draw_observed: Callable | None = None
 
 
@@ -195,7 +198,7 @@ class _Outside(_Sites):
             return
         index, self.loops = self.loops, self.loops + 1
         original, kwargs = msg["fn"], msg["kwargs"]
-        around = [type(h).__name__ for h in _PYRO_STACK if h is not self]
+        around = [handler for handler in _PYRO_STACK if handler is not self]
         # A key is needed only to find shapes; the values drawn with it are never used.
         kwargs["rng_key"] = jax.random.key(0) if kwargs.get("rng_key") is None else kwargs["rng_key"]
 
@@ -212,6 +215,7 @@ class _Outside(_Sites):
                 rest.get("history", 1),
                 rest["substitute_stack"],
                 lambda: original(f, init, xs, length, reverse, **rest),
+                _reparam_names(around),
             )
             _refuse_around(around)
             result = self.at_loop(index, loop)
@@ -248,6 +252,11 @@ class _Inside(_Sites):
             msg["kwargs"]["rng_key"] = jax.random.key(0)
         if kind != "sample":
             return
+        if msg["name"] in self.loop.reparam:
+            raise ModelError(
+                f"site '{msg['name']}' is named in a handlers.reparam around the scan, which does not reach into the "
+                "loop. Put the handler inside the transition, or drop it: noise_outside reparameterises for you."
+            )
         given = given_value(self.loop, msg, self.t)
         if given is not None:
             msg["value"] = given
@@ -291,10 +300,16 @@ def given_value(loop: Loop, msg: dict, t):
     return lax.dynamic_index_in_dim(value, t, keepdims=False)
 
 
-def _refuse_around(names: list[str]) -> None:
-    harmful = {"mask", "scale", "scope", "reparam", "do", "uncondition", "plate", "collapse", "lift", "replay"}
-    for name in names:
-        if name in harmful:
+def _reparam_names(around: list[Messenger]) -> frozenset[str]:
+    configs = [h.config for h in around if isinstance(h, handlers.reparam) and isinstance(h.config, dict)]
+    return frozenset(name for config in configs for name in config)
+
+
+def _refuse_around(around: list[Messenger]) -> None:
+    harmful = {"mask", "scale", "scope", "do", "uncondition", "plate", "collapse", "lift", "replay"}
+    for handler in around:
+        name = type(handler).__name__
+        if name in harmful or (name == "reparam" and not isinstance(handler.config, dict)):
             raise ModelError(
                 f"numpyro handler or plate '{name}' stands around the scan, where NumPyro does not carry its meaning "
                 "into the loop. Put it inside the transition, around the sites it is meant for."

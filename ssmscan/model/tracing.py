@@ -135,7 +135,7 @@ def assemble(source: Source) -> StateSpaceModel:
 def _assemble(source: Source) -> StateSpaceModel:
     arrays = [source.leaves[i] for i in source.data]
     program, table = build(source.call, arrays, source.parameters, source.initial)
-    return StateSpaceModel(program, tuple(table), source)
+    return StateSpaceModel(program, tuple(jnp.asarray(a) for a in table), source)
 
 
 def _fix_arrays(source: Source) -> Source:

@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 from numpyro.contrib.control_flow import cond, scan
+from numpyro.infer.reparam import LocScaleReparam
 
 import ssmscan
 from ssmscan import Role
@@ -54,7 +55,7 @@ def test_check_rejects_a_model_taken_apart_wrongly(traced):
         broken.check(jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "growth"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("growth", "after_the_loop")])
 def test_step_by_noise_equals_step_by_value(traced, name):
     """The staged noise map, then the staged densities: carry and weight agree with the values drawn."""
     ssm = traced(name)
@@ -393,6 +394,24 @@ def test_a_key_in_the_carry_that_only_names_draws_is_harmless():
     ssm = ssmscan.trace(lambda y: scan(body, (0.0, jax.random.key(0)), y), Y)
     draws = jax.vmap(lambda k: ssm.simulate(k, {})["x"])(jax.random.split(jax.random.key(0), 3))
     assert len(np.unique(draws[:, 0])) == 3
+
+
+def test_a_reparam_around_the_scan_that_names_its_sites_is_refused():
+    config = {"x": LocScaleReparam(0)}
+    with pytest.raises(ssmscan.ModelError, match="site 'x' is named in a handlers.reparam around the scan"):
+        ssmscan.trace(handlers.reparam(local_level, config=config), Y)
+    outside = ssmscan.trace(handlers.reparam(local_level, config={"x_0": LocScaleReparam(0)}), Y)
+    assert {s.name for s in outside.initial} == {"x_0_decentered"}
+
+
+def test_observations_after_the_loop_are_refused_to_particles_only(traced):
+    ssm = traced("after_the_loop")
+    theta = ssm.sample_prior(jax.random.key(0))
+    with pytest.raises(ssmscan.ModelError, match="'y' are observed after the loop"):
+        ssmscan.ParticleFilter(10).run(jax.random.key(0), ssm, theta)
+    noise = {name: jnp.zeros(spec.shape) for name, spec in ssm.smooth_noise.items()}
+    expected = dist.Normal(0.0, theta["r"]).log_prob(Y).sum()
+    np.testing.assert_allclose(ssm.log_likelihood_given_noise(theta, noise), expected, rtol=1e-5)
 
 
 def test_trace_inside_a_handler_is_refused():
