@@ -1,0 +1,14 @@
+"""Parameters: one front object per method, run from a host loop over compiled chunks.
+
+| file | what it does |
+|---|---|
+| `nuts` | `NUTS`: NumPyro's sampler on parameters and noise |
+| `pmmh` | `PMMH`: a random walk on the likelihood that a particle filter estimates |
+| `marginal`, `pilot`, `replay` | its exact step, what is tuned before it, the state paths of accepted runs |
+| `tempering`, `temperature` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
+| `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
+| `predict` | the observations again, from any result |
+| `progress`, `settings` | chunks, progress bar and interrupt; checks and records of settings |
+
+Engines are frozen dataclasses with one method, ``run(key, ssm) -> Result``, and hold no state.
+"""

@@ -1,0 +1,211 @@
+r"""NUTS on the noise-outside model.
+
+The potential is minus the log posterior of `ssmscan.inference.posterior`: unconstrained parameters and the
+standard normal base noise of every initial state and innovation move together.  The sampler, its adaptation of
+step size and diagonal mass, and its tree are NumPyro's (Hoffman & Gelman 2014, *JMLR* 15, algorithm 6; Phan,
+Pradhan & Jankowiak 2019), advanced in compiled chunks from the host.
+
+Chains run side by side under vmap: a leapfrog step through a time loop costs mostly the loop, so that four
+chains cost about twice one, although all wait for the longest tree.
+
+Prefer PMMH where innovations are discrete, and tempered SMC where the posterior has several modes or the
+evidence is wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import NUTS as Kernel
+from numpyro.infer.util import ParamInfo
+
+from ssmscan.inference.posterior import Position, log_posterior, sample_noise, state_paths
+from ssmscan.inference.progress import Chunk, Progress, compile_chunk, compile_timed, run_chunks
+from ssmscan.inference.settings import describe, require_between, require_integer, spread, stock_key, versions
+from ssmscan.results.result import Costs, Result
+
+INIT_RADIUS = 2.0
+INIT_ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class NUTSStep:
+    """One NUTS transition of every chain; see `ssmscan.inference.progress.Step`."""
+
+    num_warmup: int
+    target_accept: float
+    max_tree_depth: int
+
+    def kernel(self, ssm: Any) -> Kernel:
+        """Build NumPyro's kernel for this model."""
+        return Kernel(
+            potential_fn=lambda z: -log_posterior(ssm, Position(**z)),
+            target_accept_prob=self.target_accept,
+            max_tree_depth=self.max_tree_depth,
+        )
+
+    def init(self, key: jax.Array, ssm: Any, position: Position) -> Any:
+        """Start one chain."""
+        return self.kernel(ssm).init(key, self.num_warmup, position._asdict())
+
+    def __call__(self, ssm: Any, states: Any) -> tuple[Any, dict[str, Any]]:
+        """Advance all chains; states has the chains in front."""
+        kernel = self.kernel(ssm)
+        one = jax.tree.map(lambda leaf: leaf[0], states)
+        # NumPyro's kernel learns its warm-up schedule in init; with the gradient given, nothing is evaluated.
+        kernel.init(one.rng_key, self.num_warmup, ParamInfo(one.z, one.potential_energy, one.z_grad))
+        states = jax.vmap(lambda state: kernel.sample(state, (), {}))(states)
+        return states, {
+            "draws": jax.vmap(ssm.constrain)(states.z["parameters"]),
+            "noise": states.z["noise"],
+            "stats": {
+                "acceptance_rate": states.accept_prob,
+                "diverging": states.diverging,
+                "energy": states.energy,
+                "n_steps": states.num_steps,
+                "step_size": states.adapt_state.step_size,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """The No-U-Turn sampler on parameters and noise.
+
+    Attributes:
+        num_warmup: steps of adaptation, not kept.
+        num_samples: draws kept in each chain.
+        num_chains: chains, side by side.
+        target_accept: acceptance probability that the step size aims at; more where there are divergences.
+        max_tree_depth: at most 2**max_tree_depth gradients a draw.
+        num_paths: state paths kept in each chain, evenly spread over its draws.
+        progress: whether to show a progress bar on a terminal.
+    """
+
+    num_warmup: int = 1000
+    num_samples: int = 1000
+    num_chains: int = 4
+    target_accept: float = 0.8
+    max_tree_depth: int = 10
+    num_paths: int = 1000
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        require_integer("num_warmup", self.num_warmup, at_least=1)
+        require_integer("num_samples", self.num_samples, at_least=1)
+        require_integer("num_chains", self.num_chains, at_least=1)
+        require_between("target_accept", self.target_accept, 0.0, 1.0)
+        require_integer("max_tree_depth", self.max_tree_depth, at_least=1)
+        require_integer("num_paths", self.num_paths, at_least=0)
+
+    def run(self, key: jax.Array, ssm: Any) -> Result:
+        """Sample the posterior of the parameters and the states.
+
+        Args:
+            key: one PRNG key, typed or raw.
+            ssm: a model from `ssmscan.trace`.
+
+        Returns:
+            A `Result`; stopped by Control-C, it holds the draws made by then, none if still in warm-up.
+
+        Raises:
+            ModelError: if an innovation, initial state or parameter is not a smooth function of noise; before
+                anything is compiled.
+            ValueError: if no starting point with a finite density is found.
+        """
+        keys = jax.random.split(stock_key(key), self.num_chains)
+        step = NUTSStep(self.num_warmup, self.target_accept, self.max_tree_depth)
+        start, start_seconds = compile_timed(_start, keys, ssm, step=step)
+        states, found = start(keys, ssm)
+        if not np.all(found):
+            raise ValueError(
+                f"no point with a finite log density in {INIT_ATTEMPTS} attempts for chain(s) "
+                f"{np.flatnonzero(~np.asarray(found)).tolist()}: look for data outside the support of their "
+                "distribution, or for a prior that reaches where the model has no value"
+            )
+        chunk = compile_chunk(step, ssm, states)
+        warmup = run_chunks(chunk, ssm, states, self.num_warmup, label="NUTS warm-up", progress=self.progress)
+        left = 0 if warmup.interrupted else self.num_samples
+        sampled = run_chunks(chunk, ssm, warmup.state, left, label="NUTS", progress=self.progress)
+        return self._result(ssm, chunk, start_seconds, warmup, sampled)
+
+    def _result(self, ssm: Any, chunk: Chunk, start_seconds: float, warmup: Progress, sampled: Progress) -> Result:
+        by_chain = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), sampled.outputs)
+        kept = spread(sampled.done, self.num_paths)
+        states = state_paths(ssm, by_chain["draws"], by_chain["noise"], kept)
+        gradients = sum(int(run.outputs["stats"]["n_steps"].sum()) for run in (warmup, sampled))
+        diverging = int(by_chain["stats"]["diverging"].sum())
+        return Result(
+            engine="NUTS",
+            draws=by_chain["draws"],
+            states=states,
+            state_draws=kept,
+            sample_stats=by_chain["stats"],
+            independent_runs=False,
+            log_evidence=None,
+            log_evidence_error=None,
+            costs=Costs(
+                compile_seconds=start_seconds + chunk.compile_seconds,
+                warmup_seconds=warmup.seconds,
+                run_seconds=sampled.seconds,
+                gradient_evaluations=gradients,
+            ),
+            settings=describe(self),
+            versions=versions(),
+            observed=ssm.observed,
+            interrupted=warmup.interrupted or sampled.interrupted,
+            notes=(f"{diverging} divergent transitions: raise target_accept",) if diverging else (),
+            initial=tuple(site.name for site in ssm.initial),
+        )
+
+
+@partial(jax.jit, static_argnames=("step",))
+def _start(keys: jax.Array, ssm: Any, *, step: NUTSStep) -> tuple[Any, jax.Array]:
+    """Find a starting point for each chain and initialise the kernel; says for which chains it was found."""
+
+    def one(key: jax.Array) -> tuple[Any, jax.Array]:
+        key_point, key_chain = jax.random.split(key)
+        position, found = starting_point(key_point, ssm)
+        return step.init(key_chain, ssm, position), found
+
+    return jax.vmap(one)(keys)
+
+
+def starting_point(key: jax.Array, ssm: Any) -> tuple[Position, jax.Array]:
+    """Draw parameters uniform on (-2, 2) and small noise until density and gradient are finite.
+
+    Returns:
+        The point, and whether it was found within `INIT_ATTEMPTS`.
+    """
+
+    def propose(key: jax.Array) -> tuple[Position, jax.Array]:
+        key_parameters, key_noise = jax.random.split(key)
+        shapes = jax.eval_shape(lambda k: ssm.unconstrain(ssm.sample_prior(k)), key)
+        leaves, tree = jax.tree.flatten(shapes)
+        keys = jax.random.split(key_parameters, len(leaves))
+        uniform = [
+            jax.random.uniform(k, leaf.shape, leaf.dtype, -INIT_RADIUS, INIT_RADIUS) for k, leaf in zip(keys, leaves)
+        ]
+        noise = jax.tree.map(lambda e: 0.1 * e, sample_noise(key_noise, ssm))
+        position = Position(jax.tree.unflatten(tree, uniform), noise)
+        density, gradient = jax.value_and_grad(lambda p: log_posterior(ssm, p))(position)
+        checks = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((density, gradient))]
+        return position, jnp.stack(checks).all()
+
+    def attempt(carry: tuple) -> tuple:
+        key, _, _, attempts = carry
+        key, key_propose = jax.random.split(key)
+        return (key, *propose(key_propose), attempts + 1)
+
+    unfinished = lambda carry: ~carry[2] & (carry[3] < INIT_ATTEMPTS)  # noqa: E731
+    shape = jax.eval_shape(propose, key)[0]
+    nowhere = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
+    first = (key, nowhere, jnp.array(False), jnp.array(0, jnp.int32))
+    _, position, found, _ = jax.lax.while_loop(unfinished, attempt, first)
+    return position, found

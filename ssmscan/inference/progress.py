@@ -1,0 +1,155 @@
+"""A Markov chain advanced from the host: compiled chunks, a progress bar, and a way to stop early.
+
+Every sampler of this folder is a pure step ``(operand, state) -> (state, output)``.  The step is compiled
+once, as a loop of a *runtime* number of iterations that writes its outputs into a buffer; the host calls it
+again and again and lets each call last about half a second.  The state carries the random key, so the draws
+do not depend on how the run was cut into chunks, and Control-C loses at most the chunk that was under way.
+
+Compilation is ahead of time and timed apart from the run.  JAX keeps the executable: the same step with
+other data of the same shapes does not compile again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm.auto import tqdm
+
+SECONDS_PER_CHUNK = 0.5
+"""How long one call into compiled code should last: prompt to interrupt, and 0.6 % of it is overhead."""
+
+BUFFER_BYTES = 2**25
+"""Largest size of the outputs of one chunk on the device."""
+
+LONGEST_CHUNK = 4096
+"""Largest number of steps in a chunk."""
+
+
+class Step(Hashable, Protocol):
+    """One step of a sampler: pure, and hashable because it selects the compiled program."""
+
+    def __call__(self, operand: Any, state: Any, /) -> tuple[Any, Any]:
+        """Advance the state; operand holds the arrays that do not change (the model and its data)."""
+
+
+class Chunk(NamedTuple):
+    """A compiled loop over steps.
+
+    Attributes:
+        advance: ``(operand, state, count) -> (state, outputs)`` with outputs padded to `capacity`.
+        capacity: largest count.
+        compile_seconds: time spent tracing and compiling, near zero when JAX had it already.
+    """
+
+    advance: Callable[[Any, Any, jax.Array], tuple[Any, Any]]
+    capacity: int
+    compile_seconds: float
+
+
+class Progress(NamedTuple):
+    """What a run has done.
+
+    Attributes:
+        state: the state after the last step.
+        outputs: NumPy arrays with the steps in front, `done` of them.
+        done: number of steps.
+        seconds: wall time of the steps.
+        interrupted: whether Control-C stopped the run before its last step.
+    """
+
+    state: Any
+    outputs: Any
+    done: int
+    seconds: float
+    interrupted: bool
+
+
+@partial(jax.jit, static_argnames=("step", "capacity"))
+def _advance(operand: Any, state: Any, count: jax.Array, *, step: Step, capacity: int) -> tuple[Any, Any]:
+    """Take count steps and return the state and the outputs, zeros from count on."""
+    step = jax.jit(step)  # traced once, here and in the loop
+    _, output = jax.eval_shape(step, operand, state)
+    buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), output)
+
+    def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, buffers = carry
+        state, output = step(operand, state)
+        return state, jax.tree.map(lambda buffer, leaf: buffer.at[i].set(leaf), buffers, output)
+
+    return jax.lax.fori_loop(jnp.zeros_like(count), count, body, (state, buffers))
+
+
+def compile_timed(function: Any, *args: Any, **static: Any) -> tuple[Callable[..., Any], float]:
+    """Compile a jitted function for these arguments; return it, without its static ones, and the seconds."""
+    start = time.perf_counter()
+    compiled = function.lower(*args, **static).compile()
+    return compiled, time.perf_counter() - start
+
+
+def compile_chunk(step: Step, operand: Any, state: Any) -> Chunk:
+    """Compile the loop over steps for arguments of these shapes."""
+    start = time.perf_counter()
+    _, output = jax.eval_shape(jax.jit(step), operand, state)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(output))
+    capacity = int(np.clip(BUFFER_BYTES // max(size, 1), 1, LONGEST_CHUNK))
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    compiled, _ = compile_timed(_advance, operand, state, count, step=step, capacity=capacity)
+    return Chunk(compiled, capacity, time.perf_counter() - start)
+
+
+def run_chunks(
+    chunk: Chunk, operand: Any, state: Any, num_steps: int, *, label: str, progress: bool = True
+) -> Progress:
+    """Take num_steps steps, or as many as there were before Control-C.
+
+    Args:
+        chunk: the compiled loop.
+        operand: arrays handed to every step.
+        state: where to start.
+        num_steps: number of steps, at least 0.
+        label: text before the progress bar.
+        progress: whether to show the bar (it is silent off a terminal anyway).
+
+    Returns:
+        The `Progress`.  A run stopped before its first chunk was complete has outputs of length 0.
+    """
+    pieces: list[tuple[Any, Any]] = [(state, _empty(chunk, operand, state))]
+    done, count, interrupted = 0, 1, False
+    start = time.perf_counter()
+    try:
+        with tqdm(total=num_steps, desc=label, disable=None if progress else True) as bar:
+            while done < num_steps:
+                count = min(count, chunk.capacity, num_steps - done)
+                began = time.perf_counter()
+                state, outputs = jax.block_until_ready(chunk.advance(operand, state, jnp.asarray(count, jnp.int32)))
+                pieces.append((state, _first(count, outputs)))
+                done += count
+                bar.update(count)
+                # At most a doubling, so that one quick step does not make the next chunk a long one.
+                pace = count / max(time.perf_counter() - began, 1e-9)
+                count = int(np.clip(pace * SECONDS_PER_CHUNK, 1, 2 * count))
+    except KeyboardInterrupt:
+        interrupted = True
+    outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(piece for _, piece in pieces))
+    done = sum(_length(piece) for _, piece in pieces)
+    return Progress(pieces[-1][0], outputs, done, time.perf_counter() - start, interrupted and done < num_steps)
+
+
+def _first(count: int, outputs: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.array(leaf[:count]), outputs)
+
+
+def _length(piece: Any) -> int:
+    return len(jax.tree.leaves(piece)[0])
+
+
+def _empty(chunk: Chunk, operand: Any, state: Any) -> Any:
+    """Make outputs of length 0, of the right shapes."""
+    _, outputs = chunk.advance(operand, state, jnp.asarray(0, jnp.int32))
+    return _first(0, outputs)

@@ -1,0 +1,69 @@
+"""What an engine was told: checked when it is made, written down when it has run.
+
+Engines are frozen dataclasses.  Their ``__post_init__`` checks every number here, before anything is compiled;
+a `Result` keeps the settings as JSON can hold them, and the versions of the packages that did the work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import metadata
+from numbers import Integral, Real
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssmscan.particles.draws import as_key
+
+
+def require_integer(argument: str, value: Any, *, at_least: int) -> None:
+    """Raise an error that names the argument unless value is an integer of at least that size."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{argument} must be an integer of at least {at_least}, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{argument} must be at least {at_least}, got {value}")
+
+
+def require_between(argument: str, value: Any, low: float, high: float) -> None:
+    """Raise an error that names the argument unless low < value < high."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{argument} must be a number between {low} and {high}, got {value!r}")
+    if not low < float(value) < high:
+        raise ValueError(f"{argument} must be between {low} and {high}, exclusive, got {value}")
+
+
+def describe(settings: Any) -> Any:
+    """Return settings as JSON can hold them: fields of dataclasses by name, functions by their name."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+        return {"type": type(settings).__name__, **{name: describe(value) for name, value in fields.items()}}
+    if isinstance(settings, (tuple, list)):
+        return [describe(value) for value in settings]
+    if settings is None or isinstance(settings, (bool, int, float, str)):
+        return settings
+    return getattr(settings, "__qualname__", type(settings).__name__)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of JAX, NumPyro, this package and others given, where installed."""
+    found = {}
+    for package in ("ssmscan", "jax", "numpyro", *packages):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def stock_key(key: Any) -> jax.Array:
+    """Check one PRNG key, typed or raw, and return it with JAX's own generator.
+
+    Other people's kernels draw little and compile faster with it than with the unrolled one of the filters.
+    """
+    return jax.random.wrap_key_data(jax.random.key_data(as_key(key)))
+
+
+def spread(num_draws: int, num_paths: int) -> np.ndarray:
+    """Choose at most num_paths draws, evenly spaced and without repetition; (paths,) int."""
+    return np.linspace(0, num_draws - 1, min(num_draws, num_paths)).round().astype(np.int64)
