@@ -221,7 +221,9 @@ def _run(key: Array, ssm: Any, theta: Mapping[str, Array], *, settings: Particle
         kept = settings.store.keep(state, moment)
         return _Report(moment.increment, moment.ess, moment.resampled, summaries, kept)
 
-    state, values, steps = sequential.scan_updates(settings, began.state, ssm, bound, bound.xs, report)
+    state, values, steps = sequential.scan_updates(
+        settings, began.state, ssm, bound, bound.xs, report, length=ssm.num_steps
+    )
     series = steps.increment, steps.ess, steps.resampled
     if ssm.start_observed:
         first = began.increment, began.state.ess, jnp.zeros((), bool)

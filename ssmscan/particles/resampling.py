@@ -70,8 +70,9 @@ def multinomial(key: Array, log_weights: Array, n: int) -> Array:
     The uniforms are normalised cumulative sums of n + 1 exponentials (Chopin & Papaspiliopoulos
     2020, proposition 9.1).
     """
-    local, whole, fraction = _rows(jax.random.exponential(key, (n + 1,)), n)
-    stratum, fraction = _carry(whole[:-1, None], local + fraction[:-1, None])
+    local = _cumulate_rows(jax.random.exponential(key, (n + 1,)))
+    whole, fraction, scale = _apart(lambda totals: _over_rows(totals, n), local[:, -1])
+    stratum, fraction = _carry(whole[:-1, None], local * scale + fraction[:-1, None])
     points = stratum.reshape(-1)[:n], fraction.reshape(-1)[:n]
 
     def count(whole: Array, position: Array) -> Array:
@@ -80,9 +81,7 @@ def multinomial(key: Array, log_weights: Array, n: int) -> Array:
     return _ancestors(_ends(log_weights, n, count), n)
 
 
-def _ends(
-    log_weights: Array, n: int, count: Callable[[Array, Array], Array], offset: Array | float = 0.0
-) -> Array:
+def _ends(log_weights: Array, n: int, count: Callable[[Array, Array], Array], offset: Array | float = 0.0) -> Array:
     """Number, for each particle, of the points below its cumulative weight: monotone, (N,) int32.
 
     Args:
@@ -93,46 +92,42 @@ def _ends(
     """
     log_weights = lax.stop_gradient(log_weights)
     shift = jnp.max(log_weights)
-    w = jnp.exp(log_weights - jnp.where(shift > -jnp.inf, shift, 0))
-    local, whole, fraction = _rows(w, n, offset)
+    local = _cumulate_rows(jnp.exp(log_weights - jnp.where(shift > -jnp.inf, shift, 0)))
 
-    def row_ends(totals: Array) -> Array:
+    def bounds(totals: Array) -> tuple[Array, ...]:
+        whole, fraction, scale = _over_rows(totals, n)
+        fraction = fraction + offset
         index = lax.iota(np.int32, len(totals))
         last = jnp.max(jnp.where(totals > 0, index, 0))
         ends = lax.cummax(jnp.where(totals > 0, jnp.clip(count(whole[1:], fraction[1:]), 0, n), 0))
-        return _after_zero(jnp.where(index >= last, n, ends))
+        ends = _after_zero(jnp.where(index >= last, n, ends))
+        return whole[:-1], fraction[:-1], scale, ends[:-1], ends[1:]
 
-    bounds = _apart(row_ends, local[:, -1])
-    start, stop = bounds[:-1, None], bounds[1:, None]
-    ends = jnp.clip(count(whole[:-1, None], local + fraction[:-1, None]), start, stop)
+    whole, fraction, scale, start, stop = _apart(bounds, local[:, -1])
+    ends = count(whole[:, None], local * scale + fraction[:, None])
+    ends = jnp.clip(ends, start[:, None], stop[:, None])
     # Rounding must not move an end between particles with weight: no weight, no offspring.
-    ends = jnp.where(local > 0, ends, start)
-    ends = jnp.where(local >= local[:, -1:], stop, ends)
+    ends = jnp.where(local > 0, ends, start[:, None])
+    ends = jnp.where(local >= local[:, -1:], stop[:, None], ends)
     return ends.reshape(-1)[: len(log_weights)]
 
 
-def _rows(w: Array, n: int, offset: Array | float = 0.0) -> tuple[Array, Array, Array]:
-    """Cumulate n w / sum(w) inside rows, and over rows in two parts.
+def _over_rows(totals: Array, n: int) -> tuple[Array, Array, Array]:
+    """Cumulate row totals, scaled to sum to n, in two parts.
 
     Returns:
-        local (R, 16): cumulative sums inside each row; whole (R + 1,) int32 and fraction (R + 1,)
-        in [0, 1) + offset: what has been reached before each row, and after the last.
+        whole (R + 1,) int32 and fraction (R + 1,) in [0, 1): what has been reached before each row
+        and after the last; the scale ().
     """
-    local = _cumulate_rows(w)
-
-    def over_rows(totals: Array) -> tuple[Array, Array, Array]:
-        scale = n / jnp.sum(totals)
-        totals = totals * scale
-        whole = jnp.floor(totals)
-        fraction = totals - whole
-        # The scale is rounded: what the scaled totals sum to beyond n is taken back.
-        excess = (jnp.sum(whole) - n) + jnp.sum(fraction)
-        fraction = fraction - totals * (excess / n)
-        whole, fraction = _carry(_cumulate_whole(whole, n), _cumulate(fraction))
-        return _after_zero(whole), _after_zero(fraction) + offset, scale
-
-    whole, fraction, scale = _apart(over_rows, local[:, -1])
-    return local * scale, whole, fraction
+    scale = n / jnp.sum(totals)
+    scaled = totals * scale
+    whole = jnp.floor(scaled)
+    fraction = scaled - whole
+    # The scale is rounded: what the scaled totals sum to beyond n is taken back.
+    excess = (jnp.sum(whole) - n) + jnp.sum(fraction)
+    fraction = fraction - scaled * (excess / n)
+    whole, fraction = _carry(_cumulate_whole(whole, n), _cumulate(fraction))
+    return _after_zero(whole), _after_zero(fraction), scale
 
 
 def _carry(whole: Array, position: Array) -> tuple[Array, Array]:

@@ -160,6 +160,9 @@ def step_keys(key: Array, count: Array | int) -> Array:
 def update(settings: Settings, state: State, ssm: Any, bound: Any, x: Any) -> tuple[State, Moment]:
     """Advance by one step, for data that arrive one by one.
 
+    Compiled alone, XLA may round it differently in the last digit than inside a loop;
+    `scan_updates` over two or more steps at a time gives the bits of the whole run.
+
     Args:
         settings: scheme, threshold, proposal.
         state: the filter before the step.
@@ -169,9 +172,7 @@ def update(settings: Settings, state: State, ssm: Any, bound: Any, x: Any) -> tu
     return _advance(settings, state, ssm, bound, (step_keys(state.key, state.step + np.int32(1)), x))
 
 
-def _advance(
-    settings: Settings, state: State, ssm: Any, bound: Any, inputs: tuple[Array, Any]
-) -> tuple[State, Moment]:
+def _advance(settings: Settings, state: State, ssm: Any, bound: Any, inputs: tuple[Array, Any]) -> tuple[State, Moment]:
     """Resample if needed, propagate, weigh; the inputs are the keys of the step and x."""
     n, proposal = settings.num_particles, settings.proposal
     (resample_key, move_key), x = inputs
@@ -207,6 +208,11 @@ def _advance(
         moved=moved,
     )
     return new._replace(step=state.step + np.int32(1)), moment
+
+
+def _zeros_like_result(compute: Callable[[], Any]) -> Any:
+    """Give zeros of the shapes and dtypes that a function would return."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(compute))
 
 
 def _needed(threshold: float, ess: Array, n: int) -> Array | bool:
@@ -248,12 +254,22 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 
 def scan_updates(
-    settings: Settings, state: State, ssm: Any, bound: Any, xs: Any, report: Callable[[State, Moment], Any]
+    settings: Settings,
+    state: State,
+    ssm: Any,
+    bound: Any,
+    xs: Any,
+    report: Callable[[State, Moment], Any],
+    *,
+    length: int,
 ) -> tuple[State, dict[str, Array], Any]:
-    """Update once for each slice of xs.
+    """Update once for each slice of xs: the whole series, or the next part of it.
 
     Args:
+        settings, state, ssm, bound: as in `update`.
+        xs: inputs, leaves with time in front.
         report: what to stack of a step, from the new state and its moment.
+        length: number of slices.
 
     Returns:
         The last state, the values of its particles by site, and the stacked reports.
@@ -265,11 +281,10 @@ def scan_updates(
 
     # Keys of all steps in one call: derived inside the loop they would be fused into the code that
     # draws the noise, which takes seconds to compile.
-    counts = state.step + lax.iota(np.int32, ssm.num_steps) + np.int32(1)
+    counts = state.step + lax.iota(np.int32, length) + np.int32(1)
     inputs = jax.vmap(lambda count: step_keys(state.key, count))(counts), xs
     first = jax.tree.map(lambda leaf: leaf[0], inputs)
-    shapes = jax.eval_shape(lambda: _advance(settings, state, ssm, bound, first)[1].moved.values)
-    values = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    values = _zeros_like_result(lambda: _advance(settings, state, ssm, bound, first)[1].moved.values)
     # Without the checkpoint a gradient would store every intermediate array of every step.
     (state, values), reports = lax.scan(jax.checkpoint(step, prevent_cse=False), (state, values), inputs)
     return state, values, reports

@@ -1,0 +1,157 @@
+r"""Paths of the state from a stored filter run.
+
+`trace_ancestry` follows the parents of particles drawn with the final weights.  Each path is a draw
+that leaves pseudo-marginal samplers exact, and costs O(T), but paths share their early states.
+
+`backward_sample` draws each state anew, from the last step to the first (Godsill, Doucet & West
+2004; Chopin & Papaspiliopoulos 2020, algorithm 12.2).  Given the step t + 1 of a path, with
+innovations v and carry c', particle i of step t is chosen with probability proportional to
+
+.. math::  W_t^i \; p(v | c_t^i) \; p(y_{t+1} | c_t^i, v) \; 1[h(c_t^i, v) = c'],
+
+h the model's step: O(N) per state and exact for *any* carry.  Where the carry remembers more than
+its innovations (a level that accumulates, say) only parents that lead to the same carry qualify,
+in the extreme only the true one, and the path is the ancestral one; where it does not, paths are
+nearly independent draws from the smoothing distribution.  Equality is bitwise on every leaf, among
+carries computed side by side by the same code: that of the true parent is the one to match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ssmscan.particles.draws import as_key
+from ssmscan.particles.filter import FilterResult, History
+from ssmscan.particles.resampling import systematic
+from ssmscan.particles.weights import normalise
+
+Paths = dict[str, Array]
+
+
+def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths:
+    """Draw particles with the final weights and give their ancestral paths.
+
+    Args:
+        key: one PRNG key.
+        result: of a filter with `store=FullHistory()`.
+        num_paths: number of paths, drawn independently.
+
+    Returns:
+        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...).
+
+    Raises:
+        ValueError: if the run stored no history.
+    """
+    return _ancestral(as_key(key), _history(result), num_paths=num_paths)
+
+
+def backward_sample(key: Array, ssm: Any, theta: Mapping[str, Any], result: FilterResult, *, num_paths: int) -> Paths:
+    """Draw paths from the smoothing distribution, p(states | all data).
+
+    Args:
+        key: one PRNG key.
+        ssm: the model that was filtered.
+        theta: the parameters it was filtered at.
+        result: of a filter with `store=FullHistory()`.
+        num_paths: number of paths; time and working memory are num_paths * N per step.
+
+    Returns:
+        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...).
+
+    Raises:
+        ValueError: if the run stored no history, or theta is not valid.
+    """
+    return _backward(as_key(key), ssm, ssm.canonical(theta), _history(result), num_paths=num_paths)
+
+
+def _history(result: FilterResult) -> History:
+    if result.history is None:
+        raise ValueError(
+            "result: the filter stored no history; run ParticleFilter(..., store=FullHistory()) to draw paths."
+        )
+    return result.history
+
+
+def _take(cloud: Any, index: Array) -> Any:
+    """Select particles of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[index], cloud)
+
+
+def _draw(key: Array, log_weights: Array) -> Array:
+    """Draw one index with the given weights; () int32."""
+    return systematic(key, log_weights, 1)[0]
+
+
+def _draw_last(key: Array, history: History, num_paths: int) -> Array:
+    """Draw where paths end, independently; (num_paths,) int32."""
+    return jax.vmap(lambda k: _draw(k, history.steps.log_weights[-1]))(jax.random.split(key, num_paths))
+
+
+@partial(jax.jit, static_argnames=("num_paths",))
+def _ancestral(key: Array, history: History, *, num_paths: int) -> Paths:
+    steps = history.steps
+
+    def back(index: Array, step: tuple[dict, Array]) -> tuple[Array, dict]:
+        values, ancestors = step
+        return ancestors[index], _take(values, index)
+
+    last = _draw_last(key, history, num_paths)
+    first, paths = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
+    return _assemble(_take(history.initial.values, first), paths)
+
+
+@partial(jax.jit, static_argnames=("num_paths",))
+def _backward(key: Array, ssm: Any, theta: Mapping[str, Array], history: History, *, num_paths: int) -> Paths:
+    bound, steps, initial = ssm.at(theta), history.steps, history.initial
+    innovations = [site.name for site in ssm.innovations]
+    keys = jax.random.split(key, ssm.num_steps + 1)
+
+    def parent(key: Array, cloud: tuple[Any, Array], child: tuple[dict, Array], x: Any) -> tuple[Array, dict]:
+        """Draw the parent of one child, and the deterministics of the step between them."""
+        carry, log_weights = cloud
+        values, ancestor = child
+        step = jax.vmap(lambda c: bound.evaluate(c, x, values))(carry)
+        same = [_equals_entry(leaf, ancestor) for leaf in jax.tree.leaves(step.carry)]
+        possible = jnp.all(jnp.stack(same), axis=0) if same else jnp.ones(len(log_weights), bool)
+        log_weights = log_weights + step.log_transition + step.log_observation
+        weighed = normalise(jnp.where(possible, log_weights, -jnp.inf))
+        # Densities of the true parent may overflow to nothing; it remains a parent.
+        index = jnp.where(weighed.log_sum > -jnp.inf, _draw(key, weighed.log_weights), ancestor)
+        return index, _take(step.deterministics, index)
+
+    def back(index: Array, inputs: tuple) -> tuple[Array, dict]:
+        key, x, cloud, values, ancestors = inputs
+        child = {name: values[name][index] for name in innovations}, ancestors[index]
+        draw = jax.vmap(parent, in_axes=(0, None, 0, None))
+        index, deterministics = draw(jax.random.split(key, num_paths), cloud, child, x)
+        return index, {**child[0], **deterministics}
+
+    before = jax.tree.map(
+        lambda first, rest: jnp.concatenate([first[None], rest[:-1]]),
+        (initial.carry, initial.log_weights),
+        (steps.carry, steps.log_weights),
+    )
+    last = _draw_last(keys[-1], history, num_paths)
+    inputs = keys[:-1], bound.xs, before, steps.values, steps.ancestors
+    first, paths = lax.scan(back, last, inputs, reverse=True)
+    return _assemble(_take(initial.values, first), paths)
+
+
+def _equals_entry(leaf: Array, index: Array) -> Array:
+    """Say which entries (N, ...) equal one of them in every bit; NaN equals itself."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        leaf = leaf.view(f"uint{8 * leaf.dtype.itemsize}")
+    return jnp.all((leaf == leaf[index][None]).reshape(len(leaf), -1), axis=1)
+
+
+def _assemble(initial: dict[str, Array], paths: dict[str, Array]) -> Paths:
+    """Put paths in front: loop values arrive as (T, num_paths, ...)."""
+    return {**initial, **{name: jnp.moveaxis(value, 0, 1) for name, value in paths.items()}}

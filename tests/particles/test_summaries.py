@@ -1,0 +1,87 @@
+"""Summaries of a weighted cloud against NumPy, and the predictive transform against the exact one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.proposals import Moved
+from ssmscan.particles.sequential import Moment
+from ssmscan.particles.summaries import PIT, SD, FinalCloud, FullHistory, Mean, Quantiles
+from tests.particles.handmade import THETA, autoregression, exact
+
+
+def moment(weights, values, *, carried=None, cdf=None, alive=True) -> Moment:
+    w = jnp.asarray(weights, float)
+    moved = Moved(None, jnp.zeros(len(w)), None, {k: jnp.asarray(v) for k, v in values.items()}, cdf or {})
+    carried = jnp.log(w) if carried is None else carried
+    return Moment(
+        jnp.zeros(()), jnp.ones(()), jnp.zeros((), bool), jnp.asarray(alive), jnp.arange(len(w)), carried, w, moved
+    )
+
+
+def weighted_quantile(w, x, p):
+    order = np.argsort(x)
+    return x[order][np.searchsorted(np.cumsum(w[order]), p)]
+
+
+def test_moments_and_quantiles_are_those_of_the_weighted_sample():
+    rng = np.random.default_rng(0)
+    w = rng.exponential(size=501)
+    w /= w.sum()
+    values = {"x": rng.normal(5, 2, 501), "m": rng.normal(size=(501, 2, 3)), "count": rng.poisson(3, 501)}
+    cloud = moment(w, values)
+    for name, x in values.items():
+        flat = x.reshape(501, -1).astype(float)
+        mean = w @ flat
+        np.testing.assert_allclose(Mean()(cloud)[name].ravel(), mean, atol=1e-5)
+        np.testing.assert_allclose(SD()(cloud)[name].ravel(), np.sqrt(w @ (flat - mean) ** 2), rtol=1e-4)
+        got = Quantiles((0.1, 0.5, 0.9))(cloud)[name]
+        assert got.shape == (3, *x.shape[1:])
+        expected = [[weighted_quantile(w, column, p) for column in flat.T] for p in (0.1, 0.5, 0.9)]
+        np.testing.assert_allclose(got.reshape(3, -1), expected, rtol=1e-6)
+
+
+def test_quantiles_of_few_particles_are_particles():
+    cloud = moment([0.2, 0.0, 0.5, 0.3], {"x": [1.0, -jnp.inf, 2.0, 7.0]})
+    np.testing.assert_array_equal(Quantiles((0.1, 0.3, 0.69, 0.71, 0.999))(cloud)["x"], [1, 2, 2, 7, 7])
+
+
+def test_particles_without_weight_do_not_count_even_if_infinite():
+    cloud = moment([0.5, 0.0, 0.5], {"x": [1.0, jnp.inf, 3.0]})
+    assert (Mean()(cloud)["x"], SD()(cloud)["x"]) == (2.0, 1.0)
+
+
+def test_a_dead_cloud_has_no_summary():
+    cloud = moment([0.5, 0.5], {"x": [1.0, 3.0]}, alive=False)
+    for summary in (Mean(), SD(), Quantiles()):
+        assert np.isnan(summary(cloud)["x"]).all()
+
+
+def test_transform_of_a_discrete_observation_is_in_the_middle_of_the_jump():
+    cdf = {"y": (jnp.array([0.8, 0.4]), jnp.array([0.6, 0.2]))}
+    cloud = moment([0.9, 0.1], {}, carried=jnp.log(jnp.array([0.5, 0.5])), cdf=cdf)
+    np.testing.assert_allclose(PIT()(cloud)["y"], 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0, 0.5, 1])
+def test_transform_uses_weights_from_before_the_observation(threshold):
+    ssm = autoregression(8)
+    theta = {**THETA, "sy": 1.0}
+    truth = exact(ssm, theta)
+    y, rho = np.asarray(ssm.y, float), theta["rho"]
+    mean = np.concatenate([[0], rho * truth.filtered_mean[:-1, 0]])
+    variance = np.concatenate([[1 / 0.19], rho**2 * truth.filtered_cov[:-1, 0, 0] + 1])
+    expected = norm.cdf(y, mean, np.sqrt(variance + 1))
+    pf = ParticleFilter(50_000, threshold=threshold, summaries=(PIT(),))
+    result = pf.run(jax.random.key(0), ssm, theta)
+    np.testing.assert_allclose(result.summaries["pit"]["y"], expected, atol=0.02)
+
+
+def test_summaries_and_stores_are_settings_that_can_be_compared():
+    assert Mean() == Mean() and hash(Quantiles([0.5])) == hash(Quantiles((0.5,)))
+    assert FinalCloud() != FullHistory()
+    with pytest.raises(ValueError, match="probs: .*strictly between 0 and 1"):
+        Quantiles((0.5, 1.0))
