@@ -24,6 +24,7 @@ from jax import lax
 from ssmscan.model import data, paths
 from ssmscan.model.bound import Bound
 from ssmscan.model.dataflow import UNUSED
+from ssmscan.model.keys import one_key
 from ssmscan.model.noise import NoiseSpec
 from ssmscan.model.program import Program
 from ssmscan.model.running import ModelError
@@ -189,7 +190,7 @@ class StateSpaceModel:
 
     def sample_prior(self, key: jax.Array) -> Theta:
         """Draw the parameters from their prior."""
-        return self.program.prior(self.arrays, key)["theta"]
+        return self.program.prior(self.arrays, one_key(key))["theta"]
 
     def _continuous(self, staged):
         if staged is None:
@@ -226,7 +227,7 @@ class StateSpaceModel:
         """
         from ssmscan.model.simulate import simulate
 
-        return simulate(key, self, self.canonical(theta))
+        return simulate(one_key(key), self, self.canonical(theta))
 
     @property
     def observed(self) -> dict[str, np.ndarray]:
@@ -275,7 +276,7 @@ class StateSpaceModel:
         """
         from ssmscan.model.simulate import replicate
 
-        return replicate(key, self, theta, states)
+        return replicate(one_key(key), self, theta, states)
 
     # ---- other data, other roles ----------------------------------------------------------------
 
@@ -291,7 +292,7 @@ class StateSpaceModel:
         """Put the parts together again and compare with NumPyro's `log_density` of the original."""
         from ssmscan.model.checking import check
 
-        return check(key, self, self._source("check"))
+        return check(one_key(key), self, self._source("check"))
 
     def _source(self, what: str):
         if self.source is None:

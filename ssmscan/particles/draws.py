@@ -31,6 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.model.keys import one_key
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 _SINGLE_WORD_COUNTERS = 2**32
@@ -116,19 +118,10 @@ def as_key(key: Any, argument: str = "key") -> Array:
     Raises:
         TypeError: if it is not one key.
     """
-    shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ():
-        data = jax.random.key_data(key)
-        if data.shape != (2,):  # another generator, such as rbg: its first 64 bits are the key
-            data = jax.random.bits(key, (2,), np.uint32)
-    elif dtype == np.uint32 and shape == (2,):
-        data = jnp.asarray(key)
-    else:
-        given = type(key).__name__ if dtype is None else f"an array of {dtype} with shape {shape}"
-        raise TypeError(
-            f"{argument}: expected one PRNG key, jax.random.key(seed) or a raw uint32[2] key; "
-            f"got {given}. For a batch of keys use jax.vmap over the call."
-        )
+    key = one_key(key, argument)
+    data = jax.random.key_data(key)
+    if data.shape != (2,):  # another generator, such as rbg: its first 64 bits are the key
+        data = jax.random.bits(key, (2,), np.uint32)
     return jax.random.wrap_key_data(data, impl=unrolled_threefry)
 
 

@@ -396,6 +396,19 @@ def test_a_key_in_the_carry_that_only_names_draws_is_harmless():
     assert len(np.unique(draws[:, 0])) == 3
 
 
+@pytest.mark.parametrize("key", [0, jnp.zeros(2), jnp.zeros((3, 2), jnp.uint32), "a"])
+def test_what_is_not_one_key_is_refused(traced, key):
+    with pytest.raises(TypeError, match="key: expected one PRNG key"):
+        traced("local_level").simulate(key, {"q": 1.0, "r": 1.0})
+    with pytest.raises(TypeError, match="key: expected one PRNG key"):
+        traced("local_level").sample_prior(key)
+
+
+def test_raw_and_typed_keys_are_the_same_key(traced):
+    one, two = (traced("local_level").sample_prior(key(3)) for key in (jax.random.key, jax.random.PRNGKey))
+    np.testing.assert_array_equal(one["q"], two["q"])
+
+
 def test_a_reparam_around_the_scan_that_names_its_sites_is_refused():
     config = {"x": LocScaleReparam(0)}
     with pytest.raises(ssmscan.ModelError, match="site 'x' is named in a handlers.reparam around the scan"):
