@@ -113,7 +113,7 @@ class Bound:
 def autoregression(num_steps: int = 10, *, start_observed: bool = False, penalty=None, theta=THETA) -> Autoregression:
     """Data of the AR(1)+noise model of `exact`, the first `num_steps` of 100."""
     z = np.random.RandomState(0).standard_normal((100, 2))
-    x = z[0, 0] / math.sqrt(1 - theta["rho"] ** 2)
+    x = theta["sx"] * z[0, 0] / math.sqrt(1 - theta["rho"] ** 2)
     y = []
     for t, (moved, seen) in enumerate(z):
         x = theta["rho"] * x + theta["sx"] * moved if t else x
