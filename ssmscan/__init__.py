@@ -13,11 +13,17 @@ each cost.  Data flow one way:
 Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro has its own.
 """
 
+from ssmscan.inference.nuts import NUTS
+from ssmscan.inference.pmmh import PMMH
+from ssmscan.inference.predict import posterior_predictive
+from ssmscan.inference.tempering import TemperedSMC
+from ssmscan.model.reparam import noise_outside
 from ssmscan.model.running import ModelError
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.model.tracing import trace
 from ssmscan.particles.filter import FilterResult, ParticleFilter, log_evidence
+from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.resampling import multinomial, stratified, systematic
 from ssmscan.particles.summaries import PIT, SD, FinalCloud, FullHistory, Mean, Quantiles
 from ssmscan.results import Result, compare, load, plots
@@ -25,7 +31,9 @@ from ssmscan.results import Result, compare, load, plots
 __version__ = "0.1.0"
 
 __all__ = [
+    "NUTS",
     "PIT",
+    "PMMH",
     "SD",
     "FilterResult",
     "FinalCloud",
@@ -38,13 +46,18 @@ __all__ = [
     "Role",
     "Site",
     "StateSpaceModel",
+    "TemperedSMC",
     "__version__",
+    "backward_sample",
     "compare",
     "load",
     "log_evidence",
     "multinomial",
+    "noise_outside",
     "plots",
+    "posterior_predictive",
     "stratified",
     "systematic",
     "trace",
+    "trace_ancestry",
 ]

@@ -82,13 +82,10 @@ def state_paths(ssm: Any, draws: Any, noise: Any, kept: np.ndarray) -> dict[str,
         kept: (paths,) the draws wanted.
 
     Returns:
-        Initial sites and latent sites of the loop, (chains, paths, ...).
+        Initial sites, innovations and deterministics of the loop, (chains, paths, ...).
     """
     picked = jax.tree.map(lambda leaf: leaf[:, kept], (draws, noise))
     lead = jax.tree.leaves(picked)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), picked)
-    latent = {site.name for site in (*ssm.initial, *ssm.innovations)}
     states = _states_of(ssm, *flat)
-    return {
-        name: np.asarray(values).reshape(*lead, *values.shape[1:]) for name, values in states.items() if name in latent
-    }
+    return {name: np.asarray(values).reshape(*lead, *values.shape[1:]) for name, values in states.items()}

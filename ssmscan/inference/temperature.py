@@ -12,8 +12,9 @@ Chopin 2022, *JRSS B* 84(1), algorithm 2).  Kernel, resampling, update and weigh
 
 What is done here: the scale of each coordinate comes from quantiles of the current particles, since priors with
 heavy tails have no variance; the step size is tuned on moves that are thrown away, until the acceptance of all
-chains together is near `TARGET_ACCEPTANCE`; each chain uses a step size of its own around it, so that no
-trajectory length is a period of the target.
+chains together is near `TARGET_ACCEPTANCE`; each chain has a factor of its own to it, e^-2 to e^0.3.  The
+short steps enter narrow places that the long ones cannot (a persistence near one), and no trajectory length
+is a period of the target for all.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ SMALLEST_STEP = 1e-30
 """Smallest increment of the temperature."""
 
 BISECTIONS = 80
-TARGET_ACCEPTANCE = 0.8
+TARGET_ACCEPTANCE = 0.85
 TUNING_MOVES = 4
-STEP_SPREAD = 0.3
+STEP_FACTORS = (-2.0, 0.3)
+"""Range of the log of a chain's own factor of the step size."""
 
 
 class Particles(NamedTuple):
@@ -165,8 +167,7 @@ class Ladder:
 
     def _spread(self, key: jax.Array, step_size: jax.Array) -> jax.Array:
         """Draw a step size for each chain; (M,)."""
-        shape = (self.num_chains,)
-        return step_size * jnp.exp(jax.random.uniform(key, shape, step_size.dtype, -STEP_SPREAD, STEP_SPREAD))
+        return step_size * jnp.exp(jax.random.uniform(key, (self.num_chains,), step_size.dtype, *STEP_FACTORS))
 
     def _tune(
         self,

@@ -60,7 +60,7 @@ class TemperedSMC:
     num_particles: int = 2000
     num_runs: int = 10
     chain_length: int = 20
-    num_leapfrog: int = 10
+    num_leapfrog: int = 20
     target_ess: float = 0.5
     num_paths: int = 500
     progress: bool = True

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core as jex
 from jax.interpreters import partial_eval as pe
 
@@ -135,8 +136,8 @@ class Staged:
     def text(self) -> str:
         """Print the program without anything that differs between two traces of the same code."""
         printed = re.sub(r" at 0x[0-9a-f]+", "", str(self.jaxpr))
-        rules = list(_private_rules(self.jaxpr))
-        return f"{printed}|{self.shared}|{self.in_trees}|{self.out_tree}|{rules}"
+        unprinted = list(_unprinted(self.jaxpr))
+        return f"{printed}|{self.shared}|{self.in_trees}|{self.out_tree}|{unprinted}"
 
 
 def stage(fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, late: int) -> Staged:
@@ -233,16 +234,38 @@ def _primitive_names(eqns: Iterable) -> Iterable[str]:
             yield from _primitive_names(inner.eqns)
 
 
-def _private_rules(jaxpr) -> Iterable[int]:
-    """Addresses of derivative rules from outside JAX and NumPyro, which a jaxpr does not print.
+def _unprinted(jaxpr) -> Iterable[Any]:
+    """What decides the meaning of a jaxpr and is not in its text.
 
-    Two such rules may differ while their functions print the same, so programs that hold them are
-    told apart by address and never shared.
+    Constants that a nested jaxpr holds, by their bytes.  Host callbacks, and derivative rules from
+    outside JAX and NumPyro, by address: two may differ while they print the same, so programs that
+    hold them are never shared.
     """
     for eqn in jaxpr.eqns:
         if "custom_jvp" in eqn.primitive.name or "custom_vjp" in eqn.primitive.name:
             source = str(getattr(eqn.params["call_jaxpr"], "jaxpr", eqn.params["call_jaxpr"]).debug_info.func_src_info)
             if "/jax/" not in source and "/numpyro/" not in source:
                 yield id(eqn.params["call_jaxpr"])
+        if "callback" in eqn.params:
+            yield id(getattr(eqn.params["callback"], "callback_func", eqn.params["callback"]))
+        for closed in _closed(tuple(eqn.params.values())):
+            yield from map(_identity, closed.consts)
         for inner in jex.jaxprs_in_params(eqn.params):
-            yield from _private_rules(inner)
+            yield from _unprinted(inner)
+
+
+def _closed(param: Any) -> Iterable[Any]:
+    """Jaxprs with their constants among the parameters of an equation."""
+    if hasattr(param, "jaxpr") and hasattr(param, "consts"):
+        yield param
+    elif isinstance(param, tuple | list):
+        for entry in param:
+            yield from _closed(entry)
+
+
+def _identity(const: Any) -> Any:
+    if isinstance(const, jax.core.Tracer):
+        return id(const)
+    if jax.dtypes.issubdtype(const.dtype, jax.dtypes.prng_key):
+        return _identity(jax.random.key_data(const))
+    return const.dtype, const.shape, np.asarray(const).tobytes()

@@ -40,6 +40,7 @@ class Drawn(NamedTuple):
         particle: noise map for particles, None unless latent.
         smooth: noise map for gradients, None where there is none.
         has_cdf: whether the family has a distribution function.
+        scaled: whether a handler scales its log-probability.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Drawn(NamedTuple):
     particle: NoiseMap | None
     smooth: NoiseMap | None
     has_cdf: bool
+    scaled: bool = False
 
 
 class Plan(NamedTuple):
@@ -93,7 +95,12 @@ def discover(call: Callable[[list], Any], data: list) -> Plan:
 
     def run(data):
         def at_loop(index: int, loop: Loop):
-            ((_, _, last), (sites, ys)) = result = loop.default()
+            try:
+                ((_, _, last), (sites, ys)) = result = loop.default()
+            except jax.errors.UnexpectedTracerError:
+                # A hidden site leaked from NumPyro's run; a run of our own names it.
+                _describe_loop(loop, None)
+                raise
             loops.append(_describe_loop(loop, ys))
             drawn = any(site.latent for site in loops[-1]["inside"])
             return (last, ys) if drawn else result
@@ -156,6 +163,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         particle_map(fn) if latent else None,
         smooth_map(fn) if latent else None,
         bool(record.observed and not outside and _has_cdf(fn, record.value)),
+        record.scale is not None,
     )
 
 

@@ -112,7 +112,7 @@ class NoiseMap:
         return self.family.draw(key, _innermost(self.family, fn), shape)
 
 
-_WRAPPERS = (dist.MaskedDistribution, dist.Independent, dist.ExpandedDistribution)
+WRAPPERS = (dist.MaskedDistribution, dist.Independent, dist.ExpandedDistribution)
 
 
 def _bernoulli_probs(fn: dist.BernoulliProbs, noise: Array) -> Array:
@@ -250,7 +250,7 @@ def _entry(table: dict[type, _Family], fn: dist.Distribution) -> _Family | None:
 
 def _find(table: dict[type, _Family], fn: dist.Distribution) -> _Family | None:
     """Return the family at the bottom of wrappers and transforms."""
-    if isinstance(fn, _WRAPPERS):
+    if isinstance(fn, WRAPPERS):
         return _find(table, fn.base_dist)
     entry = _entry(table, fn)
     if entry is None and isinstance(fn, dist.TransformedDistribution):
@@ -260,7 +260,7 @@ def _find(table: dict[type, _Family], fn: dist.Distribution) -> _Family | None:
 
 
 def _is_bottom(family: _Family, fn: dist.Distribution) -> bool:
-    if isinstance(fn, _WRAPPERS):
+    if isinstance(fn, WRAPPERS):
         return False
     return any(_entry(table, fn) is family for table in (_PARTICLE, _SMOOTH))
 
@@ -275,7 +275,7 @@ def _value(family: _Family, fn: dist.Distribution, noise: Array) -> Array:
     if _is_bottom(family, fn):
         return family.value(fn, noise)
     value = _value(family, fn.base_dist, noise)
-    if not isinstance(fn, _WRAPPERS):
+    if not isinstance(fn, WRAPPERS):
         for transform in fn.transforms:
             value = transform(value)
     return value

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
+from numpyro import handlers
 from numpyro.distributions import constraints
+from numpyro.primitives import _PYRO_STACK
 
-from ssmscan.model.noise import MapKind, NoiseMap
+from ssmscan.model.noise import WRAPPERS, MapKind, NoiseMap
 
 
 class Moved(NamedTuple):
@@ -102,12 +104,12 @@ class DiscreteInnovation(dist.Distribution):
     arg_constraints: dict = {}
 
     def __init__(self, name: str, fn: dist.Distribution):
-        self.name, self.fn = name, fn
+        self.name, self.fn, self.family = name, fn, family_name(fn)
         super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
 
     def _refusal(self) -> ValueError:
         return ValueError(
-            f"site '{self.name}' ({type(self.fn).__name__}) is a discrete innovation, which gradient methods cannot "
+            f"site '{self.name}' ({self.family}) is a discrete innovation, which gradient methods cannot "
             "take. Fit with particles (ssmscan.PMMH), sum it out by hand if it has few values, or replace it by a "
             "continuous approximation."
         )
@@ -122,6 +124,10 @@ class DiscreteInnovation(dist.Distribution):
         """Refuse by name: NumPyro asks before it samples a discrete site."""
         raise self._refusal()
 
+    def mask(self, mask: Any) -> dist.Distribution:
+        """Mask the distribution; NumPyro's own wrapper would ask for enumeration."""
+        return DiscreteInnovation(self.name, self.fn.mask(mask))
+
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw from the distribution."""
         return self.fn.sample(key, sample_shape)
@@ -129,6 +135,27 @@ class DiscreteInnovation(dist.Distribution):
     def log_prob(self, value: Array) -> Array:
         """Refuse by name."""
         raise self._refusal()
+
+
+def family_name(fn: dist.Distribution) -> str:
+    """Return the class of a distribution under its wrappers."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def given(name: str, *kinds: type, stack: list | None = None) -> bool:
+    """Whether an active handler of one of the kinds, `condition` or `substitute` by default, holds a value."""
+    kinds = kinds or (handlers.condition, handlers.substitute)
+    found = [h for h in (_PYRO_STACK if stack is None else stack) if isinstance(h, kinds)]
+    return any(h.data is not None and h.data.get(name) is not None for h in found)
+
+
+def fixed(name: str, stack: list | None = None) -> bool:
+    """Whether a handler gives a site its value; posterior draws hold its noise too, which then counts."""
+    if given(name, handlers.condition, stack=stack):
+        return True
+    return given(name, stack=stack) and not given(f"{name}_noise", stack=stack)
 
 
 def sample_site(name: str, prior: dist.Distribution, key: Array | None) -> Array:
@@ -152,8 +179,8 @@ def sample_loop_noise(
         length: number of steps T.
         key: PRNG key, None where all noise is given by handlers.
         site_name: name of a site -> name of its noise site.
-        run: (noise, number of steps given, keys of the steps) -> noise of the sites whose law changes in
-            the loop, drawn where it is not given. One run draws the joint law of several such sites.
+        run: (noise, number of steps known, keys of the steps) -> noise of the sites whose law changes in
+            the loop, drawn where it is not known.
 
     Returns:
         site -> noise of shape (T, ...); what handlers gave for fewer steps is continued.
@@ -162,31 +189,30 @@ def sample_loop_noise(
         ValueError: given noise does not fit the loop, or there is no key to continue it.
     """
     noise: dict[str, Array] = {}
-    given: dict[str, int] = {}
+    known: dict[str, int] = {}
+    drawn: dict[str, Array] = {}
     keys = iter([] if key is None else jax.random.split(jax.random.fold_in(key, 1), 2 * len(plan) + 2))
-    joint, later = next(keys, None), next(keys, None)
 
-    def drawn_by_loop(name: str) -> dist.Distribution:
-        def draw(_: Array) -> Array:
-            return run(noise, given, jax.random.split(joint, length))[name]
+    def by_the_loop(name: str) -> dist.Distribution:
+        # One run draws the joint law of all such sites, given the noise that is known.
+        if not drawn and key is not None and not given(site_name(name)):
+            drawn.update(run(noise, known, jax.random.split(next(keys), length)))
+        return NoisePrior((length, *plan[name].noise_map.spec.shape), lambda _: drawn[name], lambda eps: 0.0)
 
-        return NoisePrior((length, *plan[name].noise_map.spec.shape), draw, lambda eps: 0.0)
-
-    # Constant laws first: a run of the loop needs their noise.
-    for name in sorted(plan, key=lambda name: plan[name].changing):
+    # What a run of the loop needs comes first: constant laws, then what is given.
+    for name in sorted(plan, key=lambda name: (plan[name].changing, not given(site_name(name)))):
         moved, site = plan[name], site_name(name)
-        prior = drawn_by_loop(name) if moved.changing else moved.prior_of_loop(length)
+        prior = by_the_loop(name) if moved.changing else moved.prior_of_loop(length)
         eps = sample_site(site, prior, next(keys, None))
-        given[name] = _steps_given(site, eps, prior.event_shape, key)
-        missing = length - given[name]
+        known[name] = _steps_given(site, eps, prior.event_shape, key)
+        missing = length - known[name]
         if missing:
-            more = next(keys)
-            shape = (missing, *prior.event_shape[1:])
-            rest = jnp.zeros(shape) if moved.changing else moved.prior_of_loop(missing).sample(more)
+            later, shape = moved.prior_of_loop(missing), (missing, *prior.event_shape[1:])
+            rest = jnp.zeros(shape) if moved.changing else later.sample(next(keys))
             eps = jnp.concatenate([eps, rest.astype(eps.dtype)])
         noise[name] = eps
-    if any(given[name] < length for name in plan if plan[name].changing):
-        noise.update(run(noise, given, jax.random.split(later, length)))
+    if any(known[name] < length for name in plan if plan[name].changing):
+        noise.update(run(noise, known, jax.random.split(next(keys), length)))
     return noise
 
 

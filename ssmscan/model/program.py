@@ -74,7 +74,7 @@ class Program:
         if not self.not_continuous:
             self.constrain = staging.constrain(script, *names)
             self.unconstrain = staging.unconstrain(script, *names)
-        self.start_draw = staging.start_draw(script, *names)
+        self.start_draw = staging.start_draw(script, *names, self.names(Role.START_OBSERVATION))
         self.step_draw = staging.step_draw(script, *names)
         self._select()
 

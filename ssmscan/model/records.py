@@ -43,7 +43,8 @@ class Record(NamedTuple):
 
     def log_prob(self) -> jax.Array:
         """Log-probability as NumPyro counts it, with masks and scales, a scalar."""
-        return self._scaled(jnp.sum(self.fn.log_prob(self.value)))
+        log_prob = self.fn.log_prob(self.value)
+        return jnp.sum(log_prob if self.scale is None else log_prob * self.scale)
 
     def log_density(self) -> jax.Array:
         """Log-density of the draw itself, masks and scales left out, a scalar."""
@@ -52,9 +53,6 @@ class Record(NamedTuple):
     def log_excess(self) -> jax.Array | float:
         """What scaling a latent site adds to the density it is drawn from."""
         return 0.0 if self.scale is None else self.log_prob() - jnp.sum(self.fn.log_prob(self.value))
-
-    def _scaled(self, log_prob):
-        return log_prob if self.scale is None else log_prob * self.scale
 
     def invalid(self) -> jax.Array:
         """Whether an unmasked element is NaN or outside the support, a scalar."""

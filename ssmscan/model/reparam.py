@@ -38,7 +38,14 @@ from numpyro import handlers
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.model.noise import MapKind, NoiseMap, smooth_map
-from ssmscan.model.noiseprior import DiscreteInnovation, Moved, sample_loop_noise, sample_site
+from ssmscan.model.noiseprior import (
+    DiscreteInnovation,
+    Moved,
+    fixed,
+    given,
+    sample_loop_noise,
+    sample_site,
+)
 from ssmscan.model.running import ModelError, clean_name, isolated, with_sample_shape
 
 PyTree = Any
@@ -78,7 +85,8 @@ def _initial_states(model: Callable, args: tuple, kwargs: dict) -> tuple[str, ..
     # Imported here: tracing stands above this file.
     from ssmscan.model.tracing import trace
 
-    with isolated():
+    # Numbers that are known are computed, also under somebody's jit.
+    with isolated(), jax.ensure_compile_time_eval():
         try:
             return tuple(site.name for site in trace(model, *args, **kwargs).initial)
         except ModelError:
@@ -105,8 +113,8 @@ class _Outside(Messenger):
     def _initial_state(self, msg: dict) -> None:
         name, fn = msg["name"], with_sample_shape(msg)
         # The noise of a posterior shows which sites were moved when it was drawn.
-        wanted = name in self.initial or _given(f"{name}_noise")
-        noise_map = smooth_map(fn) if wanted and not _fixed(name) else None
+        wanted = name in self.initial or given(f"{name}_noise")
+        noise_map = smooth_map(fn) if wanted and not fixed(name) else None
         if noise_map is None:
             return
         prior = Moved(noise_map, fn if noise_map.kind is MapKind.TRANSPORT else None).prior()
@@ -127,8 +135,8 @@ class _Outside(Messenger):
             prefix, scales = self._between()
             plan = _plan(f, init, xs)
 
-            def loop(noise: dict, given: dict | None = None, keys: Array | None = None):
-                body = functools.partial(_step, f, plan, scales, given)
+            def loop(noise: dict, known: dict | None = None, keys: Array | None = None):
+                body = functools.partial(_step, f, plan, scales, known)
                 inputs = xs, noise, jnp.arange(length), keys
                 last, (sites, (ys, extra)) = original(body, init, inputs, length, reverse, **rest)
                 return (last, (sites, ys)), extra
@@ -139,7 +147,7 @@ class _Outside(Messenger):
                     length,
                     rest.get("rng_key"),
                     lambda name: f"{prefix}{name}_noise",
-                    lambda noise, given, keys: loop(noise, given, keys)[1],
+                    lambda noise, known, keys: loop(noise, known, keys)[1],
                 )
             result, factors = loop(noise)
             with self._beyond():
@@ -200,20 +208,6 @@ def _make_deterministic(msg: dict, value: Array) -> None:
     msg.update(type="deterministic", value=value, **kept)
 
 
-def _given(name: str, *kinds: type, stack: list | None = None) -> bool:
-    """Whether a handler of one of the kinds, `condition` or `substitute` by default, holds a value."""
-    kinds = kinds or (handlers.condition, handlers.substitute)
-    found = [h for h in (_PYRO_STACK if stack is None else stack) if isinstance(h, kinds)]
-    return any(h.data is not None and h.data.get(name) is not None for h in found)
-
-
-def _fixed(name: str, stack: list | None = None) -> bool:
-    """Whether a handler gives a site its value; posterior draws hold its noise too, which then counts."""
-    if _given(name, handlers.condition, stack=stack):
-        return True
-    return _given(name, stack=stack) and not _given(f"{name}_noise", stack=stack)
-
-
 def _plan(f: Callable, init: PyTree, xs: PyTree) -> dict[str, Moved]:
     """Meet the sites of the loop: which latents move, and which distributions do not change in it."""
     active = list(_PYRO_STACK)
@@ -221,7 +215,7 @@ def _plan(f: Callable, init: PyTree, xs: PyTree) -> dict[str, Moved]:
     laws: dict[str, dist.Distribution] = {}
 
     def value_of(name: str, fn: dist.Distribution, scale: Any) -> Array:
-        noise_map = None if _fixed(name, active) else smooth_map(fn)
+        noise_map = None if fixed(name, active) else smooth_map(fn)
         if noise_map is not None:
             maps[name], laws[name] = noise_map, fn
         return fn.sample(jax.random.key(0))
@@ -255,10 +249,10 @@ def _depends_on_inputs(jaxpr: Any) -> list[bool]:
     return [reads([v]) for v in jaxpr.outvars]
 
 
-def _step(f: Callable, plan: dict[str, Moved], scales: list, given: dict | None, carry: PyTree, inputs: tuple):
+def _step(f: Callable, plan: dict[str, Moved], scales: list, known: dict | None, carry: PyTree, inputs: tuple):
     """Run one step with the moved sites as functions of their noise.
 
-    With `given` (site -> number of steps whose noise is known), noise whose law changes in the loop is
+    With `known` (site -> number of steps whose noise is known), noise whose law changes in the loop is
     drawn from the family at the other steps.
 
     Returns:
@@ -271,15 +265,15 @@ def _step(f: Callable, plan: dict[str, Moved], scales: list, given: dict | None,
         if name not in plan:
             return None
         (noise_map, _), eps = plan[name], noise.get(name)
-        if given is not None and plan[name].changing:
+        if known is not None and plan[name].changing:
             drawn = noise_map.draw(jax.random.fold_in(key, len(extra)), fn)
-            eps = drawn if eps is None else jnp.where(t < given[name], eps, drawn)
+            eps = drawn if eps is None else jnp.where(t < known[name], eps, drawn)
             extra[name] = eps
         value = noise_map.apply(fn, eps)
-        if given is None and plan[name].changing:
+        if known is None and plan[name].changing:
             extra[f"{name}_correction"] = noise_map.log_correction(fn, eps)
         factors = [*scales, *([] if scale is None else [scale])]
-        if given is None and factors:
+        if known is None and factors:
             extra[f"{name}_scaled"] = jnp.sum((math.prod(factors) - 1.0) * fn.log_prob(value))
         return value
 

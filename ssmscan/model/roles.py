@@ -70,9 +70,11 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
         for pairs in jax.tree.leaves(staged.reaches(name)):
             for site in sites(pairs):
                 step.setdefault(site, what)
-    for site, pairs in staged.reaches("log_prob").items():
-        for name in sites(pairs):
-            step[name] = f"the distribution of '{site}'"
+    # A mask can take a distribution out of the density; it is still drawn from.
+    for entry in ("deterministic", "replicate", "log_transition", "log_prob"):
+        what = "deterministic" if entry == "deterministic" else "the distribution of"
+        for site, pairs in staged.reaches(entry).items():
+            step |= dict.fromkeys(sites(pairs), f"{what} '{site}'")
     density = {name: sites(pairs) for name, pairs in staged.reaches("outside_log_prob").items()}
     reached = staged.reaches("outside_log_prob")
     after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}

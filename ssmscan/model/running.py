@@ -12,7 +12,7 @@ arrived wherever they stand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -65,18 +65,21 @@ class LeaveModel(Exception):
     """Raised at the loop by callers that need nothing after it."""
 
 
-def run_model(call: Callable, value_of: Callable, at_loop: Callable) -> tuple[list[Record], Any]:
+def run_model(
+    call: Callable, value_of: Callable, at_loop: Callable, redrawn: Collection[str] = ()
+) -> tuple[list[Record], Any]:
     """Run a model with latent values from `value_of` and loops handed to `at_loop`.
 
     Args:
         call: the model with its arguments bound.
         value_of: `(name, fn) -> value` for a latent site outside loops.
         at_loop: `(index, loop) -> (last_carry, ys)`, or NumPyro's own result from `loop.default()`.
+        redrawn: names of observed sites outside loops that get their value from `value_of` too.
 
     Returns:
         The records of the sites outside loops in order, and what the model returned.
     """
-    handler = _Outside(value_of, at_loop)
+    handler = _Outside(value_of, at_loop, redrawn)
     with handler:
         try:
             returned = call()
@@ -132,10 +135,19 @@ class _Sites(Messenger):
 
     def __init__(self):
         self.records: list[Record] = []
+        self.trace_state = get_opaque_trace_state(convention="ssmscan")
         super().__init__()
 
     def refuse(self, msg: dict) -> None:
         kind, name = msg["type"], clean_name(str(msg.get("name")))
+        visible = kind in ("sample", "deterministic", "control_flow")
+        if visible and get_opaque_trace_state(convention="ssmscan") != self.trace_state:
+            raise ModelError(
+                f"{'a scan' if kind == 'control_flow' else f'site {name!r}'} stands inside jax.lax.scan or another JAX "
+                "transformation (jit, vmap, lax.cond), which hides it from inference. For a time loop use "
+                "numpyro.contrib.control_flow.scan, which takes the same arguments as jax.lax.scan; for several "
+                "elements use numpyro.plate."
+            )
         if kind == "prng_key" and msg["value"] is None:
             raise ModelError(
                 "the model calls numpyro.prng_key(): the draws made from it are invisible to inference. "
@@ -158,10 +170,9 @@ class _Sites(Messenger):
 class _Outside(_Sites):
     where = "outside the loop"
 
-    def __init__(self, value_of, at_loop):
-        self.value_of, self.at_loop = value_of, at_loop
+    def __init__(self, value_of, at_loop, redrawn):
+        self.value_of, self.at_loop, self.redrawn = value_of, at_loop, redrawn
         self.loops, self.replaying = 0, None
-        self.trace_state = get_opaque_trace_state(convention="ssmscan")
         super().__init__()
 
     def process_message(self, msg: dict) -> None:
@@ -170,12 +181,6 @@ class _Outside(_Sites):
             return self._loop(msg)
         if msg["type"] not in ("sample", "deterministic"):
             return None
-        if get_opaque_trace_state(convention="ssmscan") != self.trace_state:
-            raise ModelError(
-                f"site '{msg['name']}' stands inside jax.lax.scan or another JAX transformation (jit, vmap, "
-                "lax.cond), which hides it from inference. For a time loop use "
-                "numpyro.contrib.control_flow.scan, which takes the same arguments as jax.lax.scan."
-            )
         replayed = msg.get("_control_flow_done", False)
         self.replaying = self.replaying if replayed else None
         if msg["type"] == "sample":
@@ -185,7 +190,7 @@ class _Outside(_Sites):
                     "use jnp.where on the parameters of one site instead."
                 )
             msg["_fixed"] = msg["value"] is not None
-            if msg["value"] is None:
+            if msg["value"] is None or msg["name"] in self.redrawn:
                 msg["value"] = self.value_of(msg["name"], with_sample_shape(msg))
 
     def postprocess_message(self, msg: dict) -> None:

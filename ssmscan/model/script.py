@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -53,13 +53,15 @@ class Script(NamedTuple):
         """Stage a function over the shared arrays of this model."""
         return stage(fn, arguments, self.table, data=self.data, late=late)
 
-    def run(self, data, outside: Callable, at_main: Callable[[Loop], tuple]) -> list[Record]:
+    def run(
+        self, data, outside: Callable, at_main: Callable[[Loop], tuple], redrawn: Collection[str] = ()
+    ) -> list[Record]:
         """Run the model; noise-free loops run as NumPyro runs them."""
 
         def at_loop(index: int, loop: Loop):
             return at_main(loop) if index == self.plan.main else loop.default()
 
-        records, _ = run_model(lambda: self.call(data), outside, at_loop)
+        records, _ = run_model(lambda: self.call(data), outside, at_loop, redrawn)
         return [record for record in records if record.replayed != self.plan.main]
 
     def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, Record]]:

@@ -200,8 +200,8 @@ def unconstrain(script: Script, parameters, initial) -> Staged:
     return script.stage(fn, (script.shapes(parameters),), late=1)
 
 
-def start_draw(script: Script, parameters, initial) -> Staged:
-    """Forward simulation of the start with the families' own samplers."""
+def start_draw(script: Script, parameters, initial, observed) -> Staged:
+    """Forward simulation of the start with the families' own samplers, its observations drawn too."""
 
     def fn(data, theta, key):
         out: dict[str, Any] = {}
@@ -215,10 +215,11 @@ def start_draw(script: Script, parameters, initial) -> Staged:
             out["carry"] = like(loop.init, script.plan.carry)
             raise LeaveModel
 
-        records = script.run(data, outside, at_main)
-        out["values"] = {r.name: jnp.asarray(r.value) for r in records if r.name in initial}
+        records = script.run(data, outside, at_main, redrawn)
+        out["values"] = {r.name: jnp.asarray(r.value) for r in records if r.name in (*initial, *redrawn)}
         return out
 
+    redrawn = [name for name in observed if script.outside[name].family != "Unit"]
     return script.stage(fn, (script.shapes(parameters), KEY), late=1)
 
 

@@ -108,8 +108,9 @@ class StateSpaceModel:
 
     @property
     def start_observed(self) -> bool:
-        """Whether an observation before the loop weighs the initial state."""
-        return bool(self._with_role(Role.START_OBSERVATION))
+        """Whether an observation before the loop, or a scaled density, weighs the initial state."""
+        scaled = any(drawn.scaled for drawn in self.program.plan.outside if drawn.name in self.program.initial)
+        return scaled or bool(self._with_role(Role.START_OBSERVATION))
 
     @property
     def initial_noise(self) -> dict[str, NoiseSpec]:
@@ -157,6 +158,10 @@ class StateSpaceModel:
         for name, site in sites.items():
             if np.shape(theta[name]) != site.shape:
                 raise ValueError(f"theta['{name}'] has shape {np.shape(theta[name])}, expected {site.shape}.")
+            if jnp.issubdtype(site.dtype, jnp.integer) and not isinstance(theta[name], jax.core.Tracer):
+                value = np.asarray(theta[name])
+                if not np.all(np.isfinite(value) & (value == np.round(value))):
+                    raise ValueError(f"theta['{name}'] = {value} is not of type {site.dtype}; give integers.")
             cast[name] = lax.convert_element_type(jnp.asarray(theta[name]), site.dtype)
         if not any(isinstance(v, jax.core.Tracer) for v in (*cast.values(), *self.arrays)):
             self._check_support(cast)

@@ -178,7 +178,23 @@ def flatten(args: tuple, kwargs: dict) -> tuple[list, Any, list[str]]:
     """Leaves of the arguments with arrays canonical, their structure, and a printed path for each."""
     pairs, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=lambda a: a is None)
     paths = [_path(path) for path, _ in pairs]
-    return [jnp.asarray(leaf) if is_array(leaf) else leaf for _, leaf in pairs], tree, paths
+    return [_canonical(leaf, path) if is_array(leaf) else leaf for (_, leaf), path in zip(pairs, paths)], tree, paths
+
+
+def _canonical(leaf: jax.Array | np.ndarray, path: str) -> jax.Array:
+    """The array as JAX holds it.
+
+    Raises:
+        ValueError: integers that JAX's integer type does not hold; they would wrap around.
+    """
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu" and leaf.size:
+        held = np.iinfo(jax.dtypes.canonicalize_dtype(leaf.dtype))
+        if leaf.min() < held.min or leaf.max() > held.max:
+            raise ValueError(
+                f"{path} holds integers from {leaf.min()} to {leaf.max()}, which {held.dtype} cannot hold. Pass them "
+                "in other units or relative to the first, or enable 64 bits with numpyro.enable_x64()."
+            )
+    return jnp.asarray(leaf)
 
 
 def is_array(leaf: Any) -> bool:
@@ -196,10 +212,15 @@ def describe(leaf: Any) -> str:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two static leaves mean the same program."""
-    if is_array(a) or is_array(b):
-        return is_array(a) and is_array(b) and a.shape == b.shape and bool(np.array_equal(a, b))
-    return a is b or bool(a == b)
+    """Whether two static leaves mean the same program; leaves that cannot be compared do not."""
+    if a is b:
+        return True
+    if isinstance(a, np.ndarray | jax.Array) or isinstance(b, np.ndarray | jax.Array):
+        return type(a) is type(b) and a.dtype == b.dtype and bool(np.array_equal(a, b))
+    try:
+        return bool(a == b) or bool(a != a and b != b)
+    except (ValueError, TypeError):
+        return False
 
 
 def _path(path: tuple) -> str:

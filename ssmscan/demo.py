@@ -1,0 +1,104 @@
+"""The demonstration: one model of exchange rates, three samplers that share no step, and do they agree.
+
+`run` fits the model of `examples/stochastic_volatility.py` (shipped as `ssmscan.stochastic_volatility`, the
+same file) to the GBP/USD returns of 1997 by NUTS, PMMH and tempered SMC, none started from another's draws.
+It prints what `trace` found, each posterior and their comparison, and writes into one folder
+
+    *.nc                  the results, for `ssmscan.load` or anything that reads netCDF
+    states.png            volatility given all data, by NUTS and by PMMH, over the returns
+    filtered.png          volatility given the data up to each day, at the posterior mean
+    ess.png               how many particles that filter had left at each day
+    posterior-*.png       the densities of the parameters by the three samplers
+    agreement.png         differences between samplers with their intervals
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import ssmscan
+from ssmscan import datasets
+from ssmscan.results import plots
+from ssmscan.stochastic_volatility import stochastic_volatility
+
+
+def run(folder: Path, *, seed: int = 0, quick: bool = False) -> dict[str, ssmscan.Result]:
+    """Run the demonstration and return the results by name.
+
+    Args:
+        folder: where figures and netCDF go; made if absent, files of an earlier run are replaced.
+        seed: of the one PRNG key.
+        quick: a few draws from a short series, to see that everything runs; nothing converges.
+    """
+    start = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    data = datasets.gbpusd()
+    end = np.datetime64("1997-04" if quick else "1998-01")
+    returns, days = data.values[data.time < end], data.time[data.time < end]
+    *engine_keys, filter_key = jax.random.split(jax.random.key(seed), 4)
+
+    ssm = ssmscan.trace(stochastic_volatility, returns)
+    print(f"{data.description}, {days[0]} to {days[-1]}\n\n{ssm}\n")
+
+    results = {}
+    for (name, engine), key in zip(_engines(quick).items(), engine_keys):
+        print(f"[{time.perf_counter() - start:3.0f} s] {name} ...", flush=True)
+        results[name] = engine.run(key, ssm)
+        results[name].save(folder / f"{name}.nc")
+        print(f"{results[name].summary()}\n", flush=True)
+
+    comparison = ssmscan.compare(**results)
+    print(f"{comparison}\n")
+    filtered = ssmscan.ParticleFilter(num_particles=10_000).run(filter_key, ssm, results["nuts"].mean())
+    print(f"log evidence at the posterior mean of NUTS: {filtered.log_evidence:.2f}\n")
+
+    for name, axes in _figures(results, comparison, filtered, returns, days).items():
+        axes.figure.savefig(folder / f"{name}.png", dpi=150)
+    written = ", ".join(sorted(path.name for path in folder.iterdir()))
+    print(f"[{time.perf_counter() - start:3.0f} s] in {folder}/: {written}")
+    return results
+
+
+def _engines(quick: bool) -> dict[str, Any]:
+    if quick:
+        return {
+            "nuts": ssmscan.NUTS(num_warmup=20, num_samples=20, num_chains=2),
+            "pmmh": ssmscan.PMMH(num_warmup=20, num_samples=20, num_chains=2, num_particles=20),
+            "tempered": ssmscan.TemperedSMC(num_particles=40, num_runs=2),
+        }
+    return {
+        "nuts": ssmscan.NUTS(num_warmup=500, num_samples=2000, num_chains=4),
+        "pmmh": ssmscan.PMMH(num_warmup=1000, num_samples=2000, num_chains=8, num_particles=64),
+        "tempered": ssmscan.TemperedSMC(num_particles=1000, chain_length=10, num_runs=6),
+    }
+
+
+def _figures(
+    results: Mapping[str, ssmscan.Result], comparison: Any, filtered: Any, returns: Any, days: Any
+) -> dict[str, Any]:
+    """Draw each figure into its own Axes, by file name."""
+    over_data = {"times": days, "observed": returns, "observed_on_the_right": True}
+    return {
+        "states": _two_states(results["nuts"], results["pmmh"], over_data),
+        "filtered": plots.states(filtered, "h", **over_data),
+        "ess": plots.ess(filtered),
+        "agreement": plots.agreement(comparison),
+        **{f"posterior-{name}": plots.posterior(results, name) for name in results["nuts"].draws},
+    }
+
+
+def _two_states(first: ssmscan.Result, second: ssmscan.Result, over_data: Mapping[str, Any]) -> Any:
+    """Draw the smoothed log variance by two engines over each other, with a legend that names the engines."""
+    ax = plots.states(first, "h", **over_data)
+    plots.states(second, "h", times=over_data["times"], colour=plots.VERMILION, ax=ax)
+    medians = [line for line in ax.lines if line.get_gid() == "smoothed"]
+    names = [f"{result.engine}: median, 50 and 90 %" for result in (first, second)]
+    ax.legend(medians, names, frameon=False, fontsize="small", ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    ax.set_ylabel("log variance h, given all data")
+    return ax

@@ -1,0 +1,191 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.contrib.control_flow import scan
+from scipy import stats
+
+import ssmscan
+from ssmscan.inference import progress
+from ssmscan.inference.marginal import Move, PMMHState, adapt_scale, evaluate, pmmh_step
+from ssmscan.inference.pilot import _Tuning, run_pilot, target_acceptance
+from ssmscan.inference.pmmh import PMMH
+from ssmscan.inference.replay import replay
+from ssmscan.particles.draws import as_key
+from ssmscan.particles.filter import ParticleFilter
+from ssmscan.results.summary import summarise
+from tests.inference.models import Y, switching
+from tests.inference.test_progress import Interrupting
+from tests.truth import z_threshold
+
+FEW = ParticleFilter(20, summaries=())
+SMALL = PMMH(num_samples=3000, num_warmup=800, num_chains=4, num_particles=20, num_paths=100)
+
+
+@pytest.fixture(scope="module")
+def result(linear):
+    return SMALL.run(jax.random.key(0), linear)
+
+
+def test_parameters_and_states_agree_with_dense_linear_algebra(result, exact):
+    values = {"rho": (result.draws["rho"], exact.rho), "q": (result.draws["q"], exact.q)}
+    values |= {f"x{t}": (result.states["x"][:, :, t], exact.states[t]) for t in (0, 5, 11)}
+    for name, (draws, truth) in values.items():
+        mean = summarise(draws, independent_runs=False).statistics[0]
+        assert abs(mean.value - truth) < z_threshold(len(values)) * mean.error, name
+
+
+def test_the_result_is_complete(result):
+    assert result.draws["rho"].shape == (4, 3000)
+    assert result.states["x"].shape == (4, 100, len(Y))
+    assert result.states["x_0"].shape == (4, 100)
+    assert result.sample_stats["filter_key"].shape == (4, 3000, 2)
+    assert result.costs.particle_steps > 4 * 3000 * 20 * len(Y)
+    assert result.settings["used"]["num_particles"] == 20
+    assert not any("differ" in note for note in result.notes)
+
+
+def test_the_estimate_is_stored_until_a_proposal_is_accepted(result):
+    moved = np.diff(result.draws["q"], axis=1) != 0
+    np.testing.assert_array_equal(np.diff(result.sample_stats["log_evidence"], axis=1) != 0, moved)
+    np.testing.assert_array_equal(result.sample_stats["accepted"][:, 1:], moved)
+
+
+def test_a_stored_key_replays_the_accepted_run(result, linear):
+    draw = int(result.state_draws[50])
+    theta = {name: jnp.asarray(values[2, draw]) for name, values in result.draws.items()}
+    key = jnp.asarray(result.sample_stats["filter_key"][2, draw])
+    again = FEW.run(as_key(key), linear, theta)
+    np.testing.assert_allclose(again.log_evidence, result.sample_stats["log_evidence"][2, draw], rtol=1e-4)
+    _, path = replay(key, linear, theta, FEW)
+    np.testing.assert_allclose(path["x"], result.states["x"][2, 50], rtol=1e-4)
+    assert np.any(np.isclose(path["x"][-1], again.final.values["x"]))
+
+
+def test_raw_keys_are_taken_and_an_interrupt_returns_the_draws_made(result, linear, monkeypatch):
+    original = progress.tqdm
+    monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.001)
+    monkeypatch.setattr(progress, "tqdm", lambda **k: (Interrupting if k["desc"] == "PMMH" else original)(**k))
+    stopped = SMALL.run(jax.random.PRNGKey(0), linear)
+    assert stopped.interrupted
+    done = stopped.draws["q"].shape[1]
+    assert 3 <= done < 100
+    np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"][:, :done])
+
+    monkeypatch.setattr(progress, "tqdm", lambda **k: (Interrupting if "up" in k["desc"] else original)(**k))
+    in_warmup = SMALL.run(jax.random.key(0), linear)
+    assert in_warmup.interrupted
+    assert in_warmup.draws["q"].shape == (4, 0)
+
+
+def test_the_pilot_reaches_the_wanted_noise(linear):
+    found = run_pilot(as_key(jax.random.key(0)), linear, FEW, num_chains=4, num_steps=50, target_sd=0.4, progress=False)
+    assert found.particle_filter.num_particles > 20
+    theta = jax.tree.map(lambda leaf: leaf[0], jax.vmap(linear.constrain)(found.chains.state.z))
+    keys = jax.random.split(as_key(jax.random.key(1)), 200)
+    estimates = jax.vmap(lambda k: found.particle_filter.run(k, linear, theta).log_evidence)(keys)
+    assert 0.2 < np.std(estimates) < 0.8
+    assert found.target == target_acceptance(found.sd)
+
+
+@pytest.mark.parametrize(("sd", "target"), [(0.0, 0.234), (1.2, 0.198), (2.0, 0.0786)])
+def test_the_target_is_half_of_what_a_proposal_of_length_zero_gets(sd, target):
+    assert target_acceptance(sd) == pytest.approx(target, abs=1e-3)
+    assert target_acceptance(sd) == min(0.234, stats.norm.cdf(-sd / np.sqrt(2)))
+
+
+def test_the_scale_follows_the_formula():
+    scale = jnp.array([[1.0, 0.0], [0.5, 2.0]])
+    direction = jnp.array([1.0, -2.0])
+    move = Move(direction, jnp.asarray(0.9), jnp.array(True), jnp.asarray(0.0))
+    new = adapt_scale(scale, move, jnp.asarray(0.2), jnp.asarray(8, jnp.int32))
+    rate = min(1, 2 * 8 ** (-2 / 3))
+    inner = np.eye(2) + rate * (0.9 - 0.2) * np.outer(direction, direction) / 5
+    np.testing.assert_allclose(new @ new.T, scale @ inner @ scale.T, rtol=1e-5)
+    assert new[0, 1] == 0
+
+
+def test_the_scale_is_frozen_unless_adapting(linear):
+    tuning = _Tuning(as_key(jax.random.key(0)), linear, FEW, 4, bar=False)
+    frozen = tuning.advance(tuning.chains, 3, None)
+    adapted = tuning.advance(tuning.chains, 3, 0.2)
+    np.testing.assert_array_equal(frozen.state.scale, tuning.chains.scale)
+    assert (adapted.state.scale != tuning.chains.scale).any(axis=(1, 2)).all()
+    assert (frozen.state.num_steps == 3).all()
+
+
+def test_impossible_points_are_left_and_never_entered(linear):
+    z = linear.unconstrain({"rho": jnp.asarray(0.5), "q": jnp.asarray(1.0)})
+    key, nothing = as_key(jax.random.key(0)), jnp.zeros(2, jnp.uint32)
+    step = jax.jit(lambda state, scale: pmmh_step(key, state, scale, linear, FEW))
+
+    impossible = PMMHState(z, jnp.zeros(()), jnp.asarray(-jnp.inf), nothing)
+    left, move = step(impossible, jnp.zeros((2, 2)))
+    assert move.acceptance == 1
+    assert np.isfinite(left.log_evidence)
+
+    # The unconstrained value of rho goes to 1e6 and more, where the prior has no mass in floating point.
+    _, move = step(left, jnp.diag(jnp.array([0.0, 1e6])))
+    assert move.acceptance == 0
+    _, move = step(left._replace(log_prior=jnp.asarray(jnp.nan)), jnp.eye(2))
+    assert move.acceptance == 0
+
+
+def test_the_step_is_strict_about_types(linear):
+    z = linear.unconstrain({"rho": jnp.asarray(0.5), "q": jnp.asarray(1.0)})
+    key, count = as_key(jax.random.key(0)), jnp.asarray(1, jnp.int32)
+    state = jax.eval_shape(lambda k: evaluate(k, linear, z, FEW), key)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        new, move = jax.eval_shape(lambda s: pmmh_step(key, s, jnp.eye(2), linear, FEW), state)
+        scale = jax.eval_shape(lambda m: adapt_scale(jnp.eye(2), m, jnp.asarray(0.2), count), move)
+    assert new == state
+    assert scale.dtype == jnp.eye(2).dtype
+
+
+def test_discrete_innovations_are_no_obstacle():
+    ssm = ssmscan.trace(switching, Y)
+    z = ssm.unconstrain({"p": jnp.asarray(0.7)})
+
+    @jax.jit
+    def run(key):
+        state = evaluate(key, ssm, z, FEW)
+        return state, replay(state.filter_key, ssm, ssm.constrain(z), FEW)
+
+    state, (log_evidence, path) = run(as_key(jax.random.key(0)))
+    np.testing.assert_allclose(log_evidence, state.log_evidence, rtol=1e-5)
+    assert path["s"].shape == (len(Y),)
+    assert set(np.unique(path["s"])) <= {0, 1}
+
+
+def test_data_that_no_parameter_explains_are_refused():
+    def impossible(y):
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+
+        def transition(x, y):
+            x = numpyro.sample("x", dist.Normal(x, scale))
+            numpyro.factor("never", jnp.where(x < 1e30, -jnp.inf, 0.0))
+            numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+            return x, None
+
+        scan(transition, 0.0, y)
+
+    with pytest.raises(ValueError, match="log evidence -inf"):
+        SMALL.run(jax.random.key(0), ssmscan.trace(impossible, Y))
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ({"num_samples": 0}, ValueError),
+        ({"num_warmup": 7}, ValueError),
+        ({"num_chains": "four"}, TypeError),
+        ({"num_particles": 1}, ValueError),
+        ({"target_sd": 0.0}, ValueError),
+        ({"num_paths": -1}, ValueError),
+    ],
+)
+def test_bad_settings_are_named(setting, error):
+    with pytest.raises(error, match=next(iter(setting))):
+        PMMH(**setting)
