@@ -89,8 +89,8 @@ def table(records: list[dict[str, Any]]) -> str:
         speed = f"{record['ns'] / min(peers):14.2f}" if peers else f"{'':14s}"
         seconds = f"{record['compile']:9.1f}" if record["compile"] is not None else f"{'':9s}"
         lines.append(
-            f"{record['library']:10s} {record['N']:7d} {record['mode']:10s} {record['wall_ns']:8.1f} {record['ns']:7.1f} {ratio} {speed} "
-            f"{seconds} {record['mean_log_evidence']:9.2f} {record['load_before']:5.2f}"
+            f"{record['library']:10s} {record['N']:7d} {record['mode']:10s} {record['wall_ns']:8.1f} "
+            f"{record['ns']:7.1f} {ratio} {speed} {seconds} {record['mean_log_evidence']:9.2f} {record['load_before']:5.2f}"
         )
     return "\n".join(lines)
 

@@ -55,7 +55,7 @@ def test_discrete_innovations_counts_and_deterministics():
     assert result.message() == "The run is complete."
     up = np.asarray(result.summaries["mean"]["up"])
     assert ((up >= 0) & (up <= 1)).all()
-    assert result.summaries["quantiles"]["rate"].shape == (1, 8)
+    assert result.summaries["quantiles"]["rate"].shape == (8, 1)
     assert ((result.summaries["pit"]["count"] > 0) & (result.summaries["pit"]["count"] < 1)).all()
     paths = ssmscan.backward_sample(KEY, ssm, {"stay": 0.8}, result, num_paths=30)
     level = np.asarray(paths["level"])[:, None] + np.cumsum(np.asarray(paths["push"]), axis=1)
