@@ -215,8 +215,9 @@ def same(a: Any, b: Any) -> bool:
     """Whether two static leaves mean the same program; leaves that cannot be compared do not."""
     if a is b:
         return True
-    if isinstance(a, np.ndarray | jax.Array) or isinstance(b, np.ndarray | jax.Array):
-        return type(a) is type(b) and a.dtype == b.dtype and bool(np.array_equal(a, b))
+    arrays = [isinstance(leaf, np.ndarray | jax.Array) for leaf in (a, b)]
+    if any(arrays):
+        return all(arrays) and a.dtype == b.dtype and bool(np.array_equal(a, b))
     try:
         return bool(a == b) or bool(a != a and b != b)
     except (ValueError, TypeError):
