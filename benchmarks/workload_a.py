@@ -90,7 +90,8 @@ def table(records: list[dict[str, Any]]) -> str:
         seconds = f"{record['compile']:9.1f}" if record["compile"] is not None else f"{'':9s}"
         lines.append(
             f"{record['library']:10s} {record['N']:7d} {record['mode']:10s} {record['wall_ns']:8.1f} "
-            f"{record['ns']:7.1f} {ratio} {speed} {seconds} {record['mean_log_evidence']:9.2f} {record['load_before']:5.2f}"
+            f"{record['ns']:7.1f} {ratio} {speed} {seconds} {record['mean_log_evidence']:9.2f} "
+            f"{record['load_before']:5.2f}"
         )
     return "\n".join(lines)
 

@@ -54,7 +54,7 @@ def run(folder: Path, *, seed: int = 0, quick: bool = False) -> dict[str, ssmsca
         print(f"{results[name].summary()}\n", flush=True)
 
     comparison = ssmscan.compare(**results)
-    print(f"{comparison}\n")
+    print(f"{comparison}\n\n{_largest(comparison)}")
     filtered = ssmscan.ParticleFilter(num_particles=10_000).run(filter_key, ssm, results["nuts"].mean())
     print(f"log evidence at the posterior mean of NUTS: {filtered.log_evidence:.2f}\n")
 
@@ -77,6 +77,17 @@ def _engines(quick: bool) -> dict[str, Any]:
         "pmmh": ssmscan.PMMH(num_warmup=1000, num_samples=2000, num_chains=8, num_particles=64),
         "tempered": ssmscan.TemperedSMC(num_particles=1000, chain_length=10, num_runs=6),
     }
+
+
+def _largest(comparison: Any) -> str:
+    """Say in a sentence how far apart the engines are at most."""
+    found = [(abs(d.estimate.value), d, pair.title) for pair in comparison.pairs for d in pair.differences]
+    size, difference, pair = max(found, key=lambda item: item[0])
+    mean, *_ = max((item for item in found if item[1].statistic == "mean"), key=lambda item: item[0])
+    return (
+        f"Posterior means differ by at most {mean:.2f} posterior sds, any statistic by {size:.2f} "
+        f"({difference}, {pair})."
+    )
 
 
 def _figures(

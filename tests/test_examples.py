@@ -1,4 +1,4 @@
-"""Every example runs, gives the same numbers from the same key, and gives the right ones."""
+"""Every example runs, gives the same numbers from the same key, and gives the right ones; so does the demo."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom, gamma
 
+import ssmscan
+from ssmscan.__main__ import main
+from ssmscan.demo import run as run_demo
 from tests.truth import LinearGaussian, linear_gaussian
 
 ROOT = Path(__file__).parent.parent
@@ -130,6 +133,26 @@ def test_the_example_of_the_readme_runs(capsys):
     (code,) = re.findall(r"<!-- example -->\n```python\n(.*?)```", text, flags=re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
     assert "sd" in capsys.readouterr().out
+
+
+def test_the_demo_writes_figures_and_results(tmp_path, capsys):
+    results = run_demo(tmp_path / "made" / "here", quick=True)
+    written = {path.name for path in (tmp_path / "made" / "here").iterdir()}
+    figures = {"states", "filtered", "ess", "agreement", "posterior-mu", "posterior-phi", "posterior-sigma"}
+    assert written == {f"{name}.png" for name in figures} | {f"{name}.nc" for name in results}
+    for name, result in results.items():
+        loaded = ssmscan.load(tmp_path / "made" / "here" / f"{name}.nc")
+        np.testing.assert_array_equal(loaded.draws["phi"], result.draws["phi"])
+    printed = capsys.readouterr().out
+    assert str(ssmscan.compare(**results)) in printed
+
+
+def test_the_command_line_names_its_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "demo" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main([])
 
 
 def test_the_demo_ships_the_example():

@@ -6,22 +6,33 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.contrib.control_flow import scan
 from scipy import stats
 
 import ssmscan
 from ssmscan.inference import tempering
 from ssmscan.inference.temperature import Ladder, bisect_log, coordinate_scales
 from ssmscan.inference.tempering import TemperedSMC, combine_evidence
-from tests.inference.models import Y, switching
+from tests.inference.models import Y, linear_gaussian, switching
 from tests.truth import ERROR_RATE
 
-SMALL = TemperedSMC(num_particles=400, num_runs=8, chain_length=10, num_leapfrog=6, num_paths=400)
+SMALL = TemperedSMC(num_particles=400, num_runs=6, chain_length=10, num_leapfrog=6, num_paths=400)
+
+
+def half_undefined(y):
+    """The linear model, times a coin: the evidence is half of what it was."""
+    sign = numpyro.sample("sign", dist.Uniform(-1.0, 1.0))
+    numpyro.factor("undefined", jnp.where(sign < 0, jnp.nan, 0.0))
+    linear_gaussian(y)
 
 
 @pytest.fixture(scope="module")
-def result(linear):
-    return SMALL.run(jax.random.key(0), linear)
+def ssm():
+    return ssmscan.trace(half_undefined, Y)
+
+
+@pytest.fixture(scope="module")
+def result(ssm):
+    return SMALL.run(jax.random.key(0), ssm)
 
 
 def t_threshold(runs, comparisons=1):
@@ -29,7 +40,7 @@ def t_threshold(runs, comparisons=1):
 
 
 def test_the_evidence_agrees_with_dense_linear_algebra(result, exact):
-    error = result.log_evidence - exact.log_evidence
+    error = result.log_evidence - (exact.log_evidence - np.log(2))
     assert abs(error) < t_threshold(SMALL.num_runs) * result.log_evidence_error
     assert result.log_evidence_error < 0.1
 
@@ -45,11 +56,11 @@ def test_parameters_and_states_agree_with_dense_linear_algebra(result, exact):
 
 def test_the_result_is_complete(result):
     assert result.independent_runs
-    assert result.draws["rho"].shape == (8, 400)
-    assert result.states["x"].shape == (8, 400, len(Y))
+    assert result.draws["rho"].shape == (6, 400)
+    assert result.states["x"].shape == (6, 400, len(Y))
     per_run = result.sample_stats["log_evidence"][:, 0]
     assert result.log_evidence == pytest.approx(combine_evidence(per_run)[0])
-    assert result.costs.gradient_evaluations > 8 * 400 * 6
+    assert result.costs.gradient_evaluations > 6 * 400 * 6
 
 
 def test_evidence_of_independent_runs():
@@ -76,27 +87,15 @@ def test_scales_ignore_heavy_tails():
     np.testing.assert_allclose(coordinate_scales({"z": draws}), [expected], rtol=0.2)
 
 
-def test_likelihoods_that_are_not_finite_are_counted_and_survived(exact):
-    def half_undefined(y):
-        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
-
-        def transition(x, y):
-            x = numpyro.sample("x", dist.Normal(0.5 * x, 1.0))
-            numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
-            return x, None
-
-        scan(transition, 0.0, y)
-        numpyro.factor("undefined", jnp.where(a < 0, jnp.nan, 0.0))
-
-    result = SMALL.run(jax.random.key(0), ssmscan.trace(half_undefined, Y))
+def test_likelihoods_that_are_not_finite_are_counted(result):
+    # A sign of -1 makes the likelihood NaN: half of the prior.
     note = next(note for note in result.notes if "no finite" in note)
     lost = int(note.split()[0])
-    assert stats.binomtest(lost, 8 * 400, 0.5).pvalue > ERROR_RATE
-    assert result.draws["a"].min() >= 0
-    assert np.isfinite(result.log_evidence)
+    assert stats.binomtest(lost, SMALL.num_runs * SMALL.num_particles, 0.5).pvalue > ERROR_RATE
+    assert result.draws["sign"].min() >= 0
 
 
-def test_an_interrupt_returns_the_finished_runs(result, linear, monkeypatch):
+def test_an_interrupt_returns_the_finished_runs(result, ssm, monkeypatch):
     class Interrupting(tempering.tqdm):
         def update(self, n=1):
             self.updates = getattr(self, "updates", 0) + 1
@@ -105,7 +104,7 @@ def test_an_interrupt_returns_the_finished_runs(result, linear, monkeypatch):
             return super().update(n)
 
     monkeypatch.setattr(tempering, "tqdm", Interrupting)
-    stopped = SMALL.run(jax.random.key(0), linear)
+    stopped = SMALL.run(jax.random.key(0), ssm)
     assert stopped.interrupted
     np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"][:3])
 
@@ -115,10 +114,10 @@ def test_a_discrete_innovation_is_refused_by_name():
         SMALL.run(jax.random.key(0), ssmscan.trace(switching, Y))
 
 
-def test_a_missing_blackjax_is_named(linear, monkeypatch):
+def test_a_missing_blackjax_is_named(ssm, monkeypatch):
     monkeypatch.setitem(sys.modules, "blackjax.smc", None)
     with pytest.raises(ImportError, match="pip install blackjax"):
-        SMALL.run(jax.random.key(0), linear)
+        SMALL.run(jax.random.key(0), ssm)
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,13 @@ from tests.particles.unbiased import (
 )
 
 
-@pytest.mark.parametrize(
-    ("scheme", "threshold"), [(systematic, 0), (systematic, 0.5), (stratified, 1), (multinomial, 1)]
-)
+@pytest.mark.parametrize(("scheme", "threshold"), [(systematic, 0), (stratified, 0.5), (multinomial, 1)])
 def test_ten_thousand_small_filters_average_to_the_evidence(scheme, threshold):
     ssm, theta, truth = handmade_autoregression()
     settings = ParticleFilter(16, resampling=scheme, threshold=threshold, summaries=())
     found = ratio(log_evidences(ssm, theta, settings, 0, 10_000), truth)
     assert found.sd < 0.5
-    assert found.accepted(4), f"bias {found.bias:.4f}, z {found.z:.2f}"
+    assert found.accepted(3), f"bias {found.bias:.4f}, z {found.z:.2f}"
 
 
 def test_looking_ahead_leaves_the_estimate_unbiased_when_it_resamples_now_and_then():
