@@ -11,9 +11,7 @@ import ssmscan
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command named by the arguments, `sys.argv[1:]` by default; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="ssmscan", description="Inference for state-space models in NumPyro."
-    )
+    parser = argparse.ArgumentParser(prog="ssmscan", description="Inference for state-space models in NumPyro.")
     parser.add_argument("--version", action="version", version=f"ssmscan {ssmscan.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser(

@@ -80,14 +80,10 @@ def test_autoregression_with_noise_is_the_known_log_likelihood():
         x = 0.9 * x + z[t, 0] if t > 0 else x
         y[t] = x + 0.2 * z[t, 1]
     model = LinearGaussian.scalar(m=0, P=1 / 0.19, F=0.9, Q=1, H=1, R=0.04)
-    np.testing.assert_allclose(
-        linear_gaussian(model, y[:, None]).log_evidence, -146.70364792111695, rtol=1e-12
-    )
+    np.testing.assert_allclose(linear_gaussian(model, y[:, None]).log_evidence, -146.70364792111695, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("length", "expected"), [(200, -158.34280921193), (750, -492.45424262228)], ids=["200", "750"]
-)
+@pytest.mark.parametrize(("length", "expected"), [(200, -158.34280921193), (750, -492.45424262228)], ids=["200", "750"])
 def test_gbpusd_on_a_grid_is_the_known_log_likelihood(length, expected):
     truth = stochastic_volatility_grid(datasets.gbpusd().values[:length])
     np.testing.assert_allclose(truth.log_evidence, expected, rtol=1e-11)
@@ -135,9 +131,7 @@ def test_forward_recursion_is_enumeration():
     transition[0] = [0, 0.5, 0.5]
     log_likelihood = rng.normal(size=(6, 3))
     truth = hmm_forward_backward(initial, transition, log_likelihood)
-    np.testing.assert_allclose(
-        truth.log_evidence, hmm_enumeration(initial, transition, log_likelihood), rtol=1e-12
-    )
+    np.testing.assert_allclose(truth.log_evidence, hmm_enumeration(initial, transition, log_likelihood), rtol=1e-12)
     for t, k in [(0, 0), (3, 1), (5, 2)]:
         others = np.arange(3) != k
         pinned = log_likelihood.copy()

@@ -37,9 +37,7 @@ def z_threshold(num_comparisons: int = 1, error_rate: float = ERROR_RATE) -> flo
     return float(norm.isf(error_rate / (2 * num_comparisons)))
 
 
-def minimal_detectable_effect(
-    standard_error: float, num_comparisons: int = 1, error_rate: float = ERROR_RATE
-) -> float:
+def minimal_detectable_effect(standard_error: float, num_comparisons: int = 1, error_rate: float = ERROR_RATE) -> float:
     """Return the smallest shift that a test at `z_threshold` detects with probability `POWER`."""
     return float((z_threshold(num_comparisons, error_rate) + norm.ppf(POWER)) * standard_error)
 
@@ -111,9 +109,7 @@ def linear_gaussian(model: LinearGaussian, y: np.ndarray) -> GaussianTruth:
         smoothed_mean[t] += gain[:, t].T @ e
         smoothed_cov[t] = cov[t, :, t, :] - gain[:, t].T @ gain[:, t]
     increments = np.array([log_density[a:b].sum() for a, b in itertools.pairwise(count)])
-    return GaussianTruth(
-        float(increments.sum()), increments, filtered_mean, filtered_cov, smoothed_mean, smoothed_cov
-    )
+    return GaussianTruth(float(increments.sum()), increments, filtered_mean, filtered_cov, smoothed_mean, smoothed_cov)
 
 
 class MarkovTruth(NamedTuple):
@@ -139,9 +135,7 @@ def hmm_enumeration(initial: np.ndarray, transition: np.ndarray, log_likelihood:
     return float(logsumexp(terms))
 
 
-def hmm_forward_backward(
-    initial: np.ndarray, transition: np.ndarray, log_likelihood: np.ndarray
-) -> MarkovTruth:
+def hmm_forward_backward(initial: np.ndarray, transition: np.ndarray, log_likelihood: np.ndarray) -> MarkovTruth:
     """Run the forward-backward recursion; shapes as in `hmm_enumeration`."""
     num_steps, num_states = log_likelihood.shape
     filtered = np.empty((num_steps, num_states))

@@ -42,8 +42,7 @@ def gbpusd() -> Dataset:
         values=100 * np.diff(np.log(rates)),
         time=dates[1:],
         description="Pounds per US dollar, daily log returns, per cent",
-        source="PACIFIC Exchange Rate Service (W. Antweiler, University of British Columbia), through "
-        "particles 0.4",
+        source="PACIFIC Exchange Rate Service (W. Antweiler, University of British Columbia), through particles 0.4",
     )
 
 

@@ -91,7 +91,7 @@ def discover(call: Callable[[list], Any], data: list) -> Plan:
         ModelError: no usable loop, or something inference cannot see; the message says what to do.
     """
     loops: list[dict] = []
-    found: list[Record] = []
+    found: list[Drawn] = []
 
     def run(data):
         def at_loop(index: int, loop: Loop):

@@ -105,6 +105,7 @@ class NoiseMap:
         Returns:
             Noise of the shape of that of `fn.expand(sample_shape + fn.batch_shape)`.
         """
+        assert self.family is not None
         lead, batch, event = _layout(self.family, fn)
         shape = lead + sample_shape + batch + event
         if self.family.draw is None:

@@ -8,7 +8,7 @@ the density stays N(eps), the correction becomes a factor, and the draws come fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -147,7 +147,7 @@ def family_name(fn: dist.Distribution) -> str:
 def given(name: str, *kinds: type, stack: list | None = None) -> bool:
     """Whether an active handler of one of the kinds, `condition` or `substitute` by default, holds a value."""
     kinds = kinds or (handlers.condition, handlers.substitute)
-    found = [h for h in (_PYRO_STACK if stack is None else stack) if isinstance(h, kinds)]
+    found: list[Any] = [h for h in (_PYRO_STACK if stack is None else stack) if isinstance(h, kinds)]
     return any(h.data is not None and h.data.get(name) is not None for h in found)
 
 
@@ -191,13 +191,13 @@ def sample_loop_noise(
     noise: dict[str, Array] = {}
     known: dict[str, int] = {}
     drawn: dict[str, Array] = {}
-    keys = iter([] if key is None else jax.random.split(jax.random.fold_in(key, 1), 2 * len(plan) + 2))
+    keys: Iterator[Array] = iter([] if key is None else jax.random.split(jax.random.fold_in(key, 1), 2 * len(plan) + 2))
 
     def by_the_loop(name: str) -> dist.Distribution:
         # One run draws the joint law of all such sites, given the noise that is known.
         if not drawn and key is not None and not given(site_name(name)):
             drawn.update(run(noise, known, jax.random.split(next(keys), length)))
-        return NoisePrior((length, *plan[name].noise_map.spec.shape), lambda _: drawn[name], lambda eps: 0.0)
+        return NoisePrior((length, *plan[name].noise_map.spec.shape), lambda _: drawn[name], lambda eps: jnp.zeros(()))
 
     # What a run of the loop needs comes first: constant laws, then what is given.
     for name in sorted(plan, key=lambda name: (plan[name].changing, not given(site_name(name)))):

@@ -168,7 +168,9 @@ def has_quantile(fn: Any) -> bool:
 
 
 def _location_scale(fn: Any, eps: Array) -> Array:
-    quantile, _ = _standard(fn)
+    pair = _standard(fn)
+    assert pair is not None
+    quantile, _ = pair
     eps, loc, scale = cast(eps, fn.loc, fn.scale)
     return loc + scale * quantile(*log_tails(eps))
 
@@ -274,7 +276,9 @@ def _standardised(bound: Array, loc: Array, scale: Array) -> Array:
 
 def _truncated(fn: Any, eps: Array, low: ArrayLike | None, high: ArrayLike | None) -> Array:
     """Mix the tails of the bounds: F(x) = q F(low) + p F(high) and 1 - F(x) likewise; nothing cancels."""
-    quantile, log_cdf = _standard(fn.base_dist)
+    pair = _standard(fn.base_dist)
+    assert pair is not None
+    quantile, log_cdf = pair
     given = [bound for bound in (low, high) if bound is not None]
     eps, loc, scale, *bounds = cast(eps, fn.base_dist.loc, fn.base_dist.scale, *given)
     log_p, log_q = log_tails(eps)

@@ -216,9 +216,7 @@ def compare(**results: Result) -> Comparison:
         (one, x), (other, y) = ((summaries[name], draws[name]) for name in pair)
         distances = {label: wasserstein(x[label], y[label], one[label], other[label]) for label in x}
         reports.append(PairReport(*pair, judgement, own, distances))
-    engines = tuple(
-        _engine_report(name, result, summaries[name], faults.get(name)) for name, result in results.items()
-    )
+    engines = tuple(_engine_report(name, result, summaries[name], faults.get(name)) for name, result in results.items())
     return Comparison(engines, tuple(reports))
 
 
@@ -226,9 +224,7 @@ def _summaries(draws: dict[str, np.ndarray], result: Result) -> dict[str, Summar
     return {label: summarise(x, independent_runs=result.independent_runs) for label, x in draws.items()}
 
 
-def _engine_report(
-    name: str, result: Result, summaries: dict[str, Summary], fault: Fault | None
-) -> EngineReport:
+def _engine_report(name: str, result: Result, summaries: dict[str, Summary], fault: Fault | None) -> EngineReport:
     seconds = result.costs.warmup_seconds + result.costs.run_seconds
     smallest = min(s.ess_bulk for s in summaries.values())
     evidence = None if result.log_evidence is None else (result.log_evidence, result.log_evidence_error)
@@ -250,9 +246,7 @@ def _engine_report(
 def _check(results: dict[str, Result]) -> None:
     for name, result in results.items():
         if not isinstance(result, Result):
-            raise TypeError(
-                f"compare takes results by name: {name} must be a Result, got {type(result).__name__}"
-            )
+            raise TypeError(f"compare takes results by name: {name} must be a Result, got {type(result).__name__}")
     if len(results) < 2:
         raise ValueError(f"compare needs two results, as in compare(nuts=..., pmmh=...), got {len(results)}")
     if empty := [name for name, result in results.items() if result.num_draws == 0]:

@@ -126,9 +126,7 @@ def ess(filtered: Filtered, *, ax: Any = None) -> Any:
     values, resampled = np.asarray(filtered.ess), np.asarray(filtered.resampled, bool)
     num_particles = np.shape(filtered.final.log_weights)[-1]
     if values.ndim != 1:
-        raise ValueError(
-            f"ess must be that of one filter, (T,), got shape {values.shape}: choose one of them"
-        )
+        raise ValueError(f"ess must be that of one filter, (T,), got shape {values.shape}: choose one of them")
     steps = np.arange(len(values)) + (0 if filtered.start_observed else 1)
     ax = _axes(ax, (7.0, 2.4))
     ax.plot(steps, values, color=BLUE, linewidth=1.0, label="ESS")
@@ -154,9 +152,7 @@ def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None
         ax: Axes to draw into.
     """
     labels = list(parameters) if parameters is not None else list(comparison.engines[0].summaries)
-    shown = [
-        [d for label in labels for d in pair.differences if d.parameter == label] for pair in comparison.pairs
-    ]
+    shown = [[d for label in labels for d in pair.differences if d.parameter == label] for pair in comparison.pairs]
     rows = len(shown[0])
     ax = _axes(ax, (6.0, 1.2 + 0.2 * rows * max(1.0, 0.5 * len(shown))))
     ax.axvspan(-TOLERANCE, TOLERANCE, color=GREEN, alpha=0.12, linewidth=0)
@@ -225,21 +221,15 @@ def _smoothed(source: Result, site: str, element: tuple[int, ...]) -> _Path:
 def _filtered(source: Filtered, site: str, element: tuple[int, ...], probs: tuple[float, ...]) -> _Path:
     kept = source.summaries
     if "quantiles" not in kept and not {"mean", "sd"} <= kept.keys():
-        raise KeyError(
-            f"the filter kept {sorted(kept)}; run it with summaries=(Mean(), SD()) or (Quantiles(),)"
-        )
+        raise KeyError(f"the filter kept {sorted(kept)}; run it with summaries=(Mean(), SD()) or (Quantiles(),)")
     sites = kept["quantiles" if "quantiles" in kept else "mean"]
     if site not in sites:
         raise KeyError(f"the filter has no state {site!r}; it has {list(sites)}")
     if "quantiles" in kept:
         levels = _scalar(sites[site], site, element, leading=2)
         if levels.shape[1] != len(probs) or 0.5 not in probs:
-            raise ValueError(
-                f"probabilities must be the filter's {levels.shape[1]}, 0.5 among them, got {probs}"
-            )
-        ribbons = [
-            (probs[-1 - k] - probs[k], levels[:, k], levels[:, -1 - k]) for k in range(len(probs) // 2)
-        ]
+            raise ValueError(f"probabilities must be the filter's {levels.shape[1]}, 0.5 among them, got {probs}")
+        ribbons = [(probs[-1 - k] - probs[k], levels[:, k], levels[:, -1 - k]) for k in range(len(probs) // 2)]
         return _Path(levels[:, probs.index(0.5)], "median", ribbons)
     mean, sd = (_scalar(kept[name][site], site, element, leading=1) for name in ("mean", "sd"))
     widths = [(band, special.ndtri(0.5 + band / 2) * sd) for band in _BANDS]

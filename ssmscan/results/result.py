@@ -188,9 +188,7 @@ class Result:
 
     def _require_draws(self) -> None:
         if self.num_draws == 0:
-            raise ValueError(
-                f"{self.engine} was stopped before its first draw: there is nothing to summarise"
-            )
+            raise ValueError(f"{self.engine} was stopped before its first draw: there is nothing to summarise")
 
     def _groups(self) -> dict[str, dict[str, Variable]]:
         states = self._variables(self.states, ("chain", "draw"))
@@ -246,14 +244,10 @@ class Result:
             raise ValueError(f"names of sites must differ, also with dots for slashes: {repeated}")
 
     @staticmethod
-    def _require_leading(
-        field: str, arrays: Mapping[str, np.ndarray], leading: tuple[int | None, ...]
-    ) -> None:
+    def _require_leading(field: str, arrays: Mapping[str, np.ndarray], leading: tuple[int | None, ...]) -> None:
         for name, values in arrays.items():
             if values.shape[: len(leading)] != leading:
-                raise ValueError(
-                    f"{field}[{name!r}] must have a shape that begins with {leading}, got {values.shape}"
-                )
+                raise ValueError(f"{field}[{name!r}] must have a shape that begins with {leading}, got {values.shape}")
 
 
 def load(path: str | os.PathLike[str]) -> Result:
@@ -270,8 +264,7 @@ def load(path: str | os.PathLike[str]) -> Result:
     states = "states" if "states" in groups else "posterior"
     places = dict(zip(_ARRAYS, ("posterior", states, "sample_stats", "observed_data")))
     arrays: dict[str, Any] = {
-        field: {site: groups[places[field]][_variable_name(site)] for site in sites[field]}
-        for field in _ARRAYS
+        field: {site: groups[places[field]][_variable_name(site)] for site in sites[field]} for field in _ARRAYS
     }
     costs = Costs(**header.pop("costs"))
     return Result(**arrays, **header, costs=costs, state_draws=groups["paths"]["state_draws"])

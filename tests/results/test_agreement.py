@@ -71,9 +71,7 @@ def test_chains_that_did_not_meet_get_no_verdict_however_long():
     assert pair.verdict is Verdict.CANNOT_TELL and "one: R-hat of phi" in pair.judgement.reason
 
 
-@pytest.mark.parametrize(
-    "draws", [np.full((4, 500), 0.9), np.full((4, 500), np.nan)], ids=["constant", "not finite"]
-)
+@pytest.mark.parametrize("draws", [np.full((4, 500), 0.9), np.full((4, 500), np.nan)], ids=["constant", "not finite"])
 def test_draws_without_error_get_no_verdict(draws):
     comparison = compare(one=result({"phi": draws}), other=engine(1))
     assert comparison.pairs[0].verdict is Verdict.CANNOT_TELL
@@ -105,9 +103,7 @@ def test_exchanging_engines_mirrors_the_differences():
     one, other = engine(0), engine(1, time=5.0, num_draws=10_000)
     there, back = (compare(**pair).pairs[0] for pair in ({"a": one, "b": other}, {"b": other, "a": one}))
     for d, e in zip(there.differences, back.differences):
-        np.testing.assert_allclose(
-            [d.estimate.value, d.low, d.p_value], [-e.estimate.value, -e.high, e.p_value]
-        )
+        np.testing.assert_allclose([d.estimate.value, d.low, d.p_value], [-e.estimate.value, -e.high, e.p_value])
     assert there.wasserstein["phi"] == pytest.approx(back.wasserstein["phi"])
 
 

@@ -144,9 +144,7 @@ def test_agreement_shows_every_interval_and_verdict(example):
     _, _, results, _ = example
     comparison = compare(**results)
     ax = plots.agreement(comparison)
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == list(
-        map(str, comparison.pairs[0].differences)
-    )
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == list(map(str, comparison.pairs[0].differences))
     assert texts(ax) == [f"{pair.title}: {pair.verdict.value}" for pair in comparison.pairs]
     segments = np.array(ax.containers[0].lines[2][0].get_segments())[..., 0]
     np.testing.assert_allclose(segments, [[d.low, d.high] for d in comparison.pairs[0].differences])

@@ -60,9 +60,7 @@ def test_errors_of_mean_and_sd_equal_those_of_arviz():
     ddof = np.sqrt((draws.size - 1) / draws.size)
     np.testing.assert_allclose(summary.mean.error, arviz.mcse(draws, method="mean") * ddof, rtol=1e-3)
     np.testing.assert_allclose(summary.sd.error, arviz.mcse(draws, method="sd"), rtol=1e-3)
-    np.testing.assert_allclose(
-        summary.ess_tail, arviz.ess(draws, method="tail", prob=(0.05, 0.95)), rtol=1e-6
-    )
+    np.testing.assert_allclose(summary.ess_tail, arviz.ess(draws, method="tail", prob=(0.05, 0.95)), rtol=1e-6)
 
 
 def test_errors_of_runs_are_the_spread_between_them():
