@@ -14,6 +14,8 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "ssmscan").rglob("*.py"))
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
 MAX_LINES = 350
+# Tests hold tables of cases.
+MAX_TEST_LINES = 500
 MAX_EXAMPLE_LINES = 80
 
 ALLOWED = {
@@ -144,7 +146,8 @@ def test_no_import_cycles():
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_a_file_is_short_enough_to_read(path):
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+    limit = MAX_TEST_LINES if "tests" in path.parts else MAX_LINES
+    assert len(path.read_text().splitlines()) <= limit
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)

@@ -65,8 +65,8 @@ class Pilot:
 
 
 def target_acceptance(sd: float) -> float:
-    """Return half the acceptance of a proposal of length zero, at most 0.234."""
-    return min(0.234, float(ndtr(-sd / np.sqrt(2))))
+    """Return half the acceptance of a proposal of length zero, between 0.01 and 0.234."""
+    return float(np.clip(ndtr(-sd / np.sqrt(2)), 0.01, 0.234))
 
 
 @partial(jax.jit, static_argnames=("particle_filter",))

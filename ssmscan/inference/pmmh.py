@@ -103,7 +103,8 @@ class PMMH:
         trace = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), sampled.outputs)
         kept = spread(sampled.done, self.num_paths)
         picked = jax.tree.map(lambda leaf: leaf[:, kept], trace)
-        evidence, states = replay_paths(picked.filter_key, ssm, picked.theta, pilot.particle_filter)
+        replayed = replay_paths(picked.filter_key, ssm, picked.theta, pilot.particle_filter)
+        evidence, states = replayed.value
         runs = (warmup.done + sampled.done) * self.num_chains + evidence.size
         return Result(
             engine="PMMH",
@@ -120,9 +121,9 @@ class PMMH:
             log_evidence=None,
             log_evidence_error=None,
             costs=Costs(
-                compile_seconds=pilot.compile_seconds,
+                compile_seconds=pilot.compile_seconds + replayed.compile_seconds,
                 warmup_seconds=pilot.seconds + warmup.seconds,
-                run_seconds=sampled.seconds,
+                run_seconds=sampled.seconds + replayed.seconds,
                 particle_steps=pilot.particle_steps + runs * pilot.particle_filter.num_particles * ssm.num_steps,
             ),
             settings={**describe(self), "used": describe(pilot.particle_filter)},

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 
+from ssmscan.inference.progress import Timed, call_timed
+
 Theta = dict[str, jax.Array]
 
 
@@ -72,7 +74,7 @@ def _states_of(ssm: Any, theta: Theta, noise: Theta) -> Theta:
     return jax.lax.map(lambda pair: ssm.states_from_noise(*pair), (theta, noise), batch_size=64)
 
 
-def state_paths(ssm: Any, draws: Any, noise: Any, kept: np.ndarray) -> dict[str, np.ndarray]:
+def state_paths(ssm: Any, draws: Any, noise: Any, kept: np.ndarray) -> Timed:
     """Rebuild the state paths of some draws.
 
     Args:
@@ -82,10 +84,11 @@ def state_paths(ssm: Any, draws: Any, noise: Any, kept: np.ndarray) -> dict[str,
         kept: (paths,) the draws wanted.
 
     Returns:
-        Initial sites, innovations and deterministics of the loop, (chains, paths, ...).
+        Initial sites, innovations and deterministics of the loop, (chains, paths, ...), and the time it took.
     """
     picked = jax.tree.map(lambda leaf: leaf[:, kept], (draws, noise))
     lead = jax.tree.leaves(picked)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), picked)
-    states = _states_of(ssm, *flat)
-    return {name: np.asarray(values).reshape(*lead, *values.shape[1:]) for name, values in states.items()}
+    timed = call_timed(_states_of, ssm, *flat)
+    states = {n: np.asarray(values).reshape(*lead, *values.shape[1:]) for n, values in timed.value.items()}
+    return timed._replace(value=states)

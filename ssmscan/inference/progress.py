@@ -92,6 +92,22 @@ def compile_timed(function: Any, *args: Any, **static: Any) -> tuple[Callable[..
     return compiled, time.perf_counter() - start
 
 
+class Timed(NamedTuple):
+    """What a call gave, the seconds it took to compile, and those it took to run."""
+
+    value: Any
+    compile_seconds: float
+    seconds: float
+
+
+def call_timed(function: Any, *args: Any, **static: Any) -> Timed:
+    """Compile a jitted function, call it once, and time both."""
+    compiled, compile_seconds = compile_timed(function, *args, **static)
+    start = time.perf_counter()
+    value = jax.block_until_ready(compiled(*args))
+    return Timed(value, compile_seconds, time.perf_counter() - start)
+
+
 def compile_chunk(step: Step, operand: Any, state: Any) -> Chunk:
     """Compile the loop over steps for arguments of these shapes."""
     start = time.perf_counter()

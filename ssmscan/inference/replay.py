@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssmscan.inference.progress import Timed, call_timed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.genealogy import trace_ancestry
@@ -57,9 +58,10 @@ def _replay_all(keys: jax.Array, ssm: Any, theta: Any, *, particle_filter: Parti
 
 def replay_paths(
     filter_keys: np.ndarray, ssm: Any, theta: dict[str, np.ndarray], particle_filter: ParticleFilter
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Make many runs again; every argument and result has (chains, paths) in front."""
+) -> Timed:
+    """Make many runs again: log evidence and paths, timed; all arrays have (chains, paths) in front."""
     lead = filter_keys.shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (filter_keys, theta))
-    again = _replay_all(flat[0], ssm, flat[1], particle_filter=particle_filter)
-    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*lead, *leaf.shape[1:]), again)
+    timed = call_timed(_replay_all, flat[0], ssm, flat[1], particle_filter=particle_filter)
+    shaped = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*lead, *leaf.shape[1:]), timed.value)
+    return timed._replace(value=shaped)

@@ -8,9 +8,9 @@ XLA compiles JAX's own as a loop that does not fuse on a CPU, while straight-lin
 into whatever consumes the noise.
 
 Standard normals in float32 come from Box-Muller: with the two words (a, b) of one block,
-u = (a + 1/2) / 2^32 and a uniform angle from b,
+u = (floor(a/2) + 1/2) / 2^31 and a uniform angle from b,
 
-    eps = sqrt(-2 log u) cos(angle),    |eps| <= 6.7,
+    eps = sqrt(-2 log u) cos(angle),    |eps| <= 6.66,
 
 one block for each normal, so that no value depends on how many are drawn.  In float64 they are
 JAX's normals (inverse error function of 53 bits) on the same bits.

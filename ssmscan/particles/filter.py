@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import sequential
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.proposals import Bootstrap, Proposal
@@ -166,7 +167,7 @@ class ParticleFilter:
         object.__setattr__(self, "num_particles", int(self.num_particles))
         object.__setattr__(self, "summaries", tuple(self.summaries))
 
-    def run(self, key: Array, ssm: Any, theta: Mapping[str, Any]) -> FilterResult:
+    def run(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> FilterResult:
         """Filter the data of a model at given parameters.
 
         Args:
@@ -183,7 +184,7 @@ class ParticleFilter:
 
 def log_evidence(
     key: Array,
-    ssm: Any,
+    ssm: StateSpaceModel,
     theta: Mapping[str, Any],
     *,
     num_particles: int,
@@ -201,6 +202,30 @@ def log_evidence(
     return settings.run(key, ssm, theta).log_evidence
 
 
+def _differentiable(theta: dict[str, Array], ssm: StateSpaceModel) -> dict[str, Array]:
+    """Give theta, and refuse its derivative where an innovation is no smooth function of its noise.
+
+    Such an innovation would have to carry log p(z) - stop_gradient(log p(z)) as a weight; without
+    it the gradient is silently wrong.
+    """
+    rough = [site.name for site in ssm.innovations if site.discrete or ssm.step_noise[site.name].is_key]
+    if not rough:
+        return theta
+
+    @jax.custom_jvp
+    def identity(theta: dict[str, Array]) -> dict[str, Array]:
+        return theta
+
+    @identity.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple:
+        raise TypeError(
+            f"The particle filter has no gradient for this model: {', '.join(map(repr, rough))} cannot be written "
+            "as a smooth function of noise. Use PMMH, which needs no gradient."
+        )
+
+    return identity(theta)
+
+
 class _Report(NamedTuple):
     """What is stacked over the steps."""
 
@@ -212,8 +237,8 @@ class _Report(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("settings",))
-def _run(key: Array, ssm: Any, theta: Mapping[str, Array], *, settings: ParticleFilter) -> FilterResult:
-    bound = ssm.at(theta)
+def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings: ParticleFilter) -> FilterResult:
+    bound = ssm.at(_differentiable(theta, ssm))
     began = sequential.start(settings, key, ssm, bound)
 
     def report(state: State, moment: Moment) -> _Report:

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import FilterResult, History
 from ssmscan.particles.resampling import systematic
@@ -51,7 +52,9 @@ def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths
     return _ancestral(as_key(key), _history(result), num_paths=num_paths)
 
 
-def backward_sample(key: Array, ssm: Any, theta: Mapping[str, Any], result: FilterResult, *, num_paths: int) -> Paths:
+def backward_sample(
+    key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], result: FilterResult, *, num_paths: int
+) -> Paths:
     """Draw paths from the smoothing distribution, p(states | all data).
 
     Args:
@@ -107,7 +110,7 @@ def _ancestral(key: Array, history: History, *, num_paths: int) -> Paths:
 
 
 @partial(jax.jit, static_argnames=("num_paths",))
-def _backward(key: Array, ssm: Any, theta: Mapping[str, Array], history: History, *, num_paths: int) -> Paths:
+def _backward(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], history: History, *, num_paths: int) -> Paths:
     bound, steps, initial = ssm.at(theta), history.steps, history.initial
     innovations = [site.name for site in ssm.innovations]
     keys = jax.random.split(key, ssm.num_steps + 1)

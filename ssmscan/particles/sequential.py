@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.model.statespace import Bound, StateSpaceModel
 from ssmscan.particles.draws import draw_noise
 from ssmscan.particles.proposals import Moved, Proposal
 from ssmscan.particles.resampling import Resampling
@@ -123,7 +124,7 @@ class Began(NamedTuple):
     increment: Array
 
 
-def start(settings: Settings, key: Array, ssm: Any, bound: Any) -> Began:
+def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: Bound) -> Began:
     """Draw the initial cloud, and weigh it where the model observes its start.
 
     Args:
@@ -157,7 +158,7 @@ def step_keys(key: Array, count: Array | int) -> Array:
     return jax.random.split(jax.random.fold_in(key, count))
 
 
-def update(settings: Settings, state: State, ssm: Any, bound: Any, x: Any) -> tuple[State, Moment]:
+def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound, x: Any) -> tuple[State, Moment]:
     """Advance by one step, for data that arrive one by one.
 
     Compiled alone, XLA may round it differently in the last digit than inside a loop;
@@ -172,7 +173,9 @@ def update(settings: Settings, state: State, ssm: Any, bound: Any, x: Any) -> tu
     return _advance(settings, state, ssm, bound, (step_keys(state.key, state.step + np.int32(1)), x))
 
 
-def _advance(settings: Settings, state: State, ssm: Any, bound: Any, inputs: tuple[Array, Any]) -> tuple[State, Moment]:
+def _advance(
+    settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound, inputs: tuple[Array, Any]
+) -> tuple[State, Moment]:
     """Resample if needed, propagate, weigh; the inputs are the keys of the step and x."""
     n, proposal = settings.num_particles, settings.proposal
     (resample_key, move_key), x = inputs
@@ -256,8 +259,8 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 def scan_updates(
     settings: Settings,
     state: State,
-    ssm: Any,
-    bound: Any,
+    ssm: StateSpaceModel,
+    bound: Bound,
     xs: Any,
     report: Callable[[State, Moment], Any],
     *,

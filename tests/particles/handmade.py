@@ -44,6 +44,7 @@ class Evaluated(NamedTuple):
 
 class Named(NamedTuple):
     name: str
+    discrete: bool = False
 
 
 @partial(
