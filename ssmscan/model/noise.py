@@ -106,6 +106,8 @@ class NoiseMap:
             Noise of the shape of that of `fn.expand(sample_shape + fn.batch_shape)`.
         """
         assert self.family is not None
+        if self.family is None:
+            raise ValueError(f"{type(fn).__name__} has a sampler of its own: its noise is a key, not an array.")
         lead, batch, event = _layout(self.family, fn)
         shape = lead + sample_shape + batch + event
         if self.family.draw is None:

@@ -158,13 +158,13 @@ SYMMETRIC: dict[type, tuple[Callable[[Array, Array], Array], Tail]] = {
 }
 
 
-def _standard(fn: Any) -> tuple[Callable[[Array, Array], Array], Tail] | None:
-    return next((SYMMETRIC[cls] for cls in type(fn).__mro__ if cls in SYMMETRIC), None)
+def _standard(fn: Any) -> tuple[Callable[[Array, Array], Array], Tail]:
+    return next(SYMMETRIC[cls] for cls in type(fn).__mro__ if cls in SYMMETRIC)
 
 
 def has_quantile(fn: Any) -> bool:
     """Tell a truncated distribution whose base has no quantile function here from all others."""
-    return not isinstance(fn, _TRUNCATED) or _standard(fn.base_dist) is not None
+    return not isinstance(fn, _TRUNCATED) or isinstance(fn.base_dist, tuple(SYMMETRIC))
 
 
 def _location_scale(fn: Any, eps: Array) -> Array:

@@ -182,7 +182,7 @@ def test_transport_is_close_to_the_quantile_function():
 
 
 DRAWN = {
-    **TRANSPORTED,
+    **{name: TRANSPORTED[name] for name in ("Gamma(0.05)", "InverseGamma", "Beta(0.2, 0.05)")},
     "StudentT": (lambda: dist.StudentT(3.0, 0.5, 2.0), st.t(3.0, 0.5, 2.0)),
     "Dirichlet": (lambda: dist.Dirichlet(jnp.array([0.4, 2.0, 5.0])), st.beta(2.0, 5.4)),
 }

@@ -364,12 +364,12 @@ def test_scale_around_the_loop_scales_the_states_once():
 
     @jax.jit
     def densities(values):
-        states = {**values, **states_of(moved, (SHORT,), ["x_0", "x"])(values)}
+        states = {**values, **states_of(moved, (Y,), ["x_0", "x"])(values)}
         on = [(model, states), (local_level, states), (plain, values), (moved, values)]
-        return [log_density(m, (SHORT,), {}, v)[0] for m, v in on]
+        return [log_density(m, (Y,), {}, v)[0] for m, v in on]
 
     with jax.enable_x64(True):
-        scaled, original, unscaled_moved, actual = densities(latents(moved, (SHORT,)))
+        scaled, original, unscaled_moved, actual = densities(latents(moved, (Y,)))
     # What moving changes is the Jacobian, which no scale touches.
     np.testing.assert_allclose(actual, scaled + unscaled_moved - original, rtol=1e-9)
 
