@@ -42,7 +42,7 @@ def t_threshold(runs, comparisons=1):
 def test_the_evidence_agrees_with_dense_linear_algebra(result, exact):
     error = result.log_evidence - (exact.log_evidence - np.log(2))
     assert abs(error) < t_threshold(SMALL.num_runs) * result.log_evidence_error
-    assert result.log_evidence_error < 0.1
+    assert result.log_evidence_error < 0.2
 
 
 def test_parameters_and_states_agree_with_dense_linear_algebra(result, exact):
