@@ -166,20 +166,21 @@ def standard_normal(key: Array, shape: tuple[int, ...], stream: int = 0) -> Arra
     return radius * _cosine_of_uniform_angle(second)
 
 
-def draw_noise(key: Array, specs: Mapping[str, NoiseShape], n: int) -> dict[str, Array]:
+def draw_noise(key: Array, specs: Mapping[str, NoiseShape], n: int, *, first_stream: int = 0) -> dict[str, Array]:
     """Draw the base noise of n particles for every site.
 
     Args:
         key: one key for the step.
         specs: what each site needs, by name; sites draw from separate streams, in this order.
         n: number of particles.
+        first_stream: number of the first site's stream.
 
     Returns:
         By name: standard normals (n,) + shape, or n typed keys of JAX's default threefry where
         the site has only its family's own sampler.
     """
     noise = {}
-    for stream, (name, spec) in enumerate(specs.items()):
+    for stream, (name, spec) in enumerate(specs.items(), first_stream):
         if spec.is_key:
             data = jax.random.key_data(jax.random.split(jax.random.fold_in(key, stream), n))
             noise[name] = jax.random.wrap_key_data(data, impl="threefry2x32")

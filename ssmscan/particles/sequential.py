@@ -67,7 +67,9 @@ class State(NamedTuple):
     """A filter between two steps.
 
     Attributes:
-        key: typed key of the run; see `step_keys`.
+        key: typed key of the run.
+        keys: (2,) `step_keys` of the next step.  They are made one step ahead: made where they are used, XLA would
+            fuse their derivation into the code that draws the noise, which takes minutes to compile.
         step: () int32, index of the next step.
         carry: carries of the particles, N in front.
         log_weights: (N,) normalised.
@@ -79,6 +81,7 @@ class State(NamedTuple):
     """
 
     key: Array
+    keys: Array
     step: Array
     carry: Any
     log_weights: Array
@@ -87,6 +90,9 @@ class State(NamedTuple):
     status: Array
     failed_step: Array
 
+
+_START = 2**31
+"""First stream of the start, which draws from the key of the run itself: keys of steps use stream 0."""
 
 NOWHERE = -2
 """failed_step of a run without a failure."""
@@ -133,11 +139,12 @@ def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: Bound) ->
         ssm: the model; bound: `ssm.at(theta)`.
     """
     n = settings.num_particles
-    noise = draw_noise(step_keys(key, 0)[1], ssm.initial_noise, n)
+    noise = draw_noise(key, ssm.initial_noise, n, first_stream=_START)
     drawn = jax.vmap(bound.init, axis_size=n)(noise)
     full = jnp.full((), n, float)
     state = State(
         key=key,
+        keys=step_keys(key, 1),
         step=jnp.zeros((), np.int32),
         carry=drawn.carry,
         log_weights=uniform(n),
@@ -154,12 +161,12 @@ def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: Bound) ->
 
 
 def step_keys(key: Array, count: Array | int) -> Array:
-    """Give the keys (resampling, move) that follow `count` steps; with count 0, those of the start."""
+    """Give the keys (resampling, move) of the step that is number `count`, from 1."""
     return jax.random.split(jax.random.fold_in(key, count))
 
 
 def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound, x: Any) -> tuple[State, Moment]:
-    """Advance by one step, for data that arrive one by one.
+    """Advance by one step: resample if needed, propagate, weigh.
 
     Compiled alone, XLA may round it differently in the last digit than inside a loop;
     `scan_updates` over two or more steps at a time gives the bits of the whole run.
@@ -170,15 +177,8 @@ def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound,
         ssm: the model; bound: `ssm.at(theta)`.
         x: inputs of the step, one slice of `bound.xs`.
     """
-    return _advance(settings, state, ssm, bound, (step_keys(state.key, state.step + np.int32(1)), x))
-
-
-def _advance(
-    settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound, inputs: tuple[Array, Any]
-) -> tuple[State, Moment]:
-    """Resample if needed, propagate, weigh; the inputs are the keys of the step and x."""
     n, proposal = settings.num_particles, settings.proposal
-    (resample_key, move_key), x = inputs
+    resample_key, move_key = state.keys
     log_auxiliary = proposal.log_auxiliary(ssm, bound, state.carry, x, n)
 
     def resample(carry: Any, log_weights: Array) -> tuple[Any, Array, Array]:
@@ -210,7 +210,8 @@ def _advance(
         weights=weighed.weights,
         moved=moved,
     )
-    return new._replace(step=state.step + np.int32(1)), moment
+    step = state.step + np.int32(1)
+    return new._replace(step=step, keys=step_keys(state.key, step + np.int32(1))), moment
 
 
 def _zeros_like_result(compute: Callable[[], Any]) -> Any:
@@ -278,16 +279,12 @@ def scan_updates(
         The last state, the values of its particles by site, and the stacked reports.
     """
 
-    def step(loop: tuple[State, dict], inputs: tuple[Array, Any]) -> tuple[tuple[State, dict], Any]:
-        state, moment = _advance(settings, loop[0], ssm, bound, inputs)
+    def step(loop: tuple[State, dict], x: Any) -> tuple[tuple[State, dict], Any]:
+        state, moment = update(settings, loop[0], ssm, bound, x)
         return (state, moment.moved.values), report(state, moment)
 
-    # Keys of all steps in one call: derived inside the loop they would be fused into the code that
-    # draws the noise, which takes seconds to compile.
-    counts = state.step + lax.iota(np.int32, length) + np.int32(1)
-    inputs = jax.vmap(lambda count: step_keys(state.key, count))(counts), xs
-    first = jax.tree.map(lambda leaf: leaf[0], inputs)
-    values = _zeros_like_result(lambda: _advance(settings, state, ssm, bound, first)[1].moved.values)
+    first = jax.tree.map(lambda leaf: leaf[0], xs)
+    values = _zeros_like_result(lambda: update(settings, state, ssm, bound, first)[1].moved.values)
     # Without the checkpoint a gradient would store every intermediate array of every step.
-    (state, values), reports = lax.scan(jax.checkpoint(step, prevent_cse=False), (state, values), inputs)
+    (state, values), reports = lax.scan(jax.checkpoint(step, prevent_cse=False), (state, values), xs, length)
     return state, values, reports

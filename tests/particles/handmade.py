@@ -121,7 +121,7 @@ def autoregression(num_steps: int = 10, *, start_observed: bool = False, penalty
         y.append(x + theta["sy"] * seen)
     penalty = np.zeros(num_steps) if penalty is None else penalty
     return Autoregression(
-        jnp.asarray(y[:num_steps], float), jnp.asarray(penalty, float), jnp.asarray(0.3, float), start_observed
+        jnp.asarray(y[:num_steps], float), jnp.asarray(penalty, float), jnp.asarray(4.0, float), start_observed
     )
 
 

@@ -69,9 +69,8 @@ def test_vmap_is_a_loop():
         np.testing.assert_array_equal(together.resampled[i], alone.resampled)
 
 
-@pytest.mark.parametrize("start_observed", [False, True])
-def test_chunks_are_the_whole_run_bit_by_bit_and_single_updates_to_rounding(start_observed):
-    ssm = autoregression(start_observed=start_observed)
+def test_chunks_are_the_whole_run_bit_by_bit_and_single_updates_to_rounding():
+    ssm = autoregression(start_observed=True)
     theta, whole = ssm.canonical(THETA), SMALL.run(KEY, ssm, THETA)
     parts = [slice(0, 2), slice(2, 6), slice(6, 10)]
 
@@ -91,7 +90,7 @@ def test_chunks_are_the_whole_run_bit_by_bit_and_single_updates_to_rounding(star
         return state, rest
 
     began = start(as_key(KEY), ssm, theta)
-    state, increments = began.state, [began.increment[None]] if start_observed else []
+    state, increments = began.state, [began.increment[None]]
     for part in parts:
         state, rest = chunk(state, ssm, theta, (ssm.y[part], ssm.penalty[part]))
         increments.append(rest)
@@ -217,15 +216,13 @@ def test_one_compilation_serves_keys_parameters_and_data(caplog):
     assert len(compiled) == 1
 
 
-@pytest.mark.parametrize("threshold", [0.5, 1])
-def test_default_store_keeps_nothing_of_size_steps_times_particles(threshold):
+def test_default_store_keeps_nothing_of_size_steps_times_particles():
     """The largest temporary of the compiled run is O(N): doubling T at N = 50,000 adds less than N bytes."""
     from ssmscan.particles.filter import _run
 
     def temporaries(num_steps: int) -> int:
         ssm = autoregression(num_steps)
-        pf = ParticleFilter(50_000, threshold=threshold)
-        compiled = _run.lower(as_key(KEY), ssm, ssm.canonical(THETA), settings=pf).compile()
+        compiled = _run.lower(as_key(KEY), ssm, ssm.canonical(THETA), settings=ParticleFilter(50_000)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporaries(100) - temporaries(50) < 50_000
