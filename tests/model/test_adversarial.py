@@ -101,7 +101,7 @@ def test_what_a_jaxpr_does_not_print_tells_programs_apart(make):
 
         return model
 
-    for shift in (np.zeros(3, np.float32), np.ones(3, np.float32)):
+    for shift in (jnp.zeros(3), jnp.ones(3)):
         ssm = ssmscan.trace(model_of(make(shift)), Y)
         expected = dist.Normal(0.5 + 0.7 + shift.sum(), 1.0).log_prob(Y[0])
         np.testing.assert_allclose(weight(ssm), expected, rtol=1e-5)

@@ -214,7 +214,7 @@ def test_data_without_finite_density_are_named(position, value):
 
 def test_masked_elements_may_hold_anything():
     case = CASES["masked_and_scaled"]
-    data = np.where(case.args[1], Y, np.nan).astype(np.float32)
+    data = np.where(case.args[1], Y, np.nan)
     assert ssmscan.trace(case.model, data, case.args[1]).num_steps == 12
 
 

@@ -102,8 +102,7 @@ def test_simulated_moments_match_the_model():
 def test_replicate_draws_around_the_given_states(traced):
     ssm = traced("hierarchical_start")
     theta = ssm.sample_prior(jax.random.key(0))
-    states = {"m": jnp.float32(0.0), "x0": jnp.float32(100.0), "x": jnp.full(12, -50.0, jnp.float32)}
-    states = {n: jnp.asarray(v, ssm.arrays[0].dtype) for n, v in states.items()}
+    states = {"m": jnp.zeros(()), "x0": jnp.full((), 100.0), "x": jnp.full(12, -50.0)}
     draws = jax.vmap(lambda k: ssm.replicate(k, theta, states))(jax.random.split(jax.random.key(1), 400))
     assert draws["y"].shape == (400, 12) and draws["y0"].shape == (400,)
     assert abs(draws["y0"].mean() - 100.0) < 0.5 and abs(jnp.median(draws["y"]) + 50.0) < 0.5
@@ -165,7 +164,7 @@ def test_with_data_and_condition_share_the_program():
         ssmscan.trace(handlers.condition(unconditioned, data={"y": jnp.asarray(data)}), 12) for data in (Y, Y + 1)
     )
     assert one.program is two.program
-    np.testing.assert_array_equal(two.observed["y"], Y + 1)
+    np.testing.assert_allclose(two.observed["y"], Y + 1, rtol=1e-6)
 
 
 def test_a_changed_global_is_not_served_stale(monkeypatch):
@@ -186,7 +185,7 @@ def test_a_changed_global_is_not_served_stale(monkeypatch):
 
 def test_with_data_names_what_changed():
     ssm = ssmscan.trace(local_level, Y, T=12)
-    with pytest.raises(ValueError, match=r"argument 0 is float32\[11\].*traced with float32\[12\]|float64\[11\]"):
+    with pytest.raises(ValueError, match=r"argument 0 is float\d\d\[11\].*traced with float\d\d\[12\]"):
         ssm.with_data(Y[:11], T=12)
     with pytest.raises(ValueError, match=r"argument 'T' = 11 is part of the program.*traced with 12"):
         ssm.with_data(Y, T=11)

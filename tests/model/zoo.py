@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 
-Y = np.cumsum(np.random.default_rng(4).normal(size=12)).astype(np.float32)
+Y = np.cumsum(np.random.default_rng(4).normal(size=12))
 COUNTS = np.random.default_rng(5).poisson(3, size=10)
 
 
@@ -220,7 +220,7 @@ def sample_shapes(y):
     scan(step, x0, y)
 
 
-_Y2 = np.random.default_rng(6).normal(size=(7, 2)).astype(np.float32)
+_Y2 = np.random.default_rng(6).normal(size=(7, 2))
 CASES = {
     "local_level": Case(local_level, (Y,), {}, ("q", "r"), ("x_0",), ("x",), ("y",)),
     "parameter_in_carry": Case(parameter_in_carry, (Y,), {}, ("phi",), ("x0",), ("x",), ("y",)),
