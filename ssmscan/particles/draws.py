@@ -16,7 +16,9 @@ one block for each normal, so that no value depends on how many are drawn.  In f
 JAX's normals (inverse error function of 53 bits) on the same bits.
 
 Keys held inside the package carry the implementation `unrolled_threefry`: `jax.random.split`,
-`fold_in`, `uniform`, ... work on them and give exactly what they give for a default key.
+`fold_in`, `uniform`, ... work on them and give exactly what they give for a default key.  Only bits
+are unrolled; keys are derived by JAX's own loop, since a chain of unrolled ciphers, fused into one
+piece of code, takes XLA seconds to compile, or minutes.
 """
 
 from __future__ import annotations
@@ -87,21 +89,12 @@ def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
     return (a ^ b).astype(np.dtype(f"uint{bit_width}"))
 
 
-def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    return jnp.stack(threefry(key, *_counters(shape)), axis=-1)
-
-
-def _fold_in(key: Array, data: Array | int) -> Array:
-    word = jnp.asarray(data, np.uint32)
-    return jnp.stack(threefry(key, jnp.zeros_like(word), word))
-
-
 unrolled_threefry = jer.define_prng_impl(
     key_shape=(2,),
     seed=jer.threefry_prng_impl.seed,
-    split=_split,
+    split=jer.threefry_prng_impl.split,
     random_bits=_random_bits,
-    fold_in=_fold_in,
+    fold_in=jer.threefry_prng_impl.fold_in,
     name="ssmscan_unrolled_threefry",
     tag="ssmscan",
 )

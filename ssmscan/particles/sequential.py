@@ -34,7 +34,7 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.model.statespace import Bound, StateSpaceModel
-from ssmscan.particles.draws import draw_noise
+from ssmscan.particles.draws import draw_noise, threefry, unrolled_threefry
 from ssmscan.particles.proposals import Moved, Proposal
 from ssmscan.particles.resampling import Resampling
 from ssmscan.particles.weights import CompensatedSum, Weighed, normalise, uniform
@@ -162,7 +162,9 @@ def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: Bound) ->
 
 def step_keys(key: Array, count: Array | int) -> Array:
     """Give the keys (resampling, move) of the step that is number `count`, from 1."""
-    return jax.random.split(jax.random.fold_in(key, count))
+    low = np.uint32(2) * jnp.asarray(count, np.uint32) + jnp.arange(2, dtype=np.uint32)
+    data = jnp.stack(threefry(jax.random.key_data(key), jnp.zeros_like(low), low), axis=-1)
+    return jax.random.wrap_key_data(data, impl=unrolled_threefry)
 
 
 def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound, x: Any) -> tuple[State, Moment]:
