@@ -118,14 +118,17 @@ def test_every_example_is_checked():
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_right_and_reproducible(path, capsys):
+def test_an_example_is_right(path, capsys):
     example = load_example(path)
-    found = example.main(jax.random.key(0), quick=True)
-    again = example.main(jax.random.key(0), quick=True)
-    CHECKS[path.stem](found, example)
+    CHECKS[path.stem](example.main(jax.random.key(0), quick=True), example)
+    assert capsys.readouterr().out
+
+
+def test_an_example_gives_the_same_again():
+    example = load_example(next(path for path in EXAMPLES if path.stem == "random_walk"))
+    found, again = (example.main(jax.random.key(0), quick=True) for _ in range(2))
     for name, value in found.items():
         np.testing.assert_array_equal(value, again[name], err_msg=name)
-    assert capsys.readouterr().out
 
 
 def test_the_example_of_the_readme_runs(capsys):
