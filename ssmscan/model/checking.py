@@ -45,11 +45,19 @@ class Check(NamedTuple):
 
 
 def check(key: jax.Array, ssm: Any, source: Any) -> Check:
-    """Compare both densities at one draw.
+    """Compare both densities at one draw; missing elements of the data are filled for it.
 
     Raises:
         ModelError: they differ by more than rounding; the message gives both.
     """
+    if ssm.has_gaps:
+        ssm, source = source.filled()
+        if ssm.has_gaps:
+            raise ModelError(
+                "check: NumPyro has no density for a loop that is conditioned on fewer values than it has steps, nor "
+                "for missing values that the model reads from outside its arguments. Trace the model without the horizon, "
+                "and pass its data as arguments."
+            )
     prior_key, path_key = jax.random.split(key)
     theta = ssm.sample_prior(prior_key)
     simulated = ssm.simulate(path_key, theta)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
+from ssmscan.model.missing import Gaps, only_whole
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
 from ssmscan.model.records import Record, clean_name
 from ssmscan.model.running import Loop, ModelError, run_model, run_step
@@ -41,6 +42,8 @@ class Drawn(NamedTuple):
         smooth: noise map for gradients, None where there is none.
         has_cdf: whether the family has a distribution function.
         scaled: whether a handler scales its log-probability.
+        gaps: whether elements of the observed value are missing; of a latent site, whether it holds those.
+        joint: number of trailing axes that can only be missing together.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Drawn(NamedTuple):
     smooth: NoiseMap | None
     has_cdf: bool
     scaled: bool = False
+    gaps: bool = False
+    joint: int = 0
 
 
 class Plan(NamedTuple):
@@ -80,12 +85,13 @@ class Plan(NamedTuple):
     ys: PyTree
 
 
-def discover(call: Callable[[list], Any], data: list) -> Plan:
+def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
     """Run the model abstractly and describe it.
 
     Args:
         call: the model as a function of its array arguments.
         data: shapes of the array arguments.
+        gaps: which observed sites have missing elements.
 
     Raises:
         ModelError: no usable loop, or something inference cannot see; the message says what to do.
@@ -105,7 +111,7 @@ def discover(call: Callable[[list], Any], data: list) -> Plan:
             drawn = any(site.latent for site in loops[-1]["inside"])
             return (last, ys) if drawn else result
 
-        records, _ = run_model(lambda: call(data), _placeholder, at_loop)
+        records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps)
         found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
         replays.extend(record.replayed for record in records)
         return 0
@@ -164,6 +170,8 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         smooth_map(fn) if latent else None,
         bool(record.observed and not outside and _has_cdf(fn, record.value)),
         record.scale is not None,
+        record.present is not None,
+        only_whole(fn),
     )
 
 

@@ -18,6 +18,7 @@ import jax
 from ssmscan.model import roles, staging
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import discover
+from ssmscan.model.missing import Gaps
 from ssmscan.model.running import ModelError
 from ssmscan.model.script import Script
 from ssmscan.model.sites import Role, Site
@@ -40,9 +41,11 @@ class Program:
         not_continuous: why the parameters have no unconstrained space, empty when they have.
     """
 
-    def __init__(self, script: Script, parameters: tuple[str, ...], initial: tuple[str, ...]):
+    def __init__(
+        self, script: Script, parameters: tuple[str, ...], initial: tuple[str, ...], value: Staged | None = None
+    ):
         plan = self.plan = script.plan
-        self.value = staging.by_value(script)
+        self.value = staging.by_value(script) if value is None else value
         flow = roles.data_flow(self.value, plan)
         assigned = roles.assign(flow, plan, parameters, initial)
         self.sites: tuple[Site, ...] = (
@@ -119,7 +122,9 @@ class Program:
         return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(flags)])
 
 
-def build(call: Callable[[list], Any], arrays: list, parameters: tuple, initial: tuple) -> tuple[Program, list]:
+def build(
+    call: Callable[[list], Any], arrays: list, parameters: tuple, initial: tuple, gaps: frozenset[str] = frozenset()
+) -> tuple[Program, list]:
     """Stage a model.
 
     Args:
@@ -127,14 +132,22 @@ def build(call: Callable[[list], Any], arrays: list, parameters: tuple, initial:
         arrays: those arguments.
         parameters: names declared parameters.
         initial: names declared initial states.
+        gaps: names of the observed sites whose NaNs are missing elements.
 
     Returns:
         The interned program and its shared arrays: the arguments first, then lifted constants.
     """
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
     table = list(arrays)
-    script = Script(call, discover(call, shapes), table, len(arrays))
-    program = Program(script, parameters, initial)
+    script = Script(call, discover(call, shapes, Gaps(gaps)), table, len(arrays), Gaps(gaps))
+    value = staging.by_value(script)
+    needed = roles.needed_missing(value, script.plan)
+    if needed is not None:
+        # What nothing reads is integrated out, and not drawn.
+        less = Gaps(gaps, needed)
+        script = script._replace(plan=discover(call, shapes, less), gaps=less)
+        value = staging.by_value(script)
+    program = Program(script, parameters, initial, value)
     key = program.key()
     program = _TABLE.setdefault(key, program)
     _TABLE.move_to_end(key)

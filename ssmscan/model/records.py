@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
+from ssmscan.model import missing
+
 
 class Record(NamedTuple):
     """One site as it was met.
@@ -26,6 +28,9 @@ class Record(NamedTuple):
         scale: factor on the log-probability, or None.
         loop: number of loops met before it.
         replayed: index of the noise-free loop it was recorded in, or None.
+        present: which elements of an observed value are not missing, or None for all.  A latent site that
+            has it holds the missing elements of an observed one, drawn given the rest.
+        raw: the observed value before its missing elements were put in.
     """
 
     name: str
@@ -35,24 +40,39 @@ class Record(NamedTuple):
     scale: Any
     loop: int = 0
     replayed: int | None = None
+    present: Any = None
+    raw: Any = None
 
     @property
     def latent(self) -> bool:
         """Whether the site is drawn."""
         return self.fn is not None and not self.observed
 
+    @property
+    def given(self) -> jax.Array:
+        """The observed value, NaN where it is missing."""
+        if self.present is None:
+            return jnp.asarray(self.value)
+        return jnp.where(self.present, self.raw.astype(jnp.result_type(float, self.raw)), jnp.nan)
+
     def log_prob(self) -> jax.Array:
         """Log-probability as NumPyro counts it, with masks and scales, a scalar."""
-        log_prob = self.fn.log_prob(self.value)
+        log_prob = self._log_prob(self.fn)
         return jnp.sum(log_prob if self.scale is None else log_prob * self.scale)
 
     def log_density(self) -> jax.Array:
         """Log-density of the draw itself, masks and scales left out, a scalar."""
-        return jnp.sum(unmasked(self.fn).log_prob(self.value))
+        return jnp.sum(self._log_prob(unmasked(self.fn)))
+
+    def _log_prob(self, fn: dist.Distribution) -> jax.Array:
+        if self.present is None:
+            return fn.log_prob(self.value)
+        seen = missing.log_prob(fn, self.value, self.present)
+        return seen if self.observed else fn.log_prob(self.value) - seen
 
     def log_excess(self) -> jax.Array | float:
         """What scaling a latent site adds to the density it is drawn from."""
-        return 0.0 if self.scale is None else self.log_prob() - jnp.sum(self.fn.log_prob(self.value))
+        return 0.0 if self.scale is None else self.log_prob() - jnp.sum(self._log_prob(self.fn))
 
     def invalid(self) -> jax.Array:
         """Whether an unmasked element is NaN or outside the support, a scalar."""

@@ -21,6 +21,7 @@ import jax
 
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Drawn, Plan
+from ssmscan.model.missing import SUFFIX
 from ssmscan.model.running import ModelError
 from ssmscan.model.sites import Role, Site
 
@@ -81,6 +82,33 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     later = {site.name for site in plan.outside if site.loop > plan.main}
     tail = {n for site in later if site in density for n in density[site] - {site}}
     return Flow(start, fresh, step, tail, density, after)
+
+
+def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
+    """Observed sites whose missing elements the model reads.
+
+    They act on the carry, on another site, or through the outputs on an observation after the loop.
+
+    Returns:
+        Their names; None where every site with missing elements is one, or none has any.
+    """
+    latents = sorted(site.name for site in plan.outside if site.latent)
+    innovations = sorted(site.name for site in plan.inside if site.latent)
+    hidden = {name: (OUTSIDE, k) for k, name in enumerate(latents)} | {n: (Z, k) for k, n in enumerate(innovations)}
+    hidden = {s.name: hidden[s.name] for s in (*plan.outside, *plan.inside) if s.latent and s.gaps}
+    if not hidden:
+        return None
+    densities = [staged.reaches(entry) for entry in ("log_prob", "replicate", "outside_log_prob")]
+    acts = [pairs for entry in ("start", "xs", "carry") for pairs in jax.tree.leaves(staged.reaches(entry))]
+    if any(argument == YS for pairs in densities[-1].values() for argument, _ in pairs):
+        acts += jax.tree.leaves(staged.reaches("y"))
+    needed = set()
+    for name, position in hidden.items():
+        own = {name, name.removesuffix(SUFFIX)}
+        others = [pairs for entry in densities for site, pairs in entry.items() if site not in own]
+        if any(position in pairs for pairs in (*acts, *others)):
+            needed.add(name.removesuffix(SUFFIX))
+    return frozenset(needed) if len(needed) < len(hidden) else None
 
 
 def assign(
@@ -189,8 +217,13 @@ def inside_sites(plan: Plan) -> list[Site]:
     """Sites of the loop with their roles."""
     sites = []
     for drawn in plan.inside:
-        if drawn.latent:
+        if drawn.latent and drawn.gaps:
+            whose = drawn.name.removesuffix(SUFFIX)
+            role, why = Role.INNOVATION, f"missing elements of '{whose}', which the model reads"
+        elif drawn.latent:
             role, why = Role.INNOVATION, "drawn at every step"
+        elif drawn.observed and drawn.gaps:
+            role, why = Role.OBSERVATION, "observed where data are; missing elements carry no weight"
         elif drawn.observed:
             role, why = Role.OBSERVATION, "observed at every step"
         else:

@@ -14,51 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend.core import get_opaque_trace_state
 from numpyro import handlers
 from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
-from ssmscan.model.records import Record, clean_name, is_factor, with_sample_shape
+from ssmscan.model import missing
+from ssmscan.model.loops import Loop, ModelError, given_value
+from ssmscan.model.missing import NO_GAPS, Gaps
+from ssmscan.model.records import Record, clean_name, is_factor, unmasked, with_sample_shape
 
 PyTree = Any
-
-
-class ModelError(ValueError):
-    """The model cannot be taken apart; the message names the site and the way out."""
-
-
-class Loop(NamedTuple):
-    """One scan as it was met.
-
-    Attributes:
-        f: the transition.
-        init: initial carry.
-        xs: per-step inputs.
-        length: number of steps.
-        reverse: whether it runs backwards.
-        history: NumPyro's `history`.
-        substitutions: pairs (kind, mapping) of `condition` and `substitute` handlers around it.
-        default: runs it as NumPyro does and returns NumPyro's result.
-        reparam: names that a `reparam` handler around it would change.
-        draw_observed: `fn -> value` to simulate data at observed sites, None to keep them.
-    """
-
-    f: Callable
-    init: PyTree
-    xs: PyTree
-    length: int
-    reverse: bool
-    history: int
-    substitutions: list
-    default: Callable
-    reparam: frozenset[str]
-    draw_observed: Callable | None = None
 
 
 class LeaveModel(Exception):
@@ -66,7 +36,7 @@ class LeaveModel(Exception):
 
 
 def run_model(
-    call: Callable, value_of: Callable, at_loop: Callable, redrawn: Collection[str] = ()
+    call: Callable, value_of: Callable, at_loop: Callable, redrawn: Collection[str] = (), gaps: Gaps = NO_GAPS
 ) -> tuple[list[Record], Any]:
     """Run a model with latent values from `value_of` and loops handed to `at_loop`.
 
@@ -75,11 +45,12 @@ def run_model(
         value_of: `(name, fn) -> value` for a latent site outside loops.
         at_loop: `(index, loop) -> (last_carry, ys)`, or NumPyro's own result from `loop.default()`.
         redrawn: names of observed sites outside loops that get their value from `value_of` too.
+        gaps: which observed sites have missing elements.
 
     Returns:
         The records of the sites outside loops in order, and what the model returned.
     """
-    handler = _Outside(value_of, at_loop, redrawn)
+    handler = _Outside(value_of, at_loop, redrawn, gaps)
     with handler:
         try:
             returned = call()
@@ -132,6 +103,7 @@ class _Sites(Messenger):
     """What both handlers share: keeping records and refusing what has no meaning for engines."""
 
     where = ""
+    gaps: Gaps
 
     def __init__(self):
         self.records: list[Record] = []
@@ -159,10 +131,35 @@ class _Sites(Messenger):
                 f"{msg['args'][0]} elements. Remove subsample_size."
             )
 
+    def fill(self, msg: dict, present: Any, drawn: Callable | None, **where) -> None:
+        """Put the missing elements of an observed value in, and say which they are.
+
+        Args:
+            msg: the message of the site, its value given.
+            present: which elements are there, or None.
+            drawn: `(name, fn) -> value` of the missing elements, None where they are not drawn.
+            where: position for the record of what is drawn.
+        """
+        fn, name = with_sample_shape(msg), clean_name(msg["name"])
+        value = jnp.asarray(msg["value"])
+        if name in self.gaps.names and jnp.issubdtype(value.dtype, jnp.inexact):
+            number = value == value
+            present = number if present is None else present & number
+        if present is None or is_factor(fn):
+            return
+        value, present = jnp.broadcast_to(value, fn.shape()), jnp.broadcast_to(present, fn.shape())
+        msg["_gaps"] = {"present": present, "raw": value}
+        value = missing.fill(fn, value, present)
+        if drawn is not None and self.gaps.drawn(name):
+            hidden = name + missing.SUFFIX
+            value = missing.complete(unmasked(fn), value, present, drawn(hidden, unmasked(fn)))
+            self.records.append(Record(hidden, fn, value, False, None, **where, present=present))
+        msg["value"] = value
+
     def keep(self, msg: dict, name: str, **where) -> None:
         if msg["type"] == "sample":
-            fn = with_sample_shape(msg)
-            self.records.append(Record(name, fn, msg["value"], msg["_fixed"], msg["scale"], **where))
+            fn, gaps = with_sample_shape(msg), msg.get("_gaps", {})
+            self.records.append(Record(name, fn, msg["value"], msg["_fixed"], msg["scale"], **where, **gaps))
         elif msg["type"] == "deterministic":
             self.records.append(Record(name, None, msg["value"], False, None, **where))
 
@@ -170,8 +167,8 @@ class _Sites(Messenger):
 class _Outside(_Sites):
     where = "outside the loop"
 
-    def __init__(self, value_of, at_loop, redrawn):
-        self.value_of, self.at_loop, self.redrawn = value_of, at_loop, redrawn
+    def __init__(self, value_of, at_loop, redrawn, gaps):
+        self.value_of, self.at_loop, self.redrawn, self.gaps = value_of, at_loop, redrawn, gaps
         self.loops, self.replaying = 0, None
         super().__init__()
 
@@ -192,6 +189,10 @@ class _Outside(_Sites):
             msg["_fixed"] = msg["value"] is not None
             if msg["value"] is None or msg["name"] in self.redrawn:
                 msg["value"] = self.value_of(msg["name"], with_sample_shape(msg))
+            elif replayed:
+                self.fill(msg, None, None)
+            else:
+                self.fill(msg, None, self.value_of, loop=self.loops)
 
     def postprocess_message(self, msg: dict) -> None:
         if msg["type"] in ("sample", "deterministic"):
@@ -221,6 +222,7 @@ class _Outside(_Sites):
                 rest["substitute_stack"],
                 lambda: original(f, init, xs, length, reverse, **rest),
                 _reparam_names(around),
+                gaps=self.gaps,
             )
             _refuse_around(around)
             result = self.at_loop(index, loop)
@@ -237,7 +239,7 @@ class _Inside(_Sites):
     where = "inside the loop"
 
     def __init__(self, loop: Loop, t, value_of):
-        self.loop, self.t, self.value_of = loop, t, value_of
+        self.loop, self.t, self.value_of, self.gaps = loop, t, value_of, loop.gaps
         super().__init__()
 
     def process_message(self, msg: dict) -> None:
@@ -262,47 +264,21 @@ class _Inside(_Sites):
                 f"site '{msg['name']}' is named in a handlers.reparam around the scan, which does not reach into the "
                 "loop. Put the handler inside the transition, or drop it: noise_outside reparameterises for you."
             )
-        given = given_value(self.loop, msg, self.t)
+        given, present = given_value(self.loop, msg, self.t)
         if given is not None:
             msg["value"] = given
         msg["_fixed"] = msg["value"] is not None
-        if msg["_fixed"] and self.loop.draw_observed is not None and not is_factor(msg["fn"]):
-            msg["value"] = self.loop.draw_observed(with_sample_shape(msg))
-        if msg["value"] is None:
+        if msg["_fixed"]:
+            self.fill(msg, present, lambda name, fn: self.value_of(len(self.records), name, fn))
+            if self.loop.draw_observed is not None and not is_factor(msg["fn"]):
+                msg["value"] = self.loop.draw_observed(with_sample_shape(msg))
+                if self.records and self.records[-1].name == clean_name(msg["name"]) + missing.SUFFIX:
+                    self.records[-1] = self.records[-1]._replace(value=msg["value"])
+        else:
             msg["value"] = self.value_of(len(self.records), msg["name"], with_sample_shape(msg))
 
     def postprocess_message(self, msg: dict) -> None:
         self.keep(msg, msg.get("name", ""))
-
-
-def given_value(loop: Loop, msg: dict, t):
-    """The value that `condition` or `substitute` around the loop gives to a site at step t, or None."""
-    value = None
-    for _, mapping in loop.substitutions:
-        found = mapping.get(msg["name"]) if isinstance(mapping, dict) else mapping(msg)
-        value = value if found is None else jnp.asarray(found)
-    if value is None:
-        return None
-    fn, name = with_sample_shape(msg), clean_name(msg["name"])
-    ndim = len(fn.shape())
-    if value.ndim == ndim:
-        return value
-    if value.ndim != ndim + 1:
-        raise ModelError(
-            f"site '{name}' is conditioned on a value of shape {value.shape}; expected {('T', *fn.shape())} with "
-            f"T = {loop.length}, or {fn.shape()} for the same value at every step."
-        )
-    if value.shape[0] > loop.length:
-        raise ModelError(
-            f"site '{name}' is conditioned on {value.shape[0]} values but the loop has {loop.length} steps; "
-            "shorten the data or lengthen the loop."
-        )
-    if value.shape[0] < loop.length:
-        raise ModelError(
-            f"site '{name}' is conditioned on {value.shape[0]} values but the loop has {loop.length} steps. "
-            "Trace the model with as many steps as there are data."
-        )
-    return lax.dynamic_index_in_dim(value, t, keepdims=False)
 
 
 def _reparam_names(around: list[Messenger]) -> frozenset[str]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ssmscan.model.dataflow import Staged, stage
 from ssmscan.model.discovery import Drawn, Plan
+from ssmscan.model.missing import Gaps
 from ssmscan.model.records import Record
 from ssmscan.model.running import Loop, run_model, run_step
 
@@ -28,12 +29,14 @@ class Script(NamedTuple):
         plan: what `discovery` found.
         table: shared arrays, the model's array arguments first.
         data: number of array arguments.
+        gaps: which observed sites have missing elements.
     """
 
     call: Callable[[list], Any]
     plan: Plan
     table: list
     data: int
+    gaps: Gaps = Gaps()
 
     @property
     def outside(self) -> dict[str, Drawn]:
@@ -61,7 +64,7 @@ class Script(NamedTuple):
         def at_loop(index: int, loop: Loop):
             return at_main(loop) if index == self.plan.main else loop.default()
 
-        records, _ = run_model(lambda: self.call(data), outside, at_loop, redrawn)
+        records, _ = run_model(lambda: self.call(data), outside, at_loop, redrawn, self.gaps)
         return [record for record in records if record.replayed != self.plan.main]
 
     def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, Record]]:

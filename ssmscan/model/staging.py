@@ -52,7 +52,7 @@ def by_value(script: Script) -> Staged:
             out["log_prob"] = {n: r.log_prob() for n, r in records.items() if r.fn is not None}
             out["log_observation"] = {n: r.log_prob() for n, r in seen.items()}
             out["deterministic"] = {n: jnp.asarray(r.value) for n, r in records.items() if r.fn is None}
-            out["observed"] = {n: jnp.asarray(r.value) for n, r in seen.items()}
+            out["observed"] = {n: r.given for n, r in seen.items()}
             out["invalid"] = {n: r.invalid() for n, r in seen.items()}
             out["replicate"] = {
                 n: r.fn.sample(jax.random.fold_in(key, i))
@@ -66,7 +66,7 @@ def by_value(script: Script) -> Staged:
         out["outside_log_prob"] = {n: r.log_prob() for n, r in sample.items()}
         out["outside_log_density"] = {n: r.log_density() + r.log_excess() for n, r in sample.items() if r.latent}
         out["outside_invalid"] = {n: r.invalid() for n, r in sample.items()}
-        out["outside_observed"] = {n: jnp.asarray(r.value) for n, r in sample.items() if r.observed}
+        out["outside_observed"] = {n: r.given for n, r in sample.items() if r.observed}
         out["outside_replicate"] = {
             n: r.fn.sample(jax.random.fold_in(key, len(plan.inside) + i))
             for i, (n, r) in enumerate(sample.items())
@@ -140,10 +140,13 @@ def step_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
 
 
 def distribution_function(record: Record) -> tuple[jax.Array, jax.Array]:
-    """P(Y <= y) and P(Y < y) of an observation, for probability integral transforms."""
+    """P(Y <= y) and P(Y < y) of an observation, for probability integral transforms; NaN where it is missing."""
     fn, value = record.fn, record.value
     upper = fn.cdf(value)
-    return upper, (fn.cdf(value - 1) if fn.is_discrete else upper)
+    lower = fn.cdf(value - 1) if fn.is_discrete else upper
+    if record.present is None:
+        return upper, lower
+    return jnp.where(record.present, upper, jnp.nan), jnp.where(record.present, lower, jnp.nan)
 
 
 def noise_specs(script: Script, names, smooth: bool) -> dict[str, Shape]:

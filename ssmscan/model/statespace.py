@@ -113,6 +113,11 @@ class StateSpaceModel:
         return scaled or bool(self._with_role(Role.START_OBSERVATION))
 
     @property
+    def has_gaps(self) -> bool:
+        """Whether elements of observed values are missing."""
+        return any(drawn.gaps for drawn in self.program.plan.inside + self.program.plan.outside)
+
+    @property
     def initial_noise(self) -> dict[str, NoiseSpec]:
         """Base noise of the initial-state sites of one particle."""
         return {name: self.program.noise[name] for name in self.program.initial}

@@ -40,6 +40,7 @@ class Source(NamedTuple):
         fixed: printed paths of the arrays that were made static.
         parameters: names declared parameters.
         initial: names declared initial states.
+        gaps: names of the observed sites in whose values NaNs were found.
     """
 
     model: Callable
@@ -49,6 +50,7 @@ class Source(NamedTuple):
     fixed: tuple[str, ...]
     parameters: tuple[str, ...]
     initial: tuple[str, ...]
+    gaps: frozenset[str] = frozenset()
 
     def call(self, arrays: list) -> Any:
         """Run the model with its data replaced."""
@@ -61,6 +63,17 @@ class Source(NamedTuple):
     def run(self) -> Any:
         """Run the model as it was given."""
         return self.call([self.leaves[i] for i in self.data])
+
+    def filled(self) -> tuple[StateSpaceModel, Source]:
+        """The same model over data whose missing elements are filled by the first that is not."""
+
+        def fill(leaf):
+            missing = np.isnan(leaf) if np.issubdtype(leaf.dtype, np.floating) else np.zeros(leaf.shape, bool)
+            return leaf if missing.all() else jnp.where(missing, leaf[~missing][0], leaf)
+
+        leaves = [fill(leaf) if i in self.data else leaf for i, leaf in enumerate(self.leaves)]
+        source = self._replace(leaves=tuple(leaves), gaps=frozenset())
+        return assemble(source), source
 
     def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
         """Trace again with roles declared."""
@@ -125,6 +138,10 @@ def assemble(source: Source) -> StateSpaceModel:
             ssm = _assemble(source)
         except _NEEDS_VALUE:
             ssm = _assemble(_fix_arrays(source))
+        if not any(isinstance(a, jax.core.Tracer) for a in ssm.arrays):
+            gaps = ssm.source.gaps | data.with_missing(ssm)
+            if gaps != ssm.source.gaps:
+                ssm = _assemble(ssm.source._replace(gaps=gaps))
     except ModelError as error:
         # JAX has added a note on its own traceback to what is a message to the user.
         raise ModelError(str(error)) from None
@@ -134,7 +151,7 @@ def assemble(source: Source) -> StateSpaceModel:
 
 def _assemble(source: Source) -> StateSpaceModel:
     arrays = [source.leaves[i] for i in source.data]
-    program, table = build(source.call, arrays, source.parameters, source.initial)
+    program, table = build(source.call, arrays, source.parameters, source.initial, source.gaps)
     return StateSpaceModel(program, tuple(jnp.asarray(a) for a in table), source)
 
 
@@ -161,16 +178,15 @@ def _fix_arrays(source: Source) -> Source:
 def _check_data(ssm: StateSpaceModel) -> None:
     if any(isinstance(a, jax.core.Tracer) for a in ssm.arrays):
         return
+    data.refuse_gaps(ssm)
     sites = {site.name: site for site in ssm.sites}
     for name, invalid in jax.device_get(data.invalid(ssm)).items():
         if np.any(invalid):
             site = sites[name]
             where = f" at step {int(np.argmax(invalid))} (counted from 0)" if site.in_loop else ""
             raise ModelError(
-                f"observed site '{name}'{where} holds a value that is NaN or outside the support of {site.family} "
-                f"({site.support}), so its log-probability is not finite. Correct the data, or mask the missing "
-                "elements: handlers.mask(mask=~jnp.isnan(y)) around the site and jnp.where(jnp.isnan(y), 0.0, y) as "
-                "the value."
+                f"observed site '{name}'{where} holds a value outside the support of {site.family} ({site.support}), "
+                "so its log-probability is not finite. Correct the data, or make the value NaN where it is missing."
             )
 
 

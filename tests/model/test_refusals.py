@@ -189,26 +189,21 @@ def test_trace_inside_a_handler_is_refused():
         ssmscan.trace(3)
 
 
-@pytest.mark.parametrize(
-    ("length", "words"), [(20, "length less than or equal to scan length"), (9, "as many steps as there are data")]
-)
-def test_conditioned_lengths_must_agree(length, words):
+def test_more_values_than_steps_are_refused():
     def model(y):
         with handlers.condition(data={"y": y}):
             scan(plain, 0.0, None, length=12)
 
-    data = jnp.zeros(length)
-    with pytest.raises((ssmscan.ModelError, RuntimeError), match=words):
-        ssmscan.trace(model, data)
+    with pytest.raises((ssmscan.ModelError, RuntimeError), match="length less than or equal to scan length"):
+        ssmscan.trace(model, jnp.zeros(20))
 
 
-@pytest.mark.parametrize(("position", "value"), [(3, np.nan), (5, np.inf)])
-def test_data_without_finite_density_are_named(position, value):
+def test_data_without_finite_density_are_named():
     data = Y.copy()
-    data[position] = value
-    with pytest.raises(ssmscan.ModelError, match=rf"observed site 'y' at step {position} .*NaN or outside the support"):
+    data[5] = np.inf
+    with pytest.raises(ssmscan.ModelError, match="observed site 'y' at step 5 .*outside the support"):
         ssmscan.trace(local_level, data)
-    with pytest.raises(ssmscan.ModelError, match=rf"observed site 'y' at step {position}"):
+    with pytest.raises(ssmscan.ModelError, match="observed site 'y' at step 5"):
         ssmscan.trace(conditioned, data)
 
 
