@@ -58,7 +58,7 @@ class Staged:
             else:
                 self.early_eqns.append(eqn)
 
-    def select(self, *names: str, **entries: Iterable[str]) -> Staged:
+    def select(self, *names: str, **entries: Iterable[Any]) -> Staged:
         """Keep some entries of the result and only the equations they need.
 
         Args:

@@ -19,6 +19,7 @@ from numpyro import distributions as dist
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
 from ssmscan.model.records import Record, clean_name
 from ssmscan.model.running import Loop, ModelError, run_model, run_step
+from ssmscan.model.support import finite_support
 
 PyTree = Any
 Shape = jax.ShapeDtypeStruct
@@ -41,6 +42,7 @@ class Drawn(NamedTuple):
         smooth: noise map for gradients, None where there is none.
         has_cdf: whether the family has a distribution function.
         scaled: whether a handler scales its log-probability.
+        values: for a drawn discrete site, the values of one element; empty where they are not known at trace.
     """
 
     name: str
@@ -56,6 +58,12 @@ class Drawn(NamedTuple):
     smooth: NoiseMap | None
     has_cdf: bool
     scaled: bool = False
+    values: tuple[float, ...] = ()
+
+    @property
+    def num_values(self) -> int:
+        """Number of values of one element, zero where they are not known."""
+        return len(self.values)
 
 
 class Plan(NamedTuple):
@@ -164,6 +172,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         smooth_map(fn) if latent else None,
         bool(record.observed and not outside and _has_cdf(fn, record.value)),
         record.scale is not None,
+        finite_support(fn) if latent else (),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from ssmscan.model import roles, staging
+from ssmscan.model import enumeration, roles, staging
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import discover
 from ssmscan.model.running import ModelError
@@ -37,6 +37,8 @@ class Program:
         value, start, step, prior, constrain, unconstrain, start_draw, step_draw: see `staging`.
         smooth_start, smooth_step: the same under the smooth maps, None where a site has none.
         rough: names of the sites without a smooth map.
+        summed: how they are summed out for gradient engines, None where there are none or it cannot be done.
+        not_summed: why not, a clause.
         not_continuous: why the parameters have no unconstrained space, empty when they have.
     """
 
@@ -77,6 +79,14 @@ class Program:
         self.start_draw = staging.start_draw(script, *names, self.names(Role.START_OBSERVATION))
         self.step_draw = staging.step_draw(script, *names)
         self._select()
+        self.summed: enumeration.Summed | None = None
+        self.not_summed = ""
+        if self.rough:
+            decision = enumeration.decide(script, *names, self.names(Role.START_OBSERVATION), self.log_tail)
+            if isinstance(decision, str):
+                self.not_summed = decision
+            else:
+                self.summed = decision
 
     def names(self, *roles: Role) -> tuple[str, ...]:
         """Names of the sites with one of some roles."""
@@ -114,6 +124,8 @@ class Program:
             *(self.value, self.start, self.step, self.smooth_start, self.smooth_step, self.prior),
             *(self.constrain, self.unconstrain, self.start_draw, self.step_draw),
         )
+        if self.summed is not None:
+            whole = (*whole, self.summed.start, self.summed.step)
         staged = [fn.text() for fn in whole if fn is not None]
         flags = tuple(getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision"))
         return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(flags)])

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ssmscan.model import data, paths
+from ssmscan.model import data, paths, summing
 from ssmscan.model.bound import Bound
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.keys import one_key
@@ -245,24 +245,56 @@ class StateSpaceModel:
     def smooth_noise(self) -> dict[str, NoiseSpec]:
         """Standard-normal noise of the whole model: initial sites, then loop sites with T in front.
 
+        Discrete states that are summed out have none.
+
         Raises:
-            ModelError: a site has no smooth map from noise.
+            ModelError: a site has no smooth map from noise and cannot be summed out.
         """
-        paths.smooth(self)
+        paths.refuse_rough(self)
         specs = self.program.smooth_noise
-        loop = {s.name: NoiseSpec((self.num_steps, *specs[s.name].shape), False) for s in self.innovations}
-        return {**{name: specs[name] for name in self.program.initial}, **loop}
+        moved = [s.name for s in self.innovations if s.name in specs]
+        loop = {name: NoiseSpec((self.num_steps, *specs[name].shape), False) for name in moved}
+        return {**{name: specs[name] for name in self.program.initial if name in specs}, **loop}
+
+    @property
+    def summed_out(self) -> tuple[Site, ...]:
+        """Discrete states that gradient engines sum out."""
+        found = self.program.summed
+        names = () if found is None else [site.name for site in (*found.initial, *found.sites)]
+        return tuple(site for site in self.sites if site.name in names)
 
     def log_likelihood_given_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> jax.Array:
-        """Log-density of all data given parameters and noise, a scalar.
+        """Log-density of all data given parameters and noise, a scalar; finite discrete states are summed out.
 
         Families whose map from noise is a transport contribute their density correction.
         """
+        if self.program.summed is not None:
+            return summing.log_likelihood(self, theta, noise)
         return paths.from_noise(self, theta, noise)[0]
 
-    def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Values of initial sites, innovations and deterministics of the loop at given noise."""
-        return paths.from_noise(self, theta, noise)[1]
+    def states_from_noise(
+        self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Values of initial sites, innovations and deterministics of the loop at given noise.
+
+        Discrete states that are summed out are drawn given data, parameters and noise, which takes a key.
+        """
+        return self.posterior_states(theta, noise, key).states
+
+    def posterior_states(
+        self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> summing.Posterior:
+        """States at given noise as in `states_from_noise`, and the smoothing probabilities of the discrete ones.
+
+        Raises:
+            ValueError: discrete states are to be drawn and there is no key.
+        """
+        if self.program.summed is None:
+            return summing.Posterior(paths.from_noise(self, theta, noise)[1], {})
+        if key is None:
+            names = ", ".join(repr(site.name) for site in self.summed_out)
+            raise ValueError(f"the discrete states {names} are summed out; pass a PRNG key to draw them.")
+        return summing.posterior(self, theta, noise, one_key(key))
 
     def _inputs(self, theta: Theta) -> PyTree:
         rest = self.program.inputs.bind(self.arrays, self._outside(theta))

@@ -233,6 +233,7 @@ def test_theta_is_checked_by_name_shape_and_support(traced):
 
 def test_gradient_view_refuses_discrete_innovations_by_name(traced):
     with pytest.raises(
-        ssmscan.ModelError, match=r"site\(s\) 'z0' \(BernoulliProbs\), 'z' .* cannot be written as a smooth"
+        ssmscan.ModelError, match=r"site\(s\) 'new' \(BinomialProbs\) cannot be written as a smooth function of noise"
     ):
-        traced("switching").smooth_noise  # noqa: B018
+        traced("growth").smooth_noise  # noqa: B018
+    assert [site.name for site in traced("switching").summed_out] == ["z0", "z", "k"]
