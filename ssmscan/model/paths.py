@@ -81,7 +81,8 @@ def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array
         return out["carry"], (out["log_weight"] + out["correction"], out["values"], out["y"])
 
     last, (weights, values, ys) = lax.scan(body, start["carry"], (ssm._inputs(theta), loop_noise))
-    log_likelihood = ssm.log_static(theta) + log_start + jnp.sum(weights)
+    log_static = ssm._sum(program.log_static, "outside_log_prob", ssm._outside(theta))
+    log_likelihood = log_static + log_start + jnp.sum(weights)
     if program.names(Role.TAIL_OBSERVATION):
         rest = program.log_tail.bind(ssm.arrays, ssm._outside(theta, start["values"]))
         tail = rest(UNUSED, UNUSED, UNUSED, UNUSED, ys, last)["outside_log_prob"]

@@ -238,8 +238,8 @@ def step_draw(script: Script, parameters, initial) -> Staged:
                 return fn.sample(jax.random.fold_in(key, next(position)))
 
             simulated = loop._replace(draw_observed=draw)
-            new, _, records = run_step(simulated, t, carry, user_x, lambda i, _, fn: draw(fn))
-            out["carry"] = like(new, plan.carry)
+            new, y, records = run_step(simulated, t, carry, user_x, lambda i, _, fn: draw(fn))
+            out["carry"], out["y"] = like(new, plan.carry), y
             out["values"] = {
                 s.name: jnp.asarray(r.value)
                 for s, r in zip(plan.inside, records)

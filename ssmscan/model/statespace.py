@@ -108,9 +108,8 @@ class StateSpaceModel:
 
     @property
     def start_observed(self) -> bool:
-        """Whether an observation before the loop, or a scaled density, weighs the initial state."""
-        scaled = any(drawn.scaled for drawn in self.program.plan.outside if drawn.name in self.program.initial)
-        return scaled or bool(self._with_role(Role.START_OBSERVATION))
+        """Whether an observation before the loop, rows after it or a scaled density weigh the initial state."""
+        return self.program.start_observed
 
     @property
     def initial_noise(self) -> dict[str, NoiseSpec]:
@@ -123,18 +122,13 @@ class StateSpaceModel:
         return {site.name: self.program.noise[site.name] for site in self.innovations}
 
     def refuse_tail(self) -> None:
-        """Raise where an engine steps through the loop and data are observed only after it.
+        """Raise where an engine steps through the loop and data observed after it join its steps.
 
         Raises:
-            ModelError: the model has observations after the loop; the message names them.
+            ModelError: the message names the sites, what joins the steps, and the line.
         """
-        tail = self.program.names(Role.TAIL_OBSERVATION)
-        if tail:
-            raise ModelError(
-                f"site(s) {', '.join(map(repr, tail))} are observed after the loop, from its outputs, so particles "
-                "cannot be weighed step by step. Move the sample statement into the transition (data as xs), or use "
-                "NUTS or TemperedSMC, which take the model as it is."
-            )
+        if refusal := self.program.tail.refusal():
+            raise ModelError(refusal)
 
     # ---- parameters -----------------------------------------------------------------------------
 
@@ -191,7 +185,9 @@ class StateSpaceModel:
 
     def log_static(self, theta: Theta) -> jax.Array:
         """Log-likelihood of the observations and factors that no state reaches, a scalar."""
-        return self._sum(self.program.log_static, "outside_log_prob", self._outside(theta))
+        outside = self._outside(theta)
+        tail = self.program.tail_static(self.arrays, outside)["log_prob"]
+        return self._sum(self.program.log_static, "outside_log_prob", outside) + sum_of(tail.values())
 
     def sample_prior(self, key: jax.Array) -> Theta:
         """Draw the parameters from their prior."""
