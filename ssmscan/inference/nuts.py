@@ -8,8 +8,9 @@ Pradhan & Jankowiak 2019), advanced in compiled chunks from the host.
 Chains run side by side under vmap: a leapfrog step through a time loop costs mostly the loop, so that four
 chains cost about twice one, although all wait for the longest tree.
 
-Prefer PMMH where innovations are discrete, and tempered SMC where the posterior has several modes or the
-evidence is wanted.
+Finite discrete states are summed out at every density (`ssmscan.model.enumeration`), and drawn given each kept
+draw.  Prefer PMMH where they cannot be, and tempered SMC where the posterior has several modes or the evidence
+is wanted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 from numpyro.infer import NUTS as Kernel
 from numpyro.infer.util import ParamInfo
 
-from ssmscan.inference.posterior import Position, log_posterior, sample_noise, state_paths
+from ssmscan.inference.posterior import STATES_STREAM, Position, log_posterior, sample_noise, state_paths
 from ssmscan.inference.progress import Chunk, Progress, compile_chunk, compile_timed, run_chunks
 from ssmscan.inference.settings import describe, require_between, require_integer, spread, stock_key, versions
 from ssmscan.results.result import Costs, Result
@@ -115,11 +116,12 @@ class NUTS:
             A `Result`; stopped by Control-C, it holds the draws made by then, none if still in warm-up.
 
         Raises:
-            ModelError: if an innovation, initial state or parameter is not a smooth function of noise; before
-                anything is compiled.
+            ModelError: if an innovation, initial state or parameter is not a smooth function of noise, nor a
+                discrete state that can be summed out; before anything is compiled.
             ValueError: if no starting point with a finite density is found.
         """
-        keys = jax.random.split(stock_key(key), self.num_chains)
+        key = stock_key(key)
+        keys = jax.random.split(key, self.num_chains)
         step = NUTSStep(self.num_warmup, self.target_accept, self.max_tree_depth)
         start, start_seconds = compile_timed(_start, keys, ssm, step=step)
         states, found = start(keys, ssm)
@@ -133,18 +135,21 @@ class NUTS:
         warmup = run_chunks(chunk, ssm, states, self.num_warmup, label="NUTS warm-up", progress=self.progress)
         left = 0 if warmup.interrupted else self.num_samples
         sampled = run_chunks(chunk, ssm, warmup.state, left, label="NUTS", progress=self.progress)
-        return self._result(ssm, chunk, start_seconds, warmup, sampled)
+        return self._result(key, ssm, chunk, start_seconds, warmup, sampled)
 
-    def _result(self, ssm: Any, chunk: Chunk, start_seconds: float, warmup: Progress, sampled: Progress) -> Result:
+    def _result(
+        self, key: jax.Array, ssm: Any, chunk: Chunk, start_seconds: float, warmup: Progress, sampled: Progress
+    ) -> Result:
         by_chain = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), sampled.outputs)
         kept = spread(sampled.done, self.num_paths)
-        states = state_paths(ssm, by_chain["draws"], by_chain["noise"], kept)
+        states_key = jax.random.fold_in(key, STATES_STREAM)
+        states = state_paths(states_key, ssm, by_chain["draws"], by_chain["noise"], kept)
         gradients = sum(int(run.outputs["stats"]["n_steps"].sum()) for run in (warmup, sampled))
         diverging = int(by_chain["stats"]["diverging"].sum())
         return Result(
             engine="NUTS",
             draws=by_chain["draws"],
-            states=states.value,
+            states=states.value.states,
             state_draws=kept,
             sample_stats=by_chain["stats"],
             independent_runs=False,
@@ -162,6 +167,7 @@ class NUTS:
             interrupted=warmup.interrupted or sampled.interrupted,
             notes=(f"{diverging} divergent transitions: raise target_accept",) if diverging else (),
             initial=tuple(site.name for site in ssm.initial),
+            state_probabilities=states.value.probabilities,
         )
 
 

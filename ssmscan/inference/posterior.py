@@ -25,6 +25,11 @@ from ssmscan.inference.progress import Timed, call_timed
 
 Theta = dict[str, jax.Array]
 
+STATES_STREAM = 2**32 - 1
+"""What is folded into the key of a run to draw discrete states; the run itself uses the small numbers."""
+
+BATCH = 64
+
 
 class Position(NamedTuple):
     """A point of the noise-outside space.
@@ -68,27 +73,66 @@ def sample_reference(key: jax.Array, ssm: Any) -> Position:
     return Position(ssm.unconstrain(ssm.sample_prior(key_parameters)), sample_noise(key_noise, ssm))
 
 
+class Paths(NamedTuple):
+    """State paths of some draws.
+
+    Attributes:
+        states: initial sites, innovations and deterministics of the loop, (chains, paths, ...).
+        probabilities: discrete site that is summed out -> (T, *shape, values), or (*shape, values) for an
+            initial site: the posterior probability of each of its values, averaged over the draws.
+    """
+
+    states: dict[str, np.ndarray]
+    probabilities: dict[str, np.ndarray]
+
+
 @jax.jit
-def _states_of(ssm: Any, theta: Theta, noise: Theta) -> Theta:
+def _states_of(keys: jax.Array, ssm: Any, theta: Theta, noise: Theta, weights: jax.Array) -> Any:
+    """States of draws in batches (B, b, ...); probabilities summed over each batch with weights."""
+
+    def batch(inputs: tuple) -> tuple:
+        keys, theta, noise, weights = inputs
+        found = jax.vmap(lambda key, *pair: ssm.posterior_states(*pair, key))(keys, theta, noise)
+        return found.states, jax.tree.map(lambda p: jnp.tensordot(weights, p, 1), found.probabilities)
+
     # A batch at a time: all at once would hold every carry of every draw.
-    return jax.lax.map(lambda pair: ssm.states_from_noise(*pair), (theta, noise), batch_size=64)
+    return jax.lax.map(batch, (keys, theta, noise, weights))
 
 
-def state_paths(ssm: Any, draws: Any, noise: Any, kept: np.ndarray) -> Timed:
-    """Rebuild the state paths of some draws.
+def state_paths(key: jax.Array, ssm: Any, draws: Any, noise: Any, kept: np.ndarray) -> Timed:
+    """Rebuild the state paths of some draws; discrete states that are summed out are drawn.
 
     Args:
+        key: typed PRNG key of the discrete states.
         ssm: the model.
         draws: parameters, (chains, draws, ...).
         noise: base noise, (chains, draws, ...).
         kept: (paths,) the draws wanted.
 
     Returns:
-        Initial sites, innovations and deterministics of the loop, (chains, paths, ...), and the time it took.
+        `Paths`, and the time it took.
     """
-    picked = jax.tree.map(lambda leaf: leaf[:, kept], (draws, noise))
+    picked = jax.tree.map(lambda leaf: np.asarray(leaf)[:, kept], (draws, noise))
     lead = jax.tree.leaves(picked)[0].shape[:2]
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), picked)
-    timed = call_timed(_states_of, ssm, *flat)
-    states = {n: np.asarray(values).reshape(*lead, *values.shape[1:]) for n, values in timed.value.items()}
-    return timed._replace(value=states)
+    count = lead[0] * lead[1]
+    size = max(min(BATCH, count), 1)
+    batches = -(-count // size)
+    # The last batch is filled up with the first draw.
+    order = np.where(np.arange(batches * size) < count, np.arange(batches * size), 0)
+
+    def batched(leaf: np.ndarray) -> np.ndarray:
+        return leaf.reshape(-1, *leaf.shape[2:])[order].reshape(batches, size, *leaf.shape[2:])
+
+    real = np.arange(batches * size).reshape(batches, size) < count
+    weights = np.asarray(real / max(count, 1), jnp.result_type(float))
+    keys = jax.random.split(key, (batches, size))
+    timed = call_timed(_states_of, keys, ssm, *jax.tree.map(batched, picked), weights)
+    paths, sums = timed.value
+
+    def unbatched(leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        return leaf.reshape(-1, *leaf.shape[2:])[:count].reshape(*lead, *leaf.shape[2:])
+
+    states = {name: unbatched(values) for name, values in paths.items()}
+    probabilities = {name: np.asarray(values).sum(0) for name, values in sums.items()}
+    return timed._replace(value=Paths(states, probabilities))

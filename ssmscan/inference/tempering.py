@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import logsumexp
 from tqdm.auto import tqdm
 
-from ssmscan.inference.posterior import Position, state_paths
+from ssmscan.inference.posterior import STATES_STREAM, Position, state_paths
 from ssmscan.inference.progress import compile_timed
 from ssmscan.inference.settings import describe, require_between, require_integer, spread, stock_key, versions
 from ssmscan.inference.temperature import TUNING_MOVES, Ladder, Particles, tempered
@@ -91,13 +91,14 @@ class TemperedSMC:
             finished by then.
 
         Raises:
-            ModelError: if an innovation, initial state or parameter is not a smooth function of noise; before
-                anything is compiled.
+            ModelError: if an innovation, initial state or parameter is not a smooth function of noise, nor a
+                discrete state that can be summed out; before anything is compiled.
             ImportError: if BlackJAX is not installed.
             KeyboardInterrupt: if stopped before the first run was finished.
         """
         tempered()
-        keys = jax.random.split(stock_key(key), self.num_runs)
+        key = stock_key(key)
+        keys = jax.random.split(key, self.num_runs)
         ladder = Ladder(self.num_particles, self.chain_length, self.num_leapfrog, self.target_ess)
         start, start_seconds = compile_timed(_start, keys[0], ssm, ladder=ladder)
         shapes, _ = jax.eval_shape(partial(_start, ladder=ladder), keys[0], ssm)
@@ -117,10 +118,11 @@ class TemperedSMC:
                 raise
             interrupted = True
         seconds = time.perf_counter() - began
-        return self._result(ssm, ladder, runs, start_seconds + advance_seconds, seconds, interrupted)
+        return self._result(key, ssm, ladder, runs, start_seconds + advance_seconds, seconds, interrupted)
 
     def _result(
         self,
+        key: jax.Array,
         ssm: Any,
         ladder: Ladder,
         runs: list[Run],
@@ -131,7 +133,7 @@ class TemperedSMC:
         positions = jax.tree.map(lambda *leaves: np.stack(leaves), *(run.positions for run in runs))
         theta = jax.tree.map(np.asarray, jax.jit(_constrain)(ssm, positions.parameters))
         kept = spread(self.num_particles, self.num_paths)
-        states = state_paths(ssm, theta, positions.noise, kept)
+        states = state_paths(jax.random.fold_in(key, STATES_STREAM), ssm, theta, positions.noise, kept)
         log_evidence, error = combine_evidence(np.array([run.log_evidence for run in runs]))
         per_draw = (len(runs), self.num_particles)
         stats = {"log_evidence": np.array([run.log_evidence for run in runs])}
@@ -143,7 +145,7 @@ class TemperedSMC:
         return Result(
             engine="TemperedSMC",
             draws=theta,
-            states=states.value,
+            states=states.value.states,
             state_draws=kept,
             sample_stats={name: np.broadcast_to(value[:, None], per_draw) for name, value in stats.items()},
             independent_runs=True,
@@ -161,6 +163,7 @@ class TemperedSMC:
             interrupted=interrupted,
             notes=_notes(runs, self.num_particles),
             initial=tuple(site.name for site in ssm.initial),
+            state_probabilities=states.value.probabilities,
         )
 
 

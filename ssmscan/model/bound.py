@@ -14,6 +14,7 @@ import jax
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.script import sum_of
 from ssmscan.model.sites import Role
+from ssmscan.model.tail import as_output
 
 if TYPE_CHECKING:
     from ssmscan.model.statespace import StateSpaceModel, Theta
@@ -82,29 +83,37 @@ class Bound:
         self._evaluate = program.evaluate.bind(arrays, outside)
         self._replicate = program.replicate.bind(arrays, outside)
         self._start_names = program.names(Role.START_OBSERVATION)
+        self._tail = program.tail.step.bind(arrays, outside)
         self.xs = ssm._inputs(theta)
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
         out = self._start(dict(noise))
         weight = out["log_excess"] + sum_of(out["log_observation"][name] for name in self._start_names)
-        return Start(out["carry"], weight, out["values"])
+        program, values = self._ssm.program, self._ssm._outside(self._theta, out["values"])
+        tail = program.tail_start(self._ssm.arrays, values)["log_prob"]
+        return Start(out["carry"], weight + sum_of(tail.values()), out["values"])
 
     def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
         """Move one particle by base noise and weigh it.
 
         Raises:
-            ModelError: data are observed after the loop, so that no step can be weighed.
+            ModelError: data are observed after the loop in a way that joins its steps, so that none can be weighed.
         """
         self._ssm.refuse_tail()
         out = self._step(carry, x, dict(noise))
-        return Step(out["carry"], out["log_weight"], out["values"], out["cdf"])
+        return Step(out["carry"], out["log_weight"] + self._log_tail(x, out["y"]), out["values"], out["cdf"])
+
+    def _log_tail(self, x: PyTree, y: PyTree) -> jax.Array:
+        """Log-density of what is observed of the step after the loop, a scalar."""
+        t, _ = x
+        return sum_of(self._tail(t, as_output(y, self._ssm.program.plan))["log_prob"].values())
 
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Densities of one step at given innovations."""
         out = self._evaluate(carry, x, dict(values), UNUSED, UNUSED, UNUSED)
         transition, observation = sum_of(out["log_transition"].values()), sum_of(out["log_observation"].values())
-        return Evaluated(out["carry"], transition, observation, out["deterministic"])
+        return Evaluated(out["carry"], transition, observation + self._log_tail(x, out["y"]), out["deterministic"])
 
     def replicate(self, key: jax.Array, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> dict:
         """Draw the observations of one step again, given the innovations."""

@@ -55,8 +55,8 @@ def check(key: jax.Array, ssm: Any, source: Any) -> Check:
         if ssm.has_gaps:
             raise ModelError(
                 "check: NumPyro has no density for a loop that is conditioned on fewer values than it has steps, nor "
-                "for missing values that the model reads from outside its arguments. Trace the model without the horizon, "
-                "and pass its data as arguments."
+                "for missing values that the model reads from outside its arguments. Trace the model without the "
+                "horizon, and pass its data as arguments."
             )
     prior_key, path_key = jax.random.split(key)
     theta = ssm.sample_prior(prior_key)

@@ -67,8 +67,8 @@ def refuse_gaps(ssm: StateSpaceModel) -> None:
         if site.joint and np.any(gone.any(axes) != gone.all(axes)):
             raise ModelError(
                 f"observed site '{name}' ({site.family}) is partly missing (NaN) in one value. Its elements are "
-                "dependent, and what is left has no density known here; only a MultivariateNormal or independent elements may be "
-                "missing in part. Make the whole value NaN, or model the present elements."
+                "dependent, and what is left has no density known here; only a MultivariateNormal or independent "
+                "elements may be missing in part. Make the whole value NaN, or model the present elements."
             )
     for seed in range(3):
         key, path_key = jax.random.split(jax.random.key(seed))

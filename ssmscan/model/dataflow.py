@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import core as jex
+from jax.extend import source_info_util
 from jax.interpreters import partial_eval as pe
 
 PyTree = Any
@@ -58,7 +59,7 @@ class Staged:
             else:
                 self.early_eqns.append(eqn)
 
-    def select(self, *names: str, **entries: Iterable[str]) -> Staged:
+    def select(self, *names: str, **entries: Iterable[Any]) -> Staged:
         """Keep some entries of the result and only the equations they need.
 
         Args:
@@ -178,24 +179,30 @@ def _runner(closed, *, inline: bool) -> Callable[..., list]:
     return run
 
 
-def evaluate(eqns: Iterable, env: dict, *, inline: bool = False) -> None:
+def evaluate(eqns: Iterable, env: dict, *, inline: bool = False, caller: Any = None) -> None:
     """Evaluate equations in an environment of variables, writing their results into it.
+
+    What is staged from here keeps the lines that it was written on.
 
     Args:
         eqns: equations in order.
         env: value of every variable that they read and do not write.
         inline: evaluate nested `jit` calls equation by equation, so that they can be split.
+        caller: traceback of the call that is inlined. JAX keeps the jaxpr of a call from its first use, whose lines
+            are not those of this one.
     """
     for eqn in eqns:
         values = [_read(env, v) for v in eqn.invars]
+        traceback = caller or eqn.source_info.traceback
         if inline and eqn.primitive.name in _CALLS:
             inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
             jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "jaxpr") else (inner, [])
             scope = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values]))
-            evaluate(jaxpr.eqns, scope, inline=True)
+            evaluate(jaxpr.eqns, scope, inline=True, caller=traceback)
             results = [_read(scope, v) for v in jaxpr.outvars]
         else:
-            results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+            with source_info_util.user_context(traceback):
+                results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
             results = results if eqn.primitive.multiple_results else [results]
         env.update(zip(eqn.outvars, results))
 

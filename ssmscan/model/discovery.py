@@ -20,6 +20,7 @@ from ssmscan.model.missing import Gaps, only_whole
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
 from ssmscan.model.records import Record, clean_name
 from ssmscan.model.running import Loop, ModelError, run_model, run_step
+from ssmscan.model.support import finite_support
 
 PyTree = Any
 Shape = jax.ShapeDtypeStruct
@@ -44,6 +45,7 @@ class Drawn(NamedTuple):
         scaled: whether a handler scales its log-probability.
         gaps: whether elements of the observed value are missing; of a latent site, whether it holds those.
         joint: number of trailing axes that can only be missing together.
+        values: for a drawn discrete site, the values of one element; empty where they are not known at trace.
     """
 
     name: str
@@ -61,6 +63,12 @@ class Drawn(NamedTuple):
     scaled: bool = False
     gaps: bool = False
     joint: int = 0
+    values: tuple[float, ...] = ()
+
+    @property
+    def num_values(self) -> int:
+        """Number of values of one element, zero where they are not known."""
+        return len(self.values)
 
 
 class Plan(NamedTuple):
@@ -172,6 +180,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         record.scale is not None,
         record.present is not None,
         only_whole(fn),
+        finite_support(fn) if latent else (),
     )
 
 

@@ -110,8 +110,8 @@ class DiscreteInnovation(dist.Distribution):
     def _refusal(self) -> ValueError:
         return ValueError(
             f"site '{self.name}' ({self.family}) is a discrete innovation, which gradient methods cannot "
-            "take. Fit with particles (ssmscan.PMMH), sum it out by hand if it has few values, or replace it by a "
-            "continuous approximation."
+            "take. Use ssmscan.NUTS on the traced model, which sums finite states out, or particles (ssmscan.PMMH), or "
+            "replace it by a continuous approximation."
         )
 
     @property

@@ -43,20 +43,27 @@ class Path(NamedTuple):
 
 
 def smooth(ssm: StateSpaceModel) -> tuple[Staged, Staged]:
-    """Start and step under the smooth maps.
+    """Start and step under the smooth maps of a model whose sites all have one."""
+    refuse_rough(ssm)
+    assert ssm.program.smooth_start is not None and ssm.program.smooth_step is not None
+    return ssm.program.smooth_start, ssm.program.smooth_step
+
+
+def refuse_rough(ssm: StateSpaceModel) -> None:
+    """Raise where gradient engines cannot see the model.
 
     Raises:
-        ModelError: a site has no smooth map from noise.
+        ModelError: a site has no smooth map from noise and cannot be summed out; the message says why.
     """
-    if ssm.program.smooth_start is None or ssm.program.smooth_step is None:
+    program = ssm.program
+    if program.rough and program.summed is None:
         sites = {site.name: site for site in ssm.sites}
-        listed = ", ".join(f"'{name}' ({sites[name].family})" for name in ssm.program.rough)
+        listed = ", ".join(f"'{name}' ({sites[name].family})" for name in program.rough)
         raise ModelError(
             f"site(s) {listed} cannot be written as a smooth function of noise, so NUTS and other gradient "
-            "engines cannot sample this model. Use a particle engine (ParticleFilter, PMMH), or replace the "
-            "distribution by a continuous one."
+            f"engines cannot sample this model: {program.not_summed}. Use a particle engine (ParticleFilter, PMMH), "
+            "or replace the distribution by a continuous one."
         )
-    return ssm.program.smooth_start, ssm.program.smooth_step
 
 
 def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array]) -> tuple[jax.Array, dict]:
@@ -74,7 +81,8 @@ def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array
         return out["carry"], (out["log_weight"] + out["correction"], out["values"], out["y"])
 
     last, (weights, values, ys) = lax.scan(body, start["carry"], (ssm._inputs(theta), loop_noise))
-    log_likelihood = ssm.log_static(theta) + log_start + jnp.sum(weights)
+    log_static = ssm._sum(program.log_static, "outside_log_prob", ssm._outside(theta))
+    log_likelihood = log_static + log_start + jnp.sum(weights)
     if program.names(Role.TAIL_OBSERVATION):
         rest = program.log_tail.bind(ssm.arrays, ssm._outside(theta, start["values"]))
         tail = rest(UNUSED, UNUSED, UNUSED, UNUSED, ys, last)["outside_log_prob"]

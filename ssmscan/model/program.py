@@ -15,13 +15,14 @@ from typing import Any
 
 import jax
 
-from ssmscan.model import roles, staging
+from ssmscan.model import enumeration, roles, staging
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import discover
 from ssmscan.model.missing import Gaps
 from ssmscan.model.running import ModelError
 from ssmscan.model.script import Script
 from ssmscan.model.sites import Role, Site
+from ssmscan.model.tail import stage_tail
 
 _TABLE: OrderedDict[str, Program] = OrderedDict()
 _TABLE_SIZE = 256
@@ -36,8 +37,11 @@ class Program:
         parameters: names of the parameters.
         initial: names of the initial-state sites.
         value, start, step, prior, constrain, unconstrain, start_draw, step_draw: see `staging`.
+        tail: observations after the loop, see `tail`.
         smooth_start, smooth_step: the same under the smooth maps, None where a site has none.
         rough: names of the sites without a smooth map.
+        summed: how they are summed out for gradient engines, None where there are none or it cannot be done.
+        not_summed: why not, a clause.
         not_continuous: why the parameters have no unconstrained space, empty when they have.
     """
 
@@ -47,7 +51,13 @@ class Program:
         plan = self.plan = script.plan
         self.value = staging.by_value(script) if value is None else value
         flow = roles.data_flow(self.value, plan)
+        observed = {s.name for s in plan.outside if s.observed}
+        self.tail = stage_tail(script, self.value, flow.after & observed)
+        flow = flow._replace(tail=roles.through_tail(plan, flow.density, self.tail.direct))
         assigned = roles.assign(flow, plan, parameters, initial)
+        states = {name for name, (role, _) in assigned.items() if role is Role.INITIAL}
+        for name in flow.after & observed:
+            assigned[name] = (Role.TAIL_OBSERVATION, self.tail.reason(name, states))
         self.sites: tuple[Site, ...] = (
             *(roles.public_site(s, *assigned[s.name], in_loop=False) for s in plan.outside),
             *roles.inside_sites(plan),
@@ -80,6 +90,14 @@ class Program:
         self.start_draw = staging.start_draw(script, *names, self.names(Role.START_OBSERVATION))
         self.step_draw = staging.step_draw(script, *names)
         self._select()
+        self.summed: enumeration.Summed | None = None
+        self.not_summed = ""
+        if self.rough:
+            decision = enumeration.decide(script, *names, self.names(Role.START_OBSERVATION), self.log_tail)
+            if isinstance(decision, str):
+                self.not_summed = decision
+            else:
+                self.summed = decision
 
     def names(self, *roles: Role) -> tuple[str, ...]:
         """Names of the sites with one of some roles."""
@@ -99,6 +117,12 @@ class Program:
         self.log_static = value.select(outside_log_prob=static)
         self.log_start = value.select(outside_log_prob=start)
         self.log_tail = value.select(outside_log_prob=tail)
+        starting = {n for n, sites in self.tail.start.items() if sites & set(self.initial)}
+        self.tail_start = self.tail.rest.select(log_prob=starting)
+        self.tail_static = self.tail.rest.select(log_prob=set(self.tail.start) - starting)
+        self.start_observed = bool(start or starting) or any(
+            s.scaled for s in self.plan.outside if s.name in self.initial
+        )
         self.log_outside = value.select("outside_log_prob")
         self.invalid_parameters = value.select(outside_invalid=self.parameters)
         # Only validity that no latent value decides is a property of the data.
@@ -110,13 +134,17 @@ class Program:
         )
         self.observed_outside = value.select(outside_observed=_constant_in(value, "outside_observed", ()))
         self.replicate_outside = value.select("outside_replicate")
+        drawn = [s.name for s in self.plan.outside if s.name in tail and s.family != "Unit"]
+        self.replicate_tail = value.select(outside_replicate=drawn)
 
     def key(self) -> str:
         """Everything that two programs must share to be one."""
         whole = (
             *(self.value, self.start, self.step, self.smooth_start, self.smooth_step, self.prior),
-            *(self.constrain, self.unconstrain, self.start_draw, self.step_draw),
+            *(self.constrain, self.unconstrain, self.start_draw, self.step_draw, self.tail.step, self.tail.rest),
         )
+        if self.summed is not None:
+            whole = (*whole, self.summed.start, self.summed.step)
         staged = [fn.text() for fn in whole if fn is not None]
         flags = tuple(getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision"))
         return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(flags)])

@@ -12,7 +12,8 @@ original's plus log |dx/deps|, and the law of every site is the original's.
 Families without an exact map (Gamma, Beta, ...) are transported, see `transport` and `noiseprior`.  Where
 their parameters change in the loop, what the N(0, I) density lacks is a factor `<site>_correction`.  A
 continuous family without any map stays in the loop, centred.  A discrete one can be simulated; asking for
-its density is an error that names it.
+its density is an error that names it.  `ssmscan.NUTS` and `ssmscan.TemperedSMC` do sum finite discrete states
+out (`enumeration`); a NumPyro model has no place for the sum.
 
 A masked latent keeps the density of its noise, since an unobserved state has a law all the same; a
 scaled one is scaled by a factor `<site>_scaled`.  Noise given for fewer steps than the loop has, as in a

@@ -79,9 +79,20 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     density = {name: sites(pairs) for name, pairs in staged.reaches("outside_log_prob").items()}
     reached = staged.reaches("outside_log_prob")
     after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}
-    later = {site.name for site in plan.outside if site.loop > plan.main}
-    tail = {n for site in later if site in density for n in density[site] - {site}}
-    return Flow(start, fresh, step, tail, density, after)
+    return Flow(start, fresh, step, through_tail(plan, density, {}), density, after)
+
+
+def through_tail(plan: Plan, density: dict[str, set[str]], direct: dict[str, set[str]]) -> set[str]:
+    """Give the outside sites that act on code after the loop.
+
+    Args:
+        plan: the sites.
+        density: for each outside site, the outside sites its log-density depends on.
+        direct: the same for sites observed step by step, at one step: what only the rows of the start depend on
+            acts on the start.
+    """
+    later = {site.name for site in plan.outside if site.loop > plan.main and site.name in density}
+    return {other for name in later for other in direct.get(name, density[name]) - {name}}
 
 
 def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:

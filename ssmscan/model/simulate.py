@@ -20,18 +20,21 @@ from ssmscan.model.paths import from_values
 @jax.jit
 def simulate(key: jax.Array, ssm, theta: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Draw states and observations; see `StateSpaceModel.simulate`."""
-    start_key, loop_key = jax.random.split(key)
+    start_key, loop_key, tail_key = jax.random.split(key, 3)
     start = ssm.program.start_draw.bind(ssm.arrays, theta)(start_key)
     step = ssm.program.step_draw.bind(ssm.arrays, theta)
 
     def body(carry, inputs):
         x, t = inputs
         out = step(carry, x, jax.random.fold_in(loop_key, t))
-        return out["carry"], out["values"]
+        return out["carry"], (out["values"], out["y"])
 
     steps = jnp.arange(ssm.num_steps, dtype=jnp.uint32)
-    _, values = lax.scan(body, start["carry"], (ssm.at(theta).xs, steps))
-    return {**start["values"], **values}
+    last, (values, ys) = lax.scan(body, start["carry"], (ssm.at(theta).xs, steps))
+    initial = {site.name: start["values"][site.name] for site in ssm.initial}
+    tail = ssm.program.replicate_tail.bind(ssm.arrays, ssm._outside(theta, initial))
+    drawn = tail(UNUSED, UNUSED, UNUSED, tail_key, ys, last)["outside_replicate"]
+    return {**start["values"], **values, **drawn}
 
 
 def replicate(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

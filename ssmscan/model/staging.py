@@ -133,7 +133,7 @@ def step_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
             out["correction"] = sum_of(correction)
             raise LeaveModel
 
-        script.run(data, _known(script, theta, initial), at_main)
+        script.run(data, known_outside(script, theta), at_main)
         return out
 
     return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), specs), late=1)
@@ -241,8 +241,8 @@ def step_draw(script: Script, parameters, initial) -> Staged:
                 return fn.sample(jax.random.fold_in(key, next(position)))
 
             simulated = loop._replace(draw_observed=draw)
-            new, _, records = run_step(simulated, t, carry, user_x, lambda i, _, fn: draw(fn))
-            out["carry"] = like(new, plan.carry)
+            new, y, records = run_step(simulated, t, carry, user_x, lambda i, _, fn: draw(fn))
+            out["carry"], out["y"] = like(new, plan.carry), y
             out["values"] = {
                 s.name: jnp.asarray(r.value)
                 for s, r in zip(plan.inside, records)
@@ -250,13 +250,13 @@ def step_draw(script: Script, parameters, initial) -> Staged:
             }
             raise LeaveModel
 
-        script.run(data, _known(script, theta, initial), at_main)
+        script.run(data, known_outside(script, theta), at_main)
         return out
 
     return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), KEY), late=1)
 
 
-def _known(script: Script, theta: dict, initial) -> Callable:
+def known_outside(script: Script, theta: dict) -> Callable:
     """Values before the loop for functions of the step, which no initial site reaches directly."""
 
     def outside(name, fn):

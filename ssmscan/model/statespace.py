@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ssmscan.model import data, paths
+from ssmscan.model import data, paths, summing
 from ssmscan.model.bound import Bound
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.keys import one_key
@@ -108,9 +108,8 @@ class StateSpaceModel:
 
     @property
     def start_observed(self) -> bool:
-        """Whether an observation before the loop, or a scaled density, weighs the initial state."""
-        scaled = any(drawn.scaled for drawn in self.program.plan.outside if drawn.name in self.program.initial)
-        return scaled or bool(self._with_role(Role.START_OBSERVATION))
+        """Whether an observation before the loop, rows after it or a scaled density weigh the initial state."""
+        return self.program.start_observed
 
     @property
     def has_gaps(self) -> bool:
@@ -128,18 +127,13 @@ class StateSpaceModel:
         return {site.name: self.program.noise[site.name] for site in self.innovations}
 
     def refuse_tail(self) -> None:
-        """Raise where an engine steps through the loop and data are observed only after it.
+        """Raise where an engine steps through the loop and data observed after it join its steps.
 
         Raises:
-            ModelError: the model has observations after the loop; the message names them.
+            ModelError: the message names the sites, what joins the steps, and the line.
         """
-        tail = self.program.names(Role.TAIL_OBSERVATION)
-        if tail:
-            raise ModelError(
-                f"site(s) {', '.join(map(repr, tail))} are observed after the loop, from its outputs, so particles "
-                "cannot be weighed step by step. Move the sample statement into the transition (data as xs), or use "
-                "NUTS or TemperedSMC, which take the model as it is."
-            )
+        if refusal := self.program.tail.refusal():
+            raise ModelError(refusal)
 
     # ---- parameters -----------------------------------------------------------------------------
 
@@ -196,7 +190,9 @@ class StateSpaceModel:
 
     def log_static(self, theta: Theta) -> jax.Array:
         """Log-likelihood of the observations and factors that no state reaches, a scalar."""
-        return self._sum(self.program.log_static, "outside_log_prob", self._outside(theta))
+        outside = self._outside(theta)
+        tail = self.program.tail_static(self.arrays, outside)["log_prob"]
+        return self._sum(self.program.log_static, "outside_log_prob", outside) + sum_of(tail.values())
 
     def sample_prior(self, key: jax.Array) -> Theta:
         """Draw the parameters from their prior."""
@@ -250,24 +246,56 @@ class StateSpaceModel:
     def smooth_noise(self) -> dict[str, NoiseSpec]:
         """Standard-normal noise of the whole model: initial sites, then loop sites with T in front.
 
+        Discrete states that are summed out have none.
+
         Raises:
-            ModelError: a site has no smooth map from noise.
+            ModelError: a site has no smooth map from noise and cannot be summed out.
         """
-        paths.smooth(self)
+        paths.refuse_rough(self)
         specs = self.program.smooth_noise
-        loop = {s.name: NoiseSpec((self.num_steps, *specs[s.name].shape), False) for s in self.innovations}
-        return {**{name: specs[name] for name in self.program.initial}, **loop}
+        moved = [s.name for s in self.innovations if s.name in specs]
+        loop = {name: NoiseSpec((self.num_steps, *specs[name].shape), False) for name in moved}
+        return {**{name: specs[name] for name in self.program.initial if name in specs}, **loop}
+
+    @property
+    def summed_out(self) -> tuple[Site, ...]:
+        """Discrete states that gradient engines sum out."""
+        found = self.program.summed
+        names = () if found is None else [site.name for site in (*found.initial, *found.sites)]
+        return tuple(site for site in self.sites if site.name in names)
 
     def log_likelihood_given_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> jax.Array:
-        """Log-density of all data given parameters and noise, a scalar.
+        """Log-density of all data given parameters and noise, a scalar; finite discrete states are summed out.
 
         Families whose map from noise is a transport contribute their density correction.
         """
+        if self.program.summed is not None:
+            return summing.log_likelihood(self, theta, noise)
         return paths.from_noise(self, theta, noise)[0]
 
-    def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Values of initial sites, innovations and deterministics of the loop at given noise."""
-        return paths.from_noise(self, theta, noise)[1]
+    def states_from_noise(
+        self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Values of initial sites, innovations and deterministics of the loop at given noise.
+
+        Discrete states that are summed out are drawn given data, parameters and noise, which takes a key.
+        """
+        return self.posterior_states(theta, noise, key).states
+
+    def posterior_states(
+        self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> summing.Posterior:
+        """States at given noise as in `states_from_noise`, and the smoothing probabilities of the discrete ones.
+
+        Raises:
+            ValueError: discrete states are to be drawn and there is no key.
+        """
+        if self.program.summed is None:
+            return summing.Posterior(paths.from_noise(self, theta, noise)[1], {})
+        if key is None:
+            names = ", ".join(repr(site.name) for site in self.summed_out)
+            raise ValueError(f"the discrete states {names} are summed out; pass a PRNG key to draw them.")
+        return summing.posterior(self, theta, noise, one_key(key))
 
     def _inputs(self, theta: Theta) -> PyTree:
         rest = self.program.inputs.bind(self.arrays, self._outside(theta))

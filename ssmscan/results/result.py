@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ssmscan.results.table import Table, count, rounded, significant
 
 _FORMAT = 1
 _DIMENSIONS = ("chain", "draw", "time")
-_ARRAYS = ("draws", "states", "sample_stats", "observed")
+_ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities")
 _IN_GROUPS = (*_ARRAYS, "state_draws", "costs")
 
 
@@ -68,6 +68,10 @@ class Result:
         interrupted: whether the run was stopped before its end; the draws are those made by then.
         notes: sentences for the reader, such as warnings of the engine.
         initial: names in `states` that have no time axis.
+        state_probabilities: discrete site that the engine summed out -> (T, *shape, values), without T for an
+            initial site: the posterior probability of each of its values, in increasing order, averaged over
+            the draws in `state_draws` of all chains.  With parameters known these are the smoothing probabilities
+            of the forward-backward recursion; they vary less than frequencies in `states`.
 
     Raises:
         ValueError: if an array does not have the shape above; it names the array.
@@ -89,17 +93,18 @@ class Result:
     interrupted: bool = False
     notes: tuple[str, ...] = ()
     initial: tuple[str, ...] = ()
+    state_probabilities: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make arrays NumPy's, settings what a file gives back, and check all shapes."""
-        for field in _ARRAYS:
-            object.__setattr__(self, field, _all_numbers(field, getattr(self, field)))
+        for name in _ARRAYS:
+            object.__setattr__(self, name, _all_numbers(name, getattr(self, name)))
         object.__setattr__(self, "state_draws", np.asarray(self.state_draws, np.int64))
         object.__setattr__(self, "notes", tuple(self.notes))
         object.__setattr__(self, "initial", tuple(self.initial))
-        for field in ("log_evidence", "log_evidence_error"):
-            value = getattr(self, field)
-            object.__setattr__(self, field, None if value is None else float(value))
+        for name in ("log_evidence", "log_evidence_error"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))
         try:
             object.__setattr__(self, "settings", json.loads(json.dumps(self.settings)))
         except TypeError as error:
@@ -197,6 +202,7 @@ class Result:
             "states": states,
             "sample_stats": self._variables(self.sample_stats, ("chain", "draw")),
             "observed_data": self._variables(self.observed, ()),
+            "state_probabilities": self._variables(self.state_probabilities, ()),
         }
         if np.array_equal(self.state_draws, np.arange(self.num_draws)):
             groups["posterior"] |= groups.pop("states")
@@ -262,9 +268,9 @@ def load(path: str | os.PathLike[str]) -> Result:
         raise ValueError(f"{path} has format {found}, this ssmscan reads up to {_FORMAT}: update ssmscan")
     sites = header.pop("sites")
     states = "states" if "states" in groups else "posterior"
-    places = dict(zip(_ARRAYS, ("posterior", states, "sample_stats", "observed_data")))
+    places = dict(zip(_ARRAYS, ("posterior", states, "sample_stats", "observed_data", "state_probabilities")))
     arrays: dict[str, Any] = {
-        field: {site: groups[places[field]][_variable_name(site)] for site in sites[field]} for field in _ARRAYS
+        name: {site: groups[places[name]][_variable_name(site)] for site in sites.get(name, ())} for name in _ARRAYS
     }
     costs = Costs(**header.pop("costs"))
     return Result(**arrays, **header, costs=costs, state_draws=groups["paths"]["state_draws"])

@@ -30,8 +30,20 @@ def linear_gaussian(y):
     scan(transition, x_0, y)
 
 
+def counting(y):
+    """A count that remembers all its draws, which gradient engines cannot take."""
+    p = numpyro.sample("p", dist.Beta(2.0, 2.0))
+
+    def transition(n, y):
+        n = n + numpyro.sample("s", dist.Bernoulli(p))
+        numpyro.sample("y", dist.Normal(0.2 * n, 1.0), obs=y)
+        return n, None
+
+    scan(transition, 0, y)
+
+
 def switching(y):
-    """A discrete innovation, which gradient engines cannot take."""
+    """A discrete state, which gradient engines sum out."""
     p = numpyro.sample("p", dist.Beta(2.0, 2.0))
 
     def transition(s, y):

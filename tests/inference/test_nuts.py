@@ -11,7 +11,7 @@ from ssmscan.inference import progress
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
 from ssmscan.results.summary import summarise
-from tests.inference.models import Y, switching
+from tests.inference.models import Y, counting
 from tests.inference.test_progress import Interrupting
 from tests.truth import z_threshold
 
@@ -79,8 +79,8 @@ def test_reference_and_likelihood_make_the_posterior(linear):
     np.testing.assert_allclose(reference, log_prior + normals, rtol=1e-6)
 
 
-def test_a_discrete_innovation_is_refused_by_name():
-    ssm = ssmscan.trace(switching, Y)
+def test_a_discrete_innovation_that_cannot_be_summed_out_is_refused_by_name():
+    ssm = ssmscan.trace(counting, Y)
     with pytest.raises(ssmscan.ModelError, match="'s'"):
         SMALL.run(jax.random.key(0), ssm)
 

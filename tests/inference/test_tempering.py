@@ -12,7 +12,7 @@ import ssmscan
 from ssmscan.inference import tempering
 from ssmscan.inference.temperature import Ladder, bisect_log, coordinate_scales
 from ssmscan.inference.tempering import TemperedSMC, combine_evidence
-from tests.inference.models import Y, linear_gaussian, switching
+from tests.inference.models import Y, counting, linear_gaussian
 from tests.truth import ERROR_RATE
 
 SMALL = TemperedSMC(num_particles=400, num_runs=6, chain_length=10, num_leapfrog=6, num_paths=400)
@@ -111,7 +111,7 @@ def test_an_interrupt_returns_the_finished_runs(result, ssm, monkeypatch):
 
 def test_a_discrete_innovation_is_refused_by_name():
     with pytest.raises(ssmscan.ModelError, match="'s'"):
-        SMALL.run(jax.random.key(0), ssmscan.trace(switching, Y))
+        SMALL.run(jax.random.key(0), ssmscan.trace(counting, Y))
 
 
 def test_a_missing_blackjax_is_named(ssm, monkeypatch):

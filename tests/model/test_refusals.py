@@ -172,16 +172,6 @@ def test_a_reparam_around_the_scan_that_names_its_sites_is_refused():
     assert {s.name for s in outside.initial} == {"x_0_decentered"}
 
 
-def test_observations_after_the_loop_are_refused_to_particles_only(traced):
-    ssm = traced("after_the_loop")
-    theta = ssm.sample_prior(jax.random.key(0))
-    with pytest.raises(ssmscan.ModelError, match="'y' are observed after the loop"):
-        ssmscan.ParticleFilter(10).run(jax.random.key(0), ssm, theta)
-    noise = {name: jnp.zeros(spec.shape) for name, spec in ssm.smooth_noise.items()}
-    expected = dist.Normal(0.0, theta["r"]).log_prob(Y).sum()
-    np.testing.assert_allclose(ssm.log_likelihood_given_noise(theta, noise), expected, rtol=1e-5)
-
-
 def test_trace_inside_a_handler_is_refused():
     with handlers.seed(rng_seed=0), pytest.raises(ssmscan.ModelError, match="inside the NumPyro handler"):
         ssmscan.trace(local_level, Y)
@@ -228,6 +218,7 @@ def test_theta_is_checked_by_name_shape_and_support(traced):
 
 def test_gradient_view_refuses_discrete_innovations_by_name(traced):
     with pytest.raises(
-        ssmscan.ModelError, match=r"site\(s\) 'z0' \(BernoulliProbs\), 'z' .* cannot be written as a smooth"
+        ssmscan.ModelError, match=r"site\(s\) 'new' \(BinomialProbs\) cannot be written as a smooth function of noise"
     ):
-        traced("switching").smooth_noise  # noqa: B018
+        traced("growth").smooth_noise  # noqa: B018
+    assert [site.name for site in traced("switching").summed_out] == ["z0", "z", "k"]

@@ -1,0 +1,133 @@
+"""Sums over the paths of a finite chain, against sums over all paths one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from ssmscan.model.forward import Chain, forward, log_sum_exp, sample, smooth
+from tests.truth import hmm_forward_backward, z_threshold
+
+J, K, T = 2, 3, 5
+
+
+def random_chain(*, varying: bool, seed: int = 0) -> Chain:
+    draw = np.random.default_rng(seed).normal
+    shapes = {"start": (J,), "first": (J, K), "constant": (K, K), "varying": (T - 1, K, K), "emission": (T, K)}
+    arrays = {name: jnp.asarray(2 * draw(size=shape), float) for name, shape in shapes.items()}
+    return Chain(**{**arrays, "varying": arrays["varying"] if varying else None})
+
+
+def paths_of(chain: Chain) -> tuple[np.ndarray, np.ndarray]:
+    """All paths (J K^T, 1 + T) and the log-weight of each."""
+    start, first, constant, emission = (np.asarray(a, np.float64) for a in (*chain[:3], chain.emission))
+    between = np.repeat(constant[None], T - 1, 0) + (0 if chain.varying is None else np.asarray(chain.varying))
+    paths = np.array(list(itertools.product(range(J), *[range(K)] * T)))
+    logs = start[paths[:, 0]] + first[paths[:, 0], paths[:, 1]]
+    for t in range(T):
+        logs = logs + emission[t, paths[:, t + 1]]
+        if t:
+            logs = logs + between[t - 1, paths[:, t], paths[:, t + 1]]
+    return paths, logs
+
+
+def marginal(paths, logs, *columns) -> np.ndarray:
+    shape = [J if c == 0 else K for c in columns]
+    table = np.zeros(shape)
+    np.add.at(table, tuple(paths[:, c] for c in columns), np.exp(logs - logsumexp(logs)))
+    return table
+
+
+@pytest.mark.parametrize("varying", [False, True])
+def test_evidence_and_smoothing_are_the_sums_over_all_paths(varying):
+    chain = random_chain(varying=varying)
+    paths, logs = paths_of(chain)
+    filtered = jax.jit(forward)(chain)
+    np.testing.assert_allclose(filtered.log_evidence, logsumexp(logs), rtol=1e-5)
+    smoothed = jax.jit(smooth)(chain, filtered)
+    np.testing.assert_allclose(smoothed.start, marginal(paths, logs, 0), atol=1e-6)
+    np.testing.assert_allclose(smoothed.steps, [marginal(paths, logs, t + 1) for t in range(T)], atol=2e-6)
+
+
+@pytest.mark.parametrize("varying", [False, True])
+def test_the_gradient_is_the_expected_number_of_uses_of_each_weight(varying):
+    """Of log Z in the log-weight of a move it is the posterior probability of the move."""
+    chain = random_chain(varying=varying)
+    paths, logs = paths_of(chain)
+    grad = jax.jit(jax.grad(lambda chain: forward(chain).log_evidence))(chain)
+    pairs = np.array([marginal(paths, logs, t, t + 1) for t in range(1, T)])
+    np.testing.assert_allclose(grad.constant, pairs.sum(0), atol=1e-5)
+    np.testing.assert_allclose(grad.first, marginal(paths, logs, 0, 1), atol=1e-5)
+    np.testing.assert_allclose(grad.emission, [marginal(paths, logs, t + 1) for t in range(T)], atol=1e-5)
+    if varying:
+        np.testing.assert_allclose(grad.varying, pairs, atol=1e-5)
+
+
+@pytest.mark.parametrize("varying", [False, True])
+def test_sampled_paths_have_the_marginals_and_the_pair_marginals_of_the_posterior(varying):
+    chain, count = random_chain(varying=varying), 40_000
+    paths, logs = paths_of(chain)
+    filtered = forward(chain)
+    draw = jax.jit(jax.vmap(lambda key: sample(key, chain, filtered)))
+    start, steps = draw(jax.random.split(jax.random.key(1), count))
+    drawn = np.column_stack([start, steps])
+    columns = [*[(t,) for t in range(T + 1)], *[(t, t + 1) for t in range(T)], (0, T), (1, T)]
+    errors = []
+    for at in columns:
+        exact = marginal(paths, logs, *at)
+        found = marginal(drawn, np.zeros(count), *at)
+        sure = exact * (1 - exact) < 1e-9
+        np.testing.assert_allclose(found[sure], exact[sure], atol=1e-6)
+        errors.append(((found - exact) / np.sqrt(exact * (1 - exact) / count))[~sure].ravel())
+    errors = np.concatenate(errors)
+    assert np.abs(errors).max() < z_threshold(len(errors))
+
+
+def test_one_step_has_nothing_between():
+    chain = random_chain(varying=False)
+    chain = chain._replace(emission=chain.emission[:1])
+    filtered = forward(chain)
+    joint = np.asarray(chain.start[:, None] + chain.first + chain.emission[0], np.float64)
+    np.testing.assert_allclose(filtered.log_evidence, logsumexp(joint), rtol=1e-5)
+    np.testing.assert_allclose(smooth(chain, filtered).start, np.exp(logsumexp(joint, 1) - logsumexp(joint)), rtol=1e-5)
+    assert sample(jax.random.key(0), chain, filtered)[1].shape == (1,)
+
+
+def test_impossible_moves_have_gradient_zero_and_impossible_data_evidence_zero():
+    chain = random_chain(varying=False)
+    impossible = jnp.asarray([[True, False, False], [True, True, False], [False, True, True]])
+    chain = chain._replace(constant=jnp.where(impossible, -jnp.inf, chain.constant))
+    paths, logs = paths_of(chain)
+    value, grad = jax.value_and_grad(lambda chain: forward(chain).log_evidence)(chain)
+    np.testing.assert_allclose(value, logsumexp(logs), rtol=1e-5)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grad))
+    np.testing.assert_array_equal(grad.constant[impossible], 0.0)
+
+    nothing = chain._replace(emission=chain.emission.at[2].set(-jnp.inf))
+    value, grad = jax.value_and_grad(lambda chain: forward(chain).log_evidence)(nothing)
+    assert value == -jnp.inf
+    assert not any(np.any(np.isnan(leaf)) for leaf in jax.tree.leaves(grad))
+
+
+def test_a_nan_is_not_hidden():
+    chain = random_chain(varying=False)
+    assert np.isnan(forward(chain._replace(emission=chain.emission.at[2, 1].set(jnp.nan))).log_evidence)
+    assert log_sum_exp(jnp.array([-jnp.inf, 0.0]), 0) == 0.0
+
+
+def test_two_thousand_steps_in_single_precision():
+    rng, length = np.random.default_rng(2), 2000
+    transition = rng.dirichlet(np.full(4, 0.5), size=4)
+    likelihood = 3.0 * rng.normal(size=(length, 4))
+    truth = hmm_forward_backward(transition[0], transition, likelihood)
+    log_transition = jnp.log(jnp.asarray(transition, jnp.float32))
+    chain = Chain(jnp.zeros(1), log_transition[:1], log_transition, None, jnp.asarray(likelihood, jnp.float32))
+    filtered = jax.jit(forward)(chain)
+    np.testing.assert_allclose(filtered.log_evidence, truth.log_evidence, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(filtered.log_filter), truth.filtered, atol=2e-5)
+    np.testing.assert_allclose(jax.jit(smooth)(chain, filtered).steps, truth.smoothed, atol=2e-5)
