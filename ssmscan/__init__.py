@@ -15,7 +15,7 @@ Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro has its own.
 
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
-from ssmscan.inference.predict import posterior_predictive
+from ssmscan.inference.predict import predict
 from ssmscan.inference.tempering import TemperedSMC
 from ssmscan.model.reparam import noise_outside
 from ssmscan.model.running import ModelError
@@ -55,7 +55,7 @@ __all__ = [
     "multinomial",
     "noise_outside",
     "plots",
-    "posterior_predictive",
+    "predict",
     "stratified",
     "systematic",
     "trace",

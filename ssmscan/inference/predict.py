@@ -1,9 +1,14 @@
-r"""The observations again: in-sample posterior predictive draws from any result.
+r"""Posterior predictive paths of every site, in the sample and beyond it, from any result.
 
-For draw j, :math:`y^{rep}_t \sim p(y_t | x^{(j)}_{1:t}, y_{1:t-1}, \theta^{(j)})` with the parameters *and the states*
-of the posterior.  It answers whether the model can produce such data, and it has seen them: for a score of
-forecasts use the increments of a filter, which are one-step-ahead predictive densities (Gelman et al. 2013,
-*Bayesian Data Analysis*, section 6.3).
+For draw j, with the parameters *and the states* of the posterior,
+
+    in the sample   :math:`y^{rep}_t \sim p(y_t | x^{(j)}_{1:t}, y_{1:t-1}, \theta^{(j)})`
+    beyond it       :math:`x_t, y_t \sim p(x_t, y_t | x^{(j)}_{1:t-1}, y_{1:t-1}, \theta^{(j)})`, step after step
+
+The second is a forecast: give the model traced with a longer loop, in whichever way it is written.  The first
+answers whether the model can produce such data, and it has seen them: for a score of forecasts use the
+increments of a filter, which are one-step-ahead predictive densities (Gelman et al. 2013, *Bayesian Data
+Analysis*, section 6.3).
 """
 
 from __future__ import annotations
@@ -19,22 +24,22 @@ from ssmscan.results.result import Result
 BATCH = 64
 
 
-def posterior_predictive(
-    key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None = None
-) -> dict[str, np.ndarray]:
-    """Draw every observed site again, at parameters and states of a result.
+def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None = None) -> dict[str, np.ndarray]:
+    """Draw every observed site again, and go on where the states of the result end.
 
     Args:
         key: one PRNG key, typed or raw.
-        ssm: the model of the result.
+        ssm: the model of the result; or the same model traced with more steps, whose data may be shorter than its
+            loop (a handler conditions the first steps) or hold NaN.
         result: what any engine returned, with state paths.
         num_draws: paths used of each chain, evenly spread; all of them by default.
 
     Returns:
-        Observed site -> (chains, num_draws, *shape of the data).
+        Site -> (chains, num_draws, *shape), sites of the loop with time in front: states, deterministics and new
+        draws of the observations.
 
     Raises:
-        ValueError: if the result has no state paths, fewer than num_draws, or other sites than the model.
+        ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps.
     """
     key = stock_key(key)
     num_paths = len(result.state_draws)
@@ -46,23 +51,37 @@ def posterior_predictive(
             f"num_draws is {num_draws}, but the result has {num_paths} state paths a chain: sample again with more "
             "num_paths, or ask for fewer"
         )
-    latent = [site.name for site in (*ssm.initial, *ssm.innovations)]
-    parameters = [site.name for site in ssm.parameters]
-    if set(latent) - set(result.states) or set(parameters) != set(result.draws):
-        raise ValueError(
-            f"the model has parameters {parameters} and latent sites {latent}, the result {sorted(result.draws)} "
-            f"and {sorted(result.states)}: give the model that the result was made with"
-        )
+    latent = _known_states(ssm, result)
     paths = spread(num_paths, num_draws)
     theta = {name: values[:, result.state_draws[paths]] for name, values in result.draws.items()}
     states = {name: result.states[name][:, paths] for name in latent}
     lead = (result.num_chains, num_draws)
     keys = jax.random.split(key, lead)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (keys, theta, states))
-    replicates = _replicate(ssm, *flat)
-    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*lead, *leaf.shape[1:]), replicates)
+    drawn = _predict(ssm, *flat)
+    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*lead, *leaf.shape[1:]), drawn)
+
+
+def _known_states(ssm: Any, result: Result) -> list[str]:
+    """Latent sites of the model that the result knows, after checking that it is a result of this model."""
+    initial, loop = [site.name for site in ssm.initial], [site.name for site in ssm.innovations]
+    parameters = [site.name for site in ssm.parameters]
+    unknown = (set(initial) | set(loop)) - set(result.states) - ssm.missing_sites
+    if unknown or set(parameters) != set(result.draws):
+        raise ValueError(
+            f"the model has parameters {parameters} and latent sites {initial + loop}, the result "
+            f"{sorted(result.draws)} and {sorted(result.states)}: give the model that the result was made with, or "
+            "the same with more steps"
+        )
+    steps = {result.states[name].shape[2] for name in loop if name in result.states}
+    if steps and max(steps) > ssm.num_steps:
+        raise ValueError(
+            f"the result has states of {max(steps)} steps and the model {ssm.num_steps}: trace the model with as many "
+            "steps or more"
+        )
+    return [name for name in (*initial, *loop) if name in result.states]
 
 
 @jax.jit
-def _replicate(ssm: Any, keys: jax.Array, theta: Any, states: Any) -> dict[str, jax.Array]:
-    return jax.lax.map(lambda draw: ssm.replicate(*draw), (keys, theta, states), batch_size=BATCH)
+def _predict(ssm: Any, keys: jax.Array, theta: Any, states: Any) -> dict[str, jax.Array]:
+    return jax.lax.map(lambda draw: ssm.predict(*draw), (keys, theta, states), batch_size=BATCH)

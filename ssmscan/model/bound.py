@@ -81,7 +81,6 @@ class Bound:
         self._start = program.start.bind(arrays, theta)
         self._step = program.step.bind(arrays, theta)
         self._evaluate = program.evaluate.bind(arrays, outside)
-        self._replicate = program.replicate.bind(arrays, outside)
         self._start_names = program.names(Role.START_OBSERVATION)
         self._tail = program.tail.step.bind(arrays, outside)
         self.xs = ssm._inputs(theta)
@@ -114,10 +113,6 @@ class Bound:
         out = self._evaluate(carry, x, dict(values), UNUSED, UNUSED, UNUSED)
         transition, observation = sum_of(out["log_transition"].values()), sum_of(out["log_observation"].values())
         return Evaluated(out["carry"], transition, observation + self._log_tail(x, out["y"]), out["deterministic"])
-
-    def replicate(self, key: jax.Array, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> dict:
-        """Draw the observations of one step again, given the innovations."""
-        return self._replicate(carry, x, dict(values), key, UNUSED, UNUSED)["replicate"]
 
     def start_from(self, values: Mapping[str, jax.Array]) -> PyTree:
         """The initial carry at given values of the initial-state sites."""

@@ -36,7 +36,7 @@ class Program:
         sites: every site with its role, outside sites first.
         parameters: names of the parameters.
         initial: names of the initial-state sites.
-        value, start, step, prior, constrain, unconstrain, start_draw, step_draw: see `staging`.
+        value, start, step, prior, constrain, unconstrain, start_draw, step_draw, step_predict: see `staging`.
         tail: observations after the loop, see `tail`.
         smooth_start, smooth_step: the same under the smooth maps, None where a site has none.
         rough: names of the sites without a smooth map.
@@ -89,6 +89,7 @@ class Program:
             self.unconstrain = staging.unconstrain(script, *names)
         self.start_draw = staging.start_draw(script, *names, self.names(Role.START_OBSERVATION))
         self.step_draw = staging.step_draw(script, *names)
+        self.step_predict = staging.step_predict(script, *names)
         self._select()
         self.summed: enumeration.Summed | None = None
         self.not_summed = ""
@@ -109,7 +110,6 @@ class Program:
         static, tail = self.names(Role.PARAMETER_LIKELIHOOD), self.names(Role.TAIL_OBSERVATION)
         start = self.names(Role.START_OBSERVATION)
         self.evaluate = value.select("carry", "y", "log_transition", "log_observation", "log_prob", "deterministic")
-        self.replicate = value.select("replicate")
         self.inputs = value.select("xs")
         self.start_value = value.select("start")
         self.log_prior = value.select(outside_log_density=self.parameters)
@@ -133,7 +133,7 @@ class Program:
             outside_invalid=[n for n in _constant_in(value, "outside_invalid", ()) if n in outside]
         )
         self.observed_outside = value.select(outside_observed=_constant_in(value, "outside_observed", ()))
-        self.replicate_outside = value.select("outside_replicate")
+        self.predict_outside = value.select("outside_replicate", "outside_deterministic")
         drawn = [s.name for s in self.plan.outside if s.name in tail and s.family != "Unit"]
         self.replicate_tail = value.select(outside_replicate=drawn)
 
@@ -141,7 +141,15 @@ class Program:
         """Everything that two programs must share to be one."""
         whole = (
             *(self.value, self.start, self.step, self.smooth_start, self.smooth_step, self.prior),
-            *(self.constrain, self.unconstrain, self.start_draw, self.step_draw, self.tail.step, self.tail.rest),
+            *(
+                self.constrain,
+                self.unconstrain,
+                self.start_draw,
+                self.step_draw,
+                self.step_predict,
+                self.tail.step,
+                self.tail.rest,
+            ),
         )
         if self.summed is not None:
             whole = (*whole, self.summed.start, self.summed.step)

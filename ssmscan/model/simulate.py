@@ -1,8 +1,9 @@
-"""Forward simulation and in-sample replication.
+"""Forward simulation, and what follows from known states.
 
 Simulation draws initial state, innovations and observations by each family's own sampler, as the
 original model does under `handlers.seed`; simulated observations feed whatever the transition feeds
-them to.  Replication keeps the states and the carry of the data and draws only y again.
+them to.  Prediction keeps the states that are known, feeds the transition with the data there are, draws
+every observation again, and goes on by simulation where states or data end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssmscan.model.dataflow import UNUSED
-from ssmscan.model.paths import from_values
 
 
 @jax.jit
@@ -37,20 +37,26 @@ def simulate(key: jax.Array, ssm, theta: dict[str, jax.Array]) -> dict[str, jax.
     return {**start["values"], **values, **drawn}
 
 
-def replicate(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Draw the observations again at given states; see `StateSpaceModel.replicate`."""
-    bound = ssm.at(theta)
+@jax.jit
+def predict(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Draw what follows from known states; see `StateSpaceModel.predict`."""
     initial = {site.name: states[site.name] for site in ssm.initial}
-    loop = {site.name: states[site.name] for site in ssm.innovations}
     loop_key, outside_key = jax.random.split(key)
+    step = ssm.program.step_predict.bind(ssm.arrays, theta)
+    steps = jnp.arange(ssm.num_steps, dtype=jnp.uint32)
+    z, known = {}, {}
+    for site in ssm.innovations:
+        given = states.get(site.name, jnp.zeros((0, *site.shape), site.dtype))
+        rest = jnp.zeros((ssm.num_steps - len(given), *site.shape), site.dtype)
+        z[site.name], known[site.name] = jnp.concatenate([given.astype(site.dtype), rest]), steps < len(given)
 
     def body(carry, inputs):
-        x, values, t = inputs
-        draws = bound.replicate(jax.random.fold_in(loop_key, t), carry, x, values)
-        return bound.evaluate(carry, x, values).carry, draws
+        x, z, known, t = inputs
+        out = step(carry, x, z, known, jax.random.fold_in(loop_key, t))
+        return out["carry"], (out["values"], out["y"])
 
-    steps = jnp.arange(ssm.num_steps, dtype=jnp.uint32)
-    _, draws = lax.scan(body, bound.start_from(initial), (bound.xs, loop, steps))
-    path = from_values(ssm, theta, initial, loop)
-    outside = ssm.program.replicate_outside.bind(ssm.arrays, ssm._outside(theta, initial))
-    return {**draws, **outside(UNUSED, UNUSED, UNUSED, outside_key, path.ys, path.carry)["outside_replicate"]}
+    bound = ssm.at(theta)
+    last, (values, ys) = lax.scan(body, bound.start_from(initial), (bound.xs, z, known, steps))
+    outside = ssm.program.predict_outside.bind(ssm.arrays, ssm._outside(theta, initial))
+    out = outside(UNUSED, UNUSED, UNUSED, outside_key, ys, last)
+    return {**initial, **values, **out["outside_replicate"], **out["outside_deterministic"]}

@@ -13,6 +13,7 @@ x = (t, user input), z the innovations, e their base noise:
     unconstrain  (theta,)                               unconstrained theta
     start_draw   (theta, key)                           forward simulation of the start
     step_draw    (theta, c, x, key)                     forward simulation of a step
+    step_predict (theta, c, x, z, known, key)           a step at known innovations, the rest drawn
 
 Arguments from the carry on are late: they change inside the loop.
 """
@@ -28,7 +29,7 @@ from numpyro.distributions import biject_to
 
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Drawn
-from ssmscan.model.records import Record, is_factor
+from ssmscan.model.records import Record, is_factor, unmasked
 from ssmscan.model.running import LeaveModel, Loop, run_step
 from ssmscan.model.script import KEY, Script, Shape, like, sum_of, x_shapes, zeros
 
@@ -68,7 +69,7 @@ def by_value(script: Script) -> Staged:
         out["outside_invalid"] = {n: r.invalid() for n, r in sample.items()}
         out["outside_observed"] = {n: r.given for n, r in sample.items() if r.observed}
         out["outside_replicate"] = {
-            n: r.fn.sample(jax.random.fold_in(key, len(plan.inside) + i))
+            n: r.fn.sample(jax.random.fold_in(key, i))
             for i, (n, r) in enumerate(sample.items())
             if r.observed and not is_factor(r.fn)
         }
@@ -254,6 +255,44 @@ def step_draw(script: Script, parameters, initial) -> Staged:
         return out
 
     return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), KEY), late=1)
+
+
+def step_predict(script: Script, parameters, initial) -> Staged:
+    """One step with the innovations that are known, the others drawn, and the observations drawn again.
+
+    An observation feeds the carry where it is there; where it is missing, what was drawn for it does.
+    """
+    plan = script.plan
+    z = {name: Shape(site.shape, site.dtype) for name, site in script.innovations.items()}
+    known = dict.fromkeys(z, Shape((), jnp.bool_))
+
+    def fn(data, theta, carry, x, z, known, key):
+        out: dict[str, Any] = {}
+        position = iter(range(2 * len(plan.inside)))
+
+        def draw(fn):
+            return fn.sample(jax.random.fold_in(key, next(position)))
+
+        def value_of(site: Drawn, fn):
+            return jnp.where(known[site.name], z[site.name], jnp.asarray(draw(fn), site.dtype))
+
+        def again(name, r: Record):
+            if r.latent or r.fn is None:
+                return jnp.asarray(r.value)
+            drawn = draw(unmasked(r.fn))
+            return jnp.where(r.present, drawn, r.value) if script.gaps.drawn(name) and r.present is not None else drawn
+
+        def at_main(loop: Loop):
+            out["carry"], out["y"], records = script.step(loop, carry, x, value_of)
+            hidden = {s.name for s in plan.inside if s.latent and s.gaps}
+            kept = {n: r for n, r in records.items() if n not in hidden and (r.fn is None or not is_factor(r.fn))}
+            out["values"] = {n: again(n, r) for n, r in kept.items()}
+            raise LeaveModel
+
+        script.run(data, known_outside(script, theta), at_main)
+        return out
+
+    return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), z, known, KEY), late=1)
 
 
 def known_outside(script: Script, theta: dict) -> Callable:

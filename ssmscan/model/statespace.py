@@ -17,9 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ssmscan.model import data, paths, summing
 from ssmscan.model.bound import Bound
@@ -117,6 +115,12 @@ class StateSpaceModel:
         return any(drawn.gaps for drawn in self.program.plan.inside + self.program.plan.outside)
 
     @property
+    def missing_sites(self) -> frozenset[str]:
+        """Names of the latent sites that hold missing elements of observations."""
+        plan = self.program.plan
+        return frozenset(drawn.name for drawn in plan.inside + plan.outside if drawn.gaps and drawn.latent)
+
+    @property
     def initial_noise(self) -> dict[str, NoiseSpec]:
         """Base noise of the initial-state sites of one particle."""
         return {name: self.program.noise[name] for name in self.program.initial}
@@ -146,34 +150,9 @@ class StateSpaceModel:
         Raises:
             ValueError: a name is missing or unknown, a shape is wrong, a value is not finite or not in the support.
         """
-        sites = {site.name: site for site in self.parameters}
-        missing, unknown = sorted(set(sites) - set(theta)), sorted(set(theta) - set(sites))
-        if missing or unknown:
-            raise ValueError(
-                f"theta must have exactly the parameters {sorted(sites)}; "
-                f"missing: {missing or 'none'}, unknown: {unknown or 'none'}. print(ssm) shows every site."
-            )
-        cast = {}
-        for name, site in sites.items():
-            if np.shape(theta[name]) != site.shape:
-                raise ValueError(f"theta['{name}'] has shape {np.shape(theta[name])}, expected {site.shape}.")
-            if jnp.issubdtype(site.dtype, jnp.integer) and not isinstance(theta[name], jax.core.Tracer):
-                value = np.asarray(theta[name])
-                if not np.all(np.isfinite(value) & (value == np.round(value))):
-                    raise ValueError(f"theta['{name}'] = {value} is not of type {site.dtype}; give integers.")
-            cast[name] = lax.convert_element_type(jnp.asarray(theta[name]), site.dtype)
-        if not any(isinstance(v, jax.core.Tracer) for v in (*cast.values(), *self.arrays)):
-            self._check_support(cast)
-        return cast
+        from ssmscan.model.parameters import canonical
 
-    def _check_support(self, theta: Theta) -> None:
-        invalid = jax.device_get(_invalid_parameters(self, theta))
-        for site in self.parameters:
-            if invalid[site.name]:
-                raise ValueError(
-                    f"theta['{site.name}'] = {np.asarray(theta[site.name])} is outside the support of its prior "
-                    f"{site.family} ({site.support}); give a finite value inside it."
-                )
+        return canonical(self, theta)
 
     def _outside(self, theta: Theta, initial: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
         """All latent sites outside the loop; placeholders where a result does not depend on the initial state."""
@@ -301,20 +280,22 @@ class StateSpaceModel:
         rest = self.program.inputs.bind(self.arrays, self._outside(theta))
         return rest(*[UNUSED] * 6)["xs"]
 
-    def replicate(self, key: jax.Array, theta: Theta, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Draw the observations again, given parameters and states (in-sample posterior predictive).
+    def predict(self, key: jax.Array, theta: Theta, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Draw the observations again, given parameters and states, and go on where the states end.
 
         Args:
             key: PRNG key.
             theta: parameters.
-            states: values of the initial sites and, with T in front, of the innovations.
+            states: values of the initial sites and, with time in front, of the innovations; for fewer steps than the
+                model has, the rest is simulated.
 
         Returns:
-            Draws by observed site, shaped like the data.
+            Values by site, states and deterministics included; sites of the loop have time in front, (T, ...).
+            An observation within the data is a new draw; beyond them it is what the simulation drew.
         """
-        from ssmscan.model.simulate import replicate
+        from ssmscan.model.simulate import predict
 
-        return replicate(one_key(key), self, theta, states)
+        return predict(one_key(key), self, self.canonical(theta), dict(states))
 
     # ---- other data, other roles ----------------------------------------------------------------
 
@@ -336,9 +317,3 @@ class StateSpaceModel:
         if self.source is None:
             raise ValueError(f"{what} works on what ssmscan.trace returned, on the host, not inside jit or vmap.")
         return self.source
-
-
-@jax.jit
-def _invalid_parameters(ssm: StateSpaceModel, theta: Theta) -> dict[str, jax.Array]:
-    rest = ssm.program.invalid_parameters.bind(ssm.arrays, ssm._outside(theta))
-    return rest(*[UNUSED] * 6)["outside_invalid"]

@@ -1,11 +1,16 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference.predict import posterior_predictive
+from ssmscan.inference.predict import predict
 from ssmscan.results.result import Costs, Result
 from tests.inference.models import NOISE, Y, switching
 from tests.truth import z_threshold
@@ -34,7 +39,7 @@ def result():
 
 
 def test_replicates_are_noise_around_the_states(result, linear):
-    replicated = posterior_predictive(jax.random.key(0), linear, result)["y"]
+    replicated = predict(jax.random.key(0), linear, result)["y"]
     assert replicated.shape == (CHAINS, PATHS, len(Y))
     noise = (replicated - result.states["x"]) / NOISE
     n = noise.size
@@ -43,26 +48,88 @@ def test_replicates_are_noise_around_the_states(result, linear):
 
 
 def test_fewer_draws_are_spread_over_the_paths(result, linear):
-    replicated = posterior_predictive(jax.random.key(0), linear, result, num_draws=3)["y"]
+    replicated = predict(jax.random.key(0), linear, result, num_draws=3)["y"]
     noise = replicated - result.states["x"][:, [0, 20, 39]]
     assert replicated.shape == (CHAINS, 3, len(Y))
     assert np.abs(noise).max() < 6 * NOISE
 
 
 def test_the_key_decides(result, linear):
-    draws = [posterior_predictive(jax.random.key(k), linear, result, num_draws=2)["y"] for k in (0, 0, 1)]
+    draws = [predict(jax.random.key(k), linear, result, num_draws=2)["y"] for k in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert (draws[0] != draws[2]).all()
 
 
 def test_more_draws_than_paths_are_refused(result, linear):
     with pytest.raises(ValueError, match="num_paths"):
-        posterior_predictive(jax.random.key(0), linear, result, num_draws=PATHS + 1)
+        predict(jax.random.key(0), linear, result, num_draws=PATHS + 1)
     without = dataclasses.replace(result, states={}, state_draws=np.arange(0), initial=())
     with pytest.raises(ValueError, match="num_draws"):
-        posterior_predictive(jax.random.key(0), linear, without)
+        predict(jax.random.key(0), linear, without)
 
 
 def test_the_result_of_another_model_is_refused(result):
     with pytest.raises(ValueError, match="the model that the result was made with"):
-        posterior_predictive(jax.random.key(0), ssmscan.trace(switching, Y), result)
+        predict(jax.random.key(0), ssmscan.trace(switching, Y), result)
+
+
+def horizon(y, future=0):
+    """AR(1) signal and an AR(1) on its own lag, observed together."""
+    rho = numpyro.sample("rho", dist.Uniform(0, 1))
+
+    def transition(carry, _):
+        x, last = carry
+        x = numpyro.sample("x", dist.Normal(rho * x, 1.0))
+        y = numpyro.sample("y", dist.Normal(x + 0.5 * last, 0.3))
+        return (x, y), numpyro.deterministic("double", 2 * y)
+
+    with handlers.condition(data={"y": y}):
+        _, path = scan(transition, (0.0, 0.0), jnp.arange(len(y) + future))
+    numpyro.deterministic("last", path[-1])
+
+
+def test_a_forecast_has_the_moments_of_the_recursion():
+    """From known states of six steps, against matrix powers; the data feed the first step ahead."""
+    y, steps, future, rho = jnp.asarray(Y[:6]), 6, 3, 0.7
+    chains, paths = 2, 4000
+    x = np.random.default_rng(0).normal(size=steps)
+    given = Result(
+        engine="made by hand",
+        draws={"rho": np.full((chains, paths), rho)},
+        states={"x": np.broadcast_to(x, (chains, paths, steps))},
+        state_draws=np.arange(paths),
+        sample_stats={},
+        independent_runs=False,
+        log_evidence=None,
+        log_evidence_error=None,
+        costs=Costs(0.0, 0.0, 0.0),
+        settings={},
+        versions={},
+        observed={"y": y},
+    )
+    ssm = ssmscan.trace(horizon, y, future=future)
+    drawn = ssmscan.predict(jax.random.key(0), ssm, given)
+    assert drawn["y"].shape == (chains, paths, steps + future) and set(drawn) == {"x", "y", "double", "last"}
+    np.testing.assert_allclose(drawn["x"][0, 0, :steps], x, rtol=1e-6)
+    np.testing.assert_allclose(drawn["double"][..., steps:], 2 * drawn["y"][..., steps:], rtol=1e-5)
+    np.testing.assert_allclose(drawn["last"], drawn["double"][..., -1], rtol=1e-5)
+    # (x, y) -> (rho x, rho x + y / 2) + noise
+    move = np.array([[rho, 0.0], [rho, 0.5]])
+    noise = np.array([[1.0, 1.0], [1.0, 1.09]])
+    mean, covariance = np.array([x[-1], float(y[-1])]), np.zeros((2, 2))
+    count = chains * paths
+    for ahead in range(future):
+        mean, covariance = move @ mean, move @ covariance @ move.T + noise
+        for k, name in enumerate(("x", "y")):
+            values = drawn[name][..., steps + ahead].astype(float)
+            sd = np.sqrt(covariance[k, k])
+            assert abs(values.mean() - mean[k]) < z_threshold(12) * sd / np.sqrt(count)
+            assert abs(values.var() / sd**2 - 1) < z_threshold(12) * np.sqrt(2 / count)
+    within = drawn["y"][..., :steps] - x - 0.5 * np.concatenate([[0.0], y[:-1]])
+    assert abs(within.std() / 0.3 - 1) < z_threshold(1) / np.sqrt(2 * within.size)
+
+
+def test_a_shorter_model_is_refused(result, linear):
+    shorter = ssmscan.trace(horizon, jnp.asarray(Y[:3]))
+    with pytest.raises(ValueError, match="give the model that the result was made with"):
+        ssmscan.predict(jax.random.key(0), shorter, result)

@@ -1,0 +1,56 @@
+"""What a user passes as theta: every parameter by name, of its shape, in its support, cast once.
+
+Shapes and names are checked always, values where they are known, so before anything is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ssmscan.model.dataflow import UNUSED
+from ssmscan.model.statespace import StateSpaceModel, Theta
+
+
+def canonical(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
+    """Check parameter values and cast them; see `StateSpaceModel.canonical`."""
+    sites = {site.name: site for site in ssm.parameters}
+    missing, unknown = sorted(set(sites) - set(theta)), sorted(set(theta) - set(sites))
+    if missing or unknown:
+        raise ValueError(
+            f"theta must have exactly the parameters {sorted(sites)}; "
+            f"missing: {missing or 'none'}, unknown: {unknown or 'none'}. print(ssm) shows every site."
+        )
+    cast = {}
+    for name, site in sites.items():
+        if np.shape(theta[name]) != site.shape:
+            raise ValueError(f"theta['{name}'] has shape {np.shape(theta[name])}, expected {site.shape}.")
+        if jnp.issubdtype(site.dtype, jnp.integer) and not isinstance(theta[name], jax.core.Tracer):
+            value = np.asarray(theta[name])
+            if not np.all(np.isfinite(value) & (value == np.round(value))):
+                raise ValueError(f"theta['{name}'] = {value} is not of type {site.dtype}; give integers.")
+        cast[name] = lax.convert_element_type(jnp.asarray(theta[name]), site.dtype)
+    if not any(isinstance(v, jax.core.Tracer) for v in (*cast.values(), *ssm.arrays)):
+        _check_support(ssm, cast)
+    return cast
+
+
+def _check_support(ssm: StateSpaceModel, theta: Theta) -> None:
+    invalid = jax.device_get(_invalid(ssm, theta))
+    for site in ssm.parameters:
+        if invalid[site.name]:
+            raise ValueError(
+                f"theta['{site.name}'] = {np.asarray(theta[site.name])} is outside the support of its prior "
+                f"{site.family} ({site.support}); give a finite value inside it."
+            )
+
+
+@jax.jit
+def _invalid(ssm: StateSpaceModel, theta: Theta) -> dict[str, jax.Array]:
+    rest = ssm.program.invalid_parameters.bind(ssm.arrays, ssm._outside(theta))
+    return rest(*[UNUSED] * 6)["outside_invalid"]
