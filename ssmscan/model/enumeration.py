@@ -39,6 +39,7 @@ from ssmscan.model.roles import LAST, YS
 from ssmscan.model.running import LeaveModel, Loop
 from ssmscan.model.script import Script, Shape, like, x_shapes
 from ssmscan.model.staging import known_outside, noise_specs
+from ssmscan.model.tail import as_output
 
 LIMIT = 64
 # Arguments of `step_of`, in order.
@@ -57,6 +58,20 @@ class Reach(NamedTuple):
     draws: bool
     past: bool
     time: bool
+
+
+class After(NamedTuple):
+    """Observations after the loop.
+
+    Attributes:
+        start: (values outside) -> {"log_prob": by site}, what weighs the start.
+        step: (values outside; t, output) -> {"log_prob": by site}, what weighs a step.
+        whole: densities by `staging.by_value` of what is not pointwise in time.
+    """
+
+    start: Staged
+    step: Staged
+    whole: Staged
 
 
 class Summed(NamedTuple):
@@ -80,7 +95,7 @@ class Summed(NamedTuple):
     terms: dict[str, Reach]
 
 
-def decide(script: Script, parameters, initial, observed, tail: Staged) -> Summed | str:
+def decide(script: Script, parameters, initial, observed, after: After) -> Summed | str:
     """Find out whether the draws without a smooth map can be summed out.
 
     Args:
@@ -88,7 +103,7 @@ def decide(script: Script, parameters, initial, observed, tail: Staged) -> Summe
         parameters: names of the parameters.
         initial: names of the initial-state sites.
         observed: names of the observations of the start.
-        tail: densities of the observations after the loop, by `staging.by_value`.
+        after: observations after the loop.
 
     Returns:
         How, or the reason why not: a clause that names the site.
@@ -102,9 +117,9 @@ def decide(script: Script, parameters, initial, observed, tail: Staged) -> Summe
         count = num_joint(group)
         if count > LIMIT:
             return f"{_listed(group)} have {count} joint values {where}, and up to {LIMIT} are summed out"
-    start = start_of(script, parameters, initial, observed, starts)
-    step = step_of(script, parameters, initial, sites)
-    return _follow(script, starts, sites, start, step, tail)
+    start = start_of(script, parameters, initial, observed, after.start, starts)
+    step = step_of(script, parameters, after.step, sites)
+    return _follow(script, starts, sites, start, step, after.whole)
 
 
 def _follow(script: Script, starts, sites, start: Staged, step: Staged, tail: Staged) -> Summed | str:
@@ -121,8 +136,8 @@ def _follow(script: Script, starts, sites, start: Staged, step: Staged, tail: St
         read = [outputs[k] for argument, k in pairs if argument == YS]
         if any(argument == LAST and k in touched for argument, k in pairs) or any(_hit(p, touched) for p in read):
             return (
-                f"'{site}' is observed after the loop from what the draws of {_listed((*starts, *sites))} reach; move "
-                "the observation into the transition"
+                f"'{site}', observed after the loop, joins steps and reads what the draws of "
+                f"{_listed((*starts, *sites))} reach; observe inside the transition to have it summed"
             )
     moving = {k for k in touched if _in_time(leaves[k], touched, frozenset())}
     reach = {k: _reach(leaves[k], touched, moving) for k in touched}
@@ -200,7 +215,7 @@ def joint_values(sites: tuple[Drawn, ...]) -> tuple[dict[str, np.ndarray], dict[
     return values, positions
 
 
-def start_of(script: Script, parameters, initial, observed, summed: tuple[Drawn, ...]) -> Staged:
+def start_of(script: Script, parameters, initial, observed, after: Staged, summed: tuple[Drawn, ...]) -> Staged:
     """The start at given noise of the continuous initial sites and given values of the discrete ones."""
     plan = script.plan
     given = shapes_of(summed)
@@ -220,13 +235,15 @@ def start_of(script: Script, parameters, initial, observed, summed: tuple[Drawn,
         records = {r.name: r for r in script.run(data, outside, at_main)}
         drawn = {n: r for n, r in records.items() if n in initial}
         out["terms"] = _terms(drawn, z, corrections) | {n: records[n].log_prob() for n in observed}
+        values = _values_outside(script, {**theta, **{n: r.value for n, r in drawn.items()}})
+        out["terms"] |= after(_arrays(script, data), values)["log_prob"]
         out["values"] = {n: jnp.asarray(r.value) for n, r in drawn.items()}
         return out
 
     return script.stage(fn, (script.shapes(parameters), specs, given), late=1)
 
 
-def step_of(script: Script, parameters, initial, summed: tuple[Drawn, ...]) -> Staged:
+def step_of(script: Script, parameters, after: Staged, summed: tuple[Drawn, ...]) -> Staged:
     """One step at given noise of the continuous innovations and given values of the discrete ones."""
     plan = script.plan
     given = shapes_of(summed)
@@ -243,6 +260,8 @@ def step_of(script: Script, parameters, initial, summed: tuple[Drawn, ...]) -> S
             out["leaves"] = dict(enumerate(jax.tree.leaves(new)))
             out["ys"] = dict(enumerate(jax.tree.leaves(y)))
             out["terms"] = _terms(drawn, z, corrections) | {n: r.log_prob() for n, r in seen.items()}
+            late = after.bind(_arrays(script, data), _values_outside(script, theta))
+            out["terms"] |= late(x[0], as_output(y, plan))["log_prob"]
             out["values"] = {n: jnp.asarray(r.value) for n, r in records.items() if not r.observed}
             raise LeaveModel
 
@@ -250,6 +269,17 @@ def step_of(script: Script, parameters, initial, summed: tuple[Drawn, ...]) -> S
         return out
 
     return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), specs, given), late=1)
+
+
+def _arrays(script: Script, data: list) -> list:
+    """What a staged function reads, with the data of this trace."""
+    return [*data, *script.table[script.data :]]
+
+
+def _values_outside(script: Script, known: dict) -> dict:
+    """Values of the latent sites outside the loop, placeholders where nothing depends on them."""
+    value = known_outside(script, known)
+    return {name: value(name, None) for name, site in script.outside.items() if site.latent}
 
 
 def shapes_of(sites: Iterable[Drawn]) -> dict[str, Shape]:

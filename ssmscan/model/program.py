@@ -94,7 +94,8 @@ class Program:
         self.summed: enumeration.Summed | None = None
         self.not_summed = ""
         if self.rough:
-            decision = enumeration.decide(script, *names, self.names(Role.START_OBSERVATION), self.log_tail)
+            after = enumeration.After(self.tail_start, self.tail.step, self.log_mixing)
+            decision = enumeration.decide(script, *names, self.names(Role.START_OBSERVATION), after)
             if isinstance(decision, str):
                 self.not_summed = decision
             else:
@@ -117,6 +118,7 @@ class Program:
         self.log_static = value.select(outside_log_prob=static)
         self.log_start = value.select(outside_log_prob=start)
         self.log_tail = value.select(outside_log_prob=tail)
+        self.log_mixing = value.select(outside_log_prob=self.tail.mixing)
         starting = {n for n, sites in self.tail.start.items() if sites & set(self.initial)}
         self.tail_start = self.tail.rest.select(log_prob=starting)
         self.tail_static = self.tail.rest.select(log_prob=set(self.tail.start) - starting)

@@ -26,7 +26,6 @@ from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.enumeration import Reach, Summed, joint_values, num_joint, shapes_of
 from ssmscan.model.forward import Chain
 from ssmscan.model.script import sum_of, zeros
-from ssmscan.model.sites import Role
 
 if TYPE_CHECKING:
     from ssmscan.model.statespace import StateSpaceModel, Theta
@@ -196,8 +195,8 @@ def _carry(ssm: StateSpaceModel, leaves: Mapping[int, Array]) -> PyTree:
 
 
 def _path(ssm: StateSpaceModel, theta: Theta, initial: dict, first: dict, inputs: PyTree) -> tuple[dict, Array]:
-    """Run the leaves that no draw touches: before each step (T in front), and the density after the loop."""
-    plan, tail = _plan(ssm), ssm.program.names(Role.TAIL_OBSERVATION)
+    """Run the leaves that no draw touches: before each step (T in front), and the density of what joins steps."""
+    plan, tail = _plan(ssm), ssm.program.tail.mixing
     if not first and not tail:
         return {}, jnp.zeros((), jnp.result_type(float))
     kept = plan.step.select("ys", leaves=list(first)) if tail else plan.step.select(leaves=list(first))
@@ -211,7 +210,7 @@ def _path(ssm: StateSpaceModel, theta: Theta, initial: dict, first: dict, inputs
     last, (paths, ys) = lax.scan(body, first, inputs)
     if not tail:
         return paths, jnp.zeros((), jnp.result_type(float))
-    rest = ssm.program.log_tail.bind(ssm.arrays, ssm._outside(theta))
+    rest = ssm.program.log_mixing.bind(ssm.arrays, ssm._outside(theta))
     stacked = jax.tree.unflatten(jax.tree.structure(ssm.program.plan.ys), [ys[k] for k in sorted(ys)])
     terms = rest(UNUSED, UNUSED, UNUSED, UNUSED, stacked, _carry(ssm, last))["outside_log_prob"]
     return paths, sum_of(terms.values())

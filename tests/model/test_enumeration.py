@@ -323,13 +323,22 @@ def as_many_as_there_were(y):
     scan(step, 5, y)
 
 
-def read_after_the_loop(y):
+def seen_after_the_loop(y, joined=False):
+    """The state is observed from its start on, after the loop; or its sum is."""
+    z0 = numpyro.sample("z0", dist.Bernoulli(0.4))
+
     def step(z, _):
         z = numpyro.sample("z", dist.Bernoulli(0.2 + 0.6 * z))
         return z, z
 
-    _, z = scan(step, 0, None, length=len(y))
-    numpyro.sample("y", dist.Normal(1.0 * z, 1.0), obs=y)
+    _, z = scan(step, z0, None, length=len(y) - 1)
+    z = jnp.concatenate([z0[None], z])
+    mean = jnp.array([-1.0, 1.0])[z]
+    numpyro.sample("y", dist.Normal(jnp.cumsum(mean) if joined else mean, 1.0), obs=y)
+
+
+def joined_after_the_loop(y):
+    seen_after_the_loop(y, joined=True)
 
 
 REFUSALS = {
@@ -344,9 +353,9 @@ REFUSALS = {
     many: "'z' (BernoulliProbs) have 1024 joint values of a step, and up to 64 are summed out",
     unbounded: "'n' (Poisson) has no finite list of values that is known at trace",
     as_many_as_there_were: "'n' (BinomialProbs) has no finite list of values that is known at trace",
-    read_after_the_loop: (
-        "'y' is observed after the loop from what the draws of 'z' (BernoulliProbs) reach; move the observation into "
-        "the transition"
+    joined_after_the_loop: (
+        "'y', observed after the loop, joins steps and reads what the draws of 'z' (BernoulliProbs) reach; observe "
+        "inside the transition to have it summed"
     ),
 }
 
@@ -354,12 +363,12 @@ REFUSALS = {
 @pytest.mark.parametrize("model", REFUSALS, ids=lambda model: model.__name__)
 def test_what_cannot_be_summed_out_is_refused_to_gradients_with_the_reason_and_the_ways_out(model):
     ssm = ssmscan.trace(model, Y)
-    site = "n" if model in (unbounded, as_many_as_there_were) else "z"
-    family = next(s.family for s in ssm.sites if s.name == site)
+    drawn = [site for site in (*ssm.initial, *ssm.innovations) if site.discrete]
+    sites = ", ".join(f"'{site.name}' ({site.family})" for site in drawn)
     with pytest.raises(ssmscan.ModelError) as error:
         ssm.smooth_noise  # noqa: B018
     assert str(error.value) == (
-        f"site(s) '{site}' ({family}) cannot be written as a smooth function of noise, so NUTS and other gradient "
+        f"site(s) {sites} cannot be written as a smooth function of noise, so NUTS and other gradient "
         f"engines cannot sample this model: {REFUSALS[model]}. Use a particle engine (ParticleFilter, PMMH), or "
         "replace the distribution by a continuous one."
     )
@@ -368,7 +377,18 @@ def test_what_cannot_be_summed_out_is_refused_to_gradients_with_the_reason_and_t
         ssm.log_likelihood_given_noise({}, {})
 
 
-def test_observations_after_the_loop_that_no_draw_reaches_are_counted():
+def test_observations_after_the_loop_are_those_of_the_steps_and_of_the_start():
+    ssm = ssmscan.trace(seen_after_the_loop, Y)
+    value = jax.jit(ssm.log_likelihood_given_noise)({}, {})
+    transition, seen = np.array([[0.8, 0.2], [0.2, 0.8]]), norm(Y[:, None], [-1.0, 1.0])
+    truth = hmm_forward_backward(np.array([0.6, 0.4]), transition, seen)
+    np.testing.assert_allclose(value, truth.log_evidence, rtol=1e-5)
+    probabilities = jax.jit(ssm.posterior_states)({}, {}, jax.random.key(0)).probabilities
+    np.testing.assert_allclose([probabilities["z0"], *probabilities["z"]], truth.smoothed, atol=1e-5)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_observations_after_the_loop_that_no_draw_reaches_are_counted(joined):
     def model(y):
         def step(carry, yt):
             z, x = carry
@@ -378,7 +398,7 @@ def test_observations_after_the_loop_that_no_draw_reaches_are_counted():
             return (z, x), (x, z)
 
         _, (x, _) = scan(step, (0, 0.0), y)
-        numpyro.sample("late", dist.Normal(x, 1.0), obs=0.5 * y)
+        numpyro.sample("late", dist.Normal(jnp.cumsum(x) if joined else x, 1.0), obs=0.5 * y)
 
     ssm = ssmscan.trace(model, Y)
     value = jax.jit(ssm.log_likelihood_given_noise)({}, {"x": jnp.asarray(EPS[0], float)})
@@ -387,4 +407,5 @@ def test_observations_after_the_loop_that_no_draw_reaches_are_counted():
         x.append(0.5 * x[-1] + e)
     transition = np.array([[0.8, 0.2], [0.2, 0.8]])
     truth = hmm_enumeration(transition[0], transition, norm(Y[:, None], [0.0, 1.0]))
-    np.testing.assert_allclose(value, truth + norm(0.5 * Y, x[1:]).sum(), rtol=1e-5)
+    late = np.cumsum(x[1:]) if joined else x[1:]
+    np.testing.assert_allclose(value, truth + norm(0.5 * Y, late).sum(), rtol=1e-5)
