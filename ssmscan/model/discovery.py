@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
+from ssmscan.model.loops import Simulated
 from ssmscan.model.missing import Gaps, only_whole
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
 from ssmscan.model.records import Record, clean_name
@@ -45,6 +46,7 @@ class Drawn(NamedTuple):
         scaled: whether a handler scales its log-probability.
         gaps: whether elements of the observed value are missing; of a latent site, whether it holds those.
         joint: number of trailing axes that can only be missing together.
+        simulated: whether it stands in a later loop that is only simulated.
         values: for a drawn discrete site, the values of one element; empty where they are not known at trace.
     """
 
@@ -63,6 +65,7 @@ class Drawn(NamedTuple):
     scaled: bool = False
     gaps: bool = False
     joint: int = 0
+    simulated: bool = False
     values: tuple[float, ...] = ()
 
     @property
@@ -82,6 +85,7 @@ class Plan(NamedTuple):
         carry: shapes of the carry, strongly typed.
         x: shapes of the user's input at one step.
         ys: shapes of the stacked outputs.
+        horizons: indices of later loops with noise and without data, which are simulated and not inferred.
     """
 
     main: int
@@ -91,6 +95,7 @@ class Plan(NamedTuple):
     carry: PyTree
     x: PyTree
     ys: PyTree
+    horizons: frozenset[int] = frozenset()
 
 
 def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
@@ -116,8 +121,10 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
                 _describe_loop(loop, None)
                 raise
             loops.append(_describe_loop(loop, ys))
-            drawn = any(site.latent for site in loops[-1]["inside"])
-            return (last, ys) if drawn else result
+            noisy = [loop for loop in loops if _drawn(loop)]
+            if loops[-1] not in noisy:
+                return result
+            return (last, ys) if len(noisy) == 1 or _observed(loops[-1]) else Simulated(result)
 
         records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps)
         found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
@@ -128,10 +135,21 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
     jax.eval_shape(run, data)
     if not loops:
         raise ModelError(_no_loop(found))
-    main = _choose_main(loops)
+    main, horizons = _choose_main(loops)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
     _check_names([*outside, *loops[main]["inside"]])
-    return Plan(main, outside=tuple(outside), **{k: loops[main][k] for k in ("length", "inside", "carry", "x", "ys")})
+    return Plan(main, outside=tuple(outside), **{k: loops[main][k] for k in FACTS}, horizons=horizons)
+
+
+FACTS = ("length", "inside", "carry", "x", "ys")
+
+
+def _drawn(loop: dict) -> list[str]:
+    return [site.name for site in loop["inside"] if site.latent]
+
+
+def _observed(loop: dict) -> list[str]:
+    return [site.name for site in loop["inside"] if site.observed]
 
 
 def _describe_loop(loop: Loop, ys: PyTree) -> dict:
@@ -162,7 +180,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
     value = _shape_of(record.value)
     if record.fn is None:
         facts = ("", value.shape, value.dtype, "", False, False, False, record.loop, None, None, False)
-        return Drawn(name, *facts)
+        return Drawn(name, *facts, simulated=record.simulated)
     fn, latent = record.fn, record.latent
     return Drawn(
         name,
@@ -177,10 +195,10 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         particle_map(fn) if latent else None,
         smooth_map(fn) if latent else None,
         bool(record.observed and not outside and _has_cdf(fn, record.value)),
-        record.scale is not None,
-        record.present is not None,
-        only_whole(fn),
-        finite_support(fn) if latent else (),
+        scaled=record.scale is not None,
+        gaps=record.present is not None,
+        joint=only_whole(fn),
+        values=finite_support(fn) if latent else (),
     )
 
 
@@ -218,16 +236,22 @@ def _unique(names: list[str]) -> list[str]:
     return result
 
 
-def _choose_main(loops: list[dict]) -> int:
-    noisy = [i for i, loop in enumerate(loops) if any(site.latent for site in loop["inside"])]
-    if len(noisy) > 1:
-        names = [next(site.name for site in loops[i]["inside"] if site.latent) for i in noisy]
-        raise ModelError(
-            f"the model has {len(noisy)} scans with noise (sites {', '.join(map(repr, names))}); one loop with noise "
-            "is supported. Join them into one transition, or trace them as separate models."
-        )
-    observing = [i for i, loop in enumerate(loops) if any(site.observed for site in loop["inside"])]
-    return (noisy or observing or [0])[0]
+def _choose_main(loops: list[dict]) -> tuple[int, frozenset[int]]:
+    """The loop that engines step through, and the later ones that only simulate."""
+    noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
+    if any(_observed(loops[i]) for i in noisy[1:]):
+        raise ModelError(several_scans([_drawn(loops[i])[0] for i in noisy]))
+    observing = [i for i, loop in enumerate(loops) if _observed(loop)]
+    return (noisy or observing or [0])[0], frozenset(noisy[1:])
+
+
+def several_scans(names: list[str]) -> str:
+    """Refuse a model in which data depend on the noise of more than one scan."""
+    return (
+        f"the model has {len(names)} scans with noise (sites {', '.join(map(repr, names))}) that data depend on; one "
+        "is supported, and after it scans that simulate a horizon. Join them into one transition, or trace them as "
+        "separate models."
+    )
 
 
 def _refuse_variants(loop: Loop) -> None:

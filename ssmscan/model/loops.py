@@ -34,7 +34,7 @@ class Loop(NamedTuple):
         reverse: whether it runs backwards.
         history: NumPyro's `history`.
         substitutions: pairs (kind, mapping) of `condition` and `substitute` handlers around it.
-        default: runs it as NumPyro does and returns NumPyro's result.
+        default: `key=None` runs it as NumPyro does and returns NumPyro's result.
         reparam: names that a `reparam` handler around it would change.
         draw_observed: `fn -> value` to simulate data at observed sites, None to keep them.
         gaps: which observed sites have missing elements.
@@ -51,6 +51,12 @@ class Loop(NamedTuple):
     reparam: frozenset[str]
     draw_observed: Callable | None = None
     gaps: Gaps = Gaps()
+
+
+class Simulated(NamedTuple):
+    """NumPyro's result of a loop that is drawn and takes no part in inference, such as a horizon."""
+
+    result: Any
 
 
 def given_value(loop: Loop, msg: dict, t) -> tuple[Any, Any]:

@@ -31,6 +31,7 @@ class Record(NamedTuple):
         present: which elements of an observed value are not missing, or None for all.  A latent site that
             has it holds the missing elements of an observed one, drawn given the rest.
         raw: the observed value before its missing elements were put in.
+        simulated: whether the value was drawn in a loop that takes no part in inference.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Record(NamedTuple):
     replayed: int | None = None
     present: Any = None
     raw: Any = None
+    simulated: bool = False
 
     @property
     def latent(self) -> bool:

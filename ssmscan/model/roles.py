@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 
 from ssmscan.model.dataflow import Staged
-from ssmscan.model.discovery import Drawn, Plan
+from ssmscan.model.discovery import Drawn, Plan, several_scans
 from ssmscan.model.missing import SUFFIX
 from ssmscan.model.running import ModelError
 from ssmscan.model.sites import Role, Site
@@ -78,6 +78,9 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
             step |= dict.fromkeys(sites(pairs), f"{what} '{site}'")
     density = {name: sites(pairs) for name, pairs in staged.reaches("outside_log_prob").items()}
     reached = staged.reaches("outside_log_prob")
+    for name, pairs in reached.items():
+        if plan.horizons and any(argument == KEY for argument, _ in pairs):
+            raise ModelError(several_scans([site.name for site in plan.inside if site.latent] + [name]))
     after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}
     return Flow(start, fresh, step, through_tail(plan, density, {}), density, after)
 
@@ -176,7 +179,7 @@ def _reason_parameter(name: str, flow: Flow) -> str:
 def _role(site: Drawn, flow: Flow, plan: Plan, states, reasons, parameters, initial) -> tuple[Role, str]:
     name, later = site.name, site.loop > plan.main
     if not site.latent and not site.observed:
-        return Role.DETERMINISTIC, "computed outside the loop"
+        return Role.DETERMINISTIC, "computed or simulated after the loop" if later else "computed before the loop"
     if site.latent:
         if later and name in flow.after:
             raise ModelError(

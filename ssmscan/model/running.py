@@ -24,7 +24,7 @@ from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.model import missing
-from ssmscan.model.loops import Loop, ModelError, given_value
+from ssmscan.model.loops import Loop, ModelError, Simulated, given_value
 from ssmscan.model.missing import NO_GAPS, Gaps
 from ssmscan.model.records import Record, clean_name, is_factor, unmasked, with_sample_shape
 
@@ -43,7 +43,8 @@ def run_model(
     Args:
         call: the model with its arguments bound.
         value_of: `(name, fn) -> value` for a latent site outside loops.
-        at_loop: `(index, loop) -> (last_carry, ys)`, or NumPyro's own result from `loop.default()`.
+        at_loop: `(index, loop) -> (last_carry, ys)`, or NumPyro's own result from `loop.default()`, which is
+            `Simulated` if the sites of the loop are drawn and not inferred.
         redrawn: names of observed sites outside loops that get their value from `value_of` too.
         gaps: which observed sites have missing elements.
 
@@ -169,7 +170,7 @@ class _Outside(_Sites):
 
     def __init__(self, value_of, at_loop, redrawn, gaps):
         self.value_of, self.at_loop, self.redrawn, self.gaps = value_of, at_loop, redrawn, gaps
-        self.loops, self.replaying = 0, None
+        self.loops, self.replaying, self.simulated = 0, None, set()
         super().__init__()
 
     def process_message(self, msg: dict) -> None:
@@ -197,7 +198,11 @@ class _Outside(_Sites):
     def postprocess_message(self, msg: dict) -> None:
         if msg["type"] in ("sample", "deterministic"):
             replayed = self.replaying if msg.get("_control_flow_done", False) else None
-            self.keep(msg, clean_name(msg["name"]), loop=self.loops, replayed=replayed)
+            name = clean_name(msg["name"])
+            if replayed in self.simulated:
+                self.records.append(Record(name, None, msg["value"], False, None, self.loops, replayed, simulated=True))
+            else:
+                self.keep(msg, name, loop=self.loops, replayed=replayed)
 
     def _loop(self, msg: dict) -> None:
         if len(msg["args"]) != 5:
@@ -220,12 +225,17 @@ class _Outside(_Sites):
                 reverse,
                 rest.get("history", 1),
                 rest["substitute_stack"],
-                lambda: original(f, init, xs, length, reverse, **rest),
+                lambda key=None: original(
+                    f, init, xs, length, reverse, **(rest if key is None else rest | {"rng_key": key})
+                ),
                 _reparam_names(around),
                 gaps=self.gaps,
             )
             _refuse_around(around)
             result = self.at_loop(index, loop)
+            if isinstance(result, Simulated):
+                self.simulated.add(index)
+                result = result.result
             if len(result) == 2 and isinstance(result[1], tuple) and isinstance(result[1][0], PytreeTrace):
                 self.replaying = index
                 return result

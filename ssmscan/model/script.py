@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ssmscan.model.dataflow import Staged, stage
 from ssmscan.model.discovery import Drawn, Plan
+from ssmscan.model.loops import Simulated
 from ssmscan.model.missing import Gaps
 from ssmscan.model.records import Record
 from ssmscan.model.running import Loop, run_model, run_step
@@ -57,11 +58,13 @@ class Script(NamedTuple):
         return stage(fn, arguments, self.table, data=self.data, late=late)
 
     def run(
-        self, data, outside: Callable, at_main: Callable[[Loop], tuple], redrawn: Collection[str] = ()
+        self, data, outside: Callable, at_main: Callable[[Loop], tuple], redrawn: Collection[str] = (), key=None
     ) -> list[Record]:
-        """Run the model; noise-free loops run as NumPyro runs them."""
+        """Run the model; the other loops run as NumPyro runs them, with `key` where they draw."""
 
         def at_loop(index: int, loop: Loop):
+            if index in self.plan.horizons:
+                return Simulated(loop.default(None if key is None else jax.random.fold_in(key, index)))
             return at_main(loop) if index == self.plan.main else loop.default()
 
         records, _ = run_model(lambda: self.call(data), outside, at_loop, redrawn, self.gaps)

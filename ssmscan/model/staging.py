@@ -62,7 +62,7 @@ def by_value(script: Script) -> Staged:
             }
             return last, ys
 
-        records = script.run(data, lambda name, _: outside[name], at_main)
+        records = script.run(data, lambda name, _: outside[name], at_main, key=key)
         sample = {r.name: r for r in records if r.fn is not None}
         out["outside_log_prob"] = {n: r.log_prob() for n, r in sample.items()}
         out["outside_log_density"] = {n: r.log_density() + r.log_excess() for n, r in sample.items() if r.latent}
@@ -142,7 +142,8 @@ def step_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
 
 def distribution_function(record: Record) -> tuple[jax.Array, jax.Array]:
     """P(Y <= y) and P(Y < y) of an observation, for probability integral transforms; NaN where it is missing."""
-    fn, value = record.fn, record.value
+    # Some distribution functions have no derivative (Student's t in its degrees of freedom), and none is wanted.
+    fn, value = jax.lax.stop_gradient((record.fn, record.value))
     upper = fn.cdf(value)
     lower = fn.cdf(value - 1) if fn.is_discrete else upper
     if record.present is None:

@@ -129,6 +129,53 @@ def test_a_forecast_has_the_moments_of_the_recursion():
     assert abs(within.std() / 0.3 - 1) < z_threshold(1) / np.sqrt(2 * within.size)
 
 
+def continued(y, ahead=3):
+    """A local level whose horizon is a scan of its own, from the last level."""
+    q = numpyro.sample("q", dist.HalfNormal(1.0))
+
+    def transition(x, y):
+        x = numpyro.sample("x", dist.Normal(x, q))
+        numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
+        return x, None
+
+    def onward(x, _):
+        x = numpyro.sample("x_ahead", dist.Normal(x, q))
+        return x, numpyro.sample("y_ahead", dist.Normal(x, 0.5))
+
+    last, _ = scan(transition, 0.0, y)
+    numpyro.deterministic("forecast", scan(onward, last, jnp.arange(ahead))[1])
+
+
+def test_a_second_scan_over_the_horizon_is_simulated():
+    ssm = ssmscan.trace(continued, jnp.asarray(Y[:6]))
+    assert [s.name for s in ssm.innovations] == ["x"] and ssm.check(jax.random.key(0)).passed
+    theta, states = {"q": jnp.asarray(0.5)}, {"x": jnp.arange(6.0)}
+    draw = jax.jit(jax.vmap(lambda key: ssm.predict(key, theta, states)))
+    drawn = draw(jax.random.split(jax.random.key(0), 5000))
+    np.testing.assert_array_equal(drawn["forecast"], drawn["y_ahead"])
+    variance = 0.25 * np.arange(1, 4) + 0.25
+    z = (np.asarray(drawn["forecast"], float).mean(0) - 5.0) / np.sqrt(variance / 5000)
+    assert np.abs(z).max() < z_threshold(6)
+    ratio = np.asarray(drawn["forecast"], float).var(0) / variance - 1
+    assert np.abs(ratio).max() < z_threshold(6) * np.sqrt(2 / 5000)
+
+
+def test_a_second_scan_that_data_depend_on_is_refused():
+    def model(y):
+        continued(y)
+        numpyro.sample("total", dist.Normal(numpyro.deterministic("z", 0.0), 1.0), obs=0.0)
+
+    assert ssmscan.trace(model, jnp.asarray(Y[:6])).num_steps == 6
+
+    def joined(y):
+        last, _ = scan(lambda x, _: (numpyro.sample("x", dist.Normal(x, 1.0)), None), 0.0, y)
+        last, _ = scan(lambda x, _: (numpyro.sample("w", dist.Normal(x, 1.0)), None), last, y)
+        numpyro.sample("end", dist.Normal(last, 1.0), obs=0.0)
+
+    with pytest.raises(ssmscan.ModelError, match="2 scans with noise .*'x', 'end'.* that data depend on"):
+        ssmscan.trace(joined, jnp.asarray(Y[:6]))
+
+
 def test_a_shorter_model_is_refused(result, linear):
     shorter = ssmscan.trace(horizon, jnp.asarray(Y[:3]))
     with pytest.raises(ValueError, match="give the model that the result was made with"):

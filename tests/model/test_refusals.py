@@ -38,7 +38,11 @@ def python_loop(y):
 
 def two_noisy(y):
     walk(y, plain)
-    scan(lambda x, yt: (numpyro.sample("z", dist.Normal(x, 1.0)), None), 0.0, y)
+    scan(
+        lambda x, yt: (numpyro.sample("z", dist.Normal(x, 1.0)), numpyro.sample("v", dist.Normal(x, 1.0), obs=yt)),
+        0.0,
+        y,
+    )
 
 
 def backwards(y):
