@@ -41,6 +41,7 @@ class Drawn(NamedTuple):
         smooth: noise map for gradients, None where there is none.
         has_cdf: whether the family has a distribution function.
         scaled: whether a handler scales its log-probability.
+        plates: name and size of the plates it stands in.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Drawn(NamedTuple):
     smooth: NoiseMap | None
     has_cdf: bool
     scaled: bool = False
+    plates: tuple[tuple[str, int], ...] = ()
 
 
 class Plan(NamedTuple):
@@ -164,6 +166,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         smooth_map(fn) if latent else None,
         bool(record.observed and not outside and _has_cdf(fn, record.value)),
         record.scale is not None,
+        record.plates,
     )
 
 

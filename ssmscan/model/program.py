@@ -18,6 +18,7 @@ import jax
 from ssmscan.model import roles, staging
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import discover
+from ssmscan.model.panel import find_elements
 from ssmscan.model.running import ModelError
 from ssmscan.model.script import Script
 from ssmscan.model.sites import Role, Site
@@ -37,6 +38,7 @@ class Program:
         initial: names of the initial-state sites.
         value, start, step, prior, constrain, unconstrain, start_draw, step_draw: see `staging`.
         tail: observations after the loop, see `tail`.
+        elements: staged functions of one element of a panel, or why there is none, see `panel`.
         smooth_start, smooth_step: the same under the smooth maps, None where a site has none.
         rough: names of the sites without a smooth map.
         not_continuous: why the parameters have no unconstrained space, empty when they have.
@@ -85,6 +87,7 @@ class Program:
         self.start_draw = staging.start_draw(script, *names, self.names(Role.START_OBSERVATION))
         self.step_draw = staging.step_draw(script, *names)
         self._select()
+        self.elements = find_elements(script, self)
 
     def names(self, *roles: Role) -> tuple[str, ...]:
         """Names of the sites with one of some roles."""
