@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core as jex
+from jax.extend import source_info_util
 from jax.interpreters import partial_eval as pe
 
 from ssmscan.model import axisalgebra, axisrules
@@ -67,7 +68,8 @@ def follow(jaxpr: Any, args: Sequence[Tracked], window: Window, consts: Sequence
         return Tracked(variable.val) if isinstance(variable, jex.Literal) else env[variable]
 
     for eqn in jaxpr.eqns:
-        env.update(zip(eqn.outvars, _evaluate(eqn, [read(v) for v in eqn.invars], window)))
+        with source_info_util.user_context(eqn.source_info.traceback):
+            env.update(zip(eqn.outvars, _evaluate(eqn, [read(v) for v in eqn.invars], window)))
     return [read(v) for v in jaxpr.outvars]
 
 

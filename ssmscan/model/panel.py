@@ -88,7 +88,11 @@ def find_elements(script: Script, program: Program) -> Elements | str:
     """
     drawn = [*program.names(Role.INNOVATION), *program.initial]
     specs = {name: program.noise[name] for name in drawn if name in program.noise}
-    innovations = {name: set(specs[name].shape) - {0, 1} for name in program.names(Role.INNOVATION)}
+    # A key has no axes; what is drawn with it has.
+    innovations = {
+        name: set(site.shape if specs[name].is_key else specs[name].shape) - {0, 1}
+        for name, site in script.innovations.items()
+    }
     if not any(innovations.values()) or program.tail.mixing:
         return ""
     sizes = set.intersection(*innovations.values())
