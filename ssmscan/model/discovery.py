@@ -48,6 +48,7 @@ class Drawn(NamedTuple):
         joint: number of trailing axes that can only be missing together.
         simulated: whether it stands in a later loop that is only simulated.
         values: for a drawn discrete site, the values of one element; empty where they are not known at trace.
+        plates: name and size of the plates it stands in.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Drawn(NamedTuple):
     joint: int = 0
     simulated: bool = False
     values: tuple[float, ...] = ()
+    plates: tuple[tuple[str, int], ...] = ()
 
     @property
     def num_values(self) -> int:
@@ -199,6 +201,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         gaps=record.present is not None,
         joint=only_whole(fn),
         values=finite_support(fn) if latent else (),
+        plates=record.plates,
     )
 
 

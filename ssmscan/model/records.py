@@ -32,6 +32,7 @@ class Record(NamedTuple):
             has it holds the missing elements of an observed one, drawn given the rest.
         raw: the observed value before its missing elements were put in.
         simulated: whether the value was drawn in a loop that takes no part in inference.
+        plates: name and size of the plates it stands in.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Record(NamedTuple):
     present: Any = None
     raw: Any = None
     simulated: bool = False
+    plates: tuple[tuple[str, int], ...] = ()
 
     @property
     def latent(self) -> bool:

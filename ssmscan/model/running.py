@@ -154,15 +154,20 @@ class _Sites(Messenger):
         if drawn is not None and self.gaps.drawn(name):
             hidden = name + missing.SUFFIX
             value = missing.complete(unmasked(fn), value, present, drawn(hidden, unmasked(fn)))
-            self.records.append(Record(hidden, fn, value, False, None, **where, present=present))
+            facts = {**where, "present": present, "plates": _plates(msg)}
+            self.records.append(Record(hidden, fn, value, False, None, **facts))
         msg["value"] = value
 
     def keep(self, msg: dict, name: str, **where) -> None:
         if msg["type"] == "sample":
-            fn, gaps = with_sample_shape(msg), msg.get("_gaps", {})
-            self.records.append(Record(name, fn, msg["value"], msg["_fixed"], msg["scale"], **where, **gaps))
+            fn, facts = with_sample_shape(msg), {**where, **msg.get("_gaps", {}), "plates": _plates(msg)}
+            self.records.append(Record(name, fn, msg["value"], msg["_fixed"], msg["scale"], **facts))
         elif msg["type"] == "deterministic":
             self.records.append(Record(name, None, msg["value"], False, None, **where))
+
+
+def _plates(msg: dict) -> tuple[tuple[str, int], ...]:
+    return tuple((frame.name, frame.size) for frame in msg["cond_indep_stack"])
 
 
 class _Outside(_Sites):

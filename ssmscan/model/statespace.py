@@ -24,6 +24,7 @@ from ssmscan.model.bound import Bound
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.keys import one_key
 from ssmscan.model.noise import NoiseSpec
+from ssmscan.model.panel import Panel
 from ssmscan.model.program import Program
 from ssmscan.model.running import ModelError
 from ssmscan.model.script import sum_of, zeros
@@ -62,7 +63,8 @@ class StateSpaceModel:
             if self.source is None or not self.source.fixed
             else (f"\nfixed at trace (the model needs their values): {', '.join(self.source.fixed)}")
         )
-        return f"{head}\n{site_table(self.program.sites)}{fixed}"
+        panel = self.program.elements if self.panel is None else self.panel
+        return f"{head}\n{site_table(self.program.sites)}{f'{chr(10)}{panel}' if panel else ''}{fixed}"
 
     # ---- what was found -------------------------------------------------------------------------
 
@@ -103,6 +105,12 @@ class StateSpaceModel:
     def num_steps(self) -> int:
         """T, the number of steps."""
         return self.program.plan.length
+
+    @property
+    def panel(self) -> Panel | None:
+        """Elements that do not interact, which particle engines filter one by one; None where there are none."""
+        elements = self.program.elements
+        return None if isinstance(elements, str) else elements.panel
 
     @property
     def start_observed(self) -> bool:
