@@ -64,7 +64,9 @@ class StateSpaceModel:
             if self.source is None or not self.source.fixed
             else (f"\nfixed at trace (the model needs their values): {', '.join(self.source.fixed)}")
         )
-        return f"{head}\n{site_table(self.program.sites)}{fixed}"
+        summed = self.program.summed
+        discrete = "" if summed is None else f"\nsummed out by gradient engines: {summed.describe()}"
+        return f"{head}\n{site_table(self.program.sites)}{fixed}{discrete}"
 
     # ---- what was found -------------------------------------------------------------------------
 
