@@ -11,8 +11,10 @@ roles.py        parameter, initial state, innovation or observation, and why
 program.py      all staged functions of a model without its data, interned
 bound.py        one particle at one parameter value
 paths.py        the loop run at given noise or values
-support.py      values of a discrete draw that are finitely many and known at trace
+support.py      values of discrete draws that are finitely many and known at trace
+given.py        start and step at given noise and given discrete values
 enumeration.py  which discrete states can be summed out, from the data flow
+elements.py     discrete states of elements that do not interact, one chain for each
 forward.py      sums over the paths of a finite chain: evidence, smoothing, sampling
 summing.py      a model with its discrete states summed out
 statespace.py   `StateSpaceModel`: the pure functions engines use

@@ -3,7 +3,7 @@
 Gradient engines see a model as a smooth function of parameters and noise.  A discrete draw is no such
 function; where it has finitely many values it can be summed instead.  Write z_t for the joint value of all
 discrete draws of a step, K values, and c for the leaves of the carry, everything continuous being a
-function of its noise (`step_of`).  Then
+function of its noise (`given.step_of`).  Then
 
     touched leaf    c'_k depends on some z_t, or on a touched leaf (closed over steps), or its start on a
                     discrete initial site
@@ -14,35 +14,28 @@ and the sum over all K^T paths is a forward pass over K values (`forward`), in w
 t are functions of (z_{t-1}, z_t).  A regime that moves a continuous state, and a counter of draws, are
 not summable: their carry remembers all earlier draws.
 
-    start_of  (theta, e, z)          leaves of the carry, log-densities, values
-    step_of   (theta, c, x, e, z)    the same after one step, and the outputs
-
-Beyond `LIMIT` joint values particles are the better engine: a forward pass costs T K^2.
+Elements of a plate that do not interact have a pass each (`elements`).  Beyond `LIMIT` joint values particles
+are the better engine: a forward pass costs T K^2.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Drawn
-from ssmscan.model.noise import MapKind
-from ssmscan.model.records import Record
+from ssmscan.model.elements import Elements, split
+from ssmscan.model.given import start_of, step_of
+from ssmscan.model.lines import Mixing
 from ssmscan.model.roles import LAST, YS
-from ssmscan.model.running import LeaveModel, Loop
-from ssmscan.model.script import Script, Shape, like, x_shapes
-from ssmscan.model.staging import known_outside, noise_specs
-from ssmscan.model.tail import as_output
+from ssmscan.model.script import Script
+from ssmscan.model.support import num_joint
 
 LIMIT = 64
-# Arguments of `step_of`, in order.
+# Arguments of `given.step_of`, in order.
 THETA, CARRY, X, NOISE, Z = range(5)
 
 
@@ -80,7 +73,8 @@ class Summed(NamedTuple):
     Attributes:
         sites: discrete innovations.
         initial: discrete initial sites.
-        start, step: see `start_of` and `step_of`.
+        start, step: see `given.start_of` and `given.step_of`.
+        elements: the same for one element, where elements do not interact; else None.
         path: untouched leaves of the carry that a density or a touched leaf needs, by position.
         touched: leaves that the draws reach and a density needs, with what they depend on.
         terms: log-densities of the step with what they depend on.
@@ -90,9 +84,18 @@ class Summed(NamedTuple):
     initial: tuple[Drawn, ...]
     start: Staged
     step: Staged
+    elements: Elements | None
     path: tuple[int, ...]
     touched: dict[int, Reach]
     terms: dict[str, Reach]
+
+    def describe(self) -> str:
+        """Say in a clause what is summed out."""
+        elements = self.elements
+        sites = self.sites if elements is None else elements.rows_of(self.sites)
+        each = "" if elements is None else f" for each of {elements.size} elements"
+        names = ", ".join(f"'{site.name}'" for site in (*self.initial, *self.sites))
+        return f"{names}, {num_joint(sites)} values a step{each}"
 
 
 def decide(script: Script, parameters, initial, observed, after: After) -> Summed | str:
@@ -113,10 +116,6 @@ def decide(script: Script, parameters, initial, observed, after: After) -> Summe
     for site in (*starts, *sites):
         if not site.num_values:
             return f"'{site.name}' ({site.family}) has no finite list of values that is known at trace"
-    for group, where in ((starts, "of the start"), (sites, "of a step")):
-        count = num_joint(group)
-        if count > LIMIT:
-            return f"{_listed(group)} have {count} joint values {where}, and up to {LIMIT} are summed out"
     start = start_of(script, parameters, initial, observed, after.start, starts)
     step = step_of(script, parameters, after.step, sites)
     return _follow(script, starts, sites, start, step, after.whole)
@@ -148,7 +147,29 @@ def _follow(script: Script, starts, sites, start: Staged, step: Staged, tail: St
     path = _read(needed) - touched
     while (more := path | (_read(leaves[k] for k in path) - touched)) != path:
         path = more
-    return Summed(sites, starts, start, step, tuple(sorted(path)), dict(sorted(reach.items())), terms)
+    elements = split(script, starts, sites, touched, start, step)
+    for group, where in ((starts, "of the start"), (sites, "of a step")):
+        count = num_joint(elements.rows_of(group) if isinstance(elements, Elements) else group)
+        if count > LIMIT:
+            return _too_many(group, count, where, elements)
+    if isinstance(elements, Elements):
+        terms = {name: _reach(pairs, touched, moving) for name, pairs in elements.step.reaches("terms").items()}
+    return Summed(
+        sites,
+        starts,
+        start,
+        step,
+        elements if isinstance(elements, Elements) else None,
+        tuple(sorted(path)),
+        dict(sorted(reach.items())),
+        terms,
+    )
+
+
+def _too_many(sites, count: int, where: str, elements: Elements | Mixing | None) -> str:
+    joined = f"; their elements cannot be summed one by one, as {elements} joins them" * isinstance(elements, Mixing)
+    each = f" for each of {elements.size} elements" if isinstance(elements, Elements) else ""
+    return f"{_listed(sites)} have {count} joint values {where}{each}, and up to {LIMIT} are summed out{joined}"
 
 
 def _closed(leaves: dict[int, set], touched: set[int]) -> set[int]:
@@ -189,119 +210,3 @@ def _remembers(script: Script, sites, leaf: int, source: int, step: Staged, touc
 
 def _listed(sites: Iterable[Drawn]) -> str:
     return ", ".join(f"'{site.name}' ({site.family})" for site in sites)
-
-
-def num_joint(sites: Iterable[Drawn]) -> int:
-    """Count the joint values of some sites, all elements together."""
-    return math.prod(site.num_values ** math.prod(site.shape) for site in sites)
-
-
-def joint_values(sites: tuple[Drawn, ...]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """List the joint values of some sites.
-
-    Returns:
-        For each site its value (K, *shape) in each of the K joint values, and the position of each element
-        in the list of its values, of the same shape.
-    """
-    sizes = [math.prod(site.shape) for site in sites]
-    choices = [range(site.num_values) for site, size in zip(sites, sizes) for _ in range(size)]
-    table = np.array(list(itertools.product(*choices)), dtype=np.int32).reshape(num_joint(sites), sum(sizes))
-    values, positions, offset = {}, {}, 0
-    for site, size in zip(sites, sizes):
-        chosen = table[:, offset : offset + size].reshape(-1, *site.shape)
-        positions[site.name] = chosen
-        values[site.name] = np.asarray(site.values, site.dtype)[chosen]
-        offset += size
-    return values, positions
-
-
-def start_of(script: Script, parameters, initial, observed, after: Staged, summed: tuple[Drawn, ...]) -> Staged:
-    """The start at given noise of the continuous initial sites and given values of the discrete ones."""
-    plan = script.plan
-    given = shapes_of(summed)
-    specs = noise_specs(script, [name for name in initial if name not in given], smooth=True)
-
-    def fn(data, theta, noise, z):
-        out: dict[str, Any] = {}
-        corrections: dict[str, jax.Array] = {}
-
-        def outside(name, fn):
-            return theta[name] if name in theta else _value(script.outside[name], fn, noise, z, corrections)
-
-        def at_main(loop: Loop):
-            out["leaves"] = dict(enumerate(jax.tree.leaves(like(loop.init, plan.carry))))
-            raise LeaveModel
-
-        records = {r.name: r for r in script.run(data, outside, at_main)}
-        drawn = {n: r for n, r in records.items() if n in initial}
-        out["terms"] = _terms(drawn, z, corrections) | {n: records[n].log_prob() for n in observed}
-        values = _values_outside(script, {**theta, **{n: r.value for n, r in drawn.items()}})
-        out["terms"] |= after(_arrays(script, data), values)["log_prob"]
-        out["values"] = {n: jnp.asarray(r.value) for n, r in drawn.items()}
-        return out
-
-    return script.stage(fn, (script.shapes(parameters), specs, given), late=1)
-
-
-def step_of(script: Script, parameters, after: Staged, summed: tuple[Drawn, ...]) -> Staged:
-    """One step at given noise of the continuous innovations and given values of the discrete ones."""
-    plan = script.plan
-    given = shapes_of(summed)
-    specs = noise_specs(script, [name for name in script.innovations if name not in given], smooth=True)
-
-    def fn(data, theta, carry, x, noise, z):
-        out: dict[str, Any] = {}
-        corrections: dict[str, jax.Array] = {}
-
-        def at_main(loop: Loop):
-            new, y, records = script.step(loop, carry, x, lambda site, fn: _value(site, fn, noise, z, corrections))
-            drawn = {n: r for n, r in records.items() if r.latent}
-            seen = {n: r for n, r in records.items() if r.observed}
-            out["leaves"] = dict(enumerate(jax.tree.leaves(new)))
-            out["ys"] = dict(enumerate(jax.tree.leaves(y)))
-            out["terms"] = _terms(drawn, z, corrections) | {n: r.log_prob() for n, r in seen.items()}
-            late = after.bind(_arrays(script, data), _values_outside(script, theta))
-            out["terms"] |= late(x[0], as_output(y, plan))["log_prob"]
-            out["values"] = {n: jnp.asarray(r.value) for n, r in records.items() if not r.observed}
-            raise LeaveModel
-
-        script.run(data, known_outside(script, theta), at_main)
-        return out
-
-    return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), specs, given), late=1)
-
-
-def _arrays(script: Script, data: list) -> list:
-    """What a staged function reads, with the data of this trace."""
-    return [*data, *script.table[script.data :]]
-
-
-def _values_outside(script: Script, known: dict) -> dict:
-    """Values of the latent sites outside the loop, placeholders where nothing depends on them."""
-    value = known_outside(script, known)
-    return {name: value(name, None) for name, site in script.outside.items() if site.latent}
-
-
-def shapes_of(sites: Iterable[Drawn]) -> dict[str, Shape]:
-    """Shapes of the values of some sites."""
-    return {site.name: Shape(site.shape, site.dtype) for site in sites}
-
-
-def _value(site: Drawn, fn, noise: dict, z: dict, corrections: dict) -> jax.Array:
-    if site.name in z:
-        return z[site.name]
-    assert site.smooth is not None
-    if site.smooth.kind is MapKind.TRANSPORT:
-        corrections[site.name] = site.smooth.log_correction(fn, noise[site.name])
-    return jnp.asarray(site.smooth.apply(fn, noise[site.name]), site.dtype)
-
-
-def _terms(drawn: dict[str, Record], z: dict, corrections: dict) -> dict[str, jax.Array]:
-    """Log-densities of latent sites beyond that of their noise; sites that have none are left out."""
-    terms = {}
-    for name, record in drawn.items():
-        if name in z:
-            terms[name] = record.log_density() + record.log_excess()
-        elif name in corrections or record.scale is not None:
-            terms[name] = corrections.get(name, jnp.zeros(())) + record.log_excess()
-    return terms

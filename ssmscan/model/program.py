@@ -158,6 +158,8 @@ class Program:
         )
         if self.summed is not None:
             whole = (*whole, self.summed.start, self.summed.step)
+            one = self.summed.elements
+            whole = whole if one is None else (*whole, one.start, one.step, one.start_rest, one.step_rest)
         staged = [fn.text() for fn in whole if fn is not None]
         flags = tuple(getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision"))
         return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(flags)])

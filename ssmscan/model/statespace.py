@@ -57,14 +57,16 @@ class StateSpaceModel:
         return cls(program, arrays)
 
     def __repr__(self) -> str:
-        head = f"State-space model of {self.num_steps} steps"
-        fixed = (
-            ""
-            if self.source is None or not self.source.fixed
-            else (f"\nfixed at trace (the model needs their values): {', '.join(self.source.fixed)}")
-        )
-        panel = self.program.elements if self.panel is None else self.panel
-        return f"{head}\n{site_table(self.program.sites)}{f'{chr(10)}{panel}' if panel else ''}{fixed}"
+        fixed = () if self.source is None else self.source.fixed
+        summed = self.program.summed
+        lines = [
+            f"State-space model of {self.num_steps} steps",
+            site_table(self.program.sites),
+            str(self.program.elements if self.panel is None else self.panel),
+            f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
+            "" if summed is None else f"summed out by gradient engines: {summed.describe()}",
+        ]
+        return "\n".join(line for line in lines if line)
 
     # ---- what was found -------------------------------------------------------------------------
 

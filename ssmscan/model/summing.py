@@ -23,9 +23,12 @@ from jax import Array, lax
 
 from ssmscan.model import forward
 from ssmscan.model.dataflow import UNUSED
-from ssmscan.model.enumeration import Reach, Summed, joint_values, num_joint, shapes_of
+from ssmscan.model.discovery import Drawn
+from ssmscan.model.enumeration import Reach, Summed
 from ssmscan.model.forward import Chain
+from ssmscan.model.given import shapes_of
 from ssmscan.model.script import sum_of, zeros
+from ssmscan.model.support import joint_values, num_joint
 
 if TYPE_CHECKING:
     from ssmscan.model.statespace import StateSpaceModel, Theta
@@ -37,7 +40,7 @@ class Series(NamedTuple):
     """A model at given parameters and noise.
 
     Attributes:
-        chain: weights of its discrete draws.
+        chain: weights of its discrete draws; where elements are summed one by one, with elements in front.
         log_rest: log-density of the observations that no discrete draw reaches and the chain does not hold.
     """
 
@@ -61,28 +64,46 @@ class Posterior(NamedTuple):
 def log_likelihood(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array]) -> Array:
     """Log-density of all data given parameters and noise, discrete draws summed out; a scalar."""
     series = bind(ssm, theta, noise)
-    return series.log_rest + forward.forward(series.chain).log_evidence
+    return series.log_rest + jnp.sum(_each(ssm, forward.forward)(series.chain).log_evidence)
 
 
 def posterior(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], key: Array) -> Posterior:
     """Draw the states given data, parameters and noise: forward filtering, backward sampling."""
     plan = _plan(ssm)
     chain = bind(ssm, theta, noise).chain
-    filtered = forward.forward(chain)
-    smoothed = forward.smooth(chain, filtered)
-    start, path = forward.sample(key, chain, filtered)
-    begun, stepped = joint_values(plan.initial), joint_values(plan.sites)
-    initial = {name: jnp.asarray(values)[start] for name, values in begun[0].items()}
-    loop = {name: jnp.asarray(values)[path] for name, values in stepped[0].items()}
-    probabilities = {
-        site.name: _marginal(weights, positions[site.name], site.num_values)
-        for sites, (_, positions), weights in (
-            (plan.initial, begun, smoothed.start),
-            (plan.sites, stepped, smoothed.steps),
-        )
-        for site in sites
-    }
-    return Posterior(_run(ssm, theta, noise, initial, loop), probabilities)
+    filtered = _each(ssm, forward.forward)(chain)
+    smoothed = _each(ssm, forward.smooth)(chain, filtered)
+    keys = key if plan.elements is None else jax.random.split(key, plan.elements.size)
+    start, path = _each(ssm, forward.sample)(keys, chain, filtered)
+    drawn: list[dict] = []
+    probabilities: dict[str, Array] = {}
+    for sites, index, weights in ((plan.initial, start, smoothed.start), (plan.sites, path, smoothed.steps)):
+        one = _of_one_element(ssm, sites)
+        values, positions = joint_values(one)
+        drawn.append({n: _whole(ssm, n, jnp.asarray(v)[index], len(v.shape) - 1) for n, v in values.items()})
+        for site in one:
+            marginal = _marginal(weights, positions[site.name], site.num_values)
+            probabilities[site.name] = _whole(ssm, site.name, marginal, len(site.shape) + 1)
+    return Posterior(_run(ssm, theta, noise, *drawn), probabilities)
+
+
+def _each(ssm: StateSpaceModel, fn: Callable) -> Callable:
+    """Map over elements, where they are summed one by one."""
+    return fn if _plan(ssm).elements is None else jax.vmap(fn)
+
+
+def _of_one_element(ssm: StateSpaceModel, sites: tuple[Drawn, ...]) -> tuple[Drawn, ...]:
+    elements = _plan(ssm).elements
+    return sites if elements is None else elements.rows_of(sites)
+
+
+def _whole(ssm: StateSpaceModel, name: str, values: Array, ndim: int) -> Array:
+    """Put values of elements (M, ..., one element) back into the site; a value has the last `ndim` axes."""
+    elements = _plan(ssm).elements
+    if elements is None:
+        return values
+    axis = values.ndim - ndim + elements.axes[name]
+    return jnp.moveaxis(jnp.squeeze(values, axis), 0, axis - 1)
 
 
 def _marginal(weights: Array, positions: Any, num_values: int) -> Array:
@@ -107,74 +128,116 @@ def _run(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], initial
 
 def bind(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array]) -> Series:
     """Evaluate the weights of the chain at given parameters and noise."""
-    plan, length = _plan(ssm), ssm.num_steps
+    plan, elements = _plan(ssm), _plan(ssm).elements
     continuous, steps = _split(ssm, noise)
-    xs = ssm._inputs(theta)
-    z0, z = joint_values(plan.initial)[0], joint_values(plan.sites)[0]
-    num_starts, num_values = num_joint(plan.initial), num_joint(plan.sites)
-    arrays, dtype = ssm.arrays, jnp.result_type(float)
+    inputs = ssm._inputs(theta), steps
+    paths, rest = _path(ssm, theta, continuous, inputs)
+    rest = rest + ssm.log_static(theta)
+    if elements is None:
+        weights = _Weights(ssm, theta, continuous, (paths, *inputs), plan.start, plan.step, ())
+        return Series(weights.chain(), rest)
 
-    def each(fn: Callable, values: dict, count: int) -> Any:
-        return jax.vmap(fn, axis_size=count)(values)
+    def one(element: Array) -> Chain:
+        return _Weights(ssm, theta, continuous, (paths, *inputs), elements.start, elements.step, (element,)).chain()
 
-    # The start, for each of its values.
-    start = plan.start.select("leaves", "terms").bind(arrays, theta)
-    begun = each(lambda z: start(continuous, z), z0, num_starts)
-    log_start = jnp.broadcast_to(sum_of(begun["terms"].values()), (num_starts,))
+    step_rest = elements.step_rest.bind(ssm.arrays, theta)
+    apart = jax.vmap(lambda path, x, e: step_rest(_carry(ssm, path), x, e)["log_prob"])(paths, *inputs)
+    rest = rest + elements.start_rest.bind(ssm.arrays, theta)(continuous)["log_prob"] + jnp.sum(apart)
+    return Series(jax.vmap(one)(jnp.arange(elements.size, dtype=jnp.int32)), rest)
 
-    # Leaves that the draws never touch, before each step.
-    first_path = {k: begun["leaves"][k][0] for k in plan.path}
-    paths, log_tail = _path(ssm, theta, continuous, first_path, (xs, steps))
 
-    # Leaves that are functions of the draws of one step, after it.
-    leaves = {k: plan.step.select(leaves=[k]).bind(arrays, theta) for k in plan.touched}
+class _Weights:
+    """The weights of one chain.
 
-    def leaf(k: int, path: dict, x: PyTree, e: Any) -> Array:
-        return each(lambda z: leaves[k](_carry(ssm, path), x, e, z)["leaves"][k], z, num_values)
+    Args:
+        ssm: the model.
+        theta: parameters.
+        noise: noise of the continuous initial sites.
+        series: (leaves that no draw touches before each step, inputs, noise), T in front.
+        start, step: staged, as in `given`; their last arguments are `element`.
+        element: number of the element, or nothing.
+    """
 
-    still = {k: leaf(k, {}, UNUSED, UNUSED) for k, reach in plan.touched.items() if not reach.time}
-    moving = {
-        k: jax.vmap(lambda path, x, e, k=k: leaf(k, path, x, e))(paths, xs, steps)
-        for k, reach in plan.touched.items()
-        if reach.time
-    }
+    def __init__(self, ssm: StateSpaceModel, theta: Theta, noise: dict, series: tuple, start, step, element: tuple):
+        self.ssm, self.theta, self.noise, self.series = ssm, theta, noise, series
+        self.plan, self.start, self.step, self.element = _plan(ssm), start, step, element
+        self.sites, self.initial = (_of_one_element(ssm, sites) for sites in (self.plan.sites, self.plan.initial))
+        self.num_values, self.num_starts = num_joint(self.sites), num_joint(self.initial)
 
-    # Densities, for each value of what they depend on.
-    def total(which: Callable[[Reach], bool]) -> Callable:
-        names = [name for name, reach in plan.terms.items() if which(reach)]
-        if not names:
-            return lambda *_: jnp.zeros((num_values,), dtype)
-        rest = plan.step.select(terms=names).bind(arrays, theta)
-        return lambda carry, x, e: each(
-            lambda z: jnp.asarray(sum_of(rest(carry, x, e, z)["terms"].values()), dtype), z, num_values
-        )
+    def chain(self) -> Chain:
+        """Evaluate them where they change and nowhere else."""
+        start = self.start.select("leaves", "terms").bind(self.ssm.arrays, self.theta)
+        begun = _over(lambda z: start(self.noise, z, *self.element), joint_values(self.initial)[0], self.num_starts)
+        log_start = jnp.broadcast_to(sum_of(begun["terms"].values()), (self.num_starts,))
 
-    def at(rows: slice | int) -> tuple:
-        return jax.tree.map(lambda a: a[rows], (paths, xs, steps))
+        # The step alone: densities of the value of this step.
+        alone = self._terms(lambda r: not r.past and not r.time)({}, UNUSED, UNUSED)
+        in_time = self._terms(lambda r: not r.past and r.time)
+        emission = alone + jax.vmap(in_time)(*self.series)
 
-    alone = total(lambda reach: not reach.past and not reach.time)(_carry(ssm, {}), UNUSED, UNUSED)
-    in_time = total(lambda reach: not reach.past and reach.time)
-    emission = alone + jax.vmap(lambda path, x, e: in_time(_carry(ssm, path), x, e))(paths, xs, steps)
+        # From the start to the first step, then from step to step.
+        joined, first_series = self._terms(lambda r: r.past), self._at(0)
+        path, x, e = first_series
+        before = {k: begun["leaves"][k] for k in self.plan.touched}
+        first = jax.vmap(lambda old: joined({**path, **old}, x, e), axis_size=self.num_starts)(before)
+        still, moving = self._tables()
+        same = self._terms(lambda r: r.past and not r.time)
+        constant = jax.vmap(lambda old: same(old, UNUSED, UNUSED), axis_size=self.num_values)(still)
+        return Chain(log_start, first, constant, self._varying(still, moving), emission)
 
-    joined = total(lambda reach: reach.past)
-    path, x, e = at(0)
-    before = {k: begun["leaves"][k] for k in plan.touched}
-    first = jax.vmap(lambda old: joined(_carry(ssm, {**path, **old}), x, e), axis_size=num_starts)(before)
-
-    same = total(lambda reach: reach.past and not reach.time)
-    constant = jax.vmap(lambda old: same(_carry(ssm, old), UNUSED, UNUSED), axis_size=num_values)(still)
-    varying = None
-    if length > 1 and any(reach.past and reach.time for reach in plan.terms.values()):
-        change = total(lambda reach: reach.past and reach.time)
+    def _varying(self, still: dict, moving: dict) -> Array | None:
+        """Densities that depend on the step and on the values of two, (T - 1, K, K)."""
+        if self.ssm.num_steps == 1 or not any(reach.past and reach.time for reach in self.plan.terms.values()):
+            return None
+        change = self._terms(lambda r: r.past and r.time)
 
         def pairs(now: tuple, old: dict) -> Array:
             path, x, e = now
             both = {**still, **old}
-            return jax.vmap(lambda old: change(_carry(ssm, {**path, **old}), x, e), axis_size=num_values)(both)
+            return jax.vmap(lambda old: change({**path, **old}, x, e), axis_size=self.num_values)(both)
 
-        varying = jax.vmap(pairs)(at(slice(1, None)), {k: table[:-1] for k, table in moving.items()})
-    rest = ssm.log_static(theta) + log_tail
-    return Series(Chain(log_start, first, constant, varying, emission), rest)
+        return jax.vmap(pairs)(self._at(slice(1, None)), {k: table[:-1] for k, table in moving.items()})
+
+    def _tables(self) -> tuple[dict, dict]:
+        """Leaves that are functions of the draws of one step, after it: the same at all steps, and T in front."""
+        still, moving = {}, {}
+        for k, reach in self.plan.touched.items():
+            step = self.step.select(leaves=[k]).bind(self.ssm.arrays, self.theta)
+
+            def leaf(path: dict, x: PyTree, e: Any, step=step, k=k) -> Array:
+                return self._over_values(lambda z: step(_carry(self.ssm, path), x, e, z, *self.element)["leaves"][k])
+
+            if reach.time:
+                moving[k] = jax.vmap(leaf)(*self.series)
+            else:
+                still[k] = leaf({}, UNUSED, UNUSED)
+        return still, moving
+
+    def _terms(self, which: Callable[[Reach], bool]) -> Callable:
+        """Sum of some densities of a step, for each value of its draws: (leaves, x, noise) -> (K,)."""
+        dtype = jnp.result_type(float)
+        names = [name for name, reach in self.plan.terms.items() if which(reach)]
+        if not names:
+            return lambda *_: jnp.zeros((self.num_values,), dtype)
+        step = self.step.select(terms=names).bind(self.ssm.arrays, self.theta)
+
+        def total(leaves: dict, x: PyTree, e: Any) -> Array:
+            carry = _carry(self.ssm, leaves)
+            return self._over_values(
+                lambda z: jnp.asarray(sum_of(step(carry, x, e, z, *self.element)["terms"].values()), dtype)
+            )
+
+        return total
+
+    def _over_values(self, fn: Callable) -> Any:
+        return _over(fn, joint_values(self.sites)[0], self.num_values)
+
+    def _at(self, rows: slice | int) -> tuple:
+        return jax.tree.map(lambda a: a[rows], self.series)
+
+
+def _over(fn: Callable, values: dict, count: int) -> Any:
+    return jax.vmap(fn, axis_size=count)(values)
 
 
 def _plan(ssm: StateSpaceModel) -> Summed:
@@ -194,11 +257,13 @@ def _carry(ssm: StateSpaceModel, leaves: Mapping[int, Array]) -> PyTree:
     return jax.tree.unflatten(tree, [leaves[k] if k in leaves else zeros(shape) for k, shape in enumerate(flat)])
 
 
-def _path(ssm: StateSpaceModel, theta: Theta, initial: dict, first: dict, inputs: PyTree) -> tuple[dict, Array]:
+def _path(ssm: StateSpaceModel, theta: Theta, noise: dict, inputs: PyTree) -> tuple[dict, Array]:
     """Run the leaves that no draw touches: before each step (T in front), and the density of what joins steps."""
     plan, tail = _plan(ssm), ssm.program.tail.mixing
-    if not first and not tail:
+    if not plan.path and not tail:
         return {}, jnp.zeros((), jnp.result_type(float))
+    start = plan.start.select(leaves=plan.path).bind(ssm.arrays, theta)
+    first = start(noise, zeros(shapes_of(plan.initial)))["leaves"]
     kept = plan.step.select("ys", leaves=list(first)) if tail else plan.step.select(leaves=list(first))
     step = kept.bind(ssm.arrays, theta)
     nothing = zeros(shapes_of(plan.sites))
