@@ -41,7 +41,9 @@ def canonical(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
 
 
 def _check_support(ssm: StateSpaceModel, theta: Theta) -> None:
-    invalid = jax.device_get(_invalid(ssm, theta))
+    # What is known is checked now, also while somebody's jit is being traced.
+    with jax.ensure_compile_time_eval():
+        invalid = jax.device_get(_invalid(ssm, theta))
     for site in ssm.parameters:
         if invalid[site.name]:
             raise ValueError(

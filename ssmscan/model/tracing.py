@@ -9,6 +9,7 @@ shape, is made static too, and the printed table says "fixed at trace".
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -133,6 +134,13 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
 
 def assemble(source: Source) -> StateSpaceModel:
     """Stage a source; arrays whose values the model needs become static."""
+    # What is known is computed and checked now, also while somebody's jit is being traced.
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in source.leaves)
+    with nullcontext() if traced else jax.ensure_compile_time_eval():
+        return _assemble_checked(source)
+
+
+def _assemble_checked(source: Source) -> StateSpaceModel:
     try:
         try:
             ssm = _assemble(source)
