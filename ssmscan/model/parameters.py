@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from ssmscan.model.dataflow import UNUSED
+from ssmscan.model.sites import Site
 from ssmscan.model.statespace import StateSpaceModel, Theta
 
 
@@ -26,6 +27,16 @@ def canonical(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
             f"theta must have exactly the parameters {sorted(sites)}; "
             f"missing: {missing or 'none'}, unknown: {unknown or 'none'}. print(ssm) shows every site."
         )
+    if any(isinstance(value, jax.core.Tracer) for value in (*theta.values(), *ssm.arrays)):
+        return _cast(sites, theta)
+    # What is known is checked now, also while somebody's jit is being traced.
+    with jax.ensure_compile_time_eval():
+        cast = _cast(sites, theta)
+        _check_support(ssm, cast)
+    return cast
+
+
+def _cast(sites: Mapping[str, Site], theta: Mapping[str, Any]) -> Theta:
     cast = {}
     for name, site in sites.items():
         if np.shape(theta[name]) != site.shape:
@@ -35,15 +46,11 @@ def canonical(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
             if not np.all(np.isfinite(value) & (value == np.round(value))):
                 raise ValueError(f"theta['{name}'] = {value} is not of type {site.dtype}; give integers.")
         cast[name] = lax.convert_element_type(jnp.asarray(theta[name]), site.dtype)
-    if not any(isinstance(v, jax.core.Tracer) for v in (*cast.values(), *ssm.arrays)):
-        _check_support(ssm, cast)
     return cast
 
 
 def _check_support(ssm: StateSpaceModel, theta: Theta) -> None:
-    # What is known is checked now, also while somebody's jit is being traced.
-    with jax.ensure_compile_time_eval():
-        invalid = jax.device_get(_invalid(ssm, theta))
+    invalid = jax.device_get(_invalid(ssm, theta))
     for site in ssm.parameters:
         if invalid[site.name]:
             raise ValueError(
