@@ -14,14 +14,14 @@ and the three recursions are, in logs,
 Rabiner (1989), *Proceedings of the IEEE* 77(2), section III; Scott (2002), *JASA* 97(457), sections 2.1-2.2;
 Chopin & Papaspiliopoulos (2020), *An Introduction to Sequential Monte Carlo*, sections 6.2-6.3.
 
-The alphas are normalised at each step, so that float32 serves any length, and a weight of zero (log -inf)
-has gradient zero.  The cost is T K^2; the memory of the recursion and of its gradient T K.  For many
-values, or values whose number grows, use particles.
+The alphas are shifted at each step, so that float32 serves any length, and a weight of zero (log -inf) has
+gradient zero.  The cost is T K^2; the memory of the recursion and of its gradient T K.  For many values, or
+values whose number grows, use particles.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,61 +65,99 @@ class Smoothed(NamedTuple):
     steps: Array
 
 
-def log_sum_exp(a: Array, axis: int) -> Array:
-    """Sum in logs over an axis; all -inf gives -inf, with gradient zero."""
-    top = lax.stop_gradient(jnp.max(a, axis=axis, keepdims=True))
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
+def log_sum_exp(a: Array, axis: Any) -> Array:
+    """Sum in logs over an axis or several; all -inf gives -inf, with gradient zero."""
+    top = _finite(jnp.max(a, axis=axis, keepdims=True))
     total = jnp.sum(jnp.exp(a - top), axis=axis)
     # A sum that is NaN stays NaN.
     none = total == 0.0
     return jnp.where(none, -jnp.inf, jnp.squeeze(top, axis) + jnp.log(jnp.where(none, 1.0, total)))
 
 
-def _normalise(a: Array) -> tuple[Array, Array]:
-    """Log-probabilities and the log of their sum; what has no mass at all stays so."""
-    total = log_sum_exp(a, 0)
-    return a - jnp.where(total == -jnp.inf, 0.0, total), total
+def _finite(top: Array) -> Array:
+    """Turn a largest log-weight into a shift: any finite number will do, and none has a gradient."""
+    return lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
+
+
+def _probabilities(a: Array, axis: Any) -> Array:
+    """Normalise log-weights over an axis or several; no mass at all gives zeros."""
+    total = jnp.expand_dims(log_sum_exp(a, axis), axis)
+    return jnp.exp(a - jnp.where(total == -jnp.inf, 0.0, total))
 
 
 def _between(constant: Array, varying: Array | None) -> Array:
     return constant if varying is None else constant + varying
 
 
+def _alphas(chain: Chain) -> tuple[Array, Array]:
+    """Run the forward pass: log-weights (T, K) of the values, the largest of each step zero, and what was taken off."""
+
+    def shifted(a: Array) -> tuple[Array, Array]:
+        top = _finite(jnp.max(a))
+        return a - top, top
+
+    def step(previous: Array, inputs: tuple) -> tuple[Array, tuple[Array, Array]]:
+        emission, varying = inputs
+        new, top = shifted(log_sum_exp(previous[:, None] + _between(chain.constant, varying), 0) + emission)
+        return new, (new, top)
+
+    first, top = shifted(log_sum_exp(chain.start[:, None] + chain.first, 0) + chain.emission[0])
+    _, (rest, tops) = lax.scan(step, first, (chain.emission[1:], chain.varying))
+    return jnp.concatenate([first[None], rest]), top + jnp.sum(tops)
+
+
+def _betas(chain: Chain) -> Array:
+    """Run the backward pass: (T, K), up to a constant at each step."""
+    last = jnp.zeros_like(chain.emission[0])
+
+    def step(beta: Array, inputs: tuple) -> tuple[Array, Array]:
+        emission, varying = inputs
+        sums = log_sum_exp(_between(chain.constant, varying) + (emission + beta), 1)
+        new = sums - _finite(jnp.max(sums))
+        return new, new
+
+    _, betas = lax.scan(step, last, (chain.emission[1:], chain.varying), reverse=True)
+    return jnp.concatenate([betas, last[None]])
+
+
 def forward(chain: Chain) -> Filtered:
     """Run the forward pass."""
-    begun = log_sum_exp(chain.start[:, None] + chain.first, 0) + chain.emission[0]
-    log_filter, total = _normalise(begun)
-
-    def step(previous, inputs):
-        emission, varying = inputs
-        moved = log_sum_exp(previous[:, None] + _between(chain.constant, varying), 0)
-        new, total = _normalise(moved + emission)
-        return new, (new, total)
-
-    # Kept for the gradient are the alphas alone; the K x K sums are made again.
-    again = jax.checkpoint(step, prevent_cse=False)
-    _, (rest, totals) = lax.scan(again, log_filter, (chain.emission[1:], chain.varying))
-    return Filtered(total + jnp.sum(totals), jnp.concatenate([log_filter[None], rest]))
+    alphas, shift = _alphas(chain)
+    totals = log_sum_exp(alphas, 1)
+    return Filtered(totals[-1] + shift, alphas - jnp.where(totals == -jnp.inf, 0.0, totals)[:, None])
 
 
 def smooth(chain: Chain, filtered: Filtered) -> Smoothed:
     """Run the backward pass; probabilities of each value given all weights."""
-    last = jnp.zeros_like(filtered.log_filter[0])
-
-    def step(beta, inputs):
-        emission, varying = inputs
-        sums = log_sum_exp(_between(chain.constant, varying) + (emission + beta), 1)
-        # Only differences matter.
-        new, _ = _normalise(sums)
-        return new, new
-
-    first, betas = lax.scan(step, last, (chain.emission[1:], chain.varying), reverse=True)
-    begun = chain.start + log_sum_exp(chain.first + (chain.emission[0] + first), 1)
-    return Smoothed(_softmax(begun), _softmax(filtered.log_filter + jnp.concatenate([betas, last[None]])))
+    betas = _betas(chain)
+    begun = chain.start + log_sum_exp(chain.first + (chain.emission[0] + betas[0]), 1)
+    return Smoothed(_probabilities(begun, 0), _probabilities(filtered.log_filter + betas, 1))
 
 
-def _softmax(a: Array) -> Array:
-    return jnp.exp(a - log_sum_exp(a, -1)[..., None])
+@jax.custom_jvp
+def log_evidence(chain: Chain) -> Array:
+    """Log of the sum over all paths, a scalar, by the forward pass.
+
+    Its derivative in a log-weight is the posterior probability that the weight is used, so that a gradient costs
+    one backward pass and sums that no loop makes.
+    """
+    return forward(chain).log_evidence
+
+
+@log_evidence.defjvp
+def _log_evidence_jvp(primals: tuple[Chain], tangents: tuple[Chain]) -> tuple[Array, Array]:
+    (chain,), (slope,) = primals, tangents
+    filtered, betas = forward(chain), _betas(chain)
+    after = chain.emission + betas
+    begun = _probabilities(chain.start[:, None] + chain.first + after[0], (0, 1))
+    moves = filtered.log_filter[:-1, :, None] + _between(chain.constant, chain.varying) + after[1:, None, :]
+    used = _probabilities(moves, (1, 2))
+    change = jnp.sum(begun * (slope.start[:, None] + slope.first))
+    change = change + jnp.sum(_probabilities(filtered.log_filter + betas, 1) * slope.emission)
+    change = change + jnp.sum(jnp.sum(used, 0) * slope.constant)
+    if slope.varying is not None:
+        change = change + jnp.sum(used * slope.varying)
+    return filtered.log_evidence, change
 
 
 def sample(key: Array, chain: Chain, filtered: Filtered) -> tuple[Array, Array]:

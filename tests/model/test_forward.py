@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from ssmscan.model.forward import Chain, forward, log_sum_exp, sample, smooth
+from ssmscan.model.forward import Chain, forward, log_evidence, log_sum_exp, sample, smooth
 from tests.truth import hmm_forward_backward, z_threshold
 
 J, K, T = 2, 3, 5
@@ -59,13 +59,31 @@ def test_the_gradient_is_the_expected_number_of_uses_of_each_weight(varying):
     """Of log Z in the log-weight of a move it is the posterior probability of the move."""
     chain = random_chain(varying=varying)
     paths, logs = paths_of(chain)
-    grad = jax.jit(jax.grad(lambda chain: forward(chain).log_evidence))(chain)
+    grad = jax.jit(jax.grad(log_evidence))(chain)
     pairs = np.array([marginal(paths, logs, t, t + 1) for t in range(1, T)])
     np.testing.assert_allclose(grad.constant, pairs.sum(0), atol=1e-5)
     np.testing.assert_allclose(grad.first, marginal(paths, logs, 0, 1), atol=1e-5)
     np.testing.assert_allclose(grad.emission, [marginal(paths, logs, t + 1) for t in range(T)], atol=1e-5)
+    np.testing.assert_allclose(grad.start, marginal(paths, logs, 0), atol=1e-5)
     if varying:
         np.testing.assert_allclose(grad.varying, pairs, atol=1e-5)
+    through_the_loop = jax.jit(jax.grad(lambda chain: forward(chain).log_evidence))(chain)
+    for one, other in zip(jax.tree.leaves(grad), jax.tree.leaves(through_the_loop)):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_forward_mode_and_second_derivatives():
+    chain = random_chain(varying=False)
+
+    def along(s):
+        return log_evidence(chain._replace(emission=s * chain.emission))
+
+    def plain(s):
+        return forward(chain._replace(emission=s * chain.emission)).log_evidence
+
+    first, second = (jax.jit(jax.jacfwd(f)) for f in (along, jax.grad(along)))
+    np.testing.assert_allclose(first(1.0), jax.grad(plain)(1.0), rtol=1e-5)
+    np.testing.assert_allclose(second(1.0), jax.jit(jax.hessian(plain))(1.0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("varying", [False, True])
@@ -103,13 +121,14 @@ def test_impossible_moves_have_gradient_zero_and_impossible_data_evidence_zero()
     impossible = jnp.asarray([[True, False, False], [True, True, False], [False, True, True]])
     chain = chain._replace(constant=jnp.where(impossible, -jnp.inf, chain.constant))
     paths, logs = paths_of(chain)
-    value, grad = jax.value_and_grad(lambda chain: forward(chain).log_evidence)(chain)
+    gradient = jax.jit(jax.value_and_grad(log_evidence))
+    value, grad = gradient(chain)
     np.testing.assert_allclose(value, logsumexp(logs), rtol=1e-5)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grad))
     np.testing.assert_array_equal(grad.constant[impossible], 0.0)
 
     nothing = chain._replace(emission=chain.emission.at[2].set(-jnp.inf))
-    value, grad = jax.value_and_grad(lambda chain: forward(chain).log_evidence)(nothing)
+    value, grad = gradient(nothing)
     assert value == -jnp.inf
     assert not any(np.any(np.isnan(leaf)) for leaf in jax.tree.leaves(grad))
 
