@@ -15,7 +15,8 @@ Rabiner (1989), *Proceedings of the IEEE* 77(2), section III; Scott (2002), *JAS
 Chopin & Papaspiliopoulos (2020), *An Introduction to Sequential Monte Carlo*, sections 6.2-6.3.
 
 The alphas are shifted at each step, so that float32 serves any length, and a weight of zero (log -inf) has
-gradient zero.  The cost is T K^2; the memory of the recursion and of its gradient T K.  For many values, or
+gradient zero.  The cost is T K^2, the memory T K.  For few values the gradient goes back through the loop,
+which keeps T K^2 numbers and no exponential is taken twice; for more it is a backward pass.  For many values, or
 values whose number grows, use particles.
 """
 
@@ -26,6 +27,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+FEW = 16
+"""Up to so many values the gradient goes back through the loop: it takes half the time for 3, and 1.4 times for 32."""
 
 
 class Chain(NamedTuple):
@@ -81,8 +85,11 @@ def _finite(top: Array) -> Array:
 
 def _probabilities(a: Array, axis: Any) -> Array:
     """Normalise log-weights over an axis or several; no mass at all gives zeros."""
-    total = jnp.expand_dims(log_sum_exp(a, axis), axis)
-    return jnp.exp(a - jnp.where(total == -jnp.inf, 0.0, total))
+    return jnp.exp(a - jnp.expand_dims(_unless_empty(log_sum_exp(a, axis)), axis))
+
+
+def _unless_empty(total: Array) -> Array:
+    return jnp.where(total == -jnp.inf, 0.0, total)
 
 
 def _between(constant: Array, varying: Array | None) -> Array:
@@ -90,7 +97,7 @@ def _between(constant: Array, varying: Array | None) -> Array:
 
 
 def _alphas(chain: Chain) -> tuple[Array, Array]:
-    """Run the forward pass: log-weights (T, K) of the values, the largest of each step zero, and what was taken off."""
+    """Run the forward pass: log-weights (T, K), the largest of each step zero, and the shifts (T,)."""
 
     def shifted(a: Array) -> tuple[Array, Array]:
         top = _finite(jnp.max(a))
@@ -103,7 +110,7 @@ def _alphas(chain: Chain) -> tuple[Array, Array]:
 
     first, top = shifted(log_sum_exp(chain.start[:, None] + chain.first, 0) + chain.emission[0])
     _, (rest, tops) = lax.scan(step, first, (chain.emission[1:], chain.varying))
-    return jnp.concatenate([first[None], rest]), top + jnp.sum(tops)
+    return jnp.concatenate([first[None], rest]), jnp.concatenate([top[None], tops])
 
 
 def _betas(chain: Chain) -> Array:
@@ -122,9 +129,9 @@ def _betas(chain: Chain) -> Array:
 
 def forward(chain: Chain) -> Filtered:
     """Run the forward pass."""
-    alphas, shift = _alphas(chain)
+    alphas, shifts = _alphas(chain)
     totals = log_sum_exp(alphas, 1)
-    return Filtered(totals[-1] + shift, alphas - jnp.where(totals == -jnp.inf, 0.0, totals)[:, None])
+    return Filtered(totals[-1] + jnp.sum(shifts), alphas - _unless_empty(totals)[:, None])
 
 
 def smooth(chain: Chain, filtered: Filtered) -> Smoothed:
@@ -134,30 +141,37 @@ def smooth(chain: Chain, filtered: Filtered) -> Smoothed:
     return Smoothed(_probabilities(begun, 0), _probabilities(filtered.log_filter + betas, 1))
 
 
-@jax.custom_jvp
 def log_evidence(chain: Chain) -> Array:
-    """Log of the sum over all paths, a scalar, by the forward pass.
+    """Log of the sum over all paths, a scalar, with the gradient that costs less."""
+    few = chain.emission.shape[1] <= FEW
+    return forward(chain).log_evidence if few else log_evidence_by_smoothing(chain)
 
-    Its derivative in a log-weight is the posterior probability that the weight is used, so that a gradient costs
-    one backward pass and sums that no loop makes.
+
+@jax.custom_jvp
+def log_evidence_by_smoothing(chain: Chain) -> Array:
+    """Log of the sum over all paths, its gradient from a backward pass.
+
+    The derivative in a log-weight is the posterior probability that the weight is used: nothing of the forward
+    loop but the alphas is kept.
     """
     return forward(chain).log_evidence
 
 
-@log_evidence.defjvp
-def _log_evidence_jvp(primals: tuple[Chain], tangents: tuple[Chain]) -> tuple[Array, Array]:
+@log_evidence_by_smoothing.defjvp
+def _by_smoothing(primals: tuple[Chain], tangents: tuple[Chain]) -> tuple[Array, Array]:
     (chain,), (slope,) = primals, tangents
-    filtered, betas = forward(chain), _betas(chain)
-    after = chain.emission + betas
+    (alphas, shifts), betas = _alphas(chain), _betas(chain)
+    both, after = alphas + betas, chain.emission + betas
     begun = _probabilities(chain.start[:, None] + chain.first + after[0], (0, 1))
-    moves = filtered.log_filter[:-1, :, None] + _between(chain.constant, chain.varying) + after[1:, None, :]
-    used = _probabilities(moves, (1, 2))
+    moves = alphas[:-1, :, None] + _between(chain.constant, chain.varying) + after[1:, None, :]
+    # The sum over moves into a step is known from the sum over its values.
+    used = jnp.exp(moves - _unless_empty(log_sum_exp(both, 1) + shifts)[1:, None, None])
     change = jnp.sum(begun * (slope.start[:, None] + slope.first))
-    change = change + jnp.sum(_probabilities(filtered.log_filter + betas, 1) * slope.emission)
+    change = change + jnp.sum(_probabilities(both, 1) * slope.emission)
     change = change + jnp.sum(jnp.sum(used, 0) * slope.constant)
     if slope.varying is not None:
         change = change + jnp.sum(used * slope.varying)
-    return filtered.log_evidence, change
+    return log_sum_exp(alphas[-1], 0) + jnp.sum(shifts), change
 
 
 def sample(key: Array, chain: Chain, filtered: Filtered) -> tuple[Array, Array]:
