@@ -26,9 +26,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core as jex
+from jax.extend import source_info_util
 from jax.interpreters import partial_eval as pe
 
 from ssmscan.model import axisalgebra, axisrules
+from ssmscan.model.dataflow import Staged
 from ssmscan.model.lines import Mixing, blame
 from ssmscan.model.windows import Axis, MixesRows, Sum, Tracked, Window, bind
 
@@ -66,8 +68,38 @@ def follow(jaxpr: Any, args: Sequence[Tracked], window: Window, consts: Sequence
         return Tracked(variable.val) if isinstance(variable, jex.Literal) else env[variable]
 
     for eqn in jaxpr.eqns:
-        env.update(zip(eqn.outvars, _evaluate(eqn, [read(v) for v in eqn.invars], window)))
+        with source_info_util.user_context(eqn.source_info.traceback):
+            env.update(zip(eqn.outvars, _evaluate(eqn, [read(v) for v in eqn.invars], window)))
     return [read(v) for v in jaxpr.outvars]
+
+
+def follow_staged(staged: Staged, arrays: Sequence[Any], arguments: Sequence[Any], window: Window) -> Any:
+    """Evaluate a staged function in a window.
+
+    Args:
+        staged: the function, staged for whole arrays.
+        arrays: its shared arrays, whole.
+        arguments: trees of `Tracked`, one an argument; None for one that the results do not depend on.
+        window: the rows.
+
+    Returns:
+        Its result, with `Tracked` leaves.
+    """
+    tracked = [Tracked(arrays[i]) for i in staged.shared]
+    for argument, tree in zip(arguments, staged.in_trees):
+        absent = [Tracked(None, Mixing("what is not given"))] * tree.num_leaves
+        tracked += absent if argument is None else jax.tree.leaves(argument, is_leaf=is_tracked)
+    return jax.tree.unflatten(staged.out_tree, follow(staged.jaxpr, tracked, window))
+
+
+def is_tracked(leaf: Any) -> bool:
+    """Tell a tracked variable from the trees that hold it."""
+    return isinstance(leaf, Tracked)
+
+
+def constants(tree: Any) -> Any:
+    """Mark every leaf of a tree as constant."""
+    return jax.tree.map(Tracked, tree)
 
 
 def _evaluate(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:

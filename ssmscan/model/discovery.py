@@ -43,6 +43,7 @@ class Drawn(NamedTuple):
         has_cdf: whether the family has a distribution function.
         scaled: whether a handler scales its log-probability.
         values: for a drawn discrete site, the values of one element; empty where they are not known at trace.
+        plates: name and size of the plates it stands in.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Drawn(NamedTuple):
     has_cdf: bool
     scaled: bool = False
     values: tuple[float, ...] = ()
+    plates: tuple[tuple[str, int], ...] = ()
 
     @property
     def num_values(self) -> int:
@@ -173,6 +175,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         bool(record.observed and not outside and _has_cdf(fn, record.value)),
         record.scale is not None,
         finite_support(fn) if latent else (),
+        record.plates,
     )
 
 

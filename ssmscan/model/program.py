@@ -18,6 +18,7 @@ import jax
 from ssmscan.model import enumeration, roles, staging
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import discover
+from ssmscan.model.panel import find_elements
 from ssmscan.model.running import ModelError
 from ssmscan.model.script import Script
 from ssmscan.model.sites import Role, Site
@@ -37,6 +38,7 @@ class Program:
         initial: names of the initial-state sites.
         value, start, step, prior, constrain, unconstrain, start_draw, step_draw: see `staging`.
         tail: observations after the loop, see `tail`.
+        elements: staged functions of one element of a panel, or why there is none, see `panel`.
         smooth_start, smooth_step: the same under the smooth maps, None where a site has none.
         rough: names of the sites without a smooth map.
         summed: how they are summed out for gradient engines, None where there are none or it cannot be done.
@@ -96,6 +98,7 @@ class Program:
                 self.not_summed = decision
             else:
                 self.summed = decision
+        self.elements = find_elements(script, self)
 
     def names(self, *roles: Role) -> tuple[str, ...]:
         """Names of the sites with one of some roles."""

@@ -26,6 +26,7 @@ class Record(NamedTuple):
         scale: factor on the log-probability, or None.
         loop: number of loops met before it.
         replayed: index of the noise-free loop it was recorded in, or None.
+        plates: name and size of the plates it stands in.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Record(NamedTuple):
     scale: Any
     loop: int = 0
     replayed: int | None = None
+    plates: tuple[tuple[str, int], ...] = ()
 
     @property
     def latent(self) -> bool:

@@ -162,7 +162,8 @@ class _Sites(Messenger):
     def keep(self, msg: dict, name: str, **where) -> None:
         if msg["type"] == "sample":
             fn = with_sample_shape(msg)
-            self.records.append(Record(name, fn, msg["value"], msg["_fixed"], msg["scale"], **where))
+            plates = tuple((frame.name, frame.size) for frame in msg["cond_indep_stack"])
+            self.records.append(Record(name, fn, msg["value"], msg["_fixed"], msg["scale"], plates=plates, **where))
         elif msg["type"] == "deterministic":
             self.records.append(Record(name, None, msg["value"], False, None, **where))
 

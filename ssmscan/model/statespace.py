@@ -26,6 +26,7 @@ from ssmscan.model.bound import Bound
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.keys import one_key
 from ssmscan.model.noise import NoiseSpec
+from ssmscan.model.panel import Panel
 from ssmscan.model.program import Program
 from ssmscan.model.running import ModelError
 from ssmscan.model.script import sum_of, zeros
@@ -59,14 +60,15 @@ class StateSpaceModel:
 
     def __repr__(self) -> str:
         head = f"State-space model of {self.num_steps} steps"
-        fixed = (
-            ""
-            if self.source is None or not self.source.fixed
-            else (f"\nfixed at trace (the model needs their values): {', '.join(self.source.fixed)}")
-        )
-        summed = self.program.summed
-        discrete = "" if summed is None else f"\nsummed out by gradient engines: {summed.describe()}"
-        return f"{head}\n{site_table(self.program.sites)}{fixed}{discrete}"
+        fixed = "" if self.source is None else ", ".join(self.source.fixed)
+        panel = self.program.elements if self.panel is None else self.panel
+        summed = "" if self.program.summed is None else self.program.summed.describe()
+        notes = [
+            *([str(panel)] if panel else []),
+            *([f"summed out by gradient engines: {summed}"] if summed else []),
+            *([f"fixed at trace (the model needs their values): {fixed}"] if fixed else []),
+        ]
+        return "\n".join([head, site_table(self.program.sites), *notes])
 
     # ---- what was found -------------------------------------------------------------------------
 
@@ -107,6 +109,12 @@ class StateSpaceModel:
     def num_steps(self) -> int:
         """T, the number of steps."""
         return self.program.plan.length
+
+    @property
+    def panel(self) -> Panel | None:
+        """Elements that do not interact, which particle engines filter one by one; None where there are none."""
+        elements = self.program.elements
+        return None if isinstance(elements, str) else elements.panel
 
     @property
     def start_observed(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from ssmscan.model.axes import follow
+from ssmscan.model.axes import constants, follow_staged
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Plan
 from ssmscan.model.lines import Mixing
@@ -27,7 +27,6 @@ from ssmscan.model.windows import Axis, MixesRows, Tracked, Window
 
 PyTree = Any
 LAST_CARRY = Mixing("the last carry of the loop")
-_ELSEWHERE = Mixing("the step")
 
 
 class Tail(NamedTuple):
@@ -83,20 +82,17 @@ def stage_tail(script: Script, value: Staged, names: Collection[str]) -> Tail:
     mixing: dict[str, Mixing] = {}
 
     def evaluate(data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Array]:
-        arrays = [*data, *script.table[script.data :]]
-        tracked = [Tracked(arrays[i]) for i in whole.shared] + [Tracked(v) for v in jax.tree.leaves(outside)]
-        # The arguments of `by_value` between these do not reach code after the loop.
-        between = sum(tree.num_leaves for tree in whole.in_trees[1:5])
-        tracked += [Tracked(None, _ELSEWHERE)] * between
-        tracked += [Tracked(leaf, Axis(0, plan.length)) for leaf in jax.tree.leaves(ys)]
-        tracked += [Tracked(None, LAST_CARRY)] * whole.in_trees[6].num_leaves
-        results = jax.tree.unflatten(whole.out_tree, follow(whole.jaxpr, tracked, window))
+        rows = jax.tree.map(lambda leaf: Tracked(leaf, Axis(0, plan.length)), ys)
+        last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), plan.carry)
+        # The step's own arguments do not reach code after the loop.
+        arguments = (constants(outside), None, None, None, None, rows, last)
+        results = follow_staged(whole, [*data, *script.table[script.data :]], arguments, window)
         parts = {}
         for name, result in results["outside_log_prob"].items():
             try:
                 parts[name] = window.contribution(result)
             except MixesRows as found:
-                mixing[name] = found.origin or _ELSEWHERE
+                mixing[name] = found.origin or Mixing("the log-density")
         return parts
 
     def step(data: list, outside: dict, t: Array, y: PyTree) -> dict:

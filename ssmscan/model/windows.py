@@ -16,7 +16,8 @@ What a sum over the axis gives in the windows adds up to what it gives in the wh
 without a row (`path[:n]` at t >= n) adds zero.  Constants are values that no window differs in;
 added to a sum they are counted in the head.
 
-The axis need not be time.  With the elements of a panel there are T of them and no head or end.
+The axis need not be time.  With the elements of a panel there are T of them and no head or end;
+constants are counted with the first element.
 """
 
 from __future__ import annotations
@@ -79,16 +80,13 @@ class Window(NamedTuple):
         steps: T, the number of steps.
         step: () integer, the step whose rows are evaluated; None for those that belong to no step.
         end: whether these are the rows after the last step.
+        headless: whether constants count in the first step, there being no head.
     """
 
     steps: int
     step: Array | None = None
     end: bool = False
-
-    @property
-    def counts_constants(self) -> bool:
-        """Whether what is added to a sum once is counted here."""
-        return self.step is None and not self.end
+    headless: bool = False
 
     def start(self, axis: Axis) -> Any:
         """First row of the window."""
@@ -144,7 +142,10 @@ class Window(NamedTuple):
         if isinstance(tracked.mark, Axis) and tracked.mark.axis is None:
             return self.counted(tracked.value, tracked.mark)
         if tracked.mark is None:
-            return tracked.value if self.counts_constants else jnp.zeros_like(tracked.value)
+            nothing = jnp.zeros_like(tracked.value)
+            if self.step is not None and self.headless:
+                return jnp.where(self.step == 0, tracked.value, nothing)
+            return tracked.value if self.step is None and not self.end else nothing
         raise MixesRows(tracked.mark if isinstance(tracked.mark, Mixing) else None)
 
     def bind(self, eqn: Any, values: list, axis: Axis | list[Axis], **params: Any) -> list[Tracked]:

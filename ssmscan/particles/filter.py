@@ -17,38 +17,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
+from ssmscan.model.element import element_model, elements_at
+from ssmscan.model.panel import Panel
 from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles import sequential
+from ssmscan.particles import panels, sequential
+from ssmscan.particles.clouds import Cloud, History
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
 from ssmscan.particles.sequential import FAULTY, VANISHED, Moment, State
 from ssmscan.particles.summaries import SD, FinalCloud, Kept, Mean, Store, Summary
+from ssmscan.particles.weights import CompensatedSum
 
 _BOOTSTRAP = Bootstrap()
-
-
-class Cloud(NamedTuple):
-    """Weighted particles, N in front.
-
-    Attributes:
-        carry: carries of the model's loop.
-        log_weights: (N,) normalised.
-        values: values by site.
-    """
-
-    carry: Any
-    log_weights: Array
-    values: dict[str, Array]
-
-
-class History(NamedTuple):
-    """Every cloud of a run: the one before the first step, and those after each."""
-
-    initial: Cloud
-    steps: Kept
 
 
 @partial(
@@ -62,15 +45,20 @@ class History(NamedTuple):
         "final",
         "status",
         "failed_step",
+        "failed_element",
         "history",
     ],
-    meta_fields=["observations", "start_observed"],
+    meta_fields=["observations", "start_observed", "panel"],
 )
 @dataclass(frozen=True)
 class FilterResult:
     """What a particle filter found.
 
     With a model that observes its start the series have T + 1 entries, the start first, else T.
+
+    The M elements of a panel are filtered one by one: evidence and increments are sums over them; ess and resampled
+    have an axis of length M after time, weights and ancestors one before that of the particles. Values and carries
+    have the shapes of the model, each element with weights and ancestors of its own.
 
     Attributes:
         log_evidence: () unbiased estimate of the evidence, on the log scale, everything observed included.
@@ -82,9 +70,11 @@ class FilterResult:
         final: the last cloud.
         status: int32, see `message`.
         failed_step: int32, step of the event that `status` tells of, -1 the start, -2 none.
+        failed_element: int32, the element of a panel it happened to, else 0.
         history: every cloud, if the store keeps them.
         observations: names of the observed sites.
         start_observed: whether the series begin with the start.
+        panel: where the elements of a panel are, None for one filter.
     """
 
     log_evidence: Array
@@ -95,9 +85,11 @@ class FilterResult:
     final: Cloud
     status: Array
     failed_step: Array
+    failed_element: Array
     history: History | None
     observations: tuple[str, ...]
     start_observed: bool
+    panel: Panel | None = None
 
     def message(self) -> str:
         """Say in a sentence how the run ended; on the host, for one run.
@@ -111,6 +103,9 @@ class FilterResult:
             )
         step = int(self.failed_step)
         where = "at the start" if step < 0 else f"at step {step} (counting from 0)"
+        if self.panel is not None:
+            where += f" in element {int(self.failed_element)}"
+            where += f" of '{self.panel.name}'" if self.panel.name else ""
         sites = ", ".join(f"'{name}'" for name in self.observations)
         if self.status == VANISHED:
             return (
@@ -238,7 +233,51 @@ class _Report(NamedTuple):
 
 @partial(jax.jit, static_argnames=("settings",))
 def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings: ParticleFilter) -> FilterResult:
-    bound = ssm.at(_differentiable(theta, ssm))
+    theta = _differentiable(theta, ssm)
+    if ssm.panel is None:
+        one, number = _filter(key, ssm, ssm.at(theta), settings), jnp.zeros((), np.int32)
+    else:
+        ssm.refuse_tail()
+        model, element = element_model(ssm), elements_at(ssm, theta)
+
+        def run_element(number: Array) -> _Run:
+            return _filter(jax.random.fold_in(key, number), model, element(number), settings)
+
+        every = jax.vmap(run_element)(jnp.arange(ssm.panel.size, dtype=np.int32))
+        one, number = _join(every, ssm.panel)
+    return FilterResult(
+        log_evidence=one.evidence.add(ssm.log_static(theta)).value(),
+        increments=one.increments,
+        ess=one.ess,
+        resampled=one.resampled,
+        summaries=one.summaries,
+        final=one.final,
+        status=one.status,
+        failed_step=one.failed_step,
+        failed_element=number,
+        history=one.history,
+        observations=tuple(site.name for site in ssm.observations),
+        start_observed=ssm.start_observed,
+        panel=ssm.panel,
+    )
+
+
+class _Run(NamedTuple):
+    """What one filter found; fields as in `FilterResult`."""
+
+    evidence: CompensatedSum
+    increments: Array
+    ess: Array
+    resampled: Array
+    summaries: dict[str, dict[str, Array]]
+    final: Cloud
+    status: Array
+    failed_step: Array
+    history: History | None
+
+
+def _filter(key: Array, ssm: Any, bound: Any, settings: ParticleFilter) -> _Run:
+    """Filter a model, or one element of a panel."""
     began = sequential.start(settings, key, ssm, bound)
 
     def report(state: State, moment: Moment) -> _Report:
@@ -254,8 +293,8 @@ def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings:
         first = began.increment, began.state.ess, jnp.zeros((), bool)
         series = tuple(jnp.concatenate([a[None], b]) for a, b in zip(first, series))
     initial = Cloud(began.state.carry, began.state.log_weights, began.values)
-    return FilterResult(
-        log_evidence=state.evidence.add(ssm.log_static(theta)).value(),
+    return _Run(
+        evidence=state.evidence,
         increments=series[0],
         ess=series[1],
         resampled=series[2],
@@ -264,6 +303,24 @@ def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings:
         status=state.status,
         failed_step=state.failed_step,
         history=None if steps.kept is None else History(initial, steps.kept),
-        observations=tuple(site.name for site in ssm.observations),
-        start_observed=ssm.start_observed,
     )
+
+
+def _join(every: _Run, panel: Panel) -> tuple[_Run, Array]:
+    """Put the elements of a panel together, and say which failed, the first that failed worst."""
+    status = jnp.max(every.status)
+    number = jnp.argmin(jnp.where(every.status == status, every.failed_step, every.failed_step.max() + 1))
+    values = jax.vmap(CompensatedSum.value)(every.evidence)
+    evidence, _ = lax.scan(lambda total, value: (total.add(value), None), CompensatedSum.zero(), values)
+    joined = _Run(
+        evidence=evidence,
+        increments=every.increments.sum(0),
+        ess=every.ess.T,
+        resampled=every.resampled.T,
+        summaries={name: panels.join_values(by_site, panel) for name, by_site in every.summaries.items()},
+        final=panels.join_cloud(every.final, panel),
+        status=status,
+        failed_step=every.failed_step[number],
+        history=None if every.history is None else panels.join_history(every.history, panel),
+    )
+    return joined, number.astype(np.int32)

@@ -18,17 +18,22 @@ carries computed side by side by the same code: that of the true parent is the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
+from ssmscan.model.element import element_model, elements_at
+from ssmscan.model.panel import Panel
 from ssmscan.model.statespace import StateSpaceModel
+from ssmscan.particles.clouds import History
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.filter import FilterResult, History
+from ssmscan.particles.filter import FilterResult
+from ssmscan.particles.panels import join_values, split_history
 from ssmscan.particles.resampling import systematic
 from ssmscan.particles.weights import normalise
 
@@ -49,7 +54,7 @@ def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths
     Raises:
         ValueError: if the run stored no history.
     """
-    return _ancestral(as_key(key), _history(result), num_paths=num_paths)
+    return _ancestral(as_key(key), _history(result), panel=result.panel, num_paths=num_paths)
 
 
 def backward_sample(
@@ -96,8 +101,21 @@ def _draw_last(key: Array, history: History, num_paths: int) -> Array:
     return jax.vmap(lambda k: _draw(k, history.steps.log_weights[-1]))(jax.random.split(key, num_paths))
 
 
-@partial(jax.jit, static_argnames=("num_paths",))
-def _ancestral(key: Array, history: History, *, num_paths: int) -> Paths:
+def _by_element(draw: Callable[[Array, Array, History], Paths], key: Array, history: History, panel: Panel) -> Paths:
+    """Draw paths of every element of a panel and put them together."""
+    numbers = jnp.arange(panel.size, dtype=np.int32)
+    keys = jax.vmap(lambda m: jax.random.fold_in(key, m))(numbers)
+    return join_values(jax.vmap(draw)(keys, numbers, split_history(history, panel)), panel)
+
+
+@partial(jax.jit, static_argnames=("panel", "num_paths"))
+def _ancestral(key: Array, history: History, *, panel: Panel | None, num_paths: int) -> Paths:
+    if panel is None:
+        return _ancestral_paths(key, history, num_paths)
+    return _by_element(lambda key, _, history: _ancestral_paths(key, history, num_paths), key, history, panel)
+
+
+def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
     steps = history.steps
 
     def back(index: Array, step: tuple[dict, Array]) -> tuple[Array, dict]:
@@ -111,7 +129,18 @@ def _ancestral(key: Array, history: History, *, num_paths: int) -> Paths:
 
 @partial(jax.jit, static_argnames=("num_paths",))
 def _backward(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], history: History, *, num_paths: int) -> Paths:
-    bound, steps, initial = ssm.at(theta), history.steps, history.initial
+    if ssm.panel is None:
+        return _backward_paths(key, ssm, ssm.at(theta), history, num_paths)
+    model, element = element_model(ssm), elements_at(ssm, theta)
+
+    def draw(key: Array, number: Array, history: History) -> Paths:
+        return _backward_paths(key, model, element(number), history, num_paths)
+
+    return _by_element(draw, key, history, ssm.panel)
+
+
+def _backward_paths(key: Array, ssm: Any, bound: Any, history: History, num_paths: int) -> Paths:
+    steps, initial = history.steps, history.initial
     innovations = [site.name for site in ssm.innovations]
     keys = jax.random.split(key, ssm.num_steps + 1)
 

@@ -251,12 +251,18 @@ def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
 @jax.custom_jvp
 def _gradient_alone(x: Array) -> Array:
     """Give x - stop_gradient(x): zeros that cost nothing, with the gradient of x."""
-    return jnp.zeros_like(x)
+    return _zeros_of(x)
 
 
 @_gradient_alone.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return jnp.zeros_like(primals[0]), tangents[0]
+    return _zeros_of(primals[0]), tangents[0]
+
+
+def _zeros_of(x: Array) -> Array:
+    """Give zeros that vmap sees to be as many as x; of plain zeros JAX loses the batch of the tangent."""
+    zeros = jnp.zeros_like(x)
+    return lax.select(x > 0, zeros, zeros)
 
 
 def scan_updates(

@@ -65,6 +65,8 @@ class Autoregression:
     initial = (Named("x0"),)
     observations = (Named("y"),)
 
+    panel = None
+
     @property
     def num_steps(self) -> int:
         return len(self.y)
