@@ -114,6 +114,8 @@ def decide(script: Script, parameters, initial, observed, after: After) -> Summe
     starts = tuple(site for name, site in script.outside.items() if name in initial and site.smooth is None)
     sites = tuple(site for site in script.innovations.values() if site.smooth is None)
     for site in (*starts, *sites):
+        if not site.discrete:
+            return f"'{site.name}' ({site.family}) is continuous and has no smooth map from noise"
         if not site.num_values:
             return f"'{site.name}' ({site.family}) has no finite list of values that is known at trace"
     start = start_of(script, parameters, initial, observed, after.start, starts)
