@@ -3,7 +3,7 @@
 A plate of M animals with two states each has 2^M joint values, and so has the sum over their paths; but
 where no equation joins two animals it is a product of M sums over two values.  The draws z and the leaves
 of the carry that they touch are followed along the element axis through the staged start and step
-(`axes.follow`).  If every density comes out as a sum over elements, and every touched leaf with the axis,
+(`axes`).  If every density comes out as a sum over elements, and every touched leaf with the axis,
 they are staged again for one element; what the draws do not touch, common to all elements, is cut where
 an element meets it.  Constants in the densities are counted once, apart.
 """
@@ -11,14 +11,14 @@ an element meets it.  Constants in the densities are counted once, apart.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
-from ssmscan.model.axes import follow
+from ssmscan.model.axes import constants, follow_staged
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Drawn
 from ssmscan.model.given import arrays_of, shapes_of
@@ -32,7 +32,7 @@ _LATER = Mixing("a state that is read before it is made")
 _WHOLE = Mixing("a state that all elements share")
 
 
-class Elements(NamedTuple):
+class ElementChains(NamedTuple):
     """The start and the step of one element; arguments as in `given`, and the number of the element.
 
     Attributes:
@@ -56,7 +56,7 @@ class Elements(NamedTuple):
 
 def split(
     script: Script, starts: Sequence[Drawn], sites: Sequence[Drawn], touched: set[int], start: Staged, step: Staged
-) -> Elements | Mixing | None:
+) -> ElementChains | Mixing | None:
     """Take a model apart into elements.
 
     Args:
@@ -95,7 +95,7 @@ class _Splitter:
         self.start, self.step = start.select("leaves", "terms"), step.select("leaves", "terms")
         self.leaves: dict[int, Axis] = {}
 
-    def split(self, starts: Sequence[Drawn], sites: Sequence[Drawn]) -> Elements:
+    def split(self, starts: Sequence[Drawn], sites: Sequence[Drawn]) -> ElementChains:
         script, plan = self.script, self.script.plan
         theta, start_noise, _ = _arguments(self.start)
         _, carry, x, noise, _ = _arguments(self.step)
@@ -105,17 +105,17 @@ class _Splitter:
 
         def start_fn(data, theta, noise, z, element):
             window = Window(self.size, element)
-            args = [*_constants((theta, noise)), *self._draws(z)]
+            args = [constants(theta), constants(noise), self._draws(z)]
             return self._results(self._follow(self.start, data, args, window), window)
 
         def step_fn(data, theta, carry, x, noise, z, element):
             window = Window(self.size, element)
-            args = [*_constants(theta), *self._carry(carry), *_constants((x, noise)), *self._draws(z)]
+            args = [constants(theta), self._carry(carry), constants(x), constants(noise), self._draws(z)]
             return self._results(self._follow(self.step, data, args, window), window)
 
         def start_rest(data, theta, noise):
             window = Window(self.size)
-            args = [*_constants((theta, noise)), *self._draws(zeros(self._shapes(starts, 0)))]
+            args = [constants(theta), constants(noise), self._draws(zeros(self._shapes(starts, 0)))]
             return {"log_prob": sum_of(self._terms(self._follow(self.start, data, args, window), window).values())}
 
         def step_rest(data, theta, carry, x, noise):
@@ -125,10 +125,10 @@ class _Splitter:
                 zeros(s) if k in self.touched else a for k, (a, s) in enumerate(zip(jax.tree.leaves(carry), none))
             ]
             draws = self._draws(zeros(self._shapes(sites, 0)))
-            args = [*_constants(theta), *self._carry(leaves), *_constants((x, noise)), *draws]
+            args = [constants(theta), self._carry(leaves), constants(x), constants(noise), draws]
             return {"log_prob": sum_of(self._terms(self._follow(self.step, data, args, window), window).values())}
 
-        return Elements(
+        return ElementChains(
             self.size,
             self.axes,
             script.stage(start_fn, (theta, start_noise, one_start, ELEMENT), late=1),
@@ -145,8 +145,8 @@ class _Splitter:
                 Tracked(None, _LATER) if k in self.touched else Tracked(leaf)
                 for k, leaf in enumerate(jax.tree.leaves(carry))
             ]
-            args = [*_constants(theta), *leaves, *_constants((x, noise)), *self._draws(z)]
-            results = self._follow(self.step, data, args, Window(self.size, jax.numpy.zeros((), int)))
+            args = [constants(theta), leaves, constants(x), constants(noise), self._draws(z)]
+            results = self._follow(self.step, data, args, Window(self.size, jnp.zeros((), jnp.int32)))
             for k in self.touched:
                 self.leaves[k] = self._axis(results["leaves"][k])
             return 0
@@ -161,10 +161,8 @@ class _Splitter:
             return mark
         raise MixesRows(mark if isinstance(mark, Mixing) else mark.origin if isinstance(mark, Sum) else _WHOLE)
 
-    def _follow(self, staged: Staged, data: list, args: list[Tracked], window: Window) -> PyTree:
-        arrays = arrays_of(self.script, data)
-        tracked = [*(Tracked(arrays[i]) for i in staged.shared), *args]
-        return jax.tree.unflatten(staged.out_tree, follow(staged.jaxpr, tracked, window))
+    def _follow(self, staged: Staged, data: list, args: list, window: Window) -> PyTree:
+        return follow_staged(staged, arrays_of(self.script, data), args, window)
 
     def _results(self, results: PyTree, window: Window) -> dict:
         leaves = {}
@@ -206,10 +204,6 @@ def _one(shape: tuple[int, ...], axis: int, rows: int = 1) -> tuple[int, ...]:
     return (*shape[:axis], rows, *shape[axis + 1 :])
 
 
-def _constants(tree: PyTree) -> list[Tracked]:
-    return [Tracked(leaf) for leaf in jax.tree.leaves(tree)]
-
-
 def _arguments(staged: Staged) -> list[PyTree]:
     """Shapes of the arguments of a staged function."""
     leaves = [Shape(v.aval.shape, v.aval.dtype) for v in staged.jaxpr.invars[len(staged.shared) :]]
@@ -218,8 +212,3 @@ def _arguments(staged: Staged) -> list[PyTree]:
     return [
         jax.tree.unflatten(tree, leaves[lo - shift : hi - shift]) for tree, (lo, hi) in zip(staged.in_trees, bounds)
     ]
-
-
-def is_large(sites: Sequence[Drawn]) -> bool:
-    """Whether a site has more than one element."""
-    return any(math.prod(site.shape) > 1 for site in sites)

@@ -14,7 +14,7 @@ and the sum over all K^T paths is a forward pass over K values (`forward`), in w
 t are functions of (z_{t-1}, z_t).  A regime that moves a continuous state, and a counter of draws, are
 not summable: their carry remembers all earlier draws.
 
-Elements of a plate that do not interact have a pass each (`elements`).  Beyond `LIMIT` joint values particles
+ElementChains of a plate that do not interact have a pass each (`elements`).  Beyond `LIMIT` joint values particles
 are the better engine: a forward pass costs T K^2.
 """
 
@@ -27,7 +27,7 @@ import jax
 
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Drawn
-from ssmscan.model.elements import Elements, split
+from ssmscan.model.elements import ElementChains, split
 from ssmscan.model.given import start_of, step_of
 from ssmscan.model.lines import Mixing
 from ssmscan.model.roles import LAST, YS
@@ -84,7 +84,7 @@ class Summed(NamedTuple):
     initial: tuple[Drawn, ...]
     start: Staged
     step: Staged
-    elements: Elements | None
+    elements: ElementChains | None
     path: tuple[int, ...]
     touched: dict[int, Reach]
     terms: dict[str, Reach]
@@ -114,6 +114,8 @@ def decide(script: Script, parameters, initial, observed, after: After) -> Summe
     starts = tuple(site for name, site in script.outside.items() if name in initial and site.smooth is None)
     sites = tuple(site for site in script.innovations.values() if site.smooth is None)
     for site in (*starts, *sites):
+        if not site.discrete:
+            return f"'{site.name}' ({site.family}) is continuous and has no smooth map from noise"
         if not site.num_values:
             return f"'{site.name}' ({site.family}) has no finite list of values that is known at trace"
     start = start_of(script, parameters, initial, observed, after.start, starts)
@@ -149,26 +151,26 @@ def _follow(script: Script, starts, sites, start: Staged, step: Staged, tail: St
         path = more
     elements = split(script, starts, sites, touched, start, step)
     for group, where in ((starts, "of the start"), (sites, "of a step")):
-        count = num_joint(elements.rows_of(group) if isinstance(elements, Elements) else group)
+        count = num_joint(elements.rows_of(group) if isinstance(elements, ElementChains) else group)
         if count > LIMIT:
             return _too_many(group, count, where, elements)
-    if isinstance(elements, Elements):
+    if isinstance(elements, ElementChains):
         terms = {name: _reach(pairs, touched, moving) for name, pairs in elements.step.reaches("terms").items()}
     return Summed(
         sites,
         starts,
         start,
         step,
-        elements if isinstance(elements, Elements) else None,
+        elements if isinstance(elements, ElementChains) else None,
         tuple(sorted(path)),
         dict(sorted(reach.items())),
         terms,
     )
 
 
-def _too_many(sites, count: int, where: str, elements: Elements | Mixing | None) -> str:
+def _too_many(sites, count: int, where: str, elements: ElementChains | Mixing | None) -> str:
     joined = f"; their elements cannot be summed one by one, as {elements} joins them" * isinstance(elements, Mixing)
-    each = f" for each of {elements.size} elements" if isinstance(elements, Elements) else ""
+    each = f" for each of {elements.size} elements" if isinstance(elements, ElementChains) else ""
     return f"{_listed(sites)} have {count} joint values {where}{each}, and up to {LIMIT} are summed out{joined}"
 
 

@@ -14,18 +14,22 @@ and the three recursions are, in logs,
 Rabiner (1989), *Proceedings of the IEEE* 77(2), section III; Scott (2002), *JASA* 97(457), sections 2.1-2.2;
 Chopin & Papaspiliopoulos (2020), *An Introduction to Sequential Monte Carlo*, sections 6.2-6.3.
 
-The alphas are normalised at each step, so that float32 serves any length, and a weight of zero (log -inf)
-has gradient zero.  The cost is T K^2; the memory of the recursion and of its gradient T K.  For many
-values, or values whose number grows, use particles.
+The alphas are shifted at each step, so that float32 serves any length, and a weight of zero (log -inf) has
+gradient zero.  The cost is T K^2, the memory T K.  For few values the gradient goes back through the loop,
+which keeps T K^2 numbers and no exponential is taken twice; for more it is a backward pass.  For many values, or
+values whose number grows, use particles.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+FEW = 16
+"""Up to so many values the gradient goes back through the loop: it takes half the time for 3, and 1.4 times for 32."""
 
 
 class Chain(NamedTuple):
@@ -65,61 +69,109 @@ class Smoothed(NamedTuple):
     steps: Array
 
 
-def log_sum_exp(a: Array, axis: int) -> Array:
-    """Sum in logs over an axis; all -inf gives -inf, with gradient zero."""
-    top = lax.stop_gradient(jnp.max(a, axis=axis, keepdims=True))
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
+def log_sum_exp(a: Array, axis: Any) -> Array:
+    """Sum in logs over an axis or several; all -inf gives -inf, with gradient zero."""
+    top = _finite(jnp.max(a, axis=axis, keepdims=True))
     total = jnp.sum(jnp.exp(a - top), axis=axis)
     # A sum that is NaN stays NaN.
     none = total == 0.0
     return jnp.where(none, -jnp.inf, jnp.squeeze(top, axis) + jnp.log(jnp.where(none, 1.0, total)))
 
 
-def _normalise(a: Array) -> tuple[Array, Array]:
-    """Log-probabilities and the log of their sum; what has no mass at all stays so."""
-    total = log_sum_exp(a, 0)
-    return a - jnp.where(total == -jnp.inf, 0.0, total), total
+def _finite(top: Array) -> Array:
+    """Turn a largest log-weight into a shift: any finite number will do, and none has a gradient."""
+    return lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
+
+
+def _probabilities(a: Array, axis: Any) -> Array:
+    """Normalise log-weights over an axis or several; no mass at all gives zeros."""
+    return jnp.exp(a - jnp.expand_dims(_unless_empty(log_sum_exp(a, axis)), axis))
+
+
+def _unless_empty(total: Array) -> Array:
+    return jnp.where(total == -jnp.inf, 0.0, total)
 
 
 def _between(constant: Array, varying: Array | None) -> Array:
     return constant if varying is None else constant + varying
 
 
+def _alphas(chain: Chain) -> tuple[Array, Array]:
+    """Run the forward pass: log-weights (T, K), the largest of each step zero, and the shifts (T,)."""
+
+    def shifted(a: Array) -> tuple[Array, Array]:
+        top = _finite(jnp.max(a))
+        return a - top, top
+
+    def step(previous: Array, inputs: tuple) -> tuple[Array, tuple[Array, Array]]:
+        emission, varying = inputs
+        new, top = shifted(log_sum_exp(previous[:, None] + _between(chain.constant, varying), 0) + emission)
+        return new, (new, top)
+
+    first, top = shifted(log_sum_exp(chain.start[:, None] + chain.first, 0) + chain.emission[0])
+    _, (rest, tops) = lax.scan(step, first, (chain.emission[1:], chain.varying))
+    return jnp.concatenate([first[None], rest]), jnp.concatenate([top[None], tops])
+
+
+def _betas(chain: Chain) -> Array:
+    """Run the backward pass: (T, K), up to a constant at each step."""
+    last = jnp.zeros_like(chain.emission[0])
+
+    def step(beta: Array, inputs: tuple) -> tuple[Array, Array]:
+        emission, varying = inputs
+        sums = log_sum_exp(_between(chain.constant, varying) + (emission + beta), 1)
+        new = sums - _finite(jnp.max(sums))
+        return new, new
+
+    _, betas = lax.scan(step, last, (chain.emission[1:], chain.varying), reverse=True)
+    return jnp.concatenate([betas, last[None]])
+
+
 def forward(chain: Chain) -> Filtered:
     """Run the forward pass."""
-    begun = log_sum_exp(chain.start[:, None] + chain.first, 0) + chain.emission[0]
-    log_filter, total = _normalise(begun)
-
-    def step(previous, inputs):
-        emission, varying = inputs
-        moved = log_sum_exp(previous[:, None] + _between(chain.constant, varying), 0)
-        new, total = _normalise(moved + emission)
-        return new, (new, total)
-
-    # Kept for the gradient are the alphas alone; the K x K sums are made again.
-    again = jax.checkpoint(step, prevent_cse=False)
-    _, (rest, totals) = lax.scan(again, log_filter, (chain.emission[1:], chain.varying))
-    return Filtered(total + jnp.sum(totals), jnp.concatenate([log_filter[None], rest]))
+    alphas, shifts = _alphas(chain)
+    totals = log_sum_exp(alphas, 1)
+    return Filtered(totals[-1] + jnp.sum(shifts), alphas - _unless_empty(totals)[:, None])
 
 
 def smooth(chain: Chain, filtered: Filtered) -> Smoothed:
     """Run the backward pass; probabilities of each value given all weights."""
-    last = jnp.zeros_like(filtered.log_filter[0])
-
-    def step(beta, inputs):
-        emission, varying = inputs
-        sums = log_sum_exp(_between(chain.constant, varying) + (emission + beta), 1)
-        # Only differences matter.
-        new, _ = _normalise(sums)
-        return new, new
-
-    first, betas = lax.scan(step, last, (chain.emission[1:], chain.varying), reverse=True)
-    begun = chain.start + log_sum_exp(chain.first + (chain.emission[0] + first), 1)
-    return Smoothed(_softmax(begun), _softmax(filtered.log_filter + jnp.concatenate([betas, last[None]])))
+    betas = _betas(chain)
+    begun = chain.start + log_sum_exp(chain.first + (chain.emission[0] + betas[0]), 1)
+    return Smoothed(_probabilities(begun, 0), _probabilities(filtered.log_filter + betas, 1))
 
 
-def _softmax(a: Array) -> Array:
-    return jnp.exp(a - log_sum_exp(a, -1)[..., None])
+def log_evidence(chain: Chain) -> Array:
+    """Log of the sum over all paths, a scalar, with the gradient that costs less."""
+    few = chain.emission.shape[1] <= FEW
+    return forward(chain).log_evidence if few else log_evidence_by_smoothing(chain)
+
+
+@jax.custom_jvp
+def log_evidence_by_smoothing(chain: Chain) -> Array:
+    """Log of the sum over all paths, its gradient from a backward pass.
+
+    The derivative in a log-weight is the posterior probability that the weight is used: nothing of the forward
+    loop but the alphas is kept.
+    """
+    return forward(chain).log_evidence
+
+
+@log_evidence_by_smoothing.defjvp
+def _by_smoothing(primals: tuple[Chain], tangents: tuple[Chain]) -> tuple[Array, Array]:
+    (chain,), (slope,) = primals, tangents
+    (alphas, shifts), betas = _alphas(chain), _betas(chain)
+    both, after = alphas + betas, chain.emission + betas
+    begun = _probabilities(chain.start[:, None] + chain.first + after[0], (0, 1))
+    moves = alphas[:-1, :, None] + _between(chain.constant, chain.varying) + after[1:, None, :]
+    # The sum over moves into a step is known from the sum over its values.
+    used = jnp.exp(moves - _unless_empty(log_sum_exp(both, 1) + shifts)[1:, None, None])
+    change = jnp.sum(begun * (slope.start[:, None] + slope.first))
+    change = change + jnp.sum(_probabilities(both, 1) * slope.emission)
+    change = change + jnp.sum(jnp.sum(used, 0) * slope.constant)
+    if slope.varying is not None:
+        change = change + jnp.sum(used * slope.varying)
+    return log_sum_exp(alphas[-1], 0) + jnp.sum(shifts), change
 
 
 def sample(key: Array, chain: Chain, filtered: Filtered) -> tuple[Array, Array]:

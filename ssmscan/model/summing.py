@@ -64,7 +64,7 @@ class Posterior(NamedTuple):
 def log_likelihood(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array]) -> Array:
     """Log-density of all data given parameters and noise, discrete draws summed out; a scalar."""
     series = bind(ssm, theta, noise)
-    return series.log_rest + jnp.sum(_each(ssm, forward.forward)(series.chain).log_evidence)
+    return series.log_rest + jnp.sum(_each(ssm, forward.log_evidence)(series.chain))
 
 
 def posterior(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], key: Array) -> Posterior:

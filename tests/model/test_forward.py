@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,16 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from ssmscan.model.forward import Chain, forward, log_sum_exp, sample, smooth
+from ssmscan.model.forward import (
+    FEW,
+    Chain,
+    forward,
+    log_evidence,
+    log_evidence_by_smoothing,
+    log_sum_exp,
+    sample,
+    smooth,
+)
 from tests.truth import hmm_forward_backward, z_threshold
 
 J, K, T = 2, 3, 5
@@ -59,13 +69,33 @@ def test_the_gradient_is_the_expected_number_of_uses_of_each_weight(varying):
     """Of log Z in the log-weight of a move it is the posterior probability of the move."""
     chain = random_chain(varying=varying)
     paths, logs = paths_of(chain)
-    grad = jax.jit(jax.grad(lambda chain: forward(chain).log_evidence))(chain)
+    grad = jax.jit(jax.grad(log_evidence_by_smoothing))(chain)
     pairs = np.array([marginal(paths, logs, t, t + 1) for t in range(1, T)])
     np.testing.assert_allclose(grad.constant, pairs.sum(0), atol=1e-5)
     np.testing.assert_allclose(grad.first, marginal(paths, logs, 0, 1), atol=1e-5)
     np.testing.assert_allclose(grad.emission, [marginal(paths, logs, t + 1) for t in range(T)], atol=1e-5)
+    np.testing.assert_allclose(grad.start, marginal(paths, logs, 0), atol=1e-5)
     if varying:
         np.testing.assert_allclose(grad.varying, pairs, atol=1e-5)
+    through_the_loop = jax.jit(jax.grad(log_evidence))(chain)
+    for one, other in zip(jax.tree.leaves(grad), jax.tree.leaves(through_the_loop)):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_forward_mode_and_second_derivatives():
+    chain = random_chain(varying=False)
+
+    def along(evidence, s):
+        return evidence(chain._replace(emission=s * chain.emission))
+
+    both = [jax.jit(jax.hessian(partial(along, f)))(1.0) for f in (log_evidence_by_smoothing, log_evidence)]
+    np.testing.assert_allclose(*both, rtol=1e-4)
+
+
+def test_many_values_have_the_gradient_of_the_backward_pass():
+    uniform = Chain(jnp.zeros(1), jnp.zeros((1, FEW + 1)), jnp.zeros((FEW + 1,) * 2), None, jnp.zeros((3, FEW + 1)))
+    assert "custom_jvp_call" in str(jax.make_jaxpr(log_evidence)(uniform))
+    np.testing.assert_allclose(log_evidence(uniform), 3 * np.log(FEW + 1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("varying", [False, True])
@@ -98,18 +128,20 @@ def test_one_step_has_nothing_between():
     assert sample(jax.random.key(0), chain, filtered)[1].shape == (1,)
 
 
-def test_impossible_moves_have_gradient_zero_and_impossible_data_evidence_zero():
+@pytest.mark.parametrize("evidence", [log_evidence, log_evidence_by_smoothing])
+def test_impossible_moves_have_gradient_zero_and_impossible_data_evidence_zero(evidence):
     chain = random_chain(varying=False)
     impossible = jnp.asarray([[True, False, False], [True, True, False], [False, True, True]])
     chain = chain._replace(constant=jnp.where(impossible, -jnp.inf, chain.constant))
     paths, logs = paths_of(chain)
-    value, grad = jax.value_and_grad(lambda chain: forward(chain).log_evidence)(chain)
+    gradient = jax.jit(jax.value_and_grad(evidence))
+    value, grad = gradient(chain)
     np.testing.assert_allclose(value, logsumexp(logs), rtol=1e-5)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grad))
     np.testing.assert_array_equal(grad.constant[impossible], 0.0)
 
     nothing = chain._replace(emission=chain.emission.at[2].set(-jnp.inf))
-    value, grad = jax.value_and_grad(lambda chain: forward(chain).log_evidence)(nothing)
+    value, grad = gradient(nothing)
     assert value == -jnp.inf
     assert not any(np.any(np.isnan(leaf)) for leaf in jax.tree.leaves(grad))
 
