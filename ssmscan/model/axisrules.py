@@ -168,9 +168,7 @@ def _offset(axis: Axis, cut: Axis, window: Window) -> int:
 
 def _dynamic_slice(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     """Cut at computed places, all rows kept."""
-    axis, sizes = common(args[:1]), eqn.params["slice_sizes"]
-    if any(a.mark is not None for a in args[1:]):
-        raise MixesRows
+    axis, sizes = common(args), eqn.params["slice_sizes"]
     values = [a.value for a in args]
     if axis.axis is None:
         return window.bind(eqn, values, axis)

@@ -218,7 +218,9 @@ class _Proof:
         mark = tracked.mark
         if mark is None or (isinstance(mark, Axis) and mark == (mark.axis, self.size, 0, 1) and mark.axis is not None):
             return mark
-        origin = mark if isinstance(mark, Mixing) else getattr(mark, "origin", Mixing("reshape"))
+        if isinstance(mark, Axis):
+            raise Interacts(f"{what} {'belongs to one element alone' if mark.axis is None else 'reorders elements'}")
+        origin = mark if isinstance(mark, Mixing) else mark.origin
         raise Interacts(f"{what} joins elements, {origin}")
 
     def _sum(self, terms: list[Tracked], window: Window) -> Array:

@@ -139,6 +139,7 @@ def other_axes(p, x0, y, last):
 def rows(p, x0, y, last):
     see("last", dist.Normal(p[-1], 1.0), Y2[-1])
     see("third", dist.MultivariateNormal(p[2], COV), Y2[2])
+    see("looked up", dist.Normal(jnp.array([-1.0, 2.0])[(p[3, 0] > 0).astype(int)], 1.0), 0.5)
     see("every", dist.Normal(p[:, 0], 1.0), y)
 
 

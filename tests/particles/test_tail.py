@@ -27,7 +27,7 @@ def parameters():
 
 
 def walk(observe, after):
-    """Two random walks; `observe(x, y, t)` inside, `after(path, x0)` behind the loop, `start` before it."""
+    """Two states that cross over at each step, observed inside the loop, after it, or before it."""
 
     def model(start=None):
         s, x0 = parameters()
@@ -36,7 +36,7 @@ def walk(observe, after):
 
         def step(x, inputs):
             t, y = inputs
-            x = numpyro.sample("x", dist.Normal(0.9 * x, s).to_event(1))
+            x = numpyro.sample("x", dist.Normal(0.9 * x[::-1], s).to_event(1))
             if observe is not None:
                 observe(x, y, t)
             return x, x
