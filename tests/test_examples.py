@@ -117,6 +117,7 @@ def test_every_example_is_checked():
     assert {path.stem for path in EXAMPLES} == set(CHECKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_right(path, capsys):
     example = load_example(path)
@@ -138,6 +139,7 @@ def test_the_example_of_the_readme_runs(capsys):
     assert "sd" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_demo_writes_figures_and_results(tmp_path, capsys):
     results = run_demo(tmp_path / "made" / "here", quick=True)
     written = {path.name for path in (tmp_path / "made" / "here").iterdir()}

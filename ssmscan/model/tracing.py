@@ -9,7 +9,6 @@ shape, is made static too, and the printed table says "fixed at trace".
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -134,26 +133,23 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
 
 def assemble(source: Source) -> StateSpaceModel:
     """Stage a source; arrays whose values the model needs become static."""
-    # What is known is computed and checked now, also while somebody's jit is being traced.
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in source.leaves)
-    with nullcontext() if traced else jax.ensure_compile_time_eval():
-        return _assemble_checked(source)
-
-
-def _assemble_checked(source: Source) -> StateSpaceModel:
     try:
         try:
             ssm = _assemble(source)
         except _NEEDS_VALUE:
             ssm = _assemble(_fix_arrays(source))
-        if not any(isinstance(a, jax.core.Tracer) for a in ssm.arrays):
-            gaps = ssm.source.gaps | data.with_missing(ssm)
-            if gaps != ssm.source.gaps:
-                ssm = _assemble(ssm.source._replace(gaps=gaps))
+        # What is known is looked at now, also while somebody's jit is being traced.
+        known = not any(isinstance(a, jax.core.Tracer) for a in ssm.arrays)
+        with jax.ensure_compile_time_eval():
+            gaps = ssm.source.gaps | (data.with_missing(ssm) if known else frozenset())
+        if gaps != ssm.source.gaps:
+            ssm = _assemble(ssm.source._replace(gaps=gaps))
     except ModelError as error:
         # JAX has added a note on its own traceback to what is a message to the user.
         raise ModelError(str(error)) from None
-    _check_data(ssm)
+    if known:
+        with jax.ensure_compile_time_eval():
+            _check_data(ssm)
     return ssm
 
 
@@ -184,8 +180,6 @@ def _fix_arrays(source: Source) -> Source:
 
 
 def _check_data(ssm: StateSpaceModel) -> None:
-    if any(isinstance(a, jax.core.Tracer) for a in ssm.arrays):
-        return
     data.refuse_gaps(ssm)
     sites = {site.name: site for site in ssm.sites}
     for name, invalid in jax.device_get(data.invalid(ssm)).items():
@@ -202,7 +196,9 @@ def flatten(args: tuple, kwargs: dict) -> tuple[list, Any, list[str]]:
     """Leaves of the arguments with arrays canonical, their structure, and a printed path for each."""
     pairs, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=lambda a: a is None)
     paths = [_path(path) for path, _ in pairs]
-    return [_canonical(leaf, path) if is_array(leaf) else leaf for (_, leaf), path in zip(pairs, paths)], tree, paths
+    with jax.ensure_compile_time_eval():
+        leaves = [_canonical(leaf, path) if is_array(leaf) else leaf for (_, leaf), path in zip(pairs, paths)]
+    return leaves, tree, paths
 
 
 def _canonical(leaf: jax.Array | np.ndarray, path: str) -> jax.Array:
@@ -218,7 +214,7 @@ def _canonical(leaf: jax.Array | np.ndarray, path: str) -> jax.Array:
                 f"{path} holds integers from {leaf.min()} to {leaf.max()}, which {held.dtype} cannot hold. Pass them "
                 "in other units or relative to the first, or enable 64 bits with numpyro.enable_x64()."
             )
-    return jnp.asarray(leaf)
+    return leaf if isinstance(leaf, jax.core.Tracer) else jnp.asarray(leaf)
 
 
 def is_array(leaf: Any) -> bool:

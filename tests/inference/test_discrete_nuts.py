@@ -15,6 +15,8 @@ from ssmscan.results.summary import summarise
 from tests.inference.models import Y, switching
 from tests.truth import ERROR_RATE, hmm_forward_backward, z_threshold
 
+pytestmark = pytest.mark.slow
+
 NUTS = ssmscan.NUTS(num_warmup=300, num_samples=1000, num_chains=4, num_paths=1000)
 
 
@@ -77,7 +79,7 @@ def test_probabilities_survive_a_file_and_replicates_are_drawn(result, ssm, tmp_
     loaded = ssmscan.load(result.save(tmp_path / "switching.nc"))
     np.testing.assert_array_equal(loaded.state_probabilities["s"], result.state_probabilities["s"])
     assert result.to_arviz() is not None
-    replicates = ssmscan.posterior_predictive(jax.random.key(1), ssm, result, num_draws=50)
+    replicates = ssmscan.predict(jax.random.key(1), ssm, result, num_draws=50)
     assert replicates["y"].shape == (4, 50, len(Y))
 
 

@@ -15,6 +15,8 @@ from scipy import stats
 import ssmscan
 from tests.truth import hmm_forward_backward, z_threshold
 
+pytestmark = pytest.mark.slow
+
 T, M = 5, 9
 RNG = np.random.default_rng(21)
 Y = RNG.normal(size=(T, M))

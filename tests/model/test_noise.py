@@ -23,6 +23,8 @@ from ssmscan.model.noise import MapKind, particle_map, smooth_map
 from ssmscan.model.transport import gamma_log_ratio
 from tests.truth import ERROR_RATE
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 COV = np.array([[2.0, 0.6], [0.6, 1.0]])
 TAILS = np.linspace(-6.0, 6.0, 97)
