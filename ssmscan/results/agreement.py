@@ -84,6 +84,11 @@ class PairReport(NamedTuple):
         return f"{self.first} - {self.second}"
 
     @property
+    def within(self) -> float:
+        """Largest difference that the intervals leave open, in posterior sds; nan where no verdict is given."""
+        return float(np.max([(-d.low, d.high) for d in self.differences]))
+
+    @property
     def verdict(self) -> Verdict:
         """The verdict alone."""
         return self.judgement.verdict
@@ -120,12 +125,13 @@ class Comparison:
         for pair in self.pairs:
             verdict, reason, factor = pair.judgement
             draws = f"x{significant(factor)}" if verdict is Verdict.CANNOT_TELL else MISSING
-            rows.append((pair.title, verdict.value, draws, reason))
+            within = MISSING if np.isnan(pair.within) else f"{pair.within:.2f} sd"
+            rows.append((pair.title, verdict.value, within, draws, reason))
         title = (
             f"Verdicts: agree = {LEVEL:.0%} simultaneous intervals within ±{TOLERANCE} sd, "
-            f"disagree = Holm p < {SIGNIFICANCE}, cannot tell = more draws needed"
+            f"disagree = Holm p < {SIGNIFICANCE}, cannot tell = more draws needed; equal within = what the intervals reach"
         )
-        return Table(title, ("pair", "verdict", "more draws", "because"), tuple(rows), labels=4)
+        return Table(title, ("pair", "verdict", "equal within", "more draws", "because"), tuple(rows), labels=5)
 
     def _differences(self) -> Table:
         rows = []
