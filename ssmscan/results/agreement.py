@@ -129,7 +129,7 @@ class Comparison:
             rows.append((pair.title, verdict.value, within, draws, reason))
         title = (
             f"Verdicts: agree = {LEVEL:.0%} simultaneous intervals within ±{TOLERANCE} sd, "
-            f"disagree = Holm p < {SIGNIFICANCE}, cannot tell = more draws needed, equal within = reach of the intervals"
+            f"disagree = Holm p < {SIGNIFICANCE}, cannot tell = more draws needed, equal within = reach of intervals"
         )
         return Table(title, ("pair", "verdict", "equal within", "more draws", "because"), tuple(rows), labels=5)
 
