@@ -117,8 +117,14 @@ def test_every_example_is_checked():
     assert {path.stem for path in EXAMPLES} == set(CHECKS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+LONG = {"autoregression_through_a_level", "grid_walk", "lags_and_inputs", "scans_without_noise", "stick_breaking"}
+
+
+def marked(path):
+    return pytest.param(path, marks=pytest.mark.heavy if path.stem in LONG else pytest.mark.slow, id=path.stem)
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in EXAMPLES])
 def test_an_example_is_right(path, capsys):
     example = load_example(path)
     CHECKS[path.stem](example.main(jax.random.key(0), quick=True), example)

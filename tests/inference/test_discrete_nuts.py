@@ -83,6 +83,7 @@ def test_probabilities_survive_a_file_and_replicates_are_drawn(result, ssm, tmp_
     assert replicates["y"].shape == (4, 50, len(Y))
 
 
+@pytest.mark.heavy
 def test_tempered_evidence_agrees_with_the_grid(ssm, exact):
     engine = ssmscan.TemperedSMC(num_particles=400, num_runs=6, chain_length=10, num_leapfrog=6, num_paths=400)
     result = engine.run(jax.random.key(2), ssm)

@@ -11,7 +11,7 @@ WRONG = [name for name in KERNELS if name != "right"]
 REJECTED = 8.0
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_redrawing_the_estimate_is_found_even_by_a_small_run():
     z = z_scores(jax.random.key(0), "redrawn estimate", 1000)
     assert np.abs(z).max() > z_threshold(len(NAMES))

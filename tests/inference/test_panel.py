@@ -5,11 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import ssmscan
 from ssmscan.inference import marginal
 from ssmscan.inference.replay import replay
 from tests.particles.test_panel import KEY, THETA, M, T, Y, panel
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_is_made_again_from_its_key_with_a_path_of_every_element():

@@ -30,6 +30,8 @@ from tests.model.discrete import (
 )
 from tests.truth import hmm_enumeration, hmm_forward_backward, z_threshold
 
+pytestmark = pytest.mark.slow
+
 T = len(Y)
 ROWS = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.05, 0.15, 0.8]])
 EPS = np.random.default_rng(3).normal(size=(3, T))

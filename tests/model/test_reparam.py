@@ -23,6 +23,8 @@ from tests.model.zoo import CASES, local_level
 from tests.model.zoo import Y as DATA
 from tests.truth import z_threshold
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 
 

@@ -18,6 +18,8 @@ from scipy.special import logsumexp
 
 import ssmscan
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 Y, PAIRS, X = RNG.normal(size=4), RNG.normal(size=(4, 2)), RNG.normal(size=4)
 ROWS = RNG.dirichlet(np.ones(3), 3)

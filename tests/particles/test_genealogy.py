@@ -16,6 +16,8 @@ from tests.particles import handmade
 from tests.particles.handmade import THETA, autoregression, exact
 from tests.truth import z_threshold
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 STORED = ParticleFilter(256, store=FullHistory(), summaries=())
 THETA_SOFT = {**THETA, "sy": 1.0}

@@ -16,6 +16,8 @@ from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.summaries import PIT, SD, FullHistory, Mean, Quantiles
 from tests.truth import LinearGaussian, linear_gaussian
 
+pytestmark = pytest.mark.slow
+
 T, M = 6, 4
 Y = np.random.default_rng(0).normal(size=(T + 1, M)).astype(np.float32)
 KEY = jax.random.key(11)

@@ -15,6 +15,8 @@ from ssmscan.particles.genealogy import backward_sample
 from ssmscan.particles.summaries import FullHistory
 from tests.truth import LinearGaussian, linear_gaussian
 
+pytestmark = pytest.mark.slow
+
 T = 7
 Y = np.random.default_rng(1).normal(size=(T + 1, 2)).astype(np.float32)
 COUNTS = np.random.default_rng(2).poisson(2.0, size=T)

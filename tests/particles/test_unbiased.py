@@ -33,7 +33,7 @@ def test_looking_ahead_leaves_the_estimate_unbiased_when_it_resamples_now_and_th
     assert ratio(log_evidences(ssm, theta, settings, 0, 10_000), truth).accepted(1)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_each_mistake_is_rejected_where_the_right_kernel_is_accepted():
     for name, right, wrong in broken(handmade_autoregression(), 20_000):
         assert right.accepted(8), name
@@ -46,7 +46,7 @@ def test_every_scheme_and_threshold_on_a_hundred_thousand_filters():
 
 
 @pytest.mark.heavy
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_each_mistake_is_rejected_on_a_hundred_thousand_filters():
     assert report_broken()
 
