@@ -21,7 +21,7 @@ from jax import Array
 from ssmscan.model.axes import constants, follow_staged
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Drawn
-from ssmscan.model.given import arrays_of, shapes_of
+from ssmscan.model.given import shapes_of
 from ssmscan.model.lines import Mixing
 from ssmscan.model.script import Script, Shape, sum_of, zeros
 from ssmscan.model.windows import Axis, MixesRows, Sum, Tracked, Window
@@ -152,7 +152,7 @@ class _Splitter:
             return 0
 
         theta, carry, x, noise, _ = _arguments(self.step)
-        data = [Shape(a.shape, a.dtype) for a in self.script.table[: self.script.data]]
+        data = self.script.data_shapes()
         jax.eval_shape(fn, data, theta, carry, x, noise, self._shapes(sites, 1))
 
     def _axis(self, leaf: Tracked) -> Axis:
@@ -162,7 +162,7 @@ class _Splitter:
         raise MixesRows(mark if isinstance(mark, Mixing) else mark.origin if isinstance(mark, Sum) else _WHOLE)
 
     def _follow(self, staged: Staged, data: list, args: list, window: Window) -> PyTree:
-        return follow_staged(staged, arrays_of(self.script, data), args, window)
+        return follow_staged(staged, self.script.arrays(data), args, window)
 
     def _results(self, results: PyTree, window: Window) -> dict:
         leaves = {}

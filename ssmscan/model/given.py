@@ -48,7 +48,7 @@ def start_of(script: Script, parameters, initial, observed, after: Staged, summe
         drawn = {n: r for n, r in records.items() if n in initial}
         out["terms"] = _terms(drawn, z, corrections) | {n: records[n].log_prob() for n in observed}
         values = _values_outside(script, {**theta, **{n: r.value for n, r in drawn.items()}})
-        out["terms"] |= after(arrays_of(script, data), values)["log_prob"]
+        out["terms"] |= after(script.arrays(data), values)["log_prob"]
         out["values"] = {n: jnp.asarray(r.value) for n, r in drawn.items()}
         return out
 
@@ -72,7 +72,7 @@ def step_of(script: Script, parameters, after: Staged, summed: tuple[Drawn, ...]
             out["leaves"] = dict(enumerate(jax.tree.leaves(new)))
             out["ys"] = dict(enumerate(jax.tree.leaves(y)))
             out["terms"] = _terms(drawn, z, corrections) | {n: r.log_prob() for n, r in seen.items()}
-            late = after.bind(arrays_of(script, data), _values_outside(script, theta))
+            late = after.bind(script.arrays(data), _values_outside(script, theta))
             out["terms"] |= late(x[0], as_output(y, plan))["log_prob"]
             out["values"] = {n: jnp.asarray(r.value) for n, r in records.items() if not r.observed}
             raise LeaveModel
@@ -81,11 +81,6 @@ def step_of(script: Script, parameters, after: Staged, summed: tuple[Drawn, ...]
         return out
 
     return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), specs, given), late=1)
-
-
-def arrays_of(script: Script, data: list) -> list:
-    """What a staged function reads, with the data of this trace."""
-    return [*data, *script.table[script.data :]]
 
 
 def _values_outside(script: Script, known: dict) -> dict:

@@ -30,6 +30,8 @@ from jax import Array
 from numpyro import distributions as dist
 from numpyro.distributions import biject_to
 
+from ssmscan.model.noise import WRAPPERS
+
 SUFFIX = "_missing"
 
 
@@ -116,7 +118,7 @@ def log_prob(fn: dist.Distribution, value: Array, present: Array) -> Array:
 
 def only_whole(fn: dist.Distribution) -> int:
     """Number of trailing axes that can only be missing together; 0 where elements drop out one by one."""
-    while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+    while isinstance(fn, WRAPPERS):
         fn = fn.base_dist
     return 0 if isinstance(fn, dist.MultivariateNormal) else fn.event_dim
 

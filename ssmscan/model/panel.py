@@ -132,9 +132,9 @@ class _Proof:
         while True:
             before = list(self.carry)
             start = (parameters, element, self._noise(self.program.initial))
-            jax.eval_shape(self._start, self._data(), *start)
+            jax.eval_shape(self._start, self.script.data_shapes(), *start)
             step = (parameters, element, self._rows(carry), x, self._noise(self.program.names(Role.INNOVATION)))
-            jax.eval_shape(self._step, self._data(), *step)
+            jax.eval_shape(self._step, self.script.data_shapes(), *step)
             if self.carry == before:
                 break
         evaluate = (*step[:4], self._values_of_innovations())
@@ -235,10 +235,7 @@ class _Proof:
         return Window(self.size, m, headless=True)
 
     def _follow(self, staged: Staged, data: list, arguments: tuple, window: Window) -> Any:
-        return follow_staged(staged, [*data, *self.script.table[self.script.data :]], arguments, window)
-
-    def _data(self) -> list[Shape]:
-        return [Shape(a.shape, a.dtype) for a in self.script.table[: self.script.data]]
+        return follow_staged(staged, self.script.arrays(data), arguments, window)
 
     def _one(self, shape: tuple[int, ...], axis: Axis | None) -> tuple[int, ...]:
         return tuple(shape) if axis is None else (*shape[: axis.axis], 1, *shape[axis.axis + 1 :])  # type: ignore[operator]

@@ -53,6 +53,14 @@ class Script(NamedTuple):
         """Shapes of the values of some outside sites."""
         return {name: Shape(self.outside[name].shape, self.outside[name].dtype) for name in names}
 
+    def data_shapes(self) -> list[Shape]:
+        """Shapes of the array arguments."""
+        return [Shape(a.shape, a.dtype) for a in self.table[: self.data]]
+
+    def arrays(self, data: list) -> list:
+        """What a staged function reads, with the data of this trace."""
+        return [*data, *self.table[self.data :]]
+
     def stage(self, fn: Callable[..., dict], arguments: tuple, late: int) -> Staged:
         """Stage a function over the shared arrays of this model."""
         return stage(fn, arguments, self.table, data=self.data, late=late)

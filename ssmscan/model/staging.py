@@ -312,7 +312,7 @@ def _pass_loop(script: Script) -> Callable:
 
 
 def _theta(script: Script, parameters) -> tuple:
-    data = [Shape(a.shape, a.dtype) for a in script.table[: script.data]]
+    data = script.data_shapes()
     return data, script.shapes(parameters)
 
 

@@ -86,7 +86,7 @@ def stage_tail(script: Script, value: Staged, names: Collection[str]) -> Tail:
         last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), plan.carry)
         # The step's own arguments do not reach code after the loop.
         arguments = (constants(outside), None, None, None, None, rows, last)
-        results = follow_staged(whole, [*data, *script.table[script.data :]], arguments, window)
+        results = follow_staged(whole, script.arrays(data), arguments, window)
         parts = {}
         for name, result in results["outside_log_prob"].items():
             try:

@@ -18,14 +18,12 @@ from tests.truth import z_threshold
 CHAINS, DRAWS, PATHS = 2, 50, 40
 
 
-@pytest.fixture(scope="module")
-def result():
-    rng = np.random.default_rng(0)
+def made_by_hand(y, draws, states, state_draws, initial=()):
     return Result(
         engine="made by hand",
-        draws={"rho": rng.uniform(size=(CHAINS, DRAWS)), "q": rng.uniform(size=(CHAINS, DRAWS))},
-        states={"x": rng.normal(size=(CHAINS, PATHS, len(Y))), "x_0": rng.normal(size=(CHAINS, PATHS))},
-        state_draws=np.arange(PATHS) + 10,
+        draws=draws,
+        states=states,
+        state_draws=state_draws,
         sample_stats={},
         independent_runs=False,
         log_evidence=None,
@@ -33,9 +31,17 @@ def result():
         costs=Costs(0.0, 0.0, 0.0),
         settings={},
         versions={},
-        observed={"y": Y},
-        initial=("x_0",),
+        observed={"y": y},
+        initial=initial,
     )
+
+
+@pytest.fixture(scope="module")
+def result():
+    rng = np.random.default_rng(0)
+    draws = {"rho": rng.uniform(size=(CHAINS, DRAWS)), "q": rng.uniform(size=(CHAINS, DRAWS))}
+    states = {"x": rng.normal(size=(CHAINS, PATHS, len(Y))), "x_0": rng.normal(size=(CHAINS, PATHS))}
+    return made_by_hand(Y, draws, states, np.arange(PATHS) + 10, initial=("x_0",))
 
 
 def test_replicates_are_noise_around_the_states(result, linear):
@@ -93,20 +99,8 @@ def test_a_forecast_has_the_moments_of_the_recursion():
     y, steps, future, rho = jnp.asarray(Y[:6]), 6, 3, 0.7
     chains, paths = 2, 4000
     x = np.random.default_rng(0).normal(size=steps)
-    given = Result(
-        engine="made by hand",
-        draws={"rho": np.full((chains, paths), rho)},
-        states={"x": np.broadcast_to(x, (chains, paths, steps))},
-        state_draws=np.arange(paths),
-        sample_stats={},
-        independent_runs=False,
-        log_evidence=None,
-        log_evidence_error=None,
-        costs=Costs(0.0, 0.0, 0.0),
-        settings={},
-        versions={},
-        observed={"y": y},
-    )
+    draws, states = {"rho": np.full((chains, paths), rho)}, {"x": np.broadcast_to(x, (chains, paths, steps))}
+    given = made_by_hand(y, draws, states, np.arange(paths))
     ssm = ssmscan.trace(horizon, y, future=future)
     drawn = ssmscan.predict(jax.random.key(0), ssm, given)
     assert drawn["y"].shape == (chains, paths, steps + future) and set(drawn) == {"x", "y", "double", "last"}
