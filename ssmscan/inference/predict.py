@@ -73,12 +73,13 @@ def _known_states(ssm: Any, result: Result) -> list[str]:
             f"{sorted(result.draws)} and {sorted(result.states)}: give the model that the result was made with, or "
             "the same with more steps"
         )
-    steps = {result.states[name].shape[2] for name in loop if name in result.states}
-    if steps and max(steps) > ssm.num_steps:
-        raise ValueError(
-            f"the result has states of {max(steps)} steps and the model {ssm.num_steps}: trace the model with as many "
-            "steps or more"
-        )
+    for part in ssm.parts:
+        steps = [result.states[s.name].shape[2] for s in part.innovations if s.name in result.states]
+        if steps and max(steps) > part.num_steps:
+            raise ValueError(
+                f"the result has states of {max(steps)} steps and the model {part.num_steps}: trace the model with as "
+                "many steps or more"
+            )
     return [name for name in (*initial, *loop) if name in result.states]
 
 

@@ -16,6 +16,7 @@ Taking it apart
 One axis through a jaxpr
     axes.py         evaluate a jaxpr at one place of an axis; windows.py, axisrules.py, axisalgebra.py, lines.py
     tail.py         observations after the loop, one step at a time
+    partition.py    a model of several independent loops, one part for each; several.py, what engines see of it
     panel.py        elements that do not interact; element.py, one of them
 Discrete states
     support.py      values of discrete draws that are finitely many and known at trace

@@ -31,7 +31,7 @@ from jax.interpreters import partial_eval as pe
 
 from ssmscan.model import axisalgebra, axisrules
 from ssmscan.model.dataflow import Staged
-from ssmscan.model.lines import Mixing, blame
+from ssmscan.model.lines import FOREIGN, Mixing, blame
 from ssmscan.model.windows import Axis, MixesRows, Sum, Tracked, Window, bind
 
 _RULES = {
@@ -108,9 +108,14 @@ def _evaluate(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     name = eqn.primitive.name
     if name in _CALLS:
         return _call(eqn, args, window)
-    mixed = [a.mark for a in args if isinstance(a.mark, Mixing)]
+    mixed = [a.mark for a in args if isinstance(a.mark, Mixing) and a.mark != FOREIGN]
     if mixed:
         return [Tracked(None, mixed[0])] * len(eqn.outvars)
+    if any(a.mark == FOREIGN for a in args):
+        if all(a.mark in (None, FOREIGN) for a in args):
+            return [Tracked(None, FOREIGN)] * len(eqn.outvars)
+        if name != "concatenate":
+            return [Tracked(None, blame(eqn))] * len(eqn.outvars)
     try:
         if any(isinstance(a.mark, Sum) for a in args):
             return _linear(eqn, args, window)
@@ -169,7 +174,7 @@ def _later_loop(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     held, count = _held_and_carried(eqn)
     carried = held + count
     axis, length = axisrules.common(args), p["length"]
-    if any(a.mark is not None for a in args[:carried]) or axis[:2] != (0, length) or axis.block != 1:
+    if any(a.mark is not None for a in args[:carried]) or axis != Axis(0, length, axis.shift):
         raise MixesRows
     tainted, followed = _reached(body.jaxpr, held, carried, [a.mark is not None for a in args])
     consts, init = [a.value for a in args[:held]], [a.value for a in args[held:carried]]

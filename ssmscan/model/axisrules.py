@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ssmscan.model.lines import blame
+from ssmscan.model.lines import FOREIGN, blame
 from ssmscan.model.windows import Axis, MixesRows, Sum, Tracked, Window, bind
 
 ELEMENTWISE = frozenset(
@@ -197,12 +197,39 @@ def _split(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
 
 def _concatenate(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     axis, along = common_block(args), eqn.params["dimension"]
-    if axis.axis != along:
+    foreign = any(a.mark == FOREIGN for a in args)
+    if axis.axis != along and not foreign:
         return elementwise(eqn, args, window)
     sizes = [v.aval.shape[along] for v in eqn.invars]
-    if any(size % axis.block for size in sizes):
+    if axis.axis != along or any(size % axis.block for size in sizes):
         raise MixesRows
-    return [_join([(a, size // axis.block) for a, size in zip(args, sizes)], axis, along, window)]
+    counts = [size // axis.block for size in sizes]
+    if not foreign:
+        return [_join(list(zip(args, counts)), axis, along, window)]
+    own = _belong(args)
+    kept = [a if mine else Tracked(jnp.zeros(v.aval.shape, v.aval.dtype)) for a, mine, v in zip(args, own, eqn.invars)]
+    joined = _join(list(zip(kept, counts)), axis, along, window)
+    assert isinstance(joined.mark, Axis)
+    first = sum(counts[: own.index(True)]) - joined.mark.shift
+    last = first + sum(count for count, mine in zip(counts, own) if mine)
+    if axis.own is not None:
+        first, last = max(first, axis.own[0]), min(last, axis.own[1])
+    return [joined._replace(mark=joined.mark._replace(own=(first, last)))]
+
+
+def _belong(args: list[Tracked]) -> list[bool]:
+    """Say which parts beside those of other loops are of this one; constant rows go with what follows them.
+
+    Raises:
+        MixesRows: those of this loop are not neighbours.
+    """
+    loops = [j for j, a in enumerate(args) if a.mark is not None]
+    after = [next((k for k in loops if k >= j), loops[-1]) for j in range(len(args))]
+    own = [args[k].mark != FOREIGN for k in after]
+    runs = [j for j in range(len(own)) if own[j] and not (j and own[j - 1])]
+    if len(runs) != 1:
+        raise MixesRows
+    return own
 
 
 def _stack(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:

@@ -22,6 +22,7 @@ from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.paths import from_values
 from ssmscan.model.records import Record, clean_name
 from ssmscan.model.running import ModelError, isolated, run_model
+from ssmscan.model.simulate import Outputs
 
 
 class Check(NamedTuple):
@@ -62,16 +63,13 @@ def check(key: jax.Array, ssm: Any, source: Any) -> Check:
     prior_key, path_key = jax.random.split(key)
     theta = ssm.sample_prior(prior_key)
     simulated = ssm.simulate(path_key, theta)
-    initial = {site.name: simulated[site.name] for site in ssm.initial}
-    loop = {site.name: simulated[site.name] for site in ssm.innovations}
-    path = jax.jit(lambda: from_values(ssm, theta, initial, loop))()
-    outside = ssm.program.log_outside.bind(ssm.arrays, ssm._outside(theta, initial))
-    terms = outside(UNUSED, UNUSED, UNUSED, UNUSED, path.ys, path.carry)["outside_log_prob"]
-    pieces = [float(v) for v in (*terms.values(), *path.log_prob.values())]
+    latent = {site.name: simulated[site.name] for site in (*ssm.initial, *ssm.innovations)}
+    pieces = [float(v) for v in _log_prob(ssm, theta, latent).values()]
 
-    values = {**theta, **initial, **loop}
-    simulated = [site.name for site in ssm.program.plan.outside if site.simulated]
-    run = handlers.block(handlers.seed(source.run, 0), hide=simulated) if simulated else source.run
+    values = {**theta, **latent}
+    known = {site.name for part in ssm.parts for site in part.program.plan.inside}
+    horizon = [s.name for part in ssm.parts for s in part.program.plan.outside if s.simulated and s.name not in known]
+    run = handlers.block(handlers.seed(source.run, 0), hide=horizon) if horizon else source.run
     original = float(log_density(run, (), {}, numpyro_names(source.run, values))[0])
     scale = sum(abs(piece) for piece in pieces) + abs(original) + 1.0
     tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
@@ -83,6 +81,24 @@ def check(key: jax.Array, ssm: Any, source: Any) -> Check:
             f"(tolerance {tolerance:.2g}); the model was not understood. Please report it with the model."
         )
     return outcome
+
+
+def _log_prob(ssm: Any, theta: dict, latent: dict) -> dict[str, jax.Array]:
+    """Log-probability of every site, from the parts."""
+    terms: dict[str, jax.Array] = {}
+    runs = []
+    for number, part in enumerate(ssm.parts):
+        initial = {site.name: latent[site.name] for site in part.initial}
+        loop = {site.name: latent[site.name] for site in part.innovations}
+        path = jax.jit(lambda part=part, initial=initial, loop=loop: from_values(part, theta, initial, loop))()
+        outside = part.program.log_outside.bind(part.arrays, part._outside(theta, initial))
+        found = outside(UNUSED, UNUSED, UNUSED, UNUSED, path.ys, path.carry)["outside_log_prob"]
+        # The prior of the parameters is in every part.
+        terms |= {n: v for n, v in found.items() if not number or n not in theta} | path.log_prob
+        runs.append(Outputs({}, path.ys, path.carry))
+    if len(ssm.parts) > 1:
+        terms |= ssm.joined(jax.random.key(0), theta, latent, runs).get("log_prob", {})
+    return terms
 
 
 def numpyro_names(run, values: dict) -> dict:

@@ -73,7 +73,7 @@ def refuse_gaps(ssm: StateSpaceModel) -> None:
     for seed in range(3):
         key, path_key = jax.random.split(jax.random.key(seed))
         theta = ssm.sample_prior(key)
-        bad = jax.device_get(_not_a_number(ssm, theta, simulate(path_key, ssm, theta)))
+        bad = jax.device_get(_not_a_number(ssm, theta, simulate(path_key, ssm, theta).values))
         if not any(bad.values()):
             return
     name = next(name for name, value in bad.items() if value)
@@ -105,4 +105,5 @@ def _over_data(ssm: StateSpaceModel, step, outside, name: str) -> dict[str, jax.
 
 def _zeros_outside(ssm: StateSpaceModel) -> dict[str, jax.Array]:
     """Placeholders for every latent site outside the loop."""
-    return zeros({s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in (*ssm.parameters, *ssm.initial)})
+    outside = [s for s in ssm.program.plan.outside if s.latent]
+    return zeros({s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in outside})

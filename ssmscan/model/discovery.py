@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
-from ssmscan.model.loops import Simulated
+from ssmscan.model.loops import SeveralLoops, Simulated
 from ssmscan.model.missing import Gaps, only_whole
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
 from ssmscan.model.records import Record, clean_name
@@ -87,7 +87,8 @@ class Plan(NamedTuple):
         carry: shapes of the carry, strongly typed.
         x: shapes of the user's input at one step.
         ys: shapes of the stacked outputs.
-        horizons: indices of later loops with noise and without data, which are simulated and not inferred.
+        horizons: indices of the other loops with noise, which are simulated here: later ones without data, or those
+            that are parts of their own.
     """
 
     main: int
@@ -100,16 +101,19 @@ class Plan(NamedTuple):
     horizons: frozenset[int] = frozenset()
 
 
-def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
+def discover(call: Callable[[list], Any], data: list, gaps: Gaps, main: int | None = None) -> Plan:
     """Run the model abstractly and describe it.
 
     Args:
         call: the model as a function of its array arguments.
         data: shapes of the array arguments.
         gaps: which observed sites have missing elements.
+        main: index of the loop to step through, in one part of a model of several loops; the other loops with noise
+            count as simulated.
 
     Raises:
         ModelError: no usable loop, or something inference cannot see; the message says what to do.
+        SeveralLoops: data are observed in more than one loop with noise, and no loop was given.
     """
     loops: list[dict] = []
     found: list[Drawn] = []
@@ -126,7 +130,8 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
             noisy = [loop for loop in loops if _drawn(loop)]
             if loops[-1] not in noisy:
                 return result
-            return (last, ys) if len(noisy) == 1 or _observed(loops[-1]) else Simulated(result)
+            stepped = (len(noisy) == 1 or _observed(loops[-1])) if main is None else index == main
+            return (last, ys) if stepped else Simulated(result)
 
         records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps)
         found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
@@ -137,7 +142,7 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
     jax.eval_shape(run, data)
     if not loops:
         raise ModelError(_no_loop(found))
-    main, horizons = _choose_main(loops)
+    main, horizons = _choose_main(loops, main)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
     _check_names([*outside, *loops[main]["inside"]])
     return Plan(main, outside=tuple(outside), **{k: loops[main][k] for k in FACTS}, horizons=horizons)
@@ -239,22 +244,15 @@ def _unique(names: list[str]) -> list[str]:
     return result
 
 
-def _choose_main(loops: list[dict]) -> tuple[int, frozenset[int]]:
-    """The loop that engines step through, and the later ones that only simulate."""
+def _choose_main(loops: list[dict], main: int | None) -> tuple[int, frozenset[int]]:
+    """The loop that engines step through, and the others with noise, which are simulated."""
     noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
+    if main is not None:
+        return main, frozenset(noisy) - {main}
     if any(_observed(loops[i]) for i in noisy[1:]):
-        raise ModelError(several_scans([_drawn(loops[i])[0] for i in noisy]))
+        raise SeveralLoops(tuple(noisy))
     observing = [i for i, loop in enumerate(loops) if _observed(loop)]
     return (noisy or observing or [0])[0], frozenset(noisy[1:])
-
-
-def several_scans(names: list[str]) -> str:
-    """Refuse a model in which data depend on the noise of more than one scan."""
-    return (
-        f"the model has {len(names)} scans with noise (sites {', '.join(map(repr, names))}) that data depend on; one "
-        "is supported, and after it scans that simulate a horizon. Join them into one transition, or trace them as "
-        "separate models."
-    )
 
 
 def _refuse_variants(loop: Loop) -> None:

@@ -157,7 +157,7 @@ class _Splitter:
 
     def _axis(self, leaf: Tracked) -> Axis:
         mark = leaf.mark
-        if isinstance(mark, Axis) and mark.axis is not None and mark[1:] == (self.size, 0, 1):
+        if isinstance(mark, Axis) and mark.axis is not None and mark == Axis(mark.axis, self.size):
             return mark
         raise MixesRows(mark if isinstance(mark, Mixing) else mark.origin if isinstance(mark, Sum) else _WHOLE)
 

@@ -29,6 +29,10 @@ class Mixing(NamedTuple):
         return f"{self.primitive} ({self.line or 'in the log-density'})"
 
 
+FOREIGN = Mixing("another loop with noise")
+"""Mark of what depends on the noise of another loop; it may stand beside rows of this one, not meet them."""
+
+
 def user_line(source_info: Any) -> str:
     """Print file, line and function of the innermost frame that the user wrote, empty if there is none."""
     for frame in reversed(source_info_util.summarize(source_info, num_frames=200).splitlines()):

@@ -23,6 +23,13 @@ class ModelError(ValueError):
     """The model cannot be taken apart; the message names the site and the way out."""
 
 
+class SeveralLoops(Exception):
+    """Data depend on the noise of more than one scan, `loops` in order; each is a part of its own, if independent."""
+
+    def __init__(self, loops: tuple[int, ...]):
+        self.loops = loops
+
+
 class Loop(NamedTuple):
     """One scan as it was met.
 

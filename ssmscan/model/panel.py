@@ -26,7 +26,7 @@ from ssmscan.model.axes import constants, follow_staged, is_tracked
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.lines import Mixing
 from ssmscan.model.noise import NoiseSpec
-from ssmscan.model.script import Script, Shape, zeros
+from ssmscan.model.script import Script, Shape
 from ssmscan.model.sites import Role
 from ssmscan.model.windows import Axis, MixesRows, Tracked, Window
 
@@ -152,7 +152,7 @@ class _Proof:
         arguments = (constants(theta), self._followed(noise))
         out = self._follow(program.start, data, arguments, window)
         log_weight = [out["log_excess"], *(out["log_observation"][n] for n in program.names(Role.START_OBSERVATION))]
-        outside = {**constants(theta), **{n: out["values"][n] for n in program.initial}}
+        outside = {**constants(self.script.known(theta)), **{n: out["values"][n] for n in program.initial}}
         log_weight += self._follow(program.tail_start, data, (outside,), window)["log_prob"].values()
         return {
             "carry": self._settle(out["carry"], window),
@@ -174,7 +174,7 @@ class _Proof:
 
     def _evaluate(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
         window, program = self._window(m), self.program
-        outside = {**theta, **zeros(self.script.shapes(program.initial))}
+        outside = self.script.known(theta)
         followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
         arguments = (constants(outside), self._carried(carry), constants(x), followed, None, None, None)
         staged = program.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic")
@@ -188,7 +188,7 @@ class _Proof:
         }
 
     def _tail(self, data: list, theta: dict, x: PyTree, y: PyTree, window: Window) -> list[Tracked]:
-        outside = {**theta, **zeros(self.script.shapes(self.program.initial))}
+        outside = self.script.known(theta)
         arguments = (constants(outside), Tracked(x[0]), y)
         return list(self._follow(self.program.tail.step, data, arguments, window)["log_prob"].values())
 
@@ -216,7 +216,7 @@ class _Proof:
 
     def _axis(self, tracked: Tracked, what: str) -> Axis | None:
         mark = tracked.mark
-        if mark is None or (isinstance(mark, Axis) and mark == (mark.axis, self.size, 0, 1) and mark.axis is not None):
+        if mark is None or (isinstance(mark, Axis) and mark == Axis(mark.axis, self.size) and mark.axis is not None):
             return mark
         if isinstance(mark, Axis):
             raise Interacts(f"{what} {'belongs to one element alone' if mark.axis is None else 'reorders elements'}")

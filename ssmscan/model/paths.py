@@ -21,6 +21,7 @@ from ssmscan.model.dataflow import UNUSED, Staged
 from ssmscan.model.running import ModelError
 from ssmscan.model.script import sum_of
 from ssmscan.model.sites import Role
+from ssmscan.model.tail import as_output
 
 if TYPE_CHECKING:
     from ssmscan.model.statespace import StateSpaceModel, Theta
@@ -87,6 +88,12 @@ def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array
         rest = program.log_tail.bind(ssm.arrays, ssm._outside(theta, start["values"]))
         tail = rest(UNUSED, UNUSED, UNUSED, UNUSED, ys, last)["outside_log_prob"]
         log_likelihood = log_likelihood + sum_of(tail.values())
+    if program.part.joint:
+        outside = ssm._outside(theta, start["values"])
+        rows = program.joint_step.bind(ssm.arrays, outside)
+        each = jax.vmap(lambda t, y: sum_of(rows(t, as_output(y, program.plan))["log_prob"].values()))
+        rest = program.joint_rest(ssm.arrays, outside)["log_prob"]
+        log_likelihood = log_likelihood + jnp.sum(each(jnp.arange(ssm.num_steps), ys)) + sum_of(rest.values())
     return log_likelihood, {**start["values"], **values}
 
 

@@ -18,9 +18,9 @@ import jax
 from ssmscan.model import enumeration, roles, staging
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import discover
+from ssmscan.model.loops import ModelError, SeveralLoops
 from ssmscan.model.missing import Gaps
 from ssmscan.model.panel import find_elements
-from ssmscan.model.running import ModelError
 from ssmscan.model.script import Script
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.tail import stage_tail
@@ -39,6 +39,7 @@ class Program:
         initial: names of the initial-state sites.
         value, start, step, prior, constrain, unconstrain, start_draw, step_draw, step_predict: see `staging`.
         tail: observations after the loop, see `tail`.
+        joint: in the first part of a model of several loops, what joins their outputs, see `partition`; else None.
         elements: staged functions of one element of a panel, or why there is none, see `panel`.
         smooth_start, smooth_step: the same under the smooth maps, None where a site has none.
         rough: names of the sites without a smooth map.
@@ -48,20 +49,33 @@ class Program:
     """
 
     def __init__(
-        self, script: Script, parameters: tuple[str, ...], initial: tuple[str, ...], value: Staged | None = None
+        self,
+        script: Script,
+        parameters: tuple[str, ...],
+        initial: tuple[str, ...],
+        value: Staged,
+        joint: Staged | None = None,
     ):
         plan = self.plan = script.plan
-        self.value = staging.by_value(script) if value is None else value
+        self.value, self.joint = value, joint
         flow = roles.data_flow(self.value, plan)
+        part = self.part = script.part
+        if flow.elsewhere - part.foreign - part.joint:
+            raise SeveralLoops(tuple(sorted({plan.main, *plan.horizons})))
         observed = {s.name for s in plan.outside if s.observed}
         self.tail = stage_tail(script, self.value, flow.after & observed)
-        flow = flow._replace(tail=roles.through_tail(plan, flow.density, self.tail.direct))
+        density = {n: sites for n, sites in flow.density.items() if n not in part.foreign}
+        flow = flow._replace(tail=roles.through_tail(plan, density, self.tail.direct))
         assigned = roles.assign(flow, plan, parameters, initial)
         states = {name for name, (role, _) in assigned.items() if role is Role.INITIAL}
         for name in flow.after & observed:
             assigned[name] = (Role.TAIL_OBSERVATION, self.tail.reason(name, states))
         self.sites: tuple[Site, ...] = (
-            *(roles.public_site(s, *assigned[s.name], in_loop=False) for s in plan.outside),
+            *(
+                roles.public_site(s, *assigned[s.name], in_loop=False)
+                for s in plan.outside
+                if s.name not in part.foreign
+            ),
             *roles.inside_sites(plan),
         )
         self.parameters = tuple(s.name for s in self.sites if s.role is Role.PARAMETER)
@@ -71,7 +85,9 @@ class Program:
         self.start = staging.start_noise(script, *names, smooth=False)
         self.step = staging.step_noise(script, *names, smooth=False)
         drawn = {
-            n: s for n, s in (script.outside | script.innovations).items() if n not in self.parameters and s.latent
+            n: s
+            for n, s in (script.outside | script.innovations).items()
+            if s.latent and n not in self.parameters and n not in part.foreign
         }
         self.rough = tuple(n for n, s in drawn.items() if s.smooth is None)
         self.noise = {n: s.particle.spec for n, s in drawn.items() if s.particle is not None}
@@ -110,7 +126,12 @@ class Program:
 
     def _select(self) -> None:
         """Restrict the value function to what each use needs."""
-        value = self.value
+        value, part = self.value, self.part
+        here = {site.name for site in self.sites} - part.joint
+
+        def outside(entry: str) -> dict[str, list[str]]:
+            return {entry: [name for name in value.reaches(entry) if name in here]}
+
         static, tail = self.names(Role.PARAMETER_LIKELIHOOD), self.names(Role.TAIL_OBSERVATION)
         start = self.names(Role.START_OBSERVATION)
         self.evaluate = value.select("carry", "y", "log_transition", "log_observation", "log_prob", "deterministic")
@@ -120,7 +141,9 @@ class Program:
         self.log_initial = value.select(outside_log_density=self.initial)
         self.log_static = value.select(outside_log_prob=static)
         self.log_start = value.select(outside_log_prob=start)
-        self.log_tail = value.select(outside_log_prob=tail)
+        self.log_tail = value.select(outside_log_prob=[name for name in tail if name in here])
+        self.joint_step = self.tail.step.select(log_prob=sorted(part.joint))
+        self.joint_rest = self.tail.rest.select(log_prob=sorted(part.joint))
         self.log_mixing = value.select(outside_log_prob=self.tail.mixing)
         starting = {n for n, sites in self.tail.start.items() if sites & set(self.initial)}
         self.tail_start = self.tail.rest.select(log_prob=starting)
@@ -128,18 +151,20 @@ class Program:
         self.start_observed = bool(start or starting) or any(
             s.scaled for s in self.plan.outside if s.name in self.initial
         )
-        self.log_outside = value.select("outside_log_prob")
+        self.log_outside = value.select(**outside("outside_log_prob"))
         self.invalid_parameters = value.select(outside_invalid=self.parameters)
         # Only validity that no latent value decides is a property of the data.
         self.invalid_step = value.select(invalid=_constant_in(value, "invalid", (roles.X,)))
         self.observed_step = value.select(observed=_constant_in(value, "observed", (roles.X,)))
-        outside = (*static, *start, *tail)
+        judged = (*static, *start, *tail)
         self.invalid_outside = value.select(
-            outside_invalid=[n for n in _constant_in(value, "outside_invalid", ()) if n in outside]
+            outside_invalid=[n for n in _constant_in(value, "outside_invalid", ()) if n in judged]
         )
-        self.observed_outside = value.select(outside_observed=_constant_in(value, "outside_observed", ()))
-        self.predict_outside = value.select("outside_replicate", "outside_deterministic")
-        drawn = [s.name for s in self.plan.outside if s.name in tail and s.family != "Unit"]
+        self.observed_outside = value.select(
+            outside_observed=[n for n in _constant_in(value, "outside_observed", ()) if n in here | part.joint]
+        )
+        self.predict_outside = value.select(**outside("outside_replicate"), **outside("outside_deterministic"))
+        drawn = [s.name for s in self.plan.outside if s.name in tail and s.name in here and s.family != "Unit"]
         self.replicate_tail = value.select(outside_replicate=drawn)
 
     def key(self) -> str:
@@ -154,6 +179,7 @@ class Program:
                 self.step_predict,
                 self.tail.step,
                 self.tail.rest,
+                self.joint,
             ),
         )
         if self.summed is not None:
@@ -162,7 +188,8 @@ class Program:
             whole = whole if one is None else (*whole, one.start, one.step, one.start_rest, one.step_rest)
         staged = [fn.text() for fn in whole if fn is not None]
         flags = tuple(getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision"))
-        return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(flags)])
+        part = sorted(self.part.foreign), sorted(self.part.joint), self.part.first
+        return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(part), repr(flags)])
 
 
 def build(
@@ -180,23 +207,34 @@ def build(
     Returns:
         The interned program and its shared arrays: the arguments first, then lifted constants.
     """
+    script, value = read(call, arrays, gaps)
+    return intern(Program(script, parameters, initial, value)), script.table
+
+
+def read(
+    call: Callable[[list], Any], arrays: list, gaps: frozenset[str], main: int | None = None
+) -> tuple[Script, Staged]:
+    """Meet a model and stage it by value; arguments as in `build`, main as in `discover`."""
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
-    table = list(arrays)
-    script = Script(call, discover(call, shapes, Gaps(gaps)), table, len(arrays), Gaps(gaps))
+    script = Script(call, discover(call, shapes, Gaps(gaps), main), list(arrays), len(arrays), Gaps(gaps))
     value = staging.by_value(script)
     needed = roles.needed_missing(value, script.plan)
     if needed is not None:
         # What nothing reads is integrated out, and not drawn.
         less = Gaps(gaps, needed)
-        script = script._replace(plan=discover(call, shapes, less), gaps=less)
+        script = script._replace(plan=discover(call, shapes, less, main), gaps=less)
         value = staging.by_value(script)
-    program = Program(script, parameters, initial, value)
+    return script, value
+
+
+def intern(program: Program) -> Program:
+    """Give the program of the table that is equal to this one, and remember it."""
     key = program.key()
     program = _TABLE.setdefault(key, program)
     _TABLE.move_to_end(key)
     if len(_TABLE) > _TABLE_SIZE:
         _TABLE.popitem(last=False)
-    return program, table
+    return program
 
 
 def _refuse_hidden_noise(value: Staged) -> None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 
 from ssmscan.model.dataflow import Staged
-from ssmscan.model.discovery import Drawn, Plan, several_scans
+from ssmscan.model.discovery import Drawn, Plan
 from ssmscan.model.missing import SUFFIX
 from ssmscan.model.running import ModelError
 from ssmscan.model.sites import Role, Site
@@ -39,6 +39,7 @@ class Flow(NamedTuple):
         tail: outside sites that code after the loop depends on directly.
         density: for each outside site, the outside sites its log-density depends on.
         after: outside sites whose log-density depends on the states or outputs of the loop.
+        elsewhere: outside sites whose log-density depends on other loops with noise.
     """
 
     start: list[set[str]]
@@ -47,6 +48,7 @@ class Flow(NamedTuple):
     tail: set[str]
     density: dict[str, set[str]]
     after: set[str]
+    elsewhere: set[str]
 
 
 def data_flow(staged: Staged, plan: Plan) -> Flow:
@@ -78,11 +80,9 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
             step |= dict.fromkeys(sites(pairs), f"{what} '{site}'")
     density = {name: sites(pairs) for name, pairs in staged.reaches("outside_log_prob").items()}
     reached = staged.reaches("outside_log_prob")
-    for name, pairs in reached.items():
-        if plan.horizons and any(argument == KEY for argument, _ in pairs):
-            raise ModelError(several_scans([site.name for site in plan.inside if site.latent] + [name]))
+    elsewhere = {name for name, pairs in reached.items() if any(argument == KEY for argument, _ in pairs)}
     after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}
-    return Flow(start, fresh, step, through_tail(plan, density, {}), density, after)
+    return Flow(start, fresh, step, through_tail(plan, density, {}), density, after, elsewhere)
 
 
 def through_tail(plan: Plan, density: dict[str, set[str]], direct: dict[str, set[str]]) -> set[str]:

@@ -22,6 +22,20 @@ PyTree = Any
 Shape = jax.ShapeDtypeStruct
 
 
+class Part(NamedTuple):
+    """What of a model of several loops one of its parts has; the whole of a model of one loop.
+
+    Attributes:
+        foreign: sites outside the loop that belong to other parts.
+        joint: observed sites after the loops whose rows belong to several parts.
+        first: whether what no loop reaches is counted here.
+    """
+
+    foreign: frozenset[str] = frozenset()
+    joint: frozenset[str] = frozenset()
+    first: bool = True
+
+
 class Script(NamedTuple):
     """What every staged function needs.
 
@@ -31,6 +45,7 @@ class Script(NamedTuple):
         table: shared arrays, the model's array arguments first.
         data: number of array arguments.
         gaps: which observed sites have missing elements.
+        part: what of the model belongs to the loop of the plan.
     """
 
     call: Callable[[list], Any]
@@ -38,6 +53,7 @@ class Script(NamedTuple):
     table: list
     data: int
     gaps: Gaps = Gaps()
+    part: Part = Part()
 
     @property
     def outside(self) -> dict[str, Drawn]:
@@ -52,6 +68,10 @@ class Script(NamedTuple):
     def shapes(self, names) -> dict[str, Shape]:
         """Shapes of the values of some outside sites."""
         return {name: Shape(self.outside[name].shape, self.outside[name].dtype) for name in names}
+
+    def known(self, values: dict) -> dict:
+        """Values of all latent sites outside the loop, placeholders for what is not given."""
+        return {**zeros(self.shapes(site.name for site in self.plan.outside if site.latent)), **values}
 
     def data_shapes(self) -> list[Shape]:
         """Shapes of the array arguments."""

@@ -9,6 +9,7 @@ every observation again, and goes on by simulation where states or data end.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,22 @@ from jax import lax
 from ssmscan.model.dataflow import UNUSED
 
 
+class Outputs(NamedTuple):
+    """What is drawn or computed, by site, and what code after the loop reads.
+
+    Attributes:
+        values: by site, those of the loop with time in front.
+        ys: outputs of the loop, time in front.
+        last: carry after the last step.
+    """
+
+    values: dict[str, jax.Array]
+    ys: Any
+    last: Any
+
+
 @jax.jit
-def simulate(key: jax.Array, ssm, theta: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def simulate(key: jax.Array, ssm, theta: dict[str, jax.Array]) -> Outputs:
     """Draw states and observations; see `StateSpaceModel.simulate`."""
     start_key, loop_key, tail_key = jax.random.split(key, 3)
     start = ssm.program.start_draw.bind(ssm.arrays, theta)(start_key)
@@ -34,11 +49,11 @@ def simulate(key: jax.Array, ssm, theta: dict[str, jax.Array]) -> dict[str, jax.
     initial = {site.name: start["values"][site.name] for site in ssm.initial}
     tail = ssm.program.replicate_tail.bind(ssm.arrays, ssm._outside(theta, initial))
     drawn = tail(UNUSED, UNUSED, UNUSED, tail_key, ys, last)["outside_replicate"]
-    return {**start["values"], **values, **drawn}
+    return Outputs({**start["values"], **values, **drawn}, ys, last)
 
 
 @jax.jit
-def predict(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def predict(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -> Outputs:
     """Draw what follows from known states; see `StateSpaceModel.predict`."""
     initial = {site.name: states[site.name] for site in ssm.initial}
     loop_key, outside_key = jax.random.split(key)
@@ -59,4 +74,5 @@ def predict(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -
     last, (values, ys) = lax.scan(body, bound.start_from(initial), (bound.xs, z, known, steps))
     outside = ssm.program.predict_outside.bind(ssm.arrays, ssm._outside(theta, initial))
     out = outside(UNUSED, UNUSED, UNUSED, outside_key, ys, last)
-    return {**initial, **values, **out["outside_replicate"], **out["outside_deterministic"]}
+    drawn = {**initial, **values, **out["outside_replicate"], **out["outside_deterministic"]}
+    return Outputs(drawn, ys, last)

@@ -88,10 +88,11 @@ def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
     def fn(data, theta, noise):
         out: dict[str, Any] = {}
         correction = []
+        known = known_outside(script, theta)
 
         def outside(name, fn):
-            if name in theta:
-                return theta[name]
+            if name not in initial:
+                return known(name, fn)
             map_ = _map(script.outside[name], smooth)
             correction.append(map_.log_correction(fn, noise[name]))
             return map_.apply(fn, noise[name])

@@ -71,6 +71,11 @@ class StateSpaceModel:
     # ---- what was found -------------------------------------------------------------------------
 
     @property
+    def parts(self) -> tuple[StateSpaceModel, ...]:
+        """One for each loop that data depend on; here the model itself, see `IndependentLoops`."""
+        return (self,)
+
+    @property
     def sites(self) -> tuple[Site, ...]:
         """Every site, those outside the loop first."""
         return self.program.sites
@@ -166,8 +171,9 @@ class StateSpaceModel:
 
     def _outside(self, theta: Theta, initial: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
         """All latent sites outside the loop; placeholders where a result does not depend on the initial state."""
-        shapes = {s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in self.initial}
-        return {**theta, **(zeros(shapes) if initial is None else initial)}
+        outside = [s for s in self.program.plan.outside if s.latent]
+        shapes = {s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in outside}
+        return {**zeros(shapes), **theta, **(initial or {})}
 
     def _sum(self, staged, name: str, outside: dict) -> jax.Array:
         rest = staged.bind(self.arrays, outside)
@@ -222,7 +228,7 @@ class StateSpaceModel:
         """
         from ssmscan.model.simulate import simulate
 
-        return simulate(one_key(key), self, self.canonical(theta))
+        return simulate(one_key(key), self, self.canonical(theta)).values
 
     @property
     def observed(self) -> dict[str, np.ndarray]:
@@ -305,7 +311,7 @@ class StateSpaceModel:
         """
         from ssmscan.model.simulate import predict
 
-        return predict(one_key(key), self, self.canonical(theta), dict(states))
+        return predict(one_key(key), self, self.canonical(theta), dict(states)).values
 
     # ---- other data, other roles ----------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from jax import Array
 from ssmscan.model.axes import constants, follow_staged
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Plan
-from ssmscan.model.lines import Mixing
+from ssmscan.model.lines import FOREIGN, Mixing
 from ssmscan.model.script import Script, Shape, like, zeros
 from ssmscan.model.windows import Axis, MixesRows, Tracked, Window
 
@@ -85,7 +85,7 @@ def stage_tail(script: Script, value: Staged, names: Collection[str]) -> Tail:
         rows = jax.tree.map(lambda leaf: Tracked(leaf, Axis(0, plan.length)), ys)
         last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), plan.carry)
         # The step's own arguments do not reach code after the loop.
-        arguments = (constants(outside), None, None, None, None, rows, last)
+        arguments = (constants(outside), None, None, None, Tracked(None, FOREIGN), rows, last)
         results = follow_staged(whole, script.arrays(data), arguments, window)
         parts = {}
         for name, result in results["outside_log_prob"].items():
@@ -101,7 +101,7 @@ def stage_tail(script: Script, value: Staged, names: Collection[str]) -> Tail:
 
     def rest(data: list, outside: dict) -> dict:
         none = zeros(jax.tree.map(lambda s: Shape((0, *s.shape[1:]), s.dtype), plan.ys))
-        head = evaluate(data, outside, none, Window(plan.length))
+        head = evaluate(data, outside, none, Window(plan.length, constants=script.part.first))
         end = evaluate(data, outside, none, Window(plan.length, end=True))
         return {"log_prob": {name: head[name] + end[name] for name in head}}
 

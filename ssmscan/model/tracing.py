@@ -16,8 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.model import data
+from ssmscan.model.loops import SeveralLoops
+from ssmscan.model.partition import build_parts
 from ssmscan.model.program import build
 from ssmscan.model.running import ModelError, refuse_active_handlers
+from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
 
 _NEEDS_VALUE = (
@@ -64,7 +67,7 @@ class Source(NamedTuple):
         """Run the model as it was given."""
         return self.call([self.leaves[i] for i in self.data])
 
-    def filled(self) -> tuple[StateSpaceModel, Source]:
+    def filled(self) -> tuple[StateSpaceModel | IndependentLoops, Source]:
         """The same model over data whose missing elements are filled by the first that is not."""
 
         def fill(leaf):
@@ -75,11 +78,11 @@ class Source(NamedTuple):
         source = self._replace(leaves=tuple(leaves), gaps=frozenset())
         return assemble(source), source
 
-    def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
+    def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel | IndependentLoops:
         """Trace again with roles declared."""
         return assemble(self._replace(parameters=parameters, initial=initial))
 
-    def with_data(self, *args: Any, **kwargs: Any) -> StateSpaceModel:
+    def with_data(self, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:
         """Trace again over other data, after checking that only data changed.
 
         Raises:
@@ -106,7 +109,7 @@ class Source(NamedTuple):
         return assemble(self._replace(leaves=tuple(leaves)))
 
 
-def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
+def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:
     """Take a NumPyro model apart into the pure functions that engines need.
 
     The model's time loop must be `numpyro.contrib.control_flow.scan`. It is run a few times, abstractly; nothing of
@@ -118,7 +121,8 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
         kwargs: its keyword arguments, all of them.
 
     Returns:
-        A `StateSpaceModel` over the arrays among the arguments.
+        A `StateSpaceModel` over the arrays among the arguments; `IndependentLoops` of them, where data depend on
+        several scans with noise.
 
     Raises:
         ModelError: the model cannot be taken apart; the message names the site and the way out.
@@ -131,7 +135,7 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
     return assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
 
 
-def assemble(source: Source) -> StateSpaceModel:
+def assemble(source: Source) -> StateSpaceModel | IndependentLoops:
     """Stage a source; arrays whose values the model needs become static."""
     try:
         try:
@@ -139,9 +143,10 @@ def assemble(source: Source) -> StateSpaceModel:
         except _NEEDS_VALUE:
             ssm = _assemble(_fix_arrays(source))
         # What is known is looked at now, also while somebody's jit is being traced.
-        known = not any(isinstance(a, jax.core.Tracer) for a in ssm.arrays)
+        known = not any(isinstance(a, jax.core.Tracer) for part in ssm.parts for a in part.arrays)
         with jax.ensure_compile_time_eval():
-            gaps = ssm.source.gaps | (data.with_missing(ssm) if known else frozenset())
+            found = [data.with_missing(part) for part in ssm.parts] if known else []
+            gaps = ssm.source.gaps.union(*found)
         if gaps != ssm.source.gaps:
             ssm = _assemble(ssm.source._replace(gaps=gaps))
     except ModelError as error:
@@ -149,25 +154,33 @@ def assemble(source: Source) -> StateSpaceModel:
         raise ModelError(str(error)) from None
     if known:
         with jax.ensure_compile_time_eval():
-            _check_data(ssm)
+            for part in ssm.parts:
+                _check_data(part)
     return ssm
 
 
-def _assemble(source: Source) -> StateSpaceModel:
+def _assemble(source: Source) -> StateSpaceModel | IndependentLoops:
     arrays = [source.leaves[i] for i in source.data]
-    program, table = build(source.call, arrays, source.parameters, source.initial, source.gaps)
-    return StateSpaceModel(program, tuple(jnp.asarray(a) for a in table), source)
+    try:
+        program, table = build(source.call, arrays, source.parameters, source.initial, source.gaps)
+    except SeveralLoops as found:
+        loops = found.loops
+    else:
+        return StateSpaceModel(program, tuple(jnp.asarray(a) for a in table), source)
+    built = build_parts(source.call, arrays, loops, source.parameters, source.initial, source.gaps)
+    parts = [StateSpaceModel(program, tuple(jnp.asarray(a) for a in table)) for program, table in built]
+    return IndependentLoops(tuple(parts), source)
 
 
 def _fix_arrays(source: Source) -> Source:
     """Make static the fewest arrays that let the model run, trying to free them one at a time."""
     fixed = source._replace(data=())
-    build(fixed.call, [], source.parameters, source.initial)
+    _assemble(fixed)
     for position in source.data:
         freed = tuple(sorted((*fixed.data, position)))
         attempt = source._replace(data=freed)
         try:
-            build(attempt.call, [source.leaves[i] for i in freed], source.parameters, source.initial)
+            _assemble(attempt)
         except _NEEDS_VALUE:
             continue
         fixed = attempt

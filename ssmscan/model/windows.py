@@ -41,12 +41,15 @@ class Axis(NamedTuple):
         shift: s, row r belongs to step r - s.
         block: neighbouring entries that make one row, more than one where a reshape has merged the axis with the
             axes after it.
+        own: steps (first, last + 1) of the rows that count, those before and after the loop having negative numbers
+            and numbers from T; None for all. The other rows are outputs of other loops, with zeros in their place.
     """
 
     axis: int | None
     length: int
     shift: int = 0
     block: int = 1
+    own: tuple[int, int] | None = None
 
 
 class Sum(NamedTuple):
@@ -81,12 +84,14 @@ class Window(NamedTuple):
         step: () integer, the step whose rows are evaluated; None for those that belong to no step.
         end: whether these are the rows after the last step.
         headless: whether constants count in the first step, there being no head.
+        constants: whether they count at all.
     """
 
     steps: int
     step: Array | None = None
     end: bool = False
     headless: bool = False
+    constants: bool = True
 
     def start(self, axis: Axis) -> Any:
         """First row of the window."""
@@ -129,7 +134,15 @@ class Window(NamedTuple):
         if axis.axis is None and self.size(axis) == 0:
             return jnp.zeros_like(value)
         there = self.within(axis, 0, axis.length)
-        return value if there is True else jnp.where(there, value, jnp.zeros_like(value))
+        value = value if there is True else jnp.where(there, value, jnp.zeros_like(value))
+        if axis.own is None:
+            return value
+        step = jnp.arange(self.size(axis)) + self.start(axis) - axis.shift
+        own = jnp.repeat((step >= axis.own[0]) & (step < axis.own[1]), axis.block)
+        shape = [1] * value.ndim
+        if axis.axis is not None:
+            shape[axis.axis] = len(own)
+        return jnp.where(own.reshape(shape), value, jnp.zeros_like(value))
 
     def contribution(self, tracked: Tracked) -> Array:
         """Give what a variable that is added to a sum contributes in this window.
@@ -143,6 +156,8 @@ class Window(NamedTuple):
             return self.counted(tracked.value, tracked.mark)
         if tracked.mark is None:
             nothing = jnp.zeros_like(tracked.value)
+            if not self.constants:
+                return nothing
             if self.step is not None and self.headless:
                 return jnp.where(self.step == 0, tracked.value, nothing)
             return tracked.value if self.step is None and not self.end else nothing

@@ -25,6 +25,7 @@ from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import panels, sequential
 from ssmscan.particles.clouds import Cloud, History
 from ssmscan.particles.draws import as_key
+from ssmscan.particles.loops import LoopResults, run_loops
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
 from ssmscan.particles.sequential import FAULTY, VANISHED, Moment, State
@@ -162,8 +163,8 @@ class ParticleFilter:
         object.__setattr__(self, "num_particles", int(self.num_particles))
         object.__setattr__(self, "summaries", tuple(self.summaries))
 
-    def run(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> FilterResult:
-        """Filter the data of a model at given parameters.
+    def run(self, key: Array, ssm: Any, theta: Mapping[str, Any]) -> FilterResult | LoopResults:
+        """Filter the data of a model at given parameters; independent loops one by one.
 
         Args:
             key: one PRNG key, typed or raw.
@@ -174,7 +175,8 @@ class ParticleFilter:
             TypeError: if key is not one PRNG key.
             ValueError: if theta lacks a parameter, has an unknown one, or a value outside its support.
         """
-        return _run(as_key(key), ssm, ssm.canonical(theta), settings=self)
+        key, theta, run = as_key(key), ssm.canonical(theta), partial(_run, settings=self)
+        return run_loops(run, key, ssm, theta) if len(ssm.parts) > 1 else run(key, ssm, theta)
 
 
 def log_evidence(

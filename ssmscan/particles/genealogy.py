@@ -33,6 +33,7 @@ from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles.clouds import History
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import FilterResult
+from ssmscan.particles.loops import LoopResults
 from ssmscan.particles.panels import join_values, split_history
 from ssmscan.particles.resampling import systematic
 from ssmscan.particles.weights import normalise
@@ -40,7 +41,7 @@ from ssmscan.particles.weights import normalise
 Paths = dict[str, Array]
 
 
-def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths:
+def trace_ancestry(key: Array, result: FilterResult | LoopResults, *, num_paths: int) -> Paths:
     """Draw particles with the final weights and give their ancestral paths.
 
     Args:
@@ -54,11 +55,14 @@ def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths
     Raises:
         ValueError: if the run stored no history.
     """
-    return _ancestral(as_key(key), _history(result), panel=result.panel, num_paths=num_paths)
+    key = as_key(key)
+    if isinstance(result, LoopResults):
+        return _every(key, lambda key, k: trace_ancestry(key, result.parts[k], num_paths=num_paths), result)
+    return _ancestral(key, _history(result), panel=result.panel, num_paths=num_paths)
 
 
 def backward_sample(
-    key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], result: FilterResult, *, num_paths: int
+    key: Array, ssm: Any, theta: Mapping[str, Any], result: FilterResult | LoopResults, *, num_paths: int
 ) -> Paths:
     """Draw paths from the smoothing distribution, p(states | all data).
 
@@ -75,7 +79,22 @@ def backward_sample(
     Raises:
         ValueError: if the run stored no history, or theta is not valid.
     """
-    return _backward(as_key(key), ssm, ssm.canonical(theta), _history(result), num_paths=num_paths)
+    key = as_key(key)
+    if isinstance(result, LoopResults):
+        return _every(
+            key,
+            lambda key, k: backward_sample(key, ssm.parts[k], theta, result.parts[k], num_paths=num_paths),
+            result,
+        )
+    return _backward(key, ssm, ssm.canonical(theta), _history(result), num_paths=num_paths)
+
+
+def _every(key: Array, draw: Callable[[Array, int], Paths], result: LoopResults) -> Paths:
+    """Draw paths of every loop."""
+    paths: Paths = {}
+    for k in range(len(result.parts)):
+        paths |= draw(jax.random.fold_in(key, k), k)
+    return paths
 
 
 def _history(result: FilterResult) -> History:

@@ -54,7 +54,7 @@ class Result:
         engine: name of the method, such as "NUTS".
         draws: parameter -> (chains, draws, *shape), on the scale of the model.
         states: latent site of the loop -> (chains, paths, T, *shape), initial site -> (chains, paths,
-            *shape).
+            *shape). Independent loops have each their own T.
         state_draws: (paths,) path j belongs to draw ``state_draws[j]`` of the same chain.
         sample_stats: name -> (chains, draws, ...), what the engine says about each draw.
         independent_runs: False: the leading axis counts chains, and draws follow one another.  True: it
@@ -211,19 +211,20 @@ class Result:
         return groups
 
     def _variables(self, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> dict[str, Variable]:
-        num_steps = self._num_steps()
-        variables = {}
+        times, variables = self._times(), {}
         for site, values in arrays.items():
             name = _variable_name(site)
             rest = values.shape[len(leading) :]
-            timed = arrays is not self.draws and site not in self.initial and rest[:1] == (num_steps,)
-            dims = [*leading, *(["time"] if timed else [])]
+            timed = arrays is not self.draws and site not in self.initial and rest[:1] and rest[0] in times
+            dims = [*leading, *([times[rest[0]]] if timed else [])]
             dims += [f"{name}_dim_{i}" for i in range(values.ndim - len(dims))]
             variables[name] = Variable(tuple(dims), values)
         return variables
 
-    def _num_steps(self) -> int | None:
-        return next((x.shape[2] for name, x in self.states.items() if name not in self.initial), None)
+    def _times(self) -> dict[int, str]:
+        """Name the time axis of each length: loops of one model may have several."""
+        lengths = dict.fromkeys(x.shape[2] for name, x in self.states.items() if name not in self.initial)
+        return {length: f"time_{k}" if k else "time" for k, length in enumerate(lengths)}
 
     def _check(self) -> None:
         if not self.draws:
@@ -243,8 +244,9 @@ class Result:
             raise ValueError(f"initial names {unknown}, which states does not hold: {sorted(self.states)}")
         paths = (self.num_chains, len(self.state_draws))
         for name, values in self.states.items():
-            time = () if name in self.initial or self._num_steps() is None else (self._num_steps(),)
-            self._require_leading("states", {name: values}, (*paths, *time))
+            self._require_leading("states", {name: values}, paths)
+            if name not in self.initial and values.ndim < 3:
+                raise ValueError(f"states[{name!r}] must be (chains, paths, time, ...), got {values.shape}")
         names = [_variable_name(site) for site in (*self.draws, *self.states)]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"names of sites must differ, also with dots for slashes: {repeated}")

@@ -36,15 +36,6 @@ def python_loop(y):
         x = numpyro.sample(f"x{t}", dist.Normal(x, 1.0))
 
 
-def two_noisy(y):
-    walk(y, plain)
-    scan(
-        lambda x, yt: (numpyro.sample("z", dist.Normal(x, 1.0)), numpyro.sample("v", dist.Normal(x, 1.0), obs=yt)),
-        0.0,
-        y,
-    )
-
-
 def backwards(y):
     scan(plain, 0.0, y, reverse=True)
 
@@ -117,7 +108,6 @@ def carry_changes(y):
 REFUSALS = {
     in_lax_scan: "site 'x' stands inside jax.lax.scan or another JAX transformation",
     python_loop: "no numpyro.contrib.control_flow.scan .*It has 4 numbered sites: a Python loop",
-    two_noisy: r"2 scans with noise \(sites 'x', 'z'\)",
     backwards: "reverse=True",
     under_plate: "Please move those `plate` statements into the control flow",
     masked_outside: "'mask' stands around the scan",
