@@ -25,10 +25,10 @@ from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import panels, sequential
 from ssmscan.particles.clouds import Cloud, History
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.loops import LoopResults, run_loops
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
 from ssmscan.particles.sequential import FAULTY, VANISHED, Moment, State
+from ssmscan.particles.several import LoopResults, run_loops
 from ssmscan.particles.summaries import SD, FinalCloud, Kept, Mean, Store, Summary
 from ssmscan.particles.weights import CompensatedSum
 

@@ -33,9 +33,9 @@ from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles.clouds import History
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import FilterResult
-from ssmscan.particles.loops import LoopResults
 from ssmscan.particles.panels import join_values, split_history
 from ssmscan.particles.resampling import systematic
+from ssmscan.particles.several import LoopResults
 from ssmscan.particles.weights import normalise
 
 Paths = dict[str, Array]
