@@ -37,6 +37,7 @@ from jax import Array, lax
 from ssmscan.model.score import gradient_alone
 from ssmscan.model.statespace import Bound, StateSpaceModel
 from ssmscan.particles.draws import draw_noise, threefry, unrolled_threefry
+from ssmscan.particles.loop import scan_remembering_little
 from ssmscan.particles.proposals import Moved, Proposal
 from ssmscan.particles.resampling import Resampling
 from ssmscan.particles.weights import CompensatedSum, Weighed, normalise, uniform
@@ -279,6 +280,5 @@ def scan_updates(
 
     first = jax.tree.map(lambda leaf: leaf[0], xs)
     values = _zeros_like_result(lambda: update(settings, state, ssm, bound, first)[1].moved.values)
-    # Without the checkpoint a gradient would store every intermediate array of every step.
-    (state, values), reports = lax.scan(jax.checkpoint(step, prevent_cse=False), (state, values), xs, length)
+    (state, values), reports = scan_remembering_little(step, (state, values), xs, length)
     return state, values, reports
