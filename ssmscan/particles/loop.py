@@ -5,19 +5,23 @@ The backward pass of a scan needs the state before every step.  Cut into about :
 :math:`O(\sqrt T)` states instead of T, for a third forward run (Griewank & Walther 2008, *Evaluating Derivatives*,
 chapter 12, the scheme of two levels).  Intermediate arrays of a step are computed again and never kept.
 
-Without a derivative it is `lax.scan`, and compiled as that.
+Without a derivative it is `lax.scan`, and compiled as that.  Derivatives are reverse-mode only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.custom_derivatives import SymbolicZero
+import numpy as np
+from jax import Array, lax
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+from jax.dtypes import float0
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 SHORT = 200
 """So many steps or fewer are one chunk."""
@@ -32,28 +36,60 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
         xs: inputs, leaves with length in front.
         length: number of steps, at least 1.
     """
-    # A rule for derivatives must see every array it is about as an argument.
-    closed, arrays = jax.closure_convert(step, carry, jax.tree.map(lambda leaf: leaf[0], xs))
+    written, shapes = jax.make_jaxpr(step, return_shape=True)(carry, jax.tree.map(lambda leaf: leaf[0], xs))
 
-    @jax.custom_jvp
+    # A rule for derivatives runs when the caller's trace is over: it must see every array as an argument.
+    def step_of(arrays: list) -> Callable:
+        run = jaxpr_as_fun(ClosedJaxpr(written.jaxpr, arrays))
+        return lambda *arguments: jax.tree.unflatten(jax.tree.structure(shapes), run(*jax.tree.leaves(arguments)))
+
+    @jax.custom_vjp
     def loop(arrays: list, carry: Any, xs: Any) -> tuple[Any, Any]:
-        return lax.scan(lambda carry, x: closed(carry, x, *arrays), carry, xs, length)
+        return lax.scan(step_of(arrays), carry, xs, length)
 
-    def derivative(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        leaves, tree = jax.tree.flatten(primals)
-        directions = jax.tree.leaves(tangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
-        # What has no tangent keeps none: some functions have no derivative in some of their arguments.
-        moving = [i for i, d in enumerate(directions) if not isinstance(d, SymbolicZero)]
+    def forward(*arguments: Any) -> tuple[Any, tuple]:
+        primals, tree = jax.tree.flatten(arguments, is_leaf=lambda leaf: isinstance(leaf, CustomVJPPrimal))
+        # What is not differentiated must not be: some functions have no derivative in some of their arguments.
+        moving = tuple(i for i, primal in enumerate(primals) if primal.perturbed)
 
-        def chunked(*values: Any) -> tuple[Any, Any]:
+        def chunked(*values: Array) -> tuple[Any, Any]:
             placed = dict(zip(moving, values))
-            arrays, carry, xs = jax.tree.unflatten(tree, [placed.get(i, leaf) for i, leaf in enumerate(leaves)])
-            return _chunked(lambda carry, x: closed(carry, x, *arrays), carry, xs, length)
+            leaves = [placed.get(i, primal.value) for i, primal in enumerate(primals)]
+            arrays, carry, xs = jax.tree.unflatten(tree, leaves)
+            return _chunked(step_of(arrays), carry, xs, length)
 
-        return jax.jvp(chunked, [leaves[i] for i in moving], [directions[i] for i in moving])
+        out, pullback = jax.vjp(chunked, *(primals[i].value for i in moving))
+        return out, (pullback, _Arguments(tree, moving))
 
-    loop.defjvp(derivative, symbolic_zeros=True)
-    return loop(arrays, carry, xs)
+    def backward(residuals: tuple, cotangents: Any) -> Any:
+        pullback, arguments = residuals
+        whole = jax.tree.map(_instantiate, cotangents, is_leaf=_is_symbolic)
+        found = dict(zip(arguments.moving, pullback(whole)))
+        return jax.tree.unflatten(arguments.tree, [found.get(i) for i in range(arguments.tree.num_leaves)])
+
+    loop.defvjp(forward, backward, symbolic_zeros=True)
+    return loop(written.consts, carry, xs)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Arguments:
+    """The arguments of a loop: their structure, and which leaves are differentiated."""
+
+    tree: Any
+    moving: tuple[int, ...]
+
+
+def _is_symbolic(leaf: Any) -> bool:
+    return isinstance(leaf, SymbolicZero)
+
+
+def _instantiate(leaf: Any) -> Any:
+    """Make a cotangent an array; that of an integer has no type of its own."""
+    if not _is_symbolic(leaf):
+        return leaf
+    zeros = np.zeros if leaf.dtype == float0 else jnp.zeros
+    return zeros(leaf.shape, leaf.dtype)
 
 
 def _chunked(step: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
