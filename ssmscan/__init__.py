@@ -8,11 +8,12 @@ each cost.  Data flow one way:
     model/       what the user wrote: trace, sites and roles, noise, the pure functions engines use
     particles/   how particles move: weights, resampling, the filter
     results/     what came out: draws, summaries, agreement, plots
-    inference/   parameters: NUTS, PMMH, tempered SMC
+    inference/   parameters: NUTS, PMMH, tempered SMC, maximum likelihood
 
 Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro has its own.
 """
 
+from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.predict import predict
@@ -26,7 +27,7 @@ from ssmscan.particles.filter import FilterResult, ParticleFilter, log_evidence
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.resampling import multinomial, stratified, systematic
 from ssmscan.particles.summaries import PIT, SD, FinalCloud, FullHistory, Mean, Quantiles
-from ssmscan.results import Result, compare, load, plots
+from ssmscan.results import Maximum, Result, compare, load, plots
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,8 @@ __all__ = [
     "FilterResult",
     "FinalCloud",
     "FullHistory",
+    "Maximum",
+    "MaximumLikelihood",
     "Mean",
     "ModelError",
     "ParticleFilter",

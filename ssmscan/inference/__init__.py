@@ -6,6 +6,7 @@
 | `pmmh` | `PMMH`: a random walk on the likelihood that a particle filter estimates |
 | `marginal`, `pilot`, `replay` | its exact step, what is tuned before it, the state paths of accepted runs |
 | `tempering`, `temperature` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
+| `maximum`, `curvature` | `MaximumLikelihood`: gradient ascent on the filter's evidence; its standard errors |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
 | `predict` | the observations again, from any result |
 | `progress`, `settings` | chunks, progress bar and interrupt; checks and records of settings |

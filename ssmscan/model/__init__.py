@@ -35,5 +35,6 @@ What engines see
     checking.py     the parts put together again, against NumPyro's density
 Noise
     noise.py        base noise and map of each distribution family; quantiles.py, transport.py, noiseprior.py
+    score.py        the gradient of a draw without a smooth map
     reparam.py      `noise_outside`: the same idea as a NumPyro handler
 """

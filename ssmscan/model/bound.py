@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from ssmscan.model.dataflow import UNUSED
+from ssmscan.model.score import gradient_alone
 from ssmscan.model.script import sum_of
 from ssmscan.model.sites import Role
 from ssmscan.model.tail import as_output
@@ -27,7 +28,8 @@ class Start(NamedTuple):
 
     Attributes:
         carry: carry before the first step.
-        log_weight: log-density of the observations of the start, a scalar.
+        log_weight: log-density of the observations of the start, a scalar; it has the gradient of the log-density
+            of draws that are no smooth function of noise, see `score`.
         values: values of the initial-state sites.
     """
 
@@ -41,7 +43,7 @@ class Step(NamedTuple):
 
     Attributes:
         carry: carry after the step.
-        log_weight: log-density of the observations of the step, a scalar.
+        log_weight: log-density of the observations of the step, a scalar; its gradient as that of the start.
         values: values of innovations and deterministics of the step.
         cdf: for each observation with a distribution function, (P(Y <= y), P(Y < y)).
     """
@@ -89,6 +91,7 @@ class Bound:
         """Start one particle from base noise."""
         out = self._start(dict(noise))
         weight = out["log_excess"] + sum_of(out["log_observation"][name] for name in self._start_names)
+        weight = weight + gradient_alone(out["log_rough"])
         program, values = self._ssm.program, self._ssm._outside(self._theta, out["values"])
         tail = program.tail_start(self._ssm.arrays, values)["log_prob"]
         return Start(out["carry"], weight + sum_of(tail.values()), out["values"])
@@ -101,7 +104,8 @@ class Bound:
         """
         self._ssm.refuse_tail()
         out = self._step(carry, x, dict(noise))
-        return Step(out["carry"], out["log_weight"] + self._log_tail(x, out["y"]), out["values"], out["cdf"])
+        weight = out["log_weight"] + self._log_tail(x, out["y"]) + gradient_alone(out["log_rough"])
+        return Step(out["carry"], weight, out["values"], out["cdf"])
 
     def _log_tail(self, x: PyTree, y: PyTree) -> jax.Array:
         """Log-density of what is observed of the step after the loop, a scalar."""

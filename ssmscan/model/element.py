@@ -14,6 +14,7 @@ import jax
 from ssmscan.model.bound import Evaluated, Start, Step
 from ssmscan.model.noise import NoiseSpec
 from ssmscan.model.panel import Elements
+from ssmscan.model.score import gradient_alone
 from ssmscan.model.sites import Site
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ class ElementBound(NamedTuple):
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
         out = self.parts[0](self.number, dict(noise))
-        return Start(out["carry"], out["log_weight"], out["values"])
+        return Start(out["carry"], out["log_weight"] + gradient_alone(out["log_rough"]), out["values"])
 
     def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
         """Move one particle by base noise and weigh it."""
         out = self.parts[1](self.number, carry, x, dict(noise))
-        return Step(out["carry"], out["log_weight"], out["values"], out["cdf"])
+        return Step(out["carry"], out["log_weight"] + gradient_alone(out["log_rough"]), out["values"], out["cdf"])
 
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Densities of one step at given innovations."""

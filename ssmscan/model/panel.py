@@ -67,8 +67,8 @@ class Elements(NamedTuple):
 
     Attributes:
         panel: where the elements are.
-        start: (theta; m, noise) -> carry, log_weight, values.
-        step: (theta; m, carry, x, noise) -> carry, log_weight, values, cdf.
+        start: (theta; m, noise) -> carry, log_weight, log_rough, values.
+        step: (theta; m, carry, x, noise) -> carry, log_weight, log_rough, values, cdf.
         evaluate: (theta; m, carry, x, values) -> carry, log_transition, log_observation, deterministic.
         noise: base noise of one element, by innovation and initial site.
     """
@@ -157,6 +157,7 @@ class _Proof:
         return {
             "carry": self._settle(out["carry"], window),
             "log_weight": self._sum(log_weight, window),
+            "log_rough": self._sum([out["log_rough"]], window),
             "values": self._keep(out["values"], window),
         }
 
@@ -168,6 +169,7 @@ class _Proof:
         return {
             "carry": self._settle(out["carry"], window),
             "log_weight": self._sum([out["log_weight"], *tail], window),
+            "log_rough": self._sum([out["log_rough"]], window),
             "values": self._keep(out["values"], window),
             "cdf": {name: tuple(self._keep({name: c}, window)[name] for c in cdf) for name, cdf in out["cdf"].items()},
         }

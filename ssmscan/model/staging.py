@@ -25,12 +25,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import biject_to
+from numpyro.distributions import Distribution, biject_to
 
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Drawn
+from ssmscan.model.noise import NoiseMap
 from ssmscan.model.records import Record, is_factor, unmasked
 from ssmscan.model.running import LeaveModel, Loop, run_step
+from ssmscan.model.score import is_rough
 from ssmscan.model.script import KEY, Script, Shape, like, sum_of, x_shapes, zeros
 
 
@@ -84,6 +86,7 @@ def by_value(script: Script) -> Staged:
 def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
     """The start of one particle as a function of base noise."""
     plan, specs = script.plan, noise_specs(script, initial, smooth)
+    rough = [name for name in initial if is_rough(_map(script.outside[name], smooth))]
 
     def fn(data, theta, noise):
         out: dict[str, Any] = {}
@@ -95,7 +98,7 @@ def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
                 return known(name, fn)
             map_ = _map(script.outside[name], smooth)
             correction.append(map_.log_correction(fn, noise[name]))
-            return map_.apply(fn, noise[name])
+            return _draw(map_, fn, noise[name])
 
         def at_main(loop: Loop):
             out["carry"] = like(loop.init, plan.carry)
@@ -104,6 +107,7 @@ def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
         records = script.run(data, outside, at_main)
         out["values"] = {r.name: r.value for r in records if r.name in initial}
         out["log_excess"] = sum_of(r.log_excess() for r in records if r.name in initial)
+        out["log_rough"] = sum_of(r.log_density() for r in records if r.name in rough)
         out["log_observation"] = {r.name: r.log_prob() for r in records if r.fn is not None and r.observed}
         out["correction"] = sum_of(correction)
         return out
@@ -115,6 +119,7 @@ def step_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
     """One step of one particle as a function of base noise."""
     plan = script.plan
     specs = noise_specs(script, script.innovations, smooth)
+    rough = [name for name, site in script.innovations.items() if is_rough(_map(site, smooth))]
 
     def fn(data, theta, carry, x, noise):
         out: dict[str, Any] = {}
@@ -123,13 +128,14 @@ def step_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
         def value_of(site: Drawn, fn):
             map_ = _map(site, smooth)
             correction.append(map_.log_correction(fn, noise[site.name]))
-            return jnp.asarray(map_.apply(fn, noise[site.name]), site.dtype)
+            return jnp.asarray(_draw(map_, fn, noise[site.name]), site.dtype)
 
         def at_main(loop: Loop):
             out["carry"], out["y"], records = script.step(loop, carry, x, value_of)
             seen = {n: r for n, r in records.items() if r.observed}
             out["log_weight"] = sum_of(r.log_excess() for r in records.values() if r.latent)
             out["log_weight"] = out["log_weight"] + sum_of(r.log_prob() for r in seen.values())
+            out["log_rough"] = sum_of(records[n].log_density() for n in rough)
             out["values"] = {n: jnp.asarray(r.value) for n, r in records.items() if not r.observed}
             out["cdf"] = {s.name: distribution_function(records[s.name]) for s in plan.inside if s.has_cdf}
             out["correction"] = sum_of(correction)
@@ -332,3 +338,9 @@ def _unconstrain(script: Script, data, theta: dict, initial) -> dict:
 
 def _map(site: Drawn, smooth: bool):
     return site.smooth if smooth else site.particle
+
+
+def _draw(map_: NoiseMap, fn: Distribution, noise: jax.Array) -> jax.Array:
+    """The value of some noise, held constant where its density carries the derivative."""
+    value = map_.apply(fn, noise)
+    return jax.lax.stop_gradient(value) if is_rough(map_) else value

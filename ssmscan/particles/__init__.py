@@ -4,6 +4,7 @@ draws        base noise of a whole cloud from one key
 weights      normalisation, effective sample size, compensated sums
 resampling   systematic, stratified, multinomial ancestors
 proposals    what moves and weighs a cloud: `Bootstrap`
+loop         a scan whose gradient takes the memory of the root of its steps
 sequential   the kernel: start, update, and the whole run as a scan of updates
 summaries    what is computed from the cloud at each step, and what is stored
 filter       `ParticleFilter`, the front object, and its result

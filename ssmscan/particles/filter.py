@@ -199,30 +199,6 @@ def log_evidence(
     return settings.run(key, ssm, theta).log_evidence
 
 
-def _differentiable(theta: dict[str, Array], ssm: StateSpaceModel) -> dict[str, Array]:
-    """Give theta, and refuse its derivative where an innovation is no smooth function of its noise.
-
-    Such an innovation would have to carry log p(z) - stop_gradient(log p(z)) as a weight; without
-    it the gradient is silently wrong.
-    """
-    rough = [site.name for site in ssm.innovations if site.discrete or ssm.step_noise[site.name].is_key]
-    if not rough:
-        return theta
-
-    @jax.custom_jvp
-    def identity(theta: dict[str, Array]) -> dict[str, Array]:
-        return theta
-
-    @identity.defjvp
-    def _(primals: tuple, tangents: tuple) -> tuple:
-        raise TypeError(
-            f"The particle filter has no gradient for this model: {', '.join(map(repr, rough))} cannot be written "
-            "as a smooth function of noise. Use PMMH, which needs no gradient."
-        )
-
-    return identity(theta)
-
-
 class _Report(NamedTuple):
     """What is stacked over the steps."""
 
@@ -235,7 +211,6 @@ class _Report(NamedTuple):
 
 @partial(jax.jit, static_argnames=("settings",))
 def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings: ParticleFilter) -> FilterResult:
-    theta = _differentiable(theta, ssm)
     if ssm.panel is None:
         one, number = _filter(key, ssm, ssm.at(theta), settings), jnp.zeros((), np.int32)
     else:

@@ -16,7 +16,8 @@ function of the past.  Renormalising biases auxiliary filters by percents at sma
 
 Gradients in theta see the same rule with :math:`\log V` held constant: the carried weight has value
 :math:`-\log N` but the gradient of :math:`\log W_{a_i}` (Scibior & Wood 2021, "Differentiable
-particle filtering without modifying the forward pass").
+particle filtering without modifying the forward pass").  An innovation that is no smooth function of its noise
+puts the gradient of its log-density into its weight, see `ssmscan.model.score`.
 
 When every weight is zero the run goes on with equal weights, so that nothing is NaN and replicates
 beside it under vmap are untouched, but its increments are -inf from there on and the status says so.
@@ -33,8 +34,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.model.score import gradient_alone
 from ssmscan.model.statespace import Bound, StateSpaceModel
 from ssmscan.particles.draws import draw_noise, threefry, unrolled_threefry
+from ssmscan.particles.loop import scan_remembering_little
 from ssmscan.particles.proposals import Moved, Proposal
 from ssmscan.particles.resampling import Resampling
 from ssmscan.particles.weights import CompensatedSum, Weighed, normalise, uniform
@@ -147,15 +150,16 @@ def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: Bound) ->
         keys=step_keys(key, 1),
         step=jnp.zeros((), np.int32),
         carry=drawn.carry,
-        log_weights=uniform(n),
+        log_weights=uniform(n) + drawn.log_weight,
         ess=full,
         evidence=CompensatedSum.zero(),
         status=jnp.full((), COMPLETE, np.int32),
         failed_step=jnp.full((), NOWHERE, np.int32),
     )
     if not ssm.start_observed:
+        # All are equal; what gradient they have is of draws without a smooth map, and stays until the first increment.
         return Began(state, drawn.values, jnp.zeros(()))
-    weighed = normalise(state.log_weights + drawn.log_weight)
+    weighed = normalise(state.log_weights)
     state = _record(state, weighed, jnp.full((), -1, np.int32), drawn.carry)
     return Began(state, drawn.values, weighed.log_sum)
 
@@ -186,7 +190,7 @@ def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound,
     def resample(carry: Any, log_weights: Array) -> tuple[Any, Array, Array]:
         if log_auxiliary is None:
             ancestors = settings.resampling(resample_key, log_weights, n)
-            ratio = _gradient_alone(log_weights[ancestors])
+            ratio = gradient_alone(log_weights[ancestors])
         else:
             log_v = lax.stop_gradient(normalise(log_weights + log_auxiliary).log_weights)
             ancestors = settings.resampling(resample_key, log_v, n)
@@ -248,23 +252,6 @@ def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
     )
 
 
-@jax.custom_jvp
-def _gradient_alone(x: Array) -> Array:
-    """Give x - stop_gradient(x): zeros that cost nothing, with the gradient of x."""
-    return _zeros_of(x)
-
-
-@_gradient_alone.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return _zeros_of(primals[0]), tangents[0]
-
-
-def _zeros_of(x: Array) -> Array:
-    """Give zeros that vmap sees to be as many as x; of plain zeros JAX loses the batch of the tangent."""
-    zeros = jnp.zeros_like(x)
-    return lax.select(x > 0, zeros, zeros)
-
-
 def scan_updates(
     settings: Settings,
     state: State,
@@ -293,6 +280,5 @@ def scan_updates(
 
     first = jax.tree.map(lambda leaf: leaf[0], xs)
     values = _zeros_like_result(lambda: update(settings, state, ssm, bound, first)[1].moved.values)
-    # Without the checkpoint a gradient would store every intermediate array of every step.
-    (state, values), reports = lax.scan(jax.checkpoint(step, prevent_cse=False), (state, values), xs, length)
+    (state, values), reports = scan_remembering_little(step, (state, values), xs, length)
     return state, values, reports

@@ -5,6 +5,7 @@
 | `result` | what did the engine draw, what did it cost; save, load, hand to ArviZ |
 | `summary` | what do the draws say about one number, and how well |
 | `agreement`, `verdicts` | do engines agree, and what did each cost |
+| `maximum` | where is the likelihood largest, how sure, and was it reached |
 | `plots` | states over data, effective sample size per step, agreement, posterior densities |
 | `table` | text and Markdown tables |
 | `containers`, `storage` | ArviZ and netCDF, each known to one file |
@@ -14,7 +15,8 @@ A result knows nothing of the engine that made it, so results of any engine, sav
 
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, compare
+from ssmscan.results.maximum import Maximum
 from ssmscan.results.result import Costs, Result, load
 from ssmscan.results.verdicts import Verdict
 
-__all__ = ["Comparison", "Costs", "Result", "Verdict", "compare", "load", "plots"]
+__all__ = ["Comparison", "Costs", "Maximum", "Result", "Verdict", "compare", "load", "plots"]

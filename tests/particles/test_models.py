@@ -63,16 +63,6 @@ def test_discrete_innovations_counts_and_deterministics():
     assert paths["up"].dtype == result.final.values["up"].dtype
 
 
-def test_gradient_through_a_discrete_innovation_is_refused_by_name():
-    ssm = ssmscan.trace(switching, COUNTS)
-
-    def value(stay):
-        return ssmscan.log_evidence(KEY, ssm, {"stay": stay}, num_particles=10)
-
-    with pytest.raises(TypeError, match="'up' cannot be written as a smooth function"):
-        jax.grad(value)(0.8)
-
-
 def test_impossible_data_name_the_step_and_the_site():
     ssm = ssmscan.trace(models.autoregression, jnp.array([0.1, 0.2, 1e30, 0.1]))
     result = ParticleFilter(50).run(KEY, ssm, {"rho": 0.5, "sx": 1.0, "sy": 1.0})

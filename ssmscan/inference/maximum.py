@@ -1,0 +1,343 @@
+r"""Maximum likelihood, or the mode of the posterior, by stochastic gradient ascent on the filter's log evidence.
+
+With unconstrained parameters z and a fresh key at every step,
+
+.. math::  z_{n+1} = z_n + \text{optimizer}\left(\nabla_z \log \hat Z_n(\theta(z_n))\right), \qquad
+           \hat z = \text{average of the last iterates}
+
+(Polyak & Juditsky 1992, *SIAM J. Control Optim.* 30(4), 838-855; Poyiadjis, Doucet & Singh 2011, *Biometrika* 98(1),
+for particle filters).  Several starts climb side by side, each from the best of some draws from the prior; the one
+with the largest value is the estimate, and the others say whether it is alone.
+
+At N particles the ascent maximises the mean of log Z-hat, which is log p(y | theta) minus half the variance of
+log Z-hat: keep that variance below one.  `prior=True` adds log p(theta), the density of the parameters *themselves*,
+without the Jacobian of z: the mode is that of p(theta | y), which does not depend on the bijectors used to climb (it
+does depend on how the model is parametrised, as every mode does).
+
+For a posterior rather than a point use NUTS or PMMH; standard errors are as in `ssmscan.inference.curvature`.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from ssmscan.inference import curvature
+from ssmscan.inference.curvature import ProbeStep, objective
+from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, run_chunks
+from ssmscan.inference.settings import describe, require_between, require_integer, stock_key, versions
+from ssmscan.particles.filter import ParticleFilter
+from ssmscan.results.maximum import APART, Maximum
+from ssmscan.results.result import Costs
+
+PRIOR_DRAWS = 32
+"""Draws from the prior of which each start takes the best."""
+
+BATCHES = 10
+"""Batches of the averaged part, whose means say how noisy the average is; the halves are made of them."""
+
+
+class Climb(NamedTuple):
+    """One start between two steps: the key of the rest, unconstrained parameters, state of the optimizer."""
+
+    key: jax.Array
+    z: Any
+    optimizer: Any
+
+
+class Climbed(NamedTuple):
+    """What is kept of one step: the iterate after it, the log evidence before it, whether the gradient was finite."""
+
+    z: Any
+    log_evidence: jax.Array
+    usable: jax.Array
+
+
+@dataclass(frozen=True)
+class ClimbStep:
+    """One step of every start; see `ssmscan.inference.progress.Step`."""
+
+    particle_filter: ParticleFilter
+    optimizer: Any
+    prior: bool
+
+    def __call__(self, ssm: Any, climbs: Climb) -> tuple[Climb, Climbed]:
+        """Advance all starts; their leaves have the starts in front."""
+        return jax.vmap(functools.partial(self._advance, ssm))(climbs)
+
+    def _advance(self, ssm: Any, climb: Climb) -> tuple[Climb, Climbed]:
+        key, own = jax.random.split(climb.key)
+
+        def loss(z: Any) -> tuple[jax.Array, jax.Array]:
+            value, log_evidence = objective(own, ssm, z, self.particle_filter, self.prior)
+            return -value, log_evidence
+
+        (value, log_evidence), gradient = jax.value_and_grad(loss, has_aux=True)(climb.z)
+        usable = jnp.isfinite(value) & jnp.all(jnp.isfinite(ravel_pytree(gradient)[0]))
+        updates, state = self.optimizer.update(gradient, climb.optimizer, climb.z)
+        z = jax.tree.map(lambda leaf, update: (leaf + update).astype(leaf.dtype), climb.z, updates)
+        # Where there is no gradient the optimizer must not learn from it; the next key may do better.
+        z, state = jax.tree.map(functools.partial(jnp.where, usable), (z, state), (climb.z, climb.optimizer))
+        return Climb(key, z, state), Climbed(z, log_evidence, usable)
+
+
+@dataclass(frozen=True)
+class MaximumLikelihood:
+    """Maximum likelihood by stochastic gradient ascent.
+
+    Attributes:
+        num_steps: steps of each start.
+        num_starts: starts, side by side.
+        optimizer: an `optax.GradientTransformation`; None is Adam with a rate of 0.1 that falls as n^-0.6. A new
+            object is compiled anew.
+        prior: whether to add the log density of the parameters, for the mode of the posterior.
+        average: the last part of the steps that is averaged, a fraction.
+        num_replicates: filters at each point from which likelihood and standard errors are computed.
+        particle_filter: the filter, with its number of particles.
+        progress: whether to show a progress bar on a terminal.
+    """
+
+    num_steps: int = 1000
+    num_starts: int = 4
+    optimizer: Any = None
+    prior: bool = False
+    average: float = 0.5
+    num_replicates: int = 64
+    particle_filter: ParticleFilter = ParticleFilter(500, summaries=())
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        require_integer("num_steps", self.num_steps, at_least=2 * BATCHES)
+        require_integer("num_starts", self.num_starts, at_least=1)
+        require_integer("num_replicates", self.num_replicates, at_least=2)
+        require_between("average", self.average, 0.0, 1.0)
+        if not isinstance(self.prior, bool):
+            raise TypeError(f"prior must be True or False, got {self.prior!r}")
+        if self.optimizer is not None and not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")):
+            raise TypeError(f"optimizer must be an optax.GradientTransformation or None, got {self.optimizer!r}")
+
+    def run(self, key: jax.Array, ssm: Any) -> Maximum:
+        """Climb from every start, and look around at the highest.
+
+        Args:
+            key: one PRNG key, typed or raw.
+            ssm: a model from `ssmscan.trace`.
+
+        Returns:
+            A `Maximum`; stopped by Control-C it holds the averages by then.
+
+        Raises:
+            ModelError: if a parameter is discrete.
+            ValueError: if there are no parameters, or no draw from the prior has positive evidence.
+            ImportError: if the default optimizer is wanted and optax is not installed.
+        """
+        if not ssm.parameters:
+            raise ValueError("the model has no parameters to estimate; ParticleFilter computes its likelihood")
+        return _Run(self, stock_key(key), ssm).result()
+
+
+@functools.cache
+def default_optimizer() -> Any:
+    """Return Adam with a rate that falls; one object, so that it is compiled once."""
+    try:
+        import optax
+    except ImportError as error:
+        raise ImportError("MaximumLikelihood needs optax: pip install optax") from error
+    return optax.adam(lambda count: 0.1 * (1 + count / 50) ** -0.6)
+
+
+@functools.partial(jax.jit, static_argnames=("step",))
+def _start(keys: jax.Array, ssm: Any, *, step: ClimbStep) -> tuple[Climb, jax.Array]:
+    """Start each climb at the best of its own draws from the prior; and the log evidences found."""
+
+    def attempt(key: jax.Array) -> tuple:
+        key_prior, key_filter = jax.random.split(key)
+        z = ssm.unconstrain(ssm.sample_prior(key_prior))
+        return z, objective(key_filter, ssm, z, step.particle_filter, step.prior)[0]
+
+    def one(key: jax.Array) -> tuple[Climb, jax.Array]:
+        key, own = jax.random.split(key)
+        z, value = jax.lax.map(attempt, jax.random.split(own, PRIOR_DRAWS), batch_size=8)
+        finite = jnp.isfinite(value) & jax.vmap(lambda z: jnp.all(jnp.isfinite(ravel_pytree(z)[0])))(z)
+        best = jnp.argmax(jnp.where(finite, value, -jnp.inf))
+        z = jax.tree.map(lambda leaf: leaf[best], z)
+        return Climb(key, z, step.optimizer.init(z)), finite[best]
+
+    return jax.vmap(one)(keys)
+
+
+class _Run:
+    """A run under way, and what it has cost."""
+
+    def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: Any):
+        self.settings, self.ssm = settings, ssm
+        self.filter = replace(settings.particle_filter, summaries=())
+        self.compile_seconds = self.seconds = 0.0
+        self.filters = self.gradients = 0
+        self.interrupted = False
+        self.key_start, self.key_rank, self.key_score = jax.random.split(key, 3)
+
+    def result(self) -> Maximum:
+        climbed = self.climb()
+        path = _flat(climbed.outputs.z)
+        kept = path[:, path.shape[1] - max(int(path.shape[1] * self.settings.average), 1) :]
+        ends = kept.mean(axis=1)
+        ranked = self.probe(self.key_rank, ends, gradient=False)
+        height = _log_mean_exp(np.asarray(ranked.objective))
+        best = int(np.argmax(np.where(np.isfinite(height), height, -np.inf)))
+        scores, steps = self.scores(ends[best])
+        spread = curvature.covariance(curvature.information(scores, steps))
+        errors = np.sqrt(np.diag(spread))
+        theta, jacobian = self.to_theta(ends[best])
+        evidence = np.asarray(ranked.log_evidence, np.float64)[:, best]
+        weights = np.exp(evidence - evidence.max())
+        distance = np.abs(ends - ends[best]) / errors
+        return Maximum(
+            theta=self.named(theta),
+            standard_errors=self.named(np.sqrt(np.diag(jacobian @ spread @ jacobian.T))),
+            covariance=spread,
+            standard_error_noise=curvature.relative_noise(scores, steps),
+            log_likelihood=float(_log_mean_exp(evidence)),
+            log_likelihood_error=float(weights.std(ddof=1) / weights.mean() / len(weights) ** 0.5),
+            log_evidence_sd=float(evidence.std(ddof=1)),
+            objective="posterior density" if self.settings.prior else "likelihood",
+            starts=self.constrained(ends),
+            start_objective=height,
+            best=best,
+            agreeing=1 + int(np.sum(np.delete(np.max(distance, axis=1), best) <= APART)),
+            drift=float(np.max(np.abs(_halves(kept[best])) / errors)),
+            noise=float(np.max(_average_error(kept[best]) / errors)),
+            failed_steps=float(1 - np.mean(climbed.outputs.usable)),
+            path=self.constrained(path),
+            log_evidence=climbed.outputs.log_evidence.T,
+            interrupted=self.interrupted,
+            costs=Costs(
+                compile_seconds=self.compile_seconds,
+                warmup_seconds=0.0,
+                run_seconds=self.seconds,
+                particle_steps=self.filters * self.filter.num_particles * self.ssm.num_steps,
+                gradient_evaluations=self.gradients,
+            ),
+            settings=describe(self.settings),
+            versions=versions("optax"),
+        )
+
+    def climb(self) -> Progress:
+        """Start, and take the steps."""
+        settings = self.settings
+        step = ClimbStep(self.filter, settings.optimizer or default_optimizer(), settings.prior)
+        keys = jax.random.split(self.key_start, settings.num_starts)
+        start, compile_seconds = compile_timed(_start, keys, self.ssm, step=step)
+        self.compile_seconds += compile_seconds
+        climbs, usable = jax.block_until_ready(start(keys, self.ssm))
+        self.filters += settings.num_starts * PRIOR_DRAWS
+        if not np.all(usable):
+            raise ValueError(
+                f"{int(np.sum(~usable))} of {settings.num_starts} starts found no draw from the prior, out of "
+                f"{PRIOR_DRAWS}, with a positive evidence from {self.filter.num_particles} particles: check the data "
+                "against the support of their distribution, use more particles, or a prior that says more"
+            )
+        return self.advance(step, self.ssm, climbs, settings.num_steps, settings.num_starts, "ascent")
+
+    def probe(self, key: jax.Array, points: np.ndarray, *, gradient: bool) -> curvature.Probed:
+        """Run the same keys at every point."""
+        step = ProbeStep(self.filter, self.settings.prior, gradient)
+        operand = (self.ssm, self.unravelled(points))
+        label = "standard errors" if gradient else "likelihood"
+        return self.advance(step, operand, key, self.settings.num_replicates, len(points), label).outputs
+
+    def scores(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (K, 2d, d) around a point, and the displacements."""
+        steps = np.full(len(z), curvature.FIRST_STEP)
+        for _ in range(2):
+            last = steps
+            scores = np.asarray(
+                self.probe(self.key_score, curvature.displaced(z, steps), gradient=True).gradient, np.float64
+            )
+            steps = curvature.next_steps(scores, last)
+        return scores, last
+
+    def advance(self, step: Any, operand: Any, state: Any, num_steps: int, width: int, label: str) -> Progress:
+        chunk = compile_chunk(step, operand, state)
+        run = run_chunks(chunk, operand, state, num_steps, label=label, progress=self.settings.progress)
+        self.compile_seconds += chunk.compile_seconds
+        self.seconds += run.seconds
+        self.filters += run.done * width
+        self.gradients += 0 if isinstance(step, ProbeStep) and not step.gradient else run.done * width
+        self.interrupted |= run.interrupted
+        if not run.done:
+            raise KeyboardInterrupt
+        return run
+
+    # ---- points as arrays and as trees -----------------------------------------------------------------
+
+    @functools.cached_property
+    def example(self) -> Any:
+        """Shapes of the unconstrained parameters."""
+        return jax.eval_shape(lambda key: self.ssm.unconstrain(self.ssm.sample_prior(key)), self.key_start)
+
+    def unravelled(self, points: np.ndarray) -> Any:
+        """Trees of unconstrained parameters from (..., d)."""
+        leaves, tree = jax.tree.flatten(self.example)
+        parts = np.split(points, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=-1)
+        shaped = [
+            jnp.asarray(part.reshape((*points.shape[:-1], *leaf.shape)), leaf.dtype)
+            for part, leaf in zip(parts, leaves)
+        ]
+        return jax.tree.unflatten(tree, shaped)
+
+    def constrained(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """Parameters by name from (..., d)."""
+        flat = self.unravelled(points.reshape(-1, points.shape[-1]))
+        theta = jax.jit(jax.vmap(self.ssm.constrain))(flat)
+        return {name: np.asarray(leaf).reshape((*points.shape[:-1], *leaf.shape[1:])) for name, leaf in theta.items()}
+
+    def to_theta(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters (m,) at a point, and their Jacobian (m, d)."""
+        flat, unravel = ravel_pytree(self.unravelled(point))
+        value = jax.jit(lambda z: ravel_pytree(self.ssm.constrain(unravel(z)))[0])
+        return np.asarray(value(flat), np.float64), np.asarray(jax.jacrev(value)(flat), np.float64)
+
+    def named(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        """Split (m,) into the parameters by name."""
+        shapes = jax.eval_shape(self.ssm.constrain, self.example)
+        _, unravel = ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
+        return {name: np.asarray(leaf) for name, leaf in unravel(jnp.asarray(flat, jnp.result_type(float))).items()}
+
+
+def _flat(z: Any) -> np.ndarray:
+    """Join iterates, leaves (steps, starts, ...), into (starts, steps, d) float64."""
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(z)]
+    return np.swapaxes(np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1), 0, 1)
+
+
+def _log_mean_exp(values: np.ndarray) -> np.ndarray:
+    """Average estimates of an evidence over the first axis, in logarithms."""
+    values = np.asarray(values, np.float64)
+    top = np.where(np.isfinite(values.max(axis=0)), values.max(axis=0), 0.0)
+    with np.errstate(divide="ignore"):
+        return top + np.log(np.exp(values - top).mean(axis=0))
+
+
+def _batch_means(kept: np.ndarray) -> np.ndarray:
+    return np.array([part.mean(axis=0) for part in np.array_split(kept, min(BATCHES, len(kept)))])
+
+
+def _halves(kept: np.ndarray) -> np.ndarray:
+    """How far the mean of the second half of the iterates (n, d) is from that of the first, (d,)."""
+    means = _batch_means(kept)
+    half = len(means) // 2
+    return means[half:].mean(axis=0) - means[:half].mean(axis=0) if half else np.full(kept.shape[1], np.nan)
+
+
+def _average_error(kept: np.ndarray) -> np.ndarray:
+    """Monte Carlo error of the mean of autocorrelated iterates (n, d), from the means of batches, (d,)."""
+    means = _batch_means(kept)
+    return means.std(axis=0, ddof=1) / len(means) ** 0.5 if len(means) > 1 else np.full(kept.shape[1], np.nan)

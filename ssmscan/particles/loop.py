@@ -1,0 +1,123 @@
+r"""A loop whose gradient remembers little.
+
+The backward pass of a scan needs the state before every step.  Cut into about :math:`\sqrt T` chunks of about
+:math:`\sqrt T` steps, it keeps the states between chunks and, of the chunk it is in, those between steps:
+:math:`O(\sqrt T)` states instead of T, for a third forward run (Griewank & Walther 2008, *Evaluating Derivatives*,
+chapter 12, the scheme of two levels).  Intermediate arrays of a step are computed again and never kept.
+
+Without a derivative it is `lax.scan`, and compiled as that.  Derivatives are reverse-mode only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+from jax.dtypes import float0
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+SHORT = 200
+"""So many steps or fewer are one chunk."""
+
+
+def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
+    """Scan; arguments and results as of `lax.scan`.
+
+    Args:
+        step: (carry, x) -> carry, y; it may close over traced arrays.
+        carry: first carry.
+        xs: inputs, leaves with length in front.
+        length: number of steps, at least 1.
+    """
+    written, shapes = jax.make_jaxpr(step, return_shape=True)(carry, jax.tree.map(lambda leaf: leaf[0], xs))
+
+    # A rule for derivatives runs when the caller's trace is over: it must see every array as an argument.
+    def step_of(arrays: list) -> Callable:
+        run = jaxpr_as_fun(ClosedJaxpr(written.jaxpr, arrays))
+        return lambda *arguments: jax.tree.unflatten(jax.tree.structure(shapes), run(*jax.tree.leaves(arguments)))
+
+    @jax.custom_vjp
+    def loop(arrays: list, carry: Any, xs: Any) -> tuple[Any, Any]:
+        return lax.scan(step_of(arrays), carry, xs, length)
+
+    def forward(*arguments: Any) -> tuple[Any, tuple]:
+        primals, tree = jax.tree.flatten(arguments, is_leaf=lambda leaf: isinstance(leaf, CustomVJPPrimal))
+        # What is not differentiated must not be: some functions have no derivative in some of their arguments.
+        moving = tuple(i for i, primal in enumerate(primals) if primal.perturbed)
+
+        def chunked(*values: Array) -> tuple[Any, Any]:
+            placed = dict(zip(moving, values))
+            leaves = [placed.get(i, primal.value) for i, primal in enumerate(primals)]
+            arrays, carry, xs = jax.tree.unflatten(tree, leaves)
+            return _chunked(step_of(arrays), carry, xs, length)
+
+        out, pullback = jax.vjp(chunked, *(primals[i].value for i in moving))
+        return out, (pullback, _Arguments(tree, moving))
+
+    def backward(residuals: tuple, cotangents: Any) -> Any:
+        pullback, arguments = residuals
+        whole = jax.tree.map(_instantiate, cotangents, is_leaf=_is_symbolic)
+        found = dict(zip(arguments.moving, pullback(whole)))
+        return jax.tree.unflatten(arguments.tree, [found.get(i) for i in range(arguments.tree.num_leaves)])
+
+    loop.defvjp(forward, backward, symbolic_zeros=True)
+    return loop(written.consts, carry, xs)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Arguments:
+    """The arguments of a loop: their structure, and which leaves are differentiated."""
+
+    tree: Any
+    moving: tuple[int, ...]
+
+
+def _is_symbolic(leaf: Any) -> bool:
+    return isinstance(leaf, SymbolicZero)
+
+
+def _instantiate(leaf: Any) -> Any:
+    """Make a cotangent an array; that of an integer has no type of its own."""
+    if not _is_symbolic(leaf):
+        return leaf
+    zeros = np.zeros if leaf.dtype == float0 else jnp.zeros
+    return zeros(leaf.shape, leaf.dtype)
+
+
+def _chunked(step: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
+    """Scan over chunks; what is left over is a chunk of its own."""
+    # Inside a scan nothing is there to be merged with what is computed again.
+    step = jax.checkpoint(step, prevent_cse=False)
+    size = chunk_size(length)
+    if size == length:
+        return lax.scan(step, carry, xs, length)
+    count = length // size
+    main = jax.tree.map(lambda leaf: leaf[: count * size].reshape(count, size, *leaf.shape[1:]), xs)
+    rest = jax.tree.map(lambda leaf: leaf[count * size :], xs)
+
+    def chunk(carry: Any, xs: Any) -> tuple[Any, Any]:
+        return lax.scan(step, carry, xs, size)
+
+    carry, ys = lax.scan(jax.checkpoint(chunk, prevent_cse=False), carry, main, count)
+    ys = jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:]), ys)
+    if count * size == length:
+        return carry, ys
+    carry, more = lax.scan(step, carry, rest, length - count * size)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, more)
+
+
+def chunk_size(length: int) -> int:
+    """Steps in a chunk: near the root of the length, a divisor where there is one, since a rest is compiled apart."""
+    if length <= SHORT:
+        return length
+    root = math.isqrt(length)
+    near = [size for size in range(root // 2 + 1, 2 * root) if length % size == 0]
+    return min(near, key=lambda size: abs(math.log(size / root)), default=root)

@@ -1,0 +1,147 @@
+"""A maximum of the likelihood or of the posterior density: where it is, how sure, and whether it was reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ssmscan.results.result import Costs
+from ssmscan.results.table import Table, rounded, significant
+
+DRIFT = 0.25
+"""Largest move between the halves of the averaged part, in standard errors of the estimate."""
+
+NOISE = 0.1
+"""Largest Monte Carlo error of the average, in the same unit."""
+
+APART = 0.5
+"""Starts whose averages are nearer than this, in the same unit, are at one maximum."""
+
+LOOSE_SD = 1.5
+"""Above this standard deviation of the log evidence its mean is no guide to the likelihood."""
+
+
+@dataclass(frozen=True, eq=False)
+class Maximum:
+    """Where stochastic gradient ascent ended.
+
+    Attributes:
+        theta: parameter -> estimate, on the scale of the model.
+        standard_errors: parameter -> standard error, from the observed information; NaN where that has none.
+        covariance: (d, d) inverse of the observed information in the unconstrained parameters, in the order of the
+            names and then row by row.
+        standard_error_noise: largest relative Monte Carlo error of the standard errors.
+        log_likelihood: log of the averaged evidence estimates at the estimate.
+        log_likelihood_error: its Monte Carlo error.
+        log_evidence_sd: standard deviation there of the log evidence of one filter.
+        objective: "likelihood" or "posterior density".
+        starts: parameter -> (starts, *shape), the average of each start.
+        start_objective: (starts,) the log of what was maximised, at these.
+        best: number of the start that the estimate is from.
+        agreeing: how many starts ended at the estimate, itself included.
+        drift: largest move between the halves of the averaged part, in standard errors.
+        noise: largest Monte Carlo error of the average, in standard errors.
+        failed_steps: share of the steps without a finite gradient, which were not taken.
+        path: parameter -> (starts, steps, *shape), every iterate.
+        log_evidence: (starts, steps) the noisy estimate at each.
+        converged: whether the estimate is a maximum, as far as can be told; `message` says why not.
+        interrupted: whether Control-C ended the ascent; the averages are of the steps made by then.
+        costs: what the run cost.
+        settings: everything the engine was told.
+        versions: package -> version.
+    """
+
+    theta: dict[str, np.ndarray]
+    standard_errors: dict[str, np.ndarray]
+    covariance: np.ndarray
+    standard_error_noise: float
+    log_likelihood: float
+    log_likelihood_error: float
+    log_evidence_sd: float
+    objective: str
+    starts: dict[str, np.ndarray]
+    start_objective: np.ndarray
+    best: int
+    agreeing: int
+    drift: float
+    noise: float
+    failed_steps: float
+    path: dict[str, np.ndarray]
+    log_evidence: np.ndarray
+    interrupted: bool
+    costs: Costs
+    settings: dict[str, Any] = field(repr=False)
+    versions: dict[str, str] = field(repr=False)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the average has settled, at a point of negative curvature that another start found too."""
+        return not self._objections()
+
+    def _objections(self) -> list[str]:
+        num_starts = len(self.start_objective)
+        found = []
+        if self.interrupted:
+            found.append("the ascent was interrupted")
+        if not np.isfinite(self.covariance).all():
+            found.append(
+                f"the {self.objective} is flat or rises away from the estimate in some direction, so that there are "
+                "no standard errors: a parameter is not identified, or lies on the edge of its support"
+            )
+        if self.drift > DRIFT:
+            found.append(
+                f"the average still moved by {significant(self.drift)} standard errors between its halves: "
+                "take more steps"
+            )
+        elif self.noise > NOISE:
+            found.append(
+                f"the average is known to {significant(self.noise)} standard errors only: take more steps, or use "
+                "more particles"
+            )
+        if num_starts > 1 and self.agreeing == 1:
+            found.append(
+                "no other start ended there: take more steps, or look at `starts` and `start_objective` for several "
+                "maxima"
+            )
+        return found
+
+    def message(self) -> str:
+        """Say in plain English whether this is a maximum."""
+        num_starts = len(self.start_objective)
+        objections = self._objections()
+        if objections:
+            text = f"Not converged: {'; '.join(objections)}."
+        else:
+            others = f"{self.agreeing} of {num_starts} starts ended there" if num_starts > 1 else "from one start"
+            text = (
+                f"Converged to a maximum of the {self.objective} ({others}); the average is within "
+                f"{significant(max(self.drift, self.noise))} standard errors of it."
+            )
+        if num_starts == 1:
+            text += " Other maxima were not looked for: use several starts."
+        elif not objections and self.agreeing < num_starts:
+            text += f" {num_starts - self.agreeing} ended elsewhere, with a lower value."
+        if self.log_evidence_sd > LOOSE_SD:
+            text += (
+                f" The log evidence of one filter has standard deviation {significant(self.log_evidence_sd)}: the "
+                "estimate is biased, use more particles."
+            )
+        if self.failed_steps > 0.01:
+            text += f" {self.failed_steps:.0%} of the steps had no finite gradient and were not taken."
+        return text
+
+    def summary(self) -> Table:
+        """Return a table of the estimates and their standard errors, with the verdict as its title."""
+        title = f"log-likelihood {rounded(self.log_likelihood, self.log_likelihood_error)}. {self.message()}"
+        rows = []
+        for name, value in self.theta.items():
+            for index in np.ndindex(value.shape):
+                error = float(self.standard_errors[name][index])
+                label = f"{name}[{', '.join(map(str, index))}]" if index else name
+                rows.append((label, rounded(float(value[index]), error), significant(error)))
+        return Table(title, ("parameter", "estimate", "standard error"), tuple(rows))
+
+    def __repr__(self) -> str:
+        return str(self.summary())
