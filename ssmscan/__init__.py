@@ -13,6 +13,7 @@ each cost.  Data flow one way:
 Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro has its own.
 """
 
+from ssmscan.inference.long import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
@@ -25,6 +26,7 @@ from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.model.tracing import trace
 from ssmscan.particles.filter import FilterResult, ParticleFilter, log_evidence
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
+from ssmscan.particles.online import Online, resume
 from ssmscan.particles.resampling import multinomial, stratified, systematic
 from ssmscan.particles.summaries import PIT, SD, FinalCloud, FullHistory, Mean, Quantiles
 from ssmscan.results import Maximum, Result, compare, load, plots
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NUTS",
+    "Online",
     "PIT",
     "PMMH",
     "SD",
@@ -40,6 +43,7 @@ __all__ = [
     "FinalCloud",
     "FullHistory",
     "Maximum",
+    "LongRun",
     "MaximumLikelihood",
     "Mean",
     "ModelError",
@@ -55,10 +59,12 @@ __all__ = [
     "compare",
     "load",
     "log_evidence",
+    "long_run",
     "multinomial",
     "noise_outside",
     "plots",
     "predict",
+    "resume",
     "stratified",
     "systematic",
     "trace",

@@ -186,7 +186,11 @@ class IndependentLoops:
 
     def with_data(self, *args: Any, **kwargs: Any) -> Any:
         """The same program over other data of the same shapes; see `ssmscan.trace`."""
-        return self._source("with_data").with_data(*args, **kwargs)
+        return self._source("with_data").with_data(self, *args, **kwargs)
+
+    def with_arrays(self, data: tuple, source: Any = None) -> IndependentLoops:
+        """The same program over these arrays; see `StateSpaceModel.with_arrays`."""
+        return IndependentLoops(tuple(part.with_arrays(data) for part in self.parts), source)
 
     def with_roles(self, *, parameters: tuple[str, ...] = (), initial: tuple[str, ...] = ()) -> Any:
         """The same model with some sites outside the loops declared parameters or initial states."""

@@ -317,7 +317,11 @@ class StateSpaceModel:
 
     def with_data(self, *args: Any, **kwargs: Any) -> StateSpaceModel:
         """The same program over other data of the same shapes; see `ssmscan.trace`."""
-        return self._source("with_data").with_data(*args, **kwargs)
+        return self._source("with_data").with_data(self, *args, **kwargs)
+
+    def with_arrays(self, data: tuple, source: Any = None) -> StateSpaceModel:
+        """The same program over these arrays, which are taken as they are; for `with_data`."""
+        return StateSpaceModel(self.program, (*data, *self.arrays[len(data) :]), source)
 
     def with_roles(self, *, parameters: tuple[str, ...] = (), initial: tuple[str, ...] = ()) -> StateSpaceModel:
         """The same model with some sites outside the loop declared parameters or initial states."""

@@ -82,8 +82,10 @@ class Source(NamedTuple):
         """Trace again with roles declared."""
         return assemble(self._replace(parameters=parameters, initial=initial))
 
-    def with_data(self, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:
-        """Trace again over other data, after checking that only data changed.
+    def with_data(self, ssm: Any, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:
+        """The model of this source over other data, after checking that only data changed.
+
+        It is traced again only if values are missing where none were: the program does not depend on data.
 
         Raises:
             ValueError: an argument has another structure, shape or dtype, or a static value changed; it is named.
@@ -106,7 +108,16 @@ class Source(NamedTuple):
                     f"with_data: {path} = {describe(new)} is part of the program, which was traced with "
                     f"{describe(old)}. Call ssmscan.trace for another program."
                 )
-        return assemble(self._replace(leaves=tuple(leaves)))
+        source = self._replace(leaves=tuple(leaves))
+        arrays = tuple(leaves[i] for i in self.data)
+        new = ssm.with_arrays(arrays, source)
+        if any(isinstance(a, jax.core.Tracer) for a in arrays):
+            return new
+        with jax.ensure_compile_time_eval():
+            known = all(source.gaps >= data.with_missing(part) for part in new.parts)
+            for part in new.parts if known else ():
+                _check_data(part)
+        return new if known else assemble(source)
 
 
 def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:

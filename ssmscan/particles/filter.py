@@ -9,10 +9,10 @@ One compilation serves a program, settings and shapes: other parameters, data an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jax import Array, lax
 
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.panel import Panel
+from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import panels, sequential
 from ssmscan.particles.clouds import Cloud, History
@@ -31,6 +32,9 @@ from ssmscan.particles.sequential import FAULTY, VANISHED, Moment, State
 from ssmscan.particles.several import LoopResults, run_loops
 from ssmscan.particles.summaries import SD, FinalCloud, Kept, Mean, Store, Summary
 from ssmscan.particles.weights import CompensatedSum
+
+if TYPE_CHECKING:
+    from ssmscan.particles.online import Online
 
 _BOOTSTRAP = Bootstrap()
 
@@ -176,7 +180,35 @@ class ParticleFilter:
             ValueError: if theta lacks a parameter, has an unknown one, or a value outside its support.
         """
         key, theta, run = as_key(key), ssm.canonical(theta), partial(_run, settings=self)
-        return run_loops(run, key, ssm, theta) if len(ssm.parts) > 1 else run(key, ssm, theta)
+        several = isinstance(ssm, IndependentLoops)
+        return run_loops(run, key, ssm, theta) if several else run(key, ssm, theta)
+
+    def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
+        """Begin a filter that takes its steps when `update` is called; arguments and errors as in `run`."""
+        from ssmscan.particles.online import start
+
+        return start(key, ssm, theta, settings=self)
+
+    def update(
+        self, online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], num_steps: int = 1
+    ) -> tuple[Online, Report]:
+        """Take the next steps of a series: the same as in `run`, bit by bit.
+
+        Args:
+            online: what `start` or the last `update` returned.
+            ssm: the model over a series that holds the data of these steps; what comes later is not looked at.
+            theta: value of every parameter by name.
+            num_steps: how many; one compilation serves each number.
+
+        Returns:
+            The filter after them, and their reports, time in front; elements of a panel before it.
+
+        Raises:
+            ValueError: if the series of the model has fewer steps left.
+        """
+        from ssmscan.particles.online import advance
+
+        return advance(online, ssm, theta, num_steps, settings=self)
 
 
 def log_evidence(
@@ -199,14 +231,25 @@ def log_evidence(
     return settings.run(key, ssm, theta).log_evidence
 
 
-class _Report(NamedTuple):
-    """What is stacked over the steps."""
+class Report(NamedTuple):
+    """What is stacked over the steps; fields as in `FilterResult`, kept as the store gives it."""
 
     increment: Array
     ess: Array
     resampled: Array
     summaries: dict[str, dict[str, Array]]
     kept: Kept | None
+
+
+def report_of(settings: ParticleFilter) -> Callable[[State, Moment], Report]:
+    """Give the function that reports of a step what the settings want."""
+
+    def report(state: State, moment: Moment) -> Report:
+        summaries = {summary.name: summary(moment) for summary in settings.summaries}
+        kept = settings.store.keep(state, moment)
+        return Report(moment.increment, moment.ess, moment.resampled, summaries, kept)
+
+    return report
 
 
 @partial(jax.jit, static_argnames=("settings",))
@@ -217,11 +260,16 @@ def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings:
         ssm.refuse_tail()
         model, element = element_model(ssm), elements_at(ssm, theta)
 
-        def run_element(number: Array) -> _Run:
+        def run_element(number: Array) -> Run:
             return _filter(jax.random.fold_in(key, number), model, element(number), settings)
 
         every = jax.vmap(run_element)(jnp.arange(ssm.panel.size, dtype=np.int32))
-        one, number = _join(every, ssm.panel)
+        one, number = join_elements(every, ssm.panel)
+    return finish(one, number, ssm, theta)
+
+
+def finish(one: Run, number: Array, ssm: StateSpaceModel, theta: dict[str, Array]) -> FilterResult:
+    """Say what a filter found in terms of the model; number is the element of a panel that failed."""
     return FilterResult(
         log_evidence=one.evidence.add(ssm.log_static(theta)).value(),
         increments=one.increments,
@@ -239,7 +287,7 @@ def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings:
     )
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """What one filter found; fields as in `FilterResult`."""
 
     evidence: CompensatedSum
@@ -252,44 +300,43 @@ class _Run(NamedTuple):
     failed_step: Array
     history: History | None
 
+    @classmethod
+    def of(cls, first: State, initial: dict, last: State, values: dict, steps: Report, start_observed: bool) -> Run:
+        """Put together states and values before and after all steps, and the reports of the steps."""
+        series = steps.increment, steps.ess, steps.resampled
+        if start_observed:
+            begun = first.evidence.value(), first.ess, jnp.zeros((), bool)
+            series = tuple(jnp.concatenate([jnp.asarray(a)[None], b]) for a, b in zip(begun, series))
+        start = Cloud(first.carry, first.log_weights, initial)
+        return cls(
+            evidence=last.evidence,
+            increments=series[0],
+            ess=series[1],
+            resampled=series[2],
+            summaries=steps.summaries,
+            final=Cloud(last.carry, last.log_weights, values),
+            status=last.status,
+            failed_step=last.failed_step,
+            history=None if steps.kept is None else History(start, steps.kept),
+        )
 
-def _filter(key: Array, ssm: Any, bound: Any, settings: ParticleFilter) -> _Run:
+
+def _filter(key: Array, ssm: Any, bound: Any, settings: ParticleFilter) -> Run:
     """Filter a model, or one element of a panel."""
     began = sequential.start(settings, key, ssm, bound)
-
-    def report(state: State, moment: Moment) -> _Report:
-        summaries = {summary.name: summary(moment) for summary in settings.summaries}
-        kept = settings.store.keep(state, moment)
-        return _Report(moment.increment, moment.ess, moment.resampled, summaries, kept)
-
     state, values, steps = sequential.scan_updates(
-        settings, began.state, ssm, bound, bound.xs, report, length=ssm.num_steps
+        settings, began.state, ssm, bound, bound.xs, report_of(settings), length=ssm.num_steps
     )
-    series = steps.increment, steps.ess, steps.resampled
-    if ssm.start_observed:
-        first = began.increment, began.state.ess, jnp.zeros((), bool)
-        series = tuple(jnp.concatenate([a[None], b]) for a, b in zip(first, series))
-    initial = Cloud(began.state.carry, began.state.log_weights, began.values)
-    return _Run(
-        evidence=state.evidence,
-        increments=series[0],
-        ess=series[1],
-        resampled=series[2],
-        summaries=steps.summaries,
-        final=Cloud(state.carry, state.log_weights, values),
-        status=state.status,
-        failed_step=state.failed_step,
-        history=None if steps.kept is None else History(initial, steps.kept),
-    )
+    return Run.of(began.state, began.values, state, values, steps, ssm.start_observed)
 
 
-def _join(every: _Run, panel: Panel) -> tuple[_Run, Array]:
+def join_elements(every: Run, panel: Panel) -> tuple[Run, Array]:
     """Put the elements of a panel together, and say which failed, the first that failed worst."""
     status = jnp.max(every.status)
     number = jnp.argmin(jnp.where(every.status == status, every.failed_step, every.failed_step.max() + 1))
     values = jax.vmap(CompensatedSum.value)(every.evidence)
     evidence, _ = lax.scan(lambda total, value: (total.add(value), None), CompensatedSum.zero(), values)
-    joined = _Run(
+    joined = Run(
         evidence=evidence,
         increments=every.increments.sum(0),
         ess=every.ess.T,

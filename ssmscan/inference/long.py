@@ -1,0 +1,90 @@
+"""A long filter run from the host: progress, Control-C, and going on from where it stopped.
+
+The series is filtered in compiled chunks by `ssmscan.particles.online`, so that the result is that of
+`ParticleFilter.run` bit by bit, however often it was stopped, saved and read again.  What a store keeps of the
+clouds moves to the host after each chunk: the device holds O(N) and one chunk, whatever the store.  Prefer
+`ParticleFilter.run` where a run takes seconds, and inside jit, vmap and grad.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssmscan.inference.progress import BUFFER_BYTES, LONGEST_CHUNK, Chunk, run_chunks
+from ssmscan.particles import online
+from ssmscan.particles.filter import FilterResult, ParticleFilter
+from ssmscan.particles.online import Online
+
+
+class LongRun(NamedTuple):
+    """What a long run came to.
+
+    Attributes:
+        result: of the steps taken in this call; the log evidence and the status are those since the first step.
+        online: the filter after them: save it, or hand it to the next call.
+        interrupted: whether Control-C stopped it before the end of the series.
+    """
+
+    result: FilterResult
+    online: Online
+    interrupted: bool
+
+
+def long_run(
+    key: jax.Array,
+    ssm: Any,
+    theta: Mapping[str, Any],
+    *,
+    particle_filter: ParticleFilter,
+    resume_from: Online | None = None,
+    progress: bool = True,
+) -> LongRun:
+    """Filter a series in chunks, with a progress bar on a terminal; Control-C keeps the steps taken.
+
+    Args:
+        key: one PRNG key, typed or raw; of no effect on a run that goes on.
+        ssm: a model from `ssmscan.trace`.
+        theta: value of every parameter by name.
+        particle_filter: the settings.
+        resume_from: where to go on; from the start by default.
+        progress: whether to show the bar.
+
+    Raises:
+        ValueError: if the series has no steps left, or theta is not valid.
+        ModelError: if the model has several independent loops.
+    """
+    first = particle_filter.start(key, ssm, theta) if resume_from is None else resume_from
+    theta, left = ssm.canonical(theta), ssm.num_steps - first.step
+    if left < 1:
+        raise ValueError(f"resume_from has taken all {ssm.num_steps} steps of the series: nothing is left to do.")
+    done = run_chunks(
+        _compile(first, ssm, theta, particle_filter), (ssm, theta), first, left, label="filter", progress=progress
+    )
+    axes = (lambda leaf: np.moveaxis(leaf, 0, 1)) if ssm.panel is not None else np.asarray
+    reports = jax.tree.map(axes, done.outputs)
+    result = online.result_of(first, done.state, reports, ssm, theta)
+    return LongRun(result, done.state, done.interrupted)
+
+
+def _compile(first: Online, ssm: Any, theta: Any, settings: ParticleFilter) -> Chunk:
+    """Compile the loop over the steps of a chunk, as long as its reports leave room for."""
+    begun = time.perf_counter()
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    one = partial(online.take, settings=settings, capacity=1)
+    _, report = jax.eval_shape(one, first.state, ssm, theta, count)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(report))
+    capacity = int(np.clip(BUFFER_BYTES // max(size, 1), 1, LONGEST_CHUNK))
+
+    def advance(operand: Any, state: Online, count: jax.Array) -> tuple[Online, Any]:
+        after, reports = online.take(state.state, *operand, count, settings=settings, capacity=capacity)
+        time_first = (lambda leaf: jnp.moveaxis(leaf, 1, 0)) if ssm.panel is not None else (lambda leaf: leaf)
+        return after, jax.tree.map(time_first, reports)
+
+    return Chunk(advance, capacity, time.perf_counter() - begun)

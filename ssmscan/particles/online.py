@@ -1,0 +1,223 @@
+r"""Filters that go on: one observation at a time, in chunks, interrupted and resumed.
+
+A filter is a recursion on a state of size O(N),
+
+    (state_t, report_t) = update(state_{t-1}, x_t),
+
+and a run over a whole series is this update in a loop.  Here the loop stops wherever the caller wants: `advance`
+takes the next `num_steps` steps of the series that a model holds, and its results are those of the whole run, bit
+by bit, because the number of steps is not known when the loop is compiled.  Which step is next is counted in the
+state.  What the model holds after that step is not looked at, so an observation that arrives is written into the
+series at its place (`ssm.with_data`), and the rest may be anything valid.
+
+One step costs the same however long the series has become.  For a whole series at once use `ParticleFilter.run`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ssmscan.model.element import element_model, elements_at
+from ssmscan.model.running import ModelError
+from ssmscan.model.several import IndependentLoops
+from ssmscan.model.statespace import StateSpaceModel
+from ssmscan.particles import sequential
+from ssmscan.particles.draws import as_key, unrolled_threefry
+from ssmscan.particles.filter import FilterResult, ParticleFilter, Report, Run, finish, join_elements, report_of
+from ssmscan.particles.sequential import State
+
+Theta = dict[str, Array]
+
+
+class Online(NamedTuple):
+    """A filter between two steps; with the elements of a panel in front of every leaf.
+
+    Attributes:
+        state: what the next step needs; `state.step` is its number, `state.evidence` the log evidence so far without
+            what no state reaches.
+        values: values of the particles by site: of the initial state before the first step, then of the last one.
+    """
+
+    state: State
+    values: dict[str, Array]
+
+    @property
+    def step(self) -> int:
+        """Number of steps taken; on the host."""
+        return int(np.max(self.state.step))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write to a file, in one step; `ssmscan.resume` reads it.
+
+        Raises:
+            FileNotFoundError: if its folder does not exist.
+        """
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"cannot save {path}: the folder {path.parent} does not exist; make it first")
+        leaves, tree = jax.tree.flatten(jax.device_get(jax.tree.map(_plain, self)))
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                header = np.frombuffer(json.dumps({"tree": str(tree)}).encode(), np.uint8)
+                np.savez(file, header=header, **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return path
+
+
+def start(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, settings: ParticleFilter) -> Online:
+    """Draw the first cloud, weighed where the model observes its start; see `ParticleFilter.start`."""
+    _refuse_several(ssm)
+    return _start(as_key(key), ssm, ssm.canonical(theta), settings=settings)
+
+
+def advance(
+    online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], num_steps: int = 1, *, settings: ParticleFilter
+) -> tuple[Online, Report]:
+    """Take the next steps; see `ParticleFilter.update`."""
+    _refuse_several(ssm)
+    first = online.step
+    if num_steps < 1 or first + num_steps > ssm.num_steps:
+        raise ValueError(
+            f"num_steps is {num_steps}, after {first} steps of a series of {ssm.num_steps}: there are "
+            f"{ssm.num_steps - first} steps left. For more, trace the model with a longer series."
+        )
+    count = jnp.asarray(num_steps, np.int32)
+    return take(online.state, ssm, ssm.canonical(theta), count, settings=settings, capacity=num_steps)
+
+
+@partial(jax.jit, static_argnames=("settings",))
+def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: ParticleFilter) -> Online:
+    def one(key: Array, model: Any, bound: Any) -> Online:
+        began = sequential.start(settings, key, model, bound)
+        return Online(began.state, began.values)
+
+    if ssm.panel is None:
+        return one(key, ssm, ssm.at(theta))
+    model, element = element_model(ssm), elements_at(ssm, theta)
+    numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
+    return jax.vmap(lambda m: one(jax.random.fold_in(key, m), model, element(m)))(numbers)
+
+
+@partial(jax.jit, static_argnames=("settings", "capacity"))
+def take(
+    state: State, ssm: StateSpaceModel, theta: Theta, count: Array, *, settings: ParticleFilter, capacity: int
+) -> tuple[Online, Report]:
+    """Take `count` steps; reports have room for `capacity`, zeros from `count` on.
+
+    In a panel the reports are those of each element, elements in front.
+    """
+    report = report_of(settings)
+
+    def one(state: State, model: Any, bound: Any) -> tuple[Online, Report]:
+        def step(state: State) -> tuple[Online, Report]:
+            x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, state.step, keepdims=False), bound.xs)
+            state, moment = sequential.update(settings, state, model, bound, x)
+            return Online(state, moment.moved.values), report(state, moment)
+
+        def body(i: Array, carry: tuple[Online, Report]) -> tuple[Online, Report]:
+            online, found = step(carry[0].state)
+            return online, jax.tree.map(lambda room, new: room.at[i].set(new), carry[1], found)
+
+        shapes = jax.eval_shape(step, state)
+        values, room = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (shapes[0].values, shapes[1]))
+        room = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), room)
+        return lax.fori_loop(jnp.zeros_like(count), count, body, (Online(state, values), room))
+
+    if ssm.panel is None:
+        return one(state, ssm, ssm.at(theta))
+    ssm.refuse_tail()
+    model, element = element_model(ssm), elements_at(ssm, theta)
+    numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
+    return jax.vmap(lambda m, state: one(state, model, element(m)))(numbers, state)
+
+
+def result_of(first: Online, last: Online, reports: Report, ssm: StateSpaceModel, theta: Theta) -> FilterResult:
+    """Put the reports of all steps together into what a whole run returns.
+
+    Args:
+        first: the filter before the first of these steps.
+        last: the filter after the last one.
+        reports: of all steps, time in front (after the elements of a panel).
+        ssm, theta: as in `take`.
+    """
+    start_observed = ssm.start_observed and first.step == 0
+    of = partial(Run.of, start_observed=start_observed)
+    run = of if ssm.panel is None else jax.vmap(of)
+    one = run(first.state, first.values, last.state, last.values, reports)
+    number = jnp.zeros((), np.int32)
+    if ssm.panel is not None:
+        one, number = join_elements(one, ssm.panel)
+    return replace(finish(one, number, ssm, theta), start_observed=start_observed)
+
+
+def resume(
+    path: str | os.PathLike[str], ssm: StateSpaceModel, theta: Mapping[str, Any], *, particle_filter: ParticleFilter
+) -> Online:
+    """Read a filter that `Online.save` wrote, and go on with `ParticleFilter.update`.
+
+    Args:
+        path: the file.
+        ssm: the model that was filtered, of any length.
+        theta: the parameters.
+        particle_filter: the settings.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a saved filter of this model with these settings.
+    """
+    _refuse_several(ssm)
+    with np.load(path) as file:
+        leaves = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
+    start_, theta = partial(_start, settings=particle_filter), ssm.canonical(theta)
+    begun = jax.eval_shape(start_, as_key(jax.random.key(0)), ssm, theta)
+    taking = partial(take, settings=particle_filter, capacity=1)
+    gone_on = jax.eval_shape(taking, begun.state, ssm, theta, jax.ShapeDtypeStruct((), np.int32))[0]
+    for shapes in (gone_on, begun):
+        wanted, tree = jax.tree.flatten(shapes)
+        if [_stored(leaf) for leaf in wanted] == [(leaf.shape, leaf.dtype) for leaf in leaves]:
+            return jax.tree.unflatten(tree, [_typed(leaf, like) for leaf, like in zip(leaves, wanted)])
+    raise ValueError(
+        f"{path} does not hold a filter of this model with {particle_filter.num_particles} particles: its arrays have "
+        "other shapes. Give the model and the settings it was saved with."
+    )
+
+
+def _refuse_several(ssm: Any) -> None:
+    if isinstance(ssm, IndependentLoops):
+        raise ModelError(
+            f"the model has {len(ssm.parts)} independent loops, each with its own time; filter each online by itself: "
+            "ssm.parts[0], ssm.parts[1], ..."
+        )
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _stored(leaf: Any) -> tuple:
+    return (*leaf.shape, 2) if _is_key(leaf) else leaf.shape, np.dtype(np.uint32) if _is_key(leaf) else leaf.dtype
+
+
+def _typed(leaf: np.ndarray, like: Any) -> Any:
+    array = jnp.asarray(leaf)
+    return jax.random.wrap_key_data(array, impl=unrolled_threefry) if _is_key(like) else array
