@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
+from ssmscan.model.constants import Constants
 from ssmscan.model.loops import Simulated
 from ssmscan.model.missing import Gaps, only_whole
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
@@ -88,6 +89,7 @@ class Plan(NamedTuple):
         x: shapes of the user's input at one step.
         ys: shapes of the stacked outputs.
         horizons: indices of later loops with noise and without data, which are simulated and not inferred.
+        keyed: whether the model asks for keys with `numpyro.prng_key()`.
     """
 
     main: int
@@ -98,6 +100,7 @@ class Plan(NamedTuple):
     x: PyTree
     ys: PyTree
     horizons: frozenset[int] = frozenset()
+    keyed: bool = False
 
 
 def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
@@ -118,8 +121,8 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
         def at_loop(index: int, loop: Loop):
             try:
                 ((_, _, last), (sites, ys)) = result = loop.default()
-            except jax.errors.UnexpectedTracerError:
-                # A hidden site leaked from NumPyro's run; a run of our own names it.
+            except (jax.errors.UnexpectedTracerError, NotImplementedError):
+                # A hidden site leaked from NumPyro's run, or has no sampler; a run of our own names it.
                 _describe_loop(loop, None)
                 raise
             loops.append(_describe_loop(loop, ys))
@@ -128,19 +131,21 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps) -> Plan:
                 return result
             return (last, ys) if len(noisy) == 1 or _observed(loops[-1]) else Simulated(result)
 
-        records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps)
+        records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps, constants=constants)
         found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
         replays.extend(record.replayed for record in records)
         return 0
 
     replays: list[int | None] = []
+    constants = Constants()
     jax.eval_shape(run, data)
     if not loops:
         raise ModelError(_no_loop(found))
     main, horizons = _choose_main(loops)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
     _check_names([*outside, *loops[main]["inside"]])
-    return Plan(main, outside=tuple(outside), **{k: loops[main][k] for k in FACTS}, horizons=horizons)
+    facts = {k: loops[main][k] for k in FACTS}
+    return Plan(main, outside=tuple(outside), **facts, horizons=horizons, keyed=constants.requests > 0)
 
 
 FACTS = ("length", "inside", "carry", "x", "ys")
@@ -189,7 +194,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         _family(fn),
         value.shape,
         value.dtype,
-        str(fn.support).rstrip("()"),
+        str(fn.support).removesuffix("()"),
         bool(fn.is_discrete),
         latent,
         record.observed,
@@ -222,7 +227,13 @@ def _family(fn: dist.Distribution) -> str:
 
 
 def _placeholder(name: str, fn: dist.Distribution):
-    return fn.sample(jax.random.key(0))
+    try:
+        return fn.sample(jax.random.key(0))
+    except NotImplementedError:
+        raise ModelError(
+            f"site '{clean_name(str(name))}' ({_family(fn)}) has no sampler; prior draws, particles and simulations "
+            "need one. Choose a proper distribution, or give its class a sample method."
+        ) from None
 
 
 def _shape_of(a) -> Shape:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from ssmscan.model.constants import Constants
 from ssmscan.model.missing import Gaps
 from ssmscan.model.records import clean_name, with_sample_shape
 
@@ -36,6 +37,8 @@ class Loop(NamedTuple):
         substitutions: pairs (kind, mapping) of `condition` and `substitute` handlers around it.
         default: `key=None` runs it as NumPyro does and returns NumPyro's result.
         reparam: names that a `reparam` handler around it would change.
+        constants: what answers for parameters and keys.
+        hidden: of the `block` handlers around it, the functions that say which sites they hide.
         draw_observed: `fn -> value` to simulate data at observed sites, None to keep them.
         gaps: which observed sites have missing elements.
     """
@@ -49,6 +52,8 @@ class Loop(NamedTuple):
     substitutions: list
     default: Callable
     reparam: frozenset[str]
+    constants: Constants
+    hidden: tuple[Callable, ...] = ()
     draw_observed: Callable | None = None
     gaps: Gaps = Gaps()
 

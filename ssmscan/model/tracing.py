@@ -134,9 +134,8 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
 def assemble(source: Source) -> StateSpaceModel:
     """Stage a source; arrays whose values the model needs become static."""
     try:
-        try:
-            ssm = _assemble(source)
-        except _NEEDS_VALUE:
+        ssm = _assemble_or_none(source)
+        if ssm is None:
             ssm = _assemble(_fix_arrays(source))
         # What is known is looked at now, also while somebody's jit is being traced.
         known = not any(isinstance(a, jax.core.Tracer) for a in ssm.arrays)
@@ -151,6 +150,14 @@ def assemble(source: Source) -> StateSpaceModel:
         with jax.ensure_compile_time_eval():
             _check_data(ssm)
     return ssm
+
+
+def _assemble_or_none(source: Source) -> StateSpaceModel | None:
+    """Stage a source; None if the model needs values of its arrays."""
+    try:
+        return _assemble(source)
+    except _NEEDS_VALUE:
+        return None
 
 
 def _assemble(source: Source) -> StateSpaceModel:
