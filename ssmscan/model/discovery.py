@@ -288,7 +288,8 @@ def _no_loop(found: list[Drawn]) -> str:
     return (
         f"the model has no numpyro.contrib.control_flow.scan (sites found: "
         f"{', '.join(site.name for site in found) or 'none'}).{loop} Write the time loop as "
-        "scan(transition, init, xs) with the sample statements inside the transition; a jax.lax.scan hides its sites."
+        "scan(transition, init, xs) with the sample statements inside the transition; a jax.lax.scan hides its "
+        "sites, and a handlers.block around the loop hides the loop."
     )
 
 

@@ -15,7 +15,7 @@ from jax import lax
 
 from ssmscan.model.constants import Constants
 from ssmscan.model.missing import Gaps
-from ssmscan.model.records import clean_name, with_sample_shape
+from ssmscan.model.records import with_sample_shape
 
 PyTree = Any
 
@@ -77,19 +77,8 @@ def given_value(loop: Loop, msg: dict, t) -> tuple[Any, Any]:
         value = value if found is None else jnp.asarray(found)
     if value is None:
         return None, None
-    fn, name = with_sample_shape(msg), clean_name(msg["name"])
-    ndim = len(fn.shape())
-    if value.ndim == ndim:
+    # Other shapes NumPyro has refused, which runs the loop first.
+    if value.ndim == len(with_sample_shape(msg).shape()):
         return value, None
-    if value.ndim != ndim + 1:
-        raise ModelError(
-            f"site '{name}' is conditioned on a value of shape {value.shape}; expected {('T', *fn.shape())} with "
-            f"T = {loop.length}, or {fn.shape()} for the same value at every step."
-        )
-    if value.shape[0] > loop.length:
-        raise ModelError(
-            f"site '{name}' is conditioned on {value.shape[0]} values but the loop has {loop.length} steps; "
-            "shorten the data or lengthen the loop."
-        )
     present = t < value.shape[0] if value.shape[0] < loop.length else None
     return lax.dynamic_index_in_dim(value, t, keepdims=False), present
