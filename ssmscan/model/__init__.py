@@ -5,6 +5,7 @@ Meeting it
     records.py      one site as it was met, under NumPyro's wrappers
     loops.py        one scan as it was met, and what handlers around it say of its sites
     missing.py      missing elements of observed values: left out, or drawn
+    constants.py    what a model asks of NumPyro that is no site: params and keys
     running.py      run the user's function under control, sites and loops handed to us
     discovery.py    meet the model once, abstractly: its sites, its loop, their shapes
 Taking it apart
@@ -12,6 +13,7 @@ Taking it apart
     script.py       what all runs of one model share
     staging.py      the same function staged for each way the engines need it
     roles.py        parameter, initial state, innovation or observation, and why
+    hidden.py       randomness that no site announces is refused where it reaches a density
     program.py      all staged functions of a model without its data, interned
 One axis through a jaxpr
     axes.py         evaluate a jaxpr at one place of an axis; windows.py, axisrules.py, axisalgebra.py, lines.py

@@ -18,6 +18,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer.util import log_density
 
+from ssmscan.model.constants import Constants
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.paths import from_values
 from ssmscan.model.records import Record, clean_name
@@ -70,7 +71,7 @@ def check(key: jax.Array, ssm: Any, source: Any) -> Check:
     known = {site.name for part in ssm.parts for site in part.program.plan.inside}
     horizon = [s.name for part in ssm.parts for s in part.program.plan.outside if s.simulated and s.name not in known]
     run = handlers.block(handlers.seed(source.run, 0), hide=horizon) if horizon else source.run
-    original = float(log_density(run, (), {}, numpyro_names(source.run, values))[0])
+    original = float(log_density(Constants(run), (), {}, numpyro_names(source.run, values))[0])
     scale = sum(abs(piece) for piece in pieces) + abs(original) + 1.0
     tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
     outcome = Check(sum(pieces), original, tolerance, jax.device_get(values))

@@ -76,7 +76,7 @@ def refuse_gaps(ssm: StateSpaceModel) -> None:
         bad = jax.device_get(_not_a_number(ssm, theta, simulate(path_key, ssm, theta).values))
         if not any(bad.values()):
             return
-    name = next(name for name, value in bad.items() if value)
+    name = next(site.name for site in plan.inside if bad.get(site.name))
     raise ModelError(
         f"the density of site '{name}' is NaN: a missing value (NaN) of the data reaches it without passing through "
         "its own sample statement, as y[t - 1] read from the closure does. Carry what numpyro.sample returns to the "
@@ -88,7 +88,9 @@ def refuse_gaps(ssm: StateSpaceModel) -> None:
 def _not_a_number(ssm: StateSpaceModel, theta: dict, values: dict) -> dict[str, jax.Array]:
     initial = {s.name: values[s.name] for s in ssm.initial}
     path = from_values(ssm, theta, initial, {s.name: values[s.name] for s in ssm.innovations})
-    return {name: jnp.isnan(value) for name, value in path.log_prob.items()}
+    # NumPyro gives a draw that is NaN the log-density -inf.
+    drawn = {s.name: jnp.isnan(values[s.name]).any() for s in ssm.innovations if not s.discrete}
+    return {name: jnp.isnan(value) | drawn.get(name, False) for name, value in path.log_prob.items()}
 
 
 def _over_data(ssm: StateSpaceModel, step, outside, name: str) -> dict[str, jax.Array]:

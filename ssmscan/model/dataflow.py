@@ -69,7 +69,9 @@ class Staged:
         positions = jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))
         kept = {name: positions[name] for name in names}
         kept |= {name: {key: positions[name][key] for key in keys} for name, keys in entries.items()}
-        wanted, out_tree = jax.tree.flatten(kept)
+        return self._only(*jax.tree.flatten(kept))
+
+    def _only(self, wanted: list[int], out_tree: PyTree) -> Staged:
         order = sorted(set(wanted))
         jaxpr, shared = _without_unused(self.jaxpr, self.shared, [i in order for i in range(self.out_tree.num_leaves)])
         outputs = [jaxpr.outvars[order.index(i)] for i in wanted]
@@ -97,6 +99,12 @@ class Staged:
     def late_primitives(self) -> set[str]:
         """Names of the primitives that run inside the loop, inner jaxprs included."""
         return set(_primitive_names(self.late_eqns))
+
+    def late_primitives_by_leaf(self, name: str) -> list[set[str]]:
+        """For each leaf of an entry of the result, the primitives that compute it inside the loop."""
+        positions = jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))[name]
+        one = jax.tree.structure(0)
+        return [self._only([i], one).late_primitives() for i in jax.tree.leaves(positions)]
 
     def bind(self, arrays: Sequence[jax.Array], *early: PyTree) -> Callable[..., PyTree]:
         """Evaluate all that the early arguments determine; return the function of the late ones.

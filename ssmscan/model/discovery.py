@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
+from ssmscan.model.constants import Constants
 from ssmscan.model.loops import SeveralLoops, Simulated
 from ssmscan.model.missing import Gaps, only_whole
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
@@ -89,6 +90,7 @@ class Plan(NamedTuple):
         ys: shapes of the stacked outputs.
         horizons: indices of the other loops with noise, which are simulated here: later ones without data, or those
             that are parts of their own.
+        keyed: whether the model asks for keys with `numpyro.prng_key()`.
     """
 
     main: int
@@ -99,6 +101,7 @@ class Plan(NamedTuple):
     x: PyTree
     ys: PyTree
     horizons: frozenset[int] = frozenset()
+    keyed: bool = False
 
 
 def discover(call: Callable[[list], Any], data: list, gaps: Gaps, main: int | None = None) -> Plan:
@@ -122,8 +125,8 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps, main: int | No
         def at_loop(index: int, loop: Loop):
             try:
                 ((_, _, last), (sites, ys)) = result = loop.default()
-            except jax.errors.UnexpectedTracerError:
-                # A hidden site leaked from NumPyro's run; a run of our own names it.
+            except (jax.errors.UnexpectedTracerError, NotImplementedError):
+                # A hidden site leaked from NumPyro's run, or has no sampler; a run of our own names it.
                 _describe_loop(loop, None)
                 raise
             loops.append(_describe_loop(loop, ys))
@@ -133,19 +136,21 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps, main: int | No
             stepped = (len(noisy) == 1 or _observed(loops[-1])) if main is None else index == main
             return (last, ys) if stepped else Simulated(result)
 
-        records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps)
+        records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps, constants=constants)
         found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
         replays.extend(record.replayed for record in records)
         return 0
 
     replays: list[int | None] = []
+    constants = Constants()
     jax.eval_shape(run, data)
     if not loops:
         raise ModelError(_no_loop(found))
     main, horizons = _choose_main(loops, main)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
     _check_names([*outside, *loops[main]["inside"]])
-    return Plan(main, outside=tuple(outside), **{k: loops[main][k] for k in FACTS}, horizons=horizons)
+    facts = {k: loops[main][k] for k in FACTS}
+    return Plan(main, outside=tuple(outside), **facts, horizons=horizons, keyed=constants.requests > 0)
 
 
 FACTS = ("length", "inside", "carry", "x", "ys")
@@ -194,7 +199,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         _family(fn),
         value.shape,
         value.dtype,
-        str(fn.support).rstrip("()"),
+        str(fn.support).removesuffix("()"),
         bool(fn.is_discrete),
         latent,
         record.observed,
@@ -227,7 +232,13 @@ def _family(fn: dist.Distribution) -> str:
 
 
 def _placeholder(name: str, fn: dist.Distribution):
-    return fn.sample(jax.random.key(0))
+    try:
+        return fn.sample(jax.random.key(0))
+    except NotImplementedError:
+        raise ModelError(
+            f"site '{clean_name(str(name))}' ({_family(fn)}) has no sampler; prior draws, particles and simulations "
+            "need one. Choose a proper distribution, or give its class a sample method."
+        ) from None
 
 
 def _shape_of(a) -> Shape:
@@ -275,7 +286,8 @@ def _no_loop(found: list[Drawn]) -> str:
     return (
         f"the model has no numpyro.contrib.control_flow.scan (sites found: "
         f"{', '.join(site.name for site in found) or 'none'}).{loop} Write the time loop as "
-        "scan(transition, init, xs) with the sample statements inside the transition; a jax.lax.scan hides its sites."
+        "scan(transition, init, xs) with the sample statements inside the transition; a jax.lax.scan hides its "
+        "sites, and a handlers.block around the loop hides the loop."
     )
 
 

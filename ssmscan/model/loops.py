@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from ssmscan.model.constants import Constants
 from ssmscan.model.missing import Gaps
-from ssmscan.model.records import clean_name, with_sample_shape
+from ssmscan.model.records import with_sample_shape
 
 PyTree = Any
 
@@ -43,6 +44,8 @@ class Loop(NamedTuple):
         substitutions: pairs (kind, mapping) of `condition` and `substitute` handlers around it.
         default: `key=None` runs it as NumPyro does and returns NumPyro's result.
         reparam: names that a `reparam` handler around it would change.
+        constants: what answers for parameters and keys.
+        hidden: of the `block` handlers around it, the functions that say which sites they hide.
         draw_observed: `fn -> value` to simulate data at observed sites, None to keep them.
         gaps: which observed sites have missing elements.
     """
@@ -56,6 +59,8 @@ class Loop(NamedTuple):
     substitutions: list
     default: Callable
     reparam: frozenset[str]
+    constants: Constants
+    hidden: tuple[Callable, ...] = ()
     draw_observed: Callable | None = None
     gaps: Gaps = Gaps()
 
@@ -79,19 +84,8 @@ def given_value(loop: Loop, msg: dict, t) -> tuple[Any, Any]:
         value = value if found is None else jnp.asarray(found)
     if value is None:
         return None, None
-    fn, name = with_sample_shape(msg), clean_name(msg["name"])
-    ndim = len(fn.shape())
-    if value.ndim == ndim:
+    # Other shapes NumPyro has refused, which runs the loop first.
+    if value.ndim == len(with_sample_shape(msg).shape()):
         return value, None
-    if value.ndim != ndim + 1:
-        raise ModelError(
-            f"site '{name}' is conditioned on a value of shape {value.shape}; expected {('T', *fn.shape())} with "
-            f"T = {loop.length}, or {fn.shape()} for the same value at every step."
-        )
-    if value.shape[0] > loop.length:
-        raise ModelError(
-            f"site '{name}' is conditioned on {value.shape[0]} values but the loop has {loop.length} steps; "
-            "shorten the data or lengthen the loop."
-        )
     present = t < value.shape[0] if value.shape[0] < loop.length else None
     return lax.dynamic_index_in_dim(value, t, keepdims=False), present

@@ -18,7 +18,8 @@ import jax
 from ssmscan.model import enumeration, roles, staging
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import discover
-from ssmscan.model.loops import ModelError, SeveralLoops
+from ssmscan.model.hidden import refuse_hidden_noise
+from ssmscan.model.loops import SeveralLoops
 from ssmscan.model.missing import Gaps
 from ssmscan.model.panel import find_elements
 from ssmscan.model.script import Script
@@ -81,7 +82,7 @@ class Program:
         self.parameters = tuple(s.name for s in self.sites if s.role is Role.PARAMETER)
         self.initial = tuple(s.name for s in self.sites if s.role is Role.INITIAL)
         names = (self.parameters, self.initial)
-        _refuse_hidden_noise(self.value)
+        refuse_hidden_noise(script, self.value)
         self.start = staging.start_noise(script, *names, smooth=False)
         self.step = staging.step_noise(script, *names, smooth=False)
         drawn = {
@@ -100,7 +101,7 @@ class Program:
             self.smooth_start = staging.start_noise(script, *names, smooth=True)
             self.smooth_step = staging.step_noise(script, *names, smooth=True)
         self.prior = staging.prior(script, *names)
-        self.not_continuous = ", ".join(n for n in self.parameters if script.outside[n].discrete)
+        self.not_continuous = ", ".join(repr(n) for n in self.parameters if script.outside[n].discrete)
         self.constrain = self.unconstrain = None
         if not self.not_continuous:
             self.constrain = staging.constrain(script, *names)
@@ -235,16 +236,6 @@ def intern(program: Program) -> Program:
     if len(_TABLE) > _TABLE_SIZE:
         _TABLE.popitem(last=False)
     return program
-
-
-def _refuse_hidden_noise(value: Staged) -> None:
-    """Refuse randomness that no site announces: it would be the same for every particle."""
-    drawn = {"random_bits", "threefry2x32", "random_gamma", "rng_bit_generator"}
-    if drawn & value.select("log_prob", "numbers").late_primitives():
-        raise ModelError(
-            "the transition draws random numbers with jax.random; they would be the same for every particle and "
-            "invisible to inference. Draw them with numpyro.sample."
-        )
 
 
 def _constant_in(value: Staged, name: str, allowed: tuple[int, ...]) -> list[str]:

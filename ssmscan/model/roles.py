@@ -200,11 +200,6 @@ def _role(site: Drawn, flow: Flow, plan: Plan, states, reasons, parameters, init
     reached = sorted(flow.density[name] & states)
     if reached and not later:
         return Role.START_OBSERVATION, f"depends on initial state '{reached[0]}'"
-    if reached:
-        raise ModelError(
-            f"observed site '{name}' after the loop reads initial state '{reached[0]}' directly; move it before "
-            "the loop."
-        )
     return Role.PARAMETER_LIKELIHOOD, "no state reaches it"
 
 

@@ -24,6 +24,7 @@ from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.model import missing
+from ssmscan.model.constants import Constants
 from ssmscan.model.loops import Loop, ModelError, Simulated, given_value
 from ssmscan.model.missing import NO_GAPS, Gaps
 from ssmscan.model.records import Record, clean_name, is_factor, unmasked, with_sample_shape
@@ -36,7 +37,12 @@ class LeaveModel(Exception):
 
 
 def run_model(
-    call: Callable, value_of: Callable, at_loop: Callable, redrawn: Collection[str] = (), gaps: Gaps = NO_GAPS
+    call: Callable,
+    value_of: Callable,
+    at_loop: Callable,
+    redrawn: Collection[str] = (),
+    gaps: Gaps = NO_GAPS,
+    constants: Constants | None = None,
 ) -> tuple[list[Record], Any]:
     """Run a model with latent values from `value_of` and loops handed to `at_loop`.
 
@@ -47,12 +53,14 @@ def run_model(
             `Simulated` if the sites of the loop are drawn and not inferred.
         redrawn: names of observed sites outside loops that get their value from `value_of` too.
         gaps: which observed sites have missing elements.
+        constants: what answers for parameters and keys, kept by a caller that wants to know what was asked.
 
     Returns:
         The records of the sites outside loops in order, and what the model returned.
     """
-    handler = _Outside(value_of, at_loop, redrawn, gaps)
-    with handler:
+    constants = Constants() if constants is None else constants
+    handler = _Outside(value_of, at_loop, redrawn, gaps, constants)
+    with handler, constants:
         try:
             returned = call()
         except LeaveModel:
@@ -73,9 +81,10 @@ def run_step(loop: Loop, t: jax.Array, carry: PyTree, x: PyTree, value_of: Calla
     Returns:
         carry after the step, output of the step, records in order.
     """
-    handler = _Inside(loop, t, value_of)
-    with isolated(), handler:
+    handler, constants = _Inside(loop, t, value_of), Constants(key=loop.constants.key)
+    with isolated(), handler, constants:
         carry, y = loop.f(carry, x)
+    loop.constants.requests += constants.requests
     return carry, y, handler.records
 
 
@@ -120,11 +129,6 @@ class _Sites(Messenger):
                 "transformation (jit, vmap, lax.cond), which hides it from inference. For a time loop use "
                 "numpyro.contrib.control_flow.scan, which takes the same arguments as jax.lax.scan; for several "
                 "elements use numpyro.plate."
-            )
-        if kind == "prng_key" and msg["value"] is None:
-            raise ModelError(
-                "the model calls numpyro.prng_key(): the draws made from it are invisible to inference. "
-                "Draw with numpyro.sample instead."
             )
         if kind == "plate" and msg["args"][0] != msg["args"][1] and msg["args"][1] is not None:
             raise ModelError(
@@ -173,8 +177,9 @@ def _plates(msg: dict) -> tuple[tuple[str, int], ...]:
 class _Outside(_Sites):
     where = "outside the loop"
 
-    def __init__(self, value_of, at_loop, redrawn, gaps):
+    def __init__(self, value_of, at_loop, redrawn, gaps, constants):
         self.value_of, self.at_loop, self.redrawn, self.gaps = value_of, at_loop, redrawn, gaps
+        self.constants = constants
         self.loops, self.replaying, self.simulated = 0, None, set()
         super().__init__()
 
@@ -210,13 +215,13 @@ class _Outside(_Sites):
                 self.keep(msg, name, loop=self.loops, replayed=replayed)
 
     def _loop(self, msg: dict) -> None:
+        original, kwargs = msg["fn"], msg["kwargs"]
+        # A key is needed only to find shapes; the values drawn with it are never used.
+        kwargs["rng_key"] = jax.random.key(0) if kwargs.get("rng_key") is None else kwargs["rng_key"]
         if len(msg["args"]) != 5:
             return
         index, self.loops = self.loops, self.loops + 1
-        original, kwargs = msg["fn"], msg["kwargs"]
         around = [handler for handler in _PYRO_STACK if handler is not self]
-        # A key is needed only to find shapes; the values drawn with it are never used.
-        kwargs["rng_key"] = jax.random.key(0) if kwargs.get("rng_key") is None else kwargs["rng_key"]
 
         def fn(f, init, xs, length, reverse, **rest):
             leaves = jax.tree.leaves(xs)
@@ -234,6 +239,8 @@ class _Outside(_Sites):
                     f, init, xs, length, reverse, **(rest if key is None else rest | {"rng_key": key})
                 ),
                 _reparam_names(around),
+                self.constants,
+                hidden=tuple(h.hide_fn for h in around if isinstance(h, handlers.block)),
                 gaps=self.gaps,
             )
             _refuse_around(around)
@@ -274,6 +281,11 @@ class _Inside(_Sites):
             msg["kwargs"]["rng_key"] = jax.random.key(0)
         if kind != "sample":
             return
+        if any(hides(msg) for hides in self.loop.hidden):
+            raise ModelError(
+                f"site '{clean_name(msg['name'])}' is hidden by a handlers.block around the scan, so NumPyro does not "
+                "count it. Remove the handler, or expose the site."
+            )
         if msg["name"] in self.loop.reparam:
             raise ModelError(
                 f"site '{msg['name']}' is named in a handlers.reparam around the scan, which does not reach into the "

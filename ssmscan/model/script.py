@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ssmscan.model.constants import Constants
 from ssmscan.model.dataflow import Staged, stage
 from ssmscan.model.discovery import Drawn, Plan
 from ssmscan.model.loops import Simulated
@@ -86,16 +87,25 @@ class Script(NamedTuple):
         return stage(fn, arguments, self.table, data=self.data, late=late)
 
     def run(
-        self, data, outside: Callable, at_main: Callable[[Loop], tuple], redrawn: Collection[str] = (), key=None
+        self,
+        data,
+        outside: Callable,
+        at_main: Callable[[Loop], tuple],
+        redrawn: Collection[str] = (),
+        key=None,
+        model_key=None,
     ) -> list[Record]:
-        """Run the model; the other loops run as NumPyro runs them, with `key` where they draw."""
+        """Run the model; the other loops run as NumPyro runs them, with `key` where they draw.
+
+        The model is given keys made from `model_key` where it asks for them.
+        """
 
         def at_loop(index: int, loop: Loop):
             if index in self.plan.horizons:
                 return Simulated(loop.default(None if key is None else jax.random.fold_in(key, index)))
             return at_main(loop) if index == self.plan.main else loop.default()
 
-        records, _ = run_model(lambda: self.call(data), outside, at_loop, redrawn, self.gaps)
+        records, _ = run_model(lambda: self.call(data), outside, at_loop, redrawn, self.gaps, Constants(key=model_key))
         return [record for record in records if record.replayed != self.plan.main]
 
     def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, Record]]:

@@ -36,8 +36,13 @@ from ssmscan.model.score import is_rough
 from ssmscan.model.script import KEY, Script, Shape, like, sum_of, x_shapes, zeros
 
 
-def by_value(script: Script) -> Staged:
-    """Densities and results of everything, as a function of all values."""
+def by_value(script: Script, *, keyed: bool = False) -> Staged:
+    """Densities and results of everything, as a function of all values.
+
+    Args:
+        script: the model.
+        keyed: what the model gets from `numpyro.prng_key()` is made from the key, which nothing else then is.
+    """
     plan = script.plan
     latents = [site.name for site in plan.outside if site.latent]
 
@@ -48,7 +53,6 @@ def by_value(script: Script) -> Staged:
             out["start"] = like(loop.init, plan.carry)
             out["xs"] = script.inputs(loop)
             out["carry"], out["y"], records = script.step(loop, carry, x, lambda site, _: z[site.name])
-            out["numbers"] = [a for a in jax.tree.leaves(out["carry"]) if jnp.issubdtype(a.dtype, jnp.inexact)]
             drawn = {n: r for n, r in records.items() if r.latent}
             seen = {n: r for n, r in records.items() if r.observed}
             out["log_transition"] = {n: r.log_density() + r.log_excess() for n, r in drawn.items()}
@@ -64,7 +68,8 @@ def by_value(script: Script) -> Staged:
             }
             return last, ys
 
-        records = script.run(data, lambda name, _: outside[name], at_main, key=key)
+        keys: dict[str, Any] = {"model_key": key} if keyed else {"key": key}
+        records = script.run(data, lambda name, _: outside[name], at_main, **keys)
         sample = {r.name: r for r in records if r.fn is not None}
         out["outside_log_prob"] = {n: r.log_prob() for n, r in sample.items()}
         out["outside_log_density"] = {n: r.log_density() + r.log_excess() for n, r in sample.items() if r.latent}

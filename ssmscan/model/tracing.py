@@ -149,9 +149,8 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | Indep
 def assemble(source: Source) -> StateSpaceModel | IndependentLoops:
     """Stage a source; arrays whose values the model needs become static."""
     try:
-        try:
-            ssm = _assemble(source)
-        except _NEEDS_VALUE:
+        ssm = _assemble_or_none(source)
+        if ssm is None:
             ssm = _assemble(_fix_arrays(source))
         # What is known is looked at now, also while somebody's jit is being traced.
         known = not any(isinstance(a, jax.core.Tracer) for part in ssm.parts for a in part.arrays)
@@ -168,6 +167,14 @@ def assemble(source: Source) -> StateSpaceModel | IndependentLoops:
             for part in ssm.parts:
                 _check_data(part)
     return ssm
+
+
+def _assemble_or_none(source: Source) -> StateSpaceModel | IndependentLoops | None:
+    """Stage a source; None if the model needs values of its arrays."""
+    try:
+        return _assemble(source)
+    except _NEEDS_VALUE:
+        return None
 
 
 def _assemble(source: Source) -> StateSpaceModel | IndependentLoops:

@@ -1,0 +1,29 @@
+"""Every model of the contract: taken apart with the roles its file declares, and put together again."""
+
+from __future__ import annotations
+
+import jax
+import pytest
+
+import ssmscan
+from tests.contract.__main__ import load, names, roles_right, traced
+
+REFUSED = {"subject_loop_one_scan_each": "scans with noise"}
+SLOW = {"multichannel_missing_masks", "structural_ts_multi_latent", "stochastic_sir_dict_carry_binomial"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names()]
+)
+def test_a_model_as_people_write_it_is_taken_apart_and_put_together_again(name):
+    file = load(name)
+    if name in REFUSED:
+        with pytest.raises(ssmscan.ModelError, match=REFUSED[name]):
+            traced(file)
+        return
+    ssm = traced(file)
+    assert roles_right(file, ssm), ssm
+    assert ssm.check(jax.random.key(0)).passed
+    changes = getattr(file, "predict_kwargs", None)
+    if changes is not None:
+        assert traced(file, **changes).num_steps > ssm.num_steps
