@@ -1,0 +1,114 @@
+"""All workloads, ssmscan beside its peers, one after the other on one CPU.
+
+    python benchmarks/run.py --out benchmarks/results.json \\
+        --peer cuthbert=PATH/TO/python --peer genjax=PATH/TO/python [--quick] [--only A B]
+
+Workload A is `workload_a.py`; B to F are described in `workloads.py`.  Prints medians of wall and CPU seconds, what
+the first call took beyond them (tracing and compiling), the ratio to the fastest peer and the mean of what was computed,
+which says whether the libraries computed the same thing, and writes everything as JSON.  Needs neither ArviZ
+nor BlackJAX.  Excluded: imports, making the data, tracing the NumPyro model (`ssmscan.trace`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from workload_a import THRESHOLD, compile_reference, data, measure, table
+from workloads import exact_tracking
+
+HERE = Path(__file__).parent
+
+
+def timed(name: str, python: str, workload: str, runs: int, quick: bool) -> dict[str, Any]:
+    """Run one workload of one library and reduce its times."""
+    record: dict[str, Any] = {"library": name, "workload": workload, "load_before": os.getloadavg()[0]}
+    command = [python, str(HERE / "workloads.py"), name, workload, str(runs), str(int(quick))]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        return {**record, "error": process.stderr.strip().splitlines()[-1:]}
+    record |= json.loads(process.stdout.strip().splitlines()[-1])
+    record["wall"] = statistics.median(record["seconds"])
+    record["cpu"] = statistics.median(record["cpu_seconds"])
+    record["compile"] = max(0.0, record["first"] - record["wall"])
+    record["value"] = statistics.mean(record["values"])
+    return record
+
+
+def workload_table(records: list[dict[str, Any]]) -> str:
+    """Lay the medians out with their ratios."""
+    lines = [
+        f"{'':3s}{'':10s} {'wall s':>8s} {'CPU s':>8s} {'fastest peer / this':>20s} {'compile s':>9s} "
+        f"{'mean value':>11s} {'load':>5s}"
+    ]
+    for record in records:
+        if "error" in record:
+            lines.append(f"{record['workload']:3s}{record['library']:10s} failed: {record['error']}")
+            continue
+        peers = [
+            r["cpu"]
+            for r in records
+            if r["workload"] == record["workload"] and r["library"] != "ssmscan" and "cpu" in r
+        ]
+        ratio = f"{min(peers) / record['cpu']:20.2f}" if peers else f"{'':20s}"
+        lines.append(
+            f"{record['workload']:3s}{record['library']:10s} {record['wall']:8.3f} {record['cpu']:8.3f} {ratio} "
+            f"{record['compile']:9.2f} {record['value']:11.4f} {record['load_before']:5.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse the command line, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="cuthbert or genjax")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--only", nargs="+", default=list("ABCDEF"), help="workloads")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the particles, to see that all runs")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # children inherit: one thread for all
+    pythons = {"ssmscan": sys.executable} | dict(argument.split("=", 1) for argument in options.peer)
+    machine = f"{platform.processor() or platform.machine()}, Python {platform.python_version()}"
+    print(f"{machine}, load average {os.getloadavg()}", flush=True)
+    written: dict[str, Any] = {"machine": machine, "A": [], "workloads": []}
+    if "A" in options.only:
+        sizes = [n for n in options.sizes if n <= 10_000] if options.quick else options.sizes
+        with tempfile.TemporaryDirectory() as folder:
+            series = Path(folder) / "y.f32"
+            data().tofile(series)
+            runner = str(HERE / "workload_a_runners.py")
+            programs = {name: [python, runner, name] for name, python in pythons.items()}
+            if reference := compile_reference(Path(folder)):
+                programs = {"C++": reference, **programs}
+            written["A"] = [
+                measure(name, program, series, n, mode, options.runs)
+                for n in sizes
+                for mode in THRESHOLD
+                for name, program in programs.items()
+            ]
+        print(f"A: nanoseconds per particle and step\n{table(written['A'])}", flush=True)
+    for workload in [w for w in options.only if w != "A"]:
+        peers = [name for name in pythons if name in ("ssmscan", "cuthbert")]
+        for name in peers if workload != "F" else ["ssmscan"]:
+            written["workloads"].append(timed(name, pythons[name], workload, options.runs, options.quick))
+    print(f"\n{workload_table(written['workloads'])}")
+    if "B" in options.only:
+        print(f"B: exact log-likelihood {exact_tracking():.3f}")
+    print(f"load average {os.getloadavg()}")
+    if options.out:
+        options.out.write_text(json.dumps(written, indent=1))
+
+
+if __name__ == "__main__":
+    main()
