@@ -39,6 +39,9 @@ from ssmscan.results.result import Costs
 PRIOR_DRAWS = 32
 """Draws from the prior of which each start takes the best."""
 
+FIRST_KEYS = 16
+"""Keys of the first pass for standard errors, which only chooses displacements."""
+
 BATCHES = 10
 """Batches of the averaged part, whose means say how noisy the average is; the halves are made of them."""
 
@@ -108,7 +111,7 @@ class MaximumLikelihood:
     optimizer: Any = None
     prior: bool = False
     average: float = 0.5
-    num_replicates: int = 64
+    num_replicates: int = 128
     particle_filter: ParticleFilter = ParticleFilter(500, summaries=())
     progress: bool = True
 
@@ -189,7 +192,7 @@ class _Run:
         path = _flat(climbed.outputs.z)
         kept = path[:, path.shape[1] - max(int(path.shape[1] * self.settings.average), 1) :]
         ends = kept.mean(axis=1)
-        ranked = self.probe(self.key_rank, ends, gradient=False)
+        ranked = self.probe(self.key_rank, ends, self.settings.num_replicates, gradient=False)
         height = _log_mean_exp(np.asarray(ranked.objective))
         best = int(np.argmax(np.where(np.isfinite(height), height, -np.inf)))
         scores, steps = self.scores(ends[best])
@@ -246,23 +249,21 @@ class _Run:
             )
         return self.advance(step, self.ssm, climbs, settings.num_steps, settings.num_starts, "ascent")
 
-    def probe(self, key: jax.Array, points: np.ndarray, *, gradient: bool) -> curvature.Probed:
+    def probe(self, key: jax.Array, points: np.ndarray, num_keys: int, *, gradient: bool) -> curvature.Probed:
         """Run the same keys at every point."""
         step = ProbeStep(self.filter, self.settings.prior, gradient)
         operand = (self.ssm, self.unravelled(points))
         label = "standard errors" if gradient else "likelihood"
-        return self.advance(step, operand, key, self.settings.num_replicates, len(points), label).outputs
+        return self.advance(step, operand, key, num_keys, len(points), label).outputs
 
     def scores(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores (K, 2d, d) around a point, and the displacements."""
-        steps = np.full(len(z), curvature.FIRST_STEP)
-        for _ in range(2):
-            last = steps
-            scores = np.asarray(
-                self.probe(self.key_score, curvature.displaced(z, steps), gradient=True).gradient, np.float64
-            )
-            steps = curvature.next_steps(scores, last)
-        return scores, last
+        last = np.full(len(z), curvature.FIRST_STEP)
+        for num_keys in (min(FIRST_KEYS, self.settings.num_replicates), self.settings.num_replicates):
+            points = curvature.displaced(z, last)
+            scores = np.asarray(self.probe(self.key_score, points, num_keys, gradient=True).gradient, np.float64)
+            steps, last = last, curvature.next_steps(scores, last)
+        return scores, steps
 
     def advance(self, step: Any, operand: Any, state: Any, num_steps: int, width: int, label: str) -> Progress:
         chunk = compile_chunk(step, operand, state)

@@ -1,0 +1,221 @@
+"""Maximum likelihood against Kalman's, the verdict, and the pieces."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import optimize
+
+import ssmscan
+from ssmscan import MaximumLikelihood, ParticleFilter
+from ssmscan.inference import curvature
+from ssmscan.inference.curvature import objective
+from ssmscan.inference.maximum import Climb, ClimbStep, _average_error, _halves, _log_mean_exp
+from ssmscan.results import Costs, Maximum
+from tests.inference.maximum import hessian
+from tests.inference.models import NOISE, Y, linear_gaussian
+from tests.truth import LinearGaussian
+from tests.truth import linear_gaussian as solve
+
+LONG = np.random.default_rng(3).normal(size=40)
+for _t in range(1, 40):
+    LONG[_t] += 0.7 * LONG[_t - 1]
+KEY = jax.random.key(0)
+FEW = ParticleFilter(64, summaries=())
+
+
+@pytest.fixture(scope="module")
+def found():
+    engine = MaximumLikelihood(num_steps=400, num_starts=2, num_replicates=32, particle_filter=ParticleFilter(1000))
+    return engine.run(KEY, ssmscan.trace(linear_gaussian, LONG))
+
+
+@pytest.fixture
+def plain():
+    """A result made by hand, all well."""
+    one = {"rho": np.array(0.6), "q": np.array(0.9)}
+    two = {name: np.full(2, value) for name, value in one.items()}
+    return Maximum(
+        theta=one,
+        standard_errors={"rho": np.array(0.1), "q": np.array(0.2)},
+        covariance=np.eye(2),
+        standard_error_noise=0.02,
+        log_likelihood=-88.1,
+        log_likelihood_error=0.02,
+        log_evidence_sd=0.4,
+        objective="likelihood",
+        starts=two,
+        start_objective=np.full(2, -88.1),
+        best=0,
+        agreeing=2,
+        drift=0.06,
+        noise=0.02,
+        failed_steps=0.0,
+        path={name: np.full((2, 3), value) for name, value in one.items()},
+        log_evidence=np.full((2, 3), -88.0),
+        interrupted=False,
+        costs=Costs(1.0, 0.0, 1.0),
+        settings={},
+        versions={},
+    )
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """The maximum in (rho, q) and the covariance there, from Kalman."""
+
+    def loss(theta):
+        rho, q = theta
+        model = LinearGaussian.scalar(0, rho**2 + q**2, rho, q**2, 1, NOISE**2)
+        return -solve(model, LONG[:, None]).log_evidence
+
+    best = optimize.minimize(loss, [0.6, 0.9], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9})
+    return best.x, np.linalg.inv(hessian(loss, best.x)), -best.fun
+
+
+@pytest.mark.slow
+def test_estimates_standard_errors_and_likelihood_are_kalmans(found, exact):
+    assert found.converged, found.message()
+    theta, spread, log_likelihood = exact
+    for name, value, error in zip(("rho", "q"), theta, np.sqrt(np.diag(spread))):
+        assert abs(found.theta[name] - value) < 0.2 * error
+        np.testing.assert_allclose(found.standard_errors[name], error, rtol=0.15)
+    assert found.log_likelihood_error < 0.1
+    assert abs(found.log_likelihood - log_likelihood) < 5 * found.log_likelihood_error
+    assert found.agreeing == 2
+    assert found.standard_error_noise < 0.2
+
+
+@pytest.mark.slow
+def test_the_result_has_the_shapes_it_says(found):
+    assert found.path["rho"].shape == (2, 400) and found.log_evidence.shape == (2, 400)
+    assert found.starts["q"].shape == found.start_objective.shape == (2,)
+    assert found.covariance.shape == (2, 2)
+    assert found.costs.gradient_evaluations == 2 * 400 + (16 + 32) * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"drift": 2.0}, "moved by 2.0 standard errors between its halves: take more steps"),
+        ({"noise": 0.4}, "known to 0.40 standard errors only"),
+        ({"agreeing": 1}, "no other start ended there"),
+        ({"covariance": np.full((2, 2), np.nan)}, "flat or rises away"),
+        ({"interrupted": True}, "was interrupted"),
+    ],
+)
+def test_what_is_not_a_maximum_is_called_so_with_what_to_do(plain, change, words):
+    other = dataclasses.replace(plain, **change)
+    assert not other.converged
+    assert other.message().startswith("Not converged:") and words in other.message()
+
+
+def test_the_verdict_mentions_what_else_there_is_to_know(plain):
+    assert str(plain).startswith(
+        "log-likelihood -88.100. Converged to a maximum of the likelihood (2 of 2 starts ended there); the average is "
+        "within 0.060 standard errors of it.\n"
+    )
+    assert [row[0] for row in plain.summary().rows] == ["rho", "q"]
+    alone = dataclasses.replace(plain, start_objective=plain.start_objective[:1], agreeing=1)
+    assert alone.converged and "Other maxima were not looked for" in alone.message()
+    assert "use more particles" in dataclasses.replace(plain, log_evidence_sd=3.0).message()
+    assert "10% of the steps" in dataclasses.replace(plain, failed_steps=0.1).message()
+
+
+@pytest.mark.slow
+def test_the_mode_is_of_the_density_of_the_parameters_themselves(linear):
+    z = linear.unconstrain({"rho": jnp.asarray(0.4), "q": jnp.asarray(0.7)})
+
+    @jax.jit
+    def both(key):
+        return [objective(key, linear, z, FEW, prior)[0] for prior in (False, True)]
+
+    without, with_prior = both(KEY)
+    np.testing.assert_allclose(with_prior - without, linear.log_prior(linear.constrain(z)), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_point_without_a_gradient_is_left_to_the_next_key_and_the_optimizer_does_not_learn(linear):
+    optimizer = optax.adam(0.1)
+    step = ClimbStep(FEW, optimizer, False)
+    z = {"q": jnp.array([jnp.nan, -0.3]), "rho": jnp.zeros(2)}
+    climbs = Climb(jax.random.split(KEY, 2), z, jax.vmap(optimizer.init)(z))
+    after, kept = jax.jit(step)(linear, climbs)
+    np.testing.assert_array_equal(kept.usable, [False, True])
+    np.testing.assert_array_equal(after.optimizer[0].count, [0, 1])
+    np.testing.assert_array_equal(after.z["rho"][0], 0)
+    assert after.z["q"][1] != z["q"][1]
+
+
+# ---- numbers ------------------------------------------------------------------------------------------
+
+
+def test_information_of_linear_scores_is_their_matrix():
+    truth = np.array([[4.0, 1.0], [1.0, 9.0]])
+    z, steps = np.array([0.3, -1.0]), np.array([0.1, 0.2])
+    noise = np.random.default_rng(0).normal(size=(16, 1, 2))  # the same at every point: common keys
+    scores = -(curvature.displaced(z, steps) - z) @ truth + noise
+    np.testing.assert_allclose(curvature.information(scores, steps), truth, rtol=1e-12)
+    np.testing.assert_allclose(curvature.next_steps(scores, steps), [0.25, 0.5 / 3])
+    assert curvature.relative_noise(scores, steps) < 1e-12
+    np.testing.assert_allclose(curvature.covariance(truth), np.linalg.inv(truth))
+    assert np.isnan(curvature.covariance(np.diag([1.0, -1.0]))).all()
+
+
+def test_noise_of_the_average_counts_the_autocorrelation():
+    steps = np.random.default_rng(0).normal(size=(200, 4000, 1))
+    walk = np.empty_like(steps)
+    walk[:, 0] = steps[:, 0]
+    for t in range(1, 4000):
+        walk[:, t] = 0.9 * walk[:, t - 1] + steps[:, t]
+    true = walk.mean(axis=1).std()
+    estimated = np.mean([_average_error(path)[0] for path in walk])
+    np.testing.assert_allclose(estimated, true, rtol=0.15)
+    np.testing.assert_allclose(np.std([_halves(path)[0] for path in walk]), 2 * true, rtol=0.2)
+
+
+def test_averaging_evidences_survives_impossible_ones():
+    values = np.array([[-1000.0, -np.inf], [-1001.0, -np.inf]])
+    np.testing.assert_allclose(_log_mean_exp(values), [-1000 + np.log((1 + np.exp(-1)) / 2), -np.inf])
+
+
+# ---- bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"num_steps": 3}, ValueError, "num_steps must be at least 20"),
+        ({"num_starts": 0}, ValueError, "num_starts"),
+        ({"num_replicates": 1}, ValueError, "num_replicates"),
+        ({"average": 1.5}, ValueError, "average"),
+        ({"prior": 1}, TypeError, "prior must be True or False"),
+        ({"optimizer": "adam"}, TypeError, "optimizer must be an optax.GradientTransformation"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings, error, words):
+    with pytest.raises(error, match=words):
+        MaximumLikelihood(**settings)
+
+
+def test_a_model_without_parameters_and_something_that_is_no_key_are_refused(linear):
+    known = ssmscan.trace(lambda y: _fixed(y), Y)
+    with pytest.raises(ValueError, match="no parameters to estimate"):
+        MaximumLikelihood().run(KEY, known)
+    with pytest.raises(TypeError, match="key: expected one PRNG key"):
+        MaximumLikelihood().run(0, linear)
+
+
+def _fixed(y):
+    import numpyro.handlers
+
+    return numpyro.handlers.condition(linear_gaussian, {"rho": jnp.asarray(0.5), "q": jnp.asarray(1.0)})(y)
+
+
+@pytest.mark.slow
+def test_data_that_no_parameter_explains_are_refused():
+    with pytest.raises(ValueError, match="no draw from the prior, out of 32, with a positive evidence"):
+        MaximumLikelihood(particle_filter=FEW).run(KEY, ssmscan.trace(linear_gaussian, np.full(12, 1e30)))
