@@ -4,8 +4,8 @@
         --peer cuthbert=PATH/TO/python --peer genjax=PATH/TO/python [--quick] [--only A B]
 
 Workload A is `workload_a.py`; B to F are described in `workloads.py`.  Prints medians of wall and CPU seconds, what
-the first call took beyond them (tracing and compiling), the ratio to the fastest peer and the mean of what was computed,
-which says whether the libraries computed the same thing, and writes everything as JSON.  Needs neither ArviZ
+the first call took beyond them (tracing and compiling), the ratio to the fastest peer and the mean of what was
+computed, which says whether the libraries computed the same thing, and writes everything as JSON.  Needs neither ArviZ
 nor BlackJAX.  Excluded: imports, making the data, tracing the NumPyro model (`ssmscan.trace`).
 """
 
