@@ -27,7 +27,15 @@ from numpyro.infer.util import ParamInfo
 
 from ssmscan.inference.posterior import STATES_STREAM, Position, log_posterior, sample_noise, state_paths
 from ssmscan.inference.progress import Chunk, Progress, compile_chunk, compile_timed, run_chunks
-from ssmscan.inference.settings import describe, require_between, require_integer, spread, stock_key, versions
+from ssmscan.inference.settings import (
+    describe,
+    require_between,
+    require_integer,
+    require_parameters,
+    spread,
+    stock_key,
+    versions,
+)
 from ssmscan.results.result import Costs, Result
 
 INIT_RADIUS = 2.0
@@ -116,14 +124,15 @@ class NUTS:
             A `Result`; stopped by Control-C, it holds the draws made by then, none if still in warm-up.
 
         Raises:
-            ModelError: if an innovation, initial state or parameter is not a smooth function of noise, nor a
-                discrete state that can be summed out; before anything is compiled.
+            ModelError: if there are no parameters, or if an innovation, initial state or parameter is not a smooth
+                function of noise, nor a discrete state that can be summed out; before anything is compiled.
             ValueError: if no starting point with a finite density is found.
         """
         key = stock_key(key)
         keys = jax.random.split(key, self.num_chains)
         step = NUTSStep(self.num_warmup, self.target_accept, self.max_tree_depth)
         start, start_seconds = compile_timed(_start, keys, ssm, step=step)
+        require_parameters(ssm)
         states, found = start(keys, ssm)
         if not np.all(found):
             raise ValueError(

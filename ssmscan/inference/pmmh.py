@@ -19,7 +19,7 @@ from ssmscan.inference.marginal import Chain, Control
 from ssmscan.inference.pilot import ROUNDS, Pilot, run_pilot
 from ssmscan.inference.progress import Progress, run_chunks
 from ssmscan.inference.replay import replay_paths
-from ssmscan.inference.settings import describe, require_between, require_integer, spread, versions
+from ssmscan.inference.settings import describe, require_between, require_integer, require_parameters, spread, versions
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.results.result import Costs, Result
@@ -73,9 +73,10 @@ class PMMH:
             A `Result`; stopped by Control-C, it holds the draws made by then, none if still in warm-up.
 
         Raises:
-            ModelError: if a parameter is discrete.
+            ModelError: if a parameter is discrete, or there are none.
             ValueError: if no draw from the prior has positive evidence.
         """
+        require_parameters(ssm)
         key = as_key(key)
         size = self.num_particles or self.particle_filter.num_particles
         round_steps = self.num_warmup // ROUND_SHARE

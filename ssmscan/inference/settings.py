@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssmscan.model.running import ModelError
 from ssmscan.particles.draws import as_key
 
 
@@ -31,6 +32,19 @@ def require_between(argument: str, value: Any, low: float, high: float) -> None:
         raise TypeError(f"{argument} must be a number between {low} and {high}, got {value!r}")
     if not low < float(value) < high:
         raise ValueError(f"{argument} must be between {low} and {high}, exclusive, got {value}")
+
+
+def require_parameters(ssm: Any) -> None:
+    """Refuse a model in which nothing is left to draw but the states.
+
+    Raises:
+        ModelError: the model has no parameters.
+    """
+    if not ssm.parameters:
+        raise ModelError(
+            "the model has no parameters, so this engine has nothing to draw. Use ssmscan.ParticleFilter for states "
+            "and evidence, or sample a parameter outside the loop."
+        )
 
 
 def describe(settings: Any) -> Any:

@@ -26,7 +26,15 @@ from tqdm.auto import tqdm
 
 from ssmscan.inference.posterior import STATES_STREAM, Position, state_paths
 from ssmscan.inference.progress import compile_timed
-from ssmscan.inference.settings import describe, require_between, require_integer, spread, stock_key, versions
+from ssmscan.inference.settings import (
+    describe,
+    require_between,
+    require_integer,
+    require_parameters,
+    spread,
+    stock_key,
+    versions,
+)
 from ssmscan.inference.temperature import TUNING_MOVES, Ladder, Particles, tempered
 from ssmscan.results.result import Costs, Result
 
@@ -91,8 +99,8 @@ class TemperedSMC:
             finished by then.
 
         Raises:
-            ModelError: if an innovation, initial state or parameter is not a smooth function of noise, nor a
-                discrete state that can be summed out; before anything is compiled.
+            ModelError: if there are no parameters, or if an innovation, initial state or parameter is not a smooth
+                function of noise, nor a discrete state that can be summed out; before anything is compiled.
             ImportError: if BlackJAX is not installed.
             KeyboardInterrupt: if stopped before the first run was finished.
         """
@@ -101,6 +109,7 @@ class TemperedSMC:
         keys = jax.random.split(key, self.num_runs)
         ladder = Ladder(self.num_particles, self.chain_length, self.num_leapfrog, self.target_ess)
         start, start_seconds = compile_timed(_start, keys[0], ssm, ladder=ladder)
+        require_parameters(ssm)
         shapes, _ = jax.eval_shape(partial(_start, ladder=ladder), keys[0], ssm)
         moves = jax.ShapeDtypeStruct((), jnp.int32)
         advance, advance_seconds = compile_timed(_advance, ssm, shapes, moves, ladder=ladder)

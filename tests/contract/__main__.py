@@ -20,6 +20,8 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 from numpyro import handlers
 
 import ssmscan
@@ -92,7 +94,12 @@ def filtered(ssm: ssmscan.StateSpaceModel, theta: dict) -> values.Value:
 
 def tempered(file: ModuleType, ssm: ssmscan.StateSpaceModel, theta: dict) -> values.Value:
     """The evidence at theta by tempered SMC over everything else."""
-    fixed = ssmscan.trace(handlers.condition(file.model, data=theta), *file.model_args, **file.model_kwargs)
+
+    def with_idle_parameter(*args, **kwargs):
+        numpyro.sample("idle", dist.Normal(0.0, 1.0))
+        return handlers.condition(file.model, data=theta)(*args, **kwargs)
+
+    fixed = ssmscan.trace(with_idle_parameter, *file.model_args, **file.model_kwargs)
     result = ssmscan.TemperedSMC(num_particles=1000, num_runs=4, progress=False).run(jax.random.key(8), fixed)
     assert result.log_evidence is not None and result.log_evidence_error is not None
     prior = float(ssm.log_prior(theta))

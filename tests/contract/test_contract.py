@@ -9,11 +9,11 @@ import ssmscan
 from tests.contract.__main__ import load, names, roles_right, traced
 
 REFUSED = {"subject_loop_one_scan_each": "scans with noise"}
-SLOW = {"multichannel_missing_masks", "structural_ts_multi_latent", "stochastic_sir_dict_carry_binomial"}
+QUICK = {"ar2_condition_data_init", "gaussian_ssm_y_xs_or_length", "subject_loop_one_scan_each", "sv_obs_after_scan"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names()]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names()]
 )
 def test_a_model_as_people_write_it_is_taken_apart_and_put_together_again(name):
     file = load(name)
