@@ -11,7 +11,7 @@ Meeting it
 Taking it apart
     dataflow.py     jaxprs as data: what reaches what, evaluation in two halves
     script.py       what all runs of one model share
-    staging.py      the same function staged for each way the engines need it
+    staging.py      the same function staged for each way the engines need it; drawing.py, forward simulation
     roles.py        parameter, initial state, innovation or observation, and why
     hidden.py       randomness that no site announces is refused where it reaches a density
     program.py      all staged functions of a model without its data, interned

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from ssmscan.model import enumeration, roles, staging
+from ssmscan.model import drawing, enumeration, roles, staging
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import discover
 from ssmscan.model.hidden import refuse_hidden_noise
@@ -106,9 +106,9 @@ class Program:
         if not self.not_continuous:
             self.constrain = staging.constrain(script, *names)
             self.unconstrain = staging.unconstrain(script, *names)
-        self.start_draw = staging.start_draw(script, *names, self.names(Role.START_OBSERVATION))
-        self.step_draw = staging.step_draw(script, *names)
-        self.step_predict = staging.step_predict(script, *names)
+        self.start_draw = drawing.start_draw(script, *names, self.names(Role.START_OBSERVATION))
+        self.step_draw = drawing.step_draw(script, *names)
+        self.step_predict = drawing.step_predict(script, *names)
         self._select()
         self.summed: enumeration.Summed | None = None
         self.not_summed = ""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import jax
 import pytest
 
-import ssmscan
 from tests.contract.__main__ import load, names, roles_right, traced
 
-REFUSED = {"subject_loop_one_scan_each": "scans with noise"}
-QUICK = {"ar2_condition_data_init", "gaussian_ssm_y_xs_or_length", "subject_loop_one_scan_each", "sv_obs_after_scan"}
+QUICK = {"ar2_condition_data_init", "gaussian_ssm_y_xs_or_length", "sv_obs_after_scan"}
 
 
 @pytest.mark.parametrize(
@@ -17,10 +15,6 @@ QUICK = {"ar2_condition_data_init", "gaussian_ssm_y_xs_or_length", "subject_loop
 )
 def test_a_model_as_people_write_it_is_taken_apart_and_put_together_again(name):
     file = load(name)
-    if name in REFUSED:
-        with pytest.raises(ssmscan.ModelError, match=REFUSED[name]):
-            traced(file)
-        return
     ssm = traced(file)
     assert roles_right(file, ssm), ssm
     assert ssm.check(jax.random.key(0)).passed
