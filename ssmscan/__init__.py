@@ -24,7 +24,8 @@ from ssmscan.model.running import ModelError
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.model.tracing import trace
-from ssmscan.particles.filter import FilterResult, ParticleFilter, log_evidence
+from ssmscan.particles.filter import ParticleFilter, log_evidence
+from ssmscan.particles.found import FilterResult
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.online import Online, resume
 from ssmscan.particles.resampling import multinomial, stratified, systematic

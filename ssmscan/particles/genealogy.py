@@ -32,7 +32,7 @@ from ssmscan.model.panel import Panel
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles.clouds import History
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.filter import FilterResult
+from ssmscan.particles.found import FilterResult
 from ssmscan.particles.panels import join_values, split_history
 from ssmscan.particles.resampling import systematic
 from ssmscan.particles.several import LoopResults

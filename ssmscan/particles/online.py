@@ -35,7 +35,8 @@ from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import sequential
 from ssmscan.particles.draws import as_key, unrolled_threefry
-from ssmscan.particles.filter import FilterResult, ParticleFilter, Report, Run, finish, join_elements, report_of
+from ssmscan.particles.filter import ParticleFilter, report_of
+from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
 from ssmscan.particles.sequential import State
 
 Theta = dict[str, Array]

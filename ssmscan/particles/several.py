@@ -19,7 +19,7 @@ from jax import Array
 from ssmscan.model.several import IndependentLoops
 
 if TYPE_CHECKING:
-    from ssmscan.particles.filter import FilterResult
+    from ssmscan.particles.found import FilterResult
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["parts"], meta_fields=[])

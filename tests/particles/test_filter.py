@@ -9,7 +9,8 @@ import pytest
 
 from ssmscan.particles import sequential
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.filter import FilterResult, ParticleFilter, log_evidence
+from ssmscan.particles.filter import ParticleFilter, log_evidence
+from ssmscan.particles.found import FilterResult
 from ssmscan.particles.resampling import multinomial
 from ssmscan.particles.sequential import FAULTY, VANISHED
 from ssmscan.particles.summaries import SD, FullHistory, Mean

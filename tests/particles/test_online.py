@@ -171,3 +171,19 @@ def test_control_c_keeps_the_steps_taken(monkeypatch):
     same(stopped.result.increments, whole.increments[: done + 1])
     rest = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=stopped.online, progress=False)
     same(rest.result.log_evidence, whole.log_evidence)
+
+
+def test_what_does_not_fit_is_refused_before_it_runs():
+    ssm = ssmscan.trace(level, Y)
+    with pytest.raises(MemoryError, match=r"FullHistory\(\) of 12 steps and 1000000000 particles needs .* GiB"):
+        ParticleFilter(10**9, store=FullHistory()).run(jax.random.key(0), ssm, THETA)
+
+
+def test_the_size_of_a_result_is_known_beforehand():
+    pf, ssm = FILTERS["history"], ssmscan.trace(level, Y)
+    result = pf.run(jax.random.key(0), ssm, THETA)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(result))
+    assert ssmscan.particles.memory.result_bytes(result) == size
+    ssmscan.particles.memory.refuse_too_large(result, "it", size)
+    with pytest.raises(MemoryError, match="it needs"):
+        ssmscan.particles.memory.refuse_too_large(result, "it", size - 1)
