@@ -34,7 +34,7 @@ GAUSSIAN = {
     "structural_ts_multi_latent",
     "subject_loop_one_scan_each",
 }
-NUM_PARTICLES, NUM_FILTERS = 4000, 16
+NUM_PARTICLES, NUM_FILTERS = 2000, 64
 
 
 def names() -> list[str]:
