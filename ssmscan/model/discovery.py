@@ -20,7 +20,7 @@ from ssmscan.model.constants import Constants
 from ssmscan.model.loops import SeveralLoops, Simulated
 from ssmscan.model.missing import Gaps, only_whole
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
-from ssmscan.model.records import Record, clean_name
+from ssmscan.model.records import Record, clean_name, simulated
 from ssmscan.model.running import Loop, ModelError, run_model, run_step
 from ssmscan.model.support import finite_support
 
@@ -91,6 +91,7 @@ class Plan(NamedTuple):
         horizons: indices of the other loops with noise, which are simulated here: later ones without data, or those
             that are parts of their own.
         keyed: whether the model asks for keys with `numpyro.prng_key()`.
+        drawn_after: sites drawn after the loop from its states, which nothing observed depends on; simulated.
     """
 
     main: int
@@ -102,9 +103,16 @@ class Plan(NamedTuple):
     ys: PyTree
     horizons: frozenset[int] = frozenset()
     keyed: bool = False
+    drawn_after: frozenset[str] = frozenset()
 
 
-def discover(call: Callable[[list], Any], data: list, gaps: Gaps, main: int | None = None) -> Plan:
+def discover(
+    call: Callable[[list], Any],
+    data: list,
+    gaps: Gaps,
+    main: int | None = None,
+    drawn_after: frozenset[str] = frozenset(),
+) -> Plan:
     """Run the model abstractly and describe it.
 
     Args:
@@ -113,6 +121,7 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps, main: int | No
         gaps: which observed sites have missing elements.
         main: index of the loop to step through, in one part of a model of several loops; the other loops with noise
             count as simulated.
+        drawn_after: as in the plan.
 
     Raises:
         ModelError: no usable loop, or something inference cannot see; the message says what to do.
@@ -137,6 +146,7 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps, main: int | No
             return (last, ys) if stepped else Simulated(result)
 
         records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps, constants=constants)
+        records = simulated(records, drawn_after)
         found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
         replays.extend(record.replayed for record in records)
         return 0
@@ -150,7 +160,8 @@ def discover(call: Callable[[list], Any], data: list, gaps: Gaps, main: int | No
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
     _check_names([*outside, *loops[main]["inside"]])
     facts = {k: loops[main][k] for k in FACTS}
-    return Plan(main, outside=tuple(outside), **facts, horizons=horizons, keyed=constants.requests > 0)
+    asks = constants.requests > 0
+    return Plan(main, outside=tuple(outside), **facts, horizons=horizons, keyed=asks, drawn_after=drawn_after)
 
 
 FACTS = ("length", "inside", "carry", "x", "ys")

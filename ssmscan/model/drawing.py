@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Drawn
-from ssmscan.model.records import Record, is_factor, unmasked
+from ssmscan.model.records import Record, can_be_drawn, unmasked
 from ssmscan.model.running import LeaveModel, Loop, run_step
 from ssmscan.model.script import KEY, Script, Shape, like, x_shapes
 from ssmscan.model.staging import known_outside
@@ -39,11 +39,10 @@ def start_draw(script: Script, parameters, initial, observed) -> Staged:
             out["carry"] = like(loop.init, script.plan.carry)
             raise LeaveModel
 
-        records = script.run(data, outside, at_main, redrawn)
-        out["values"] = {r.name: jnp.asarray(r.value) for r in records if r.name in (*initial, *redrawn)}
+        records = script.run(data, outside, at_main, observed)
+        out["values"] = {r.name: jnp.asarray(r.value) for r in records if r.name in (*initial, *observed)}
         return out
 
-    redrawn = [name for name in observed if script.outside[name].family != "Unit"]
     return script.stage(fn, (script.shapes(parameters), KEY), late=1)
 
 
@@ -65,9 +64,7 @@ def step_draw(script: Script, parameters, initial) -> Staged:
             new, y, records = run_step(simulated, t, carry, user_x, lambda i, _, fn: draw(fn))
             out["carry"], out["y"] = like(new, plan.carry), y
             out["values"] = {
-                s.name: jnp.asarray(r.value)
-                for s, r in zip(plan.inside, records)
-                if r.fn is None or not is_factor(r.fn)
+                s.name: jnp.asarray(r.value) for s, r in zip(plan.inside, records) if r.fn is None or can_be_drawn(r.fn)
             }
             raise LeaveModel
 
@@ -105,7 +102,7 @@ def step_predict(script: Script, parameters, initial) -> Staged:
         def at_main(loop: Loop):
             out["carry"], out["y"], records = script.step(loop, carry, x, value_of)
             hidden = {s.name for s in plan.inside if s.latent and s.gaps}
-            kept = {n: r for n, r in records.items() if n not in hidden and (r.fn is None or not is_factor(r.fn))}
+            kept = {n: r for n, r in records.items() if n not in hidden and (r.fn is None or can_be_drawn(r.fn))}
             out["values"] = {n: again(n, r) for n, r in kept.items()}
             raise LeaveModel
 

@@ -28,7 +28,7 @@ from ssmscan.model import roles
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.loops import ModelError
 from ssmscan.model.program import Program, intern, read
-from ssmscan.model.records import is_factor
+from ssmscan.model.records import can_be_drawn
 from ssmscan.model.running import run_model
 from ssmscan.model.script import KEY, Part, Script, Shape
 from ssmscan.model.sites import Role
@@ -167,7 +167,7 @@ def _stage_joint(parts: list[_Loop], loops: tuple[int, ...], names: frozenset[st
         here = {r.name: r for r in records if r.name in names}
         seen = {n: r for n, r in here.items() if r.fn is not None}
         drawn = {
-            n: r.fn.sample(jax.random.fold_in(key, i)) for i, (n, r) in enumerate(seen.items()) if not is_factor(r.fn)
+            n: r.fn.sample(jax.random.fold_in(key, i)) for i, (n, r) in enumerate(seen.items()) if can_be_drawn(r.fn)
         }
         return {
             "values": {**drawn, **{n: jnp.asarray(r.value) for n, r in here.items() if r.fn is None}},

@@ -106,7 +106,10 @@ class Program:
         if not self.not_continuous:
             self.constrain = staging.constrain(script, *names)
             self.unconstrain = staging.unconstrain(script, *names)
-        self.start_draw = drawing.start_draw(script, *names, self.names(Role.START_OBSERVATION))
+        drawable = self.value.reaches("outside_replicate")
+        self.start_draw = drawing.start_draw(
+            script, *names, [n for n in drawable if n in self.names(Role.START_OBSERVATION)]
+        )
         self.step_draw = drawing.step_draw(script, *names)
         self.step_predict = drawing.step_predict(script, *names)
         self._select()
@@ -165,8 +168,8 @@ class Program:
             outside_observed=[n for n in _constant_in(value, "outside_observed", ()) if n in here | part.joint]
         )
         self.predict_outside = value.select(**outside("outside_replicate"), **outside("outside_deterministic"))
-        drawn = [s.name for s in self.plan.outside if s.name in tail and s.name in here and s.family != "Unit"]
-        self.replicate_tail = value.select(outside_replicate=drawn)
+        drawn = [name for name in value.reaches("outside_replicate") if name in here and name in tail]
+        self.replicate_tail = value.select(outside_replicate=drawn, outside_deterministic=self.plan.drawn_after)
 
     def key(self) -> str:
         """Everything that two programs must share to be one."""
@@ -219,11 +222,11 @@ def read(
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
     script = Script(call, discover(call, shapes, Gaps(gaps), main), list(arrays), len(arrays), Gaps(gaps))
     value = staging.by_value(script)
-    needed = roles.needed_missing(value, script.plan)
-    if needed is not None:
+    needed, after = roles.needed_missing(value, script.plan), roles.drawn_after(value, script.plan)
+    if needed is not None or after:
         # What nothing reads is integrated out, and not drawn.
-        less = Gaps(gaps, needed)
-        script = script._replace(plan=discover(call, shapes, less, main), gaps=less)
+        less = script.gaps if needed is None else Gaps(gaps, needed)
+        script = script._replace(plan=discover(call, shapes, less, main, after), gaps=less)
         value = staging.by_value(script)
     return script, value
 

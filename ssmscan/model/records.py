@@ -8,6 +8,7 @@ distribution and carries no density elsewhere.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,7 @@ class Record(NamedTuple):
         present: which elements of an observed value are not missing, or None for all.  A latent site that
             has it holds the missing elements of an observed one, drawn given the rest.
         raw: the observed value before its missing elements were put in.
-        simulated: whether the value was drawn in a loop that takes no part in inference.
+        simulated: whether the value was drawn and takes no part in inference.
         plates: name and size of the plates it stands in.
     """
 
@@ -85,6 +86,19 @@ class Record(NamedTuple):
         number = value == value
         number = jnp.all(number, axis=tuple(range(inside.ndim, number.ndim)))
         return jnp.any(~(inside & number) & mask_of(self.fn))
+
+
+def simulated(records: list[Record], names: Collection[str]) -> list[Record]:
+    """The same records, sites of some names as values that are drawn and not inferred."""
+    return [r._replace(fn=None, simulated=True) if r.name in names else r for r in records]
+
+
+def can_be_drawn(fn: dist.Distribution) -> bool:
+    """Whether a site observes something that can be drawn again: not a factor, and its family has a sampler."""
+    inner = unmasked(fn)
+    while isinstance(inner, dist.Independent | dist.ExpandedDistribution):
+        inner = inner.base_dist
+    return not is_factor(fn) and type(inner).sample is not dist.Distribution.sample
 
 
 def with_sample_shape(msg: dict) -> dist.Distribution:

@@ -98,6 +98,18 @@ def through_tail(plan: Plan, density: dict[str, set[str]], direct: dict[str, set
     return {other for name in later for other in direct.get(name, density[name]) - {name}}
 
 
+def drawn_after(staged: Staged, plan: Plan) -> frozenset[str]:
+    """Sites drawn after the loop from its states, which act on no other density than each other's."""
+    flow = data_flow(staged, plan)
+    later = {s.name for s in plan.outside if s.latent and s.loop > plan.main}
+    found = later & flow.after
+    while grown := {n for n in later - found if flow.density[n] & (found - {n})}:
+        found |= grown
+    while acting := {n for n in found for user, sites in flow.density.items() if n in sites and user not in found}:
+        found -= acting
+    return frozenset(found)
+
+
 def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
     """Observed sites whose missing elements the model reads.
 
@@ -178,6 +190,8 @@ def _reason_parameter(name: str, flow: Flow) -> str:
 
 def _role(site: Drawn, flow: Flow, plan: Plan, states, reasons, parameters, initial) -> tuple[Role, str]:
     name, later = site.name, site.loop > plan.main
+    if name in plan.drawn_after:
+        return Role.DETERMINISTIC, "drawn after the loop from its states, and simulated: nothing observed depends on it"
     if not site.latent and not site.observed:
         return Role.DETERMINISTIC, "computed or simulated after the loop" if later else "computed before the loop"
     if site.latent:

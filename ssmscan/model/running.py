@@ -27,7 +27,7 @@ from ssmscan.model import missing
 from ssmscan.model.constants import Constants
 from ssmscan.model.loops import Loop, ModelError, Simulated, given_value
 from ssmscan.model.missing import NO_GAPS, Gaps
-from ssmscan.model.records import Record, clean_name, is_factor, unmasked, with_sample_shape
+from ssmscan.model.records import Record, can_be_drawn, clean_name, is_factor, unmasked, with_sample_shape
 
 PyTree = Any
 
@@ -297,7 +297,7 @@ class _Inside(_Sites):
         msg["_fixed"] = msg["value"] is not None
         if msg["_fixed"]:
             self.fill(msg, present, lambda name, fn: self.value_of(len(self.records), name, fn))
-            if self.loop.draw_observed is not None and not is_factor(msg["fn"]):
+            if self.loop.draw_observed is not None and can_be_drawn(msg["fn"]):
                 msg["value"] = self.loop.draw_observed(with_sample_shape(msg))
                 if self.records and self.records[-1].name == clean_name(msg["name"]) + missing.SUFFIX:
                     self.records[-1] = self.records[-1]._replace(value=msg["value"])

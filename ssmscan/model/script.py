@@ -16,10 +16,13 @@ from ssmscan.model.dataflow import Staged, stage
 from ssmscan.model.discovery import Drawn, Plan
 from ssmscan.model.loops import Simulated
 from ssmscan.model.missing import Gaps
-from ssmscan.model.records import Record
+from ssmscan.model.records import Record, simulated
 from ssmscan.model.running import Loop, run_model, run_step
 
 PyTree = Any
+_HORIZONS, _DRAWN_AFTER = 2**30, 2**31
+"""First numbers folded into a key for loops and sites that are simulated; observations drawn again use small ones."""
+
 Shape = jax.ShapeDtypeStruct
 
 
@@ -102,11 +105,19 @@ class Script(NamedTuple):
 
         def at_loop(index: int, loop: Loop):
             if index in self.plan.horizons:
-                return Simulated(loop.default(None if key is None else jax.random.fold_in(key, index)))
+                return Simulated(loop.default(None if key is None else jax.random.fold_in(key, _HORIZONS + index)))
             return at_main(loop) if index == self.plan.main else loop.default()
 
-        records, _ = run_model(lambda: self.call(data), outside, at_loop, redrawn, self.gaps, Constants(key=model_key))
-        return [record for record in records if record.replayed != self.plan.main]
+        def value_of(name: str, fn):
+            if name not in self.plan.drawn_after:
+                return outside(name, fn)
+            number = _DRAWN_AFTER + sorted(self.plan.drawn_after).index(name)
+            return fn.sample(jax.random.fold_in(jax.random.key(0) if key is None else key, number))
+
+        constants = Constants(key=model_key)
+        records, _ = run_model(lambda: self.call(data), value_of, at_loop, redrawn, self.gaps, constants)
+        kept = [record for record in records if record.replayed != self.plan.main]
+        return simulated(kept, self.plan.drawn_after)
 
     def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, Record]]:
         """One step with `value_of(site, fn)` for the innovations; records by clean name."""

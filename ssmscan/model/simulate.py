@@ -48,8 +48,9 @@ def simulate(key: jax.Array, ssm, theta: dict[str, jax.Array]) -> Outputs:
     last, (values, ys) = lax.scan(body, start["carry"], (ssm.at(theta).xs, steps))
     initial = {site.name: start["values"][site.name] for site in ssm.initial}
     tail = ssm.program.replicate_tail.bind(ssm.arrays, ssm._outside(theta, initial))
-    drawn = tail(UNUSED, UNUSED, UNUSED, tail_key, ys, last)["outside_replicate"]
-    return Outputs({**start["values"], **values, **drawn}, ys, last)
+    drawn = tail(UNUSED, UNUSED, UNUSED, tail_key, ys, last)
+    after = {**drawn["outside_replicate"], **drawn["outside_deterministic"]}
+    return Outputs({**start["values"], **values, **after}, ys, last)
 
 
 @jax.jit

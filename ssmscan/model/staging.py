@@ -27,7 +27,7 @@ from numpyro.distributions import Distribution, biject_to
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Drawn
 from ssmscan.model.noise import NoiseMap
-from ssmscan.model.records import Record, is_factor
+from ssmscan.model.records import Record, can_be_drawn
 from ssmscan.model.running import LeaveModel, Loop
 from ssmscan.model.score import is_rough
 from ssmscan.model.script import KEY, Script, Shape, like, sum_of, x_shapes, zeros
@@ -61,7 +61,7 @@ def by_value(script: Script, *, keyed: bool = False) -> Staged:
             out["replicate"] = {
                 n: r.fn.sample(jax.random.fold_in(key, i))
                 for i, (n, r) in enumerate(seen.items())
-                if not is_factor(r.fn)
+                if can_be_drawn(r.fn)
             }
             return last, ys
 
@@ -75,7 +75,7 @@ def by_value(script: Script, *, keyed: bool = False) -> Staged:
         out["outside_replicate"] = {
             n: r.fn.sample(jax.random.fold_in(key, i))
             for i, (n, r) in enumerate(sample.items())
-            if r.observed and not is_factor(r.fn)
+            if r.observed and can_be_drawn(r.fn)
         }
         out["outside_deterministic"] = {r.name: jnp.asarray(r.value) for r in records if r.fn is None}
         return out
