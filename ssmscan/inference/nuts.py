@@ -31,7 +31,6 @@ from ssmscan.inference.settings import (
     describe,
     require_between,
     require_integer,
-    require_parameters,
     spread,
     stock_key,
     versions,
@@ -70,7 +69,7 @@ class NUTSStep:
         kernel.init(one.rng_key, self.num_warmup, ParamInfo(one.z, one.potential_energy, one.z_grad))
         states = jax.vmap(lambda state: kernel.sample(state, (), {}))(states)
         return states, {
-            "draws": jax.vmap(ssm.constrain)(states.z["parameters"]),
+            "draws": jax.vmap(lambda z: ssm.constrain(z["parameters"]))(states.z),
             "noise": states.z["noise"],
             "stats": {
                 "acceptance_rate": states.accept_prob,
@@ -124,7 +123,7 @@ class NUTS:
             A `Result`; stopped by Control-C, it holds the draws made by then, none if still in warm-up.
 
         Raises:
-            ModelError: if there are no parameters, or if an innovation, initial state or parameter is not a smooth
+            ModelError: if an innovation, initial state or parameter is not a smooth
                 function of noise, nor a discrete state that can be summed out; before anything is compiled.
             ValueError: if no starting point with a finite density is found.
         """
@@ -132,7 +131,6 @@ class NUTS:
         keys = jax.random.split(key, self.num_chains)
         step = NUTSStep(self.num_warmup, self.target_accept, self.max_tree_depth)
         start, start_seconds = compile_timed(_start, keys, ssm, step=step)
-        require_parameters(ssm)
         states, found = start(keys, ssm)
         if not np.all(found):
             raise ValueError(

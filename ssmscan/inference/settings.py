@@ -42,8 +42,8 @@ def require_parameters(ssm: Any) -> None:
     """
     if not ssm.parameters:
         raise ModelError(
-            "the model has no parameters, so this engine has nothing to draw. Use ssmscan.ParticleFilter for states "
-            "and evidence, or sample a parameter outside the loop."
+            "the model has no parameters, so a random walk on them has nothing to do. Use ssmscan.ParticleFilter for "
+            "states and evidence, or ssmscan.NUTS for states."
         )
 
 

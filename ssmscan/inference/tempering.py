@@ -30,7 +30,6 @@ from ssmscan.inference.settings import (
     describe,
     require_between,
     require_integer,
-    require_parameters,
     spread,
     stock_key,
     versions,
@@ -99,7 +98,7 @@ class TemperedSMC:
             finished by then.
 
         Raises:
-            ModelError: if there are no parameters, or if an innovation, initial state or parameter is not a smooth
+            ModelError: if an innovation, initial state or parameter is not a smooth
                 function of noise, nor a discrete state that can be summed out; before anything is compiled.
             ImportError: if BlackJAX is not installed.
             KeyboardInterrupt: if stopped before the first run was finished.
@@ -109,7 +108,6 @@ class TemperedSMC:
         keys = jax.random.split(key, self.num_runs)
         ladder = Ladder(self.num_particles, self.chain_length, self.num_leapfrog, self.target_ess)
         start, start_seconds = compile_timed(_start, keys[0], ssm, ladder=ladder)
-        require_parameters(ssm)
         shapes, _ = jax.eval_shape(partial(_start, ladder=ladder), keys[0], ssm)
         moves = jax.ShapeDtypeStruct((), jnp.int32)
         advance, advance_seconds = compile_timed(_advance, ssm, shapes, moves, ladder=ladder)
@@ -210,7 +208,7 @@ def combine_evidence(log_evidence: np.ndarray) -> tuple[float, float]:
 
 
 def _constrain(ssm: Any, z: Any) -> Any:
-    return jax.vmap(jax.vmap(ssm.constrain))(z)
+    return jax.vmap(jax.vmap(ssm.constrain))(z) if z else {}
 
 
 def _notes(runs: list[Run], num_particles: int) -> tuple[str, ...]:

@@ -257,6 +257,8 @@ def _check(results: dict[str, Result]) -> None:
         raise ValueError(f"compare needs two results, as in compare(nuts=..., pmmh=...), got {len(results)}")
     if empty := [name for name, result in results.items() if result.num_draws == 0]:
         raise ValueError(f"{', '.join(empty)} has no draws: let it run longer before comparing")
+    if not any(result.draws for result in results.values()):
+        raise ValueError("compare is about parameters, and the model has none: compare the states of the results")
     shapes = {name: {k: x.shape[2:] for k, x in result.draws.items()} for name, result in results.items()}
     reference, expected = next(iter(shapes.items()))
     for name, found in shapes.items():

@@ -52,7 +52,7 @@ class Result:
 
     Attributes:
         engine: name of the method, such as "NUTS".
-        draws: parameter -> (chains, draws, *shape), on the scale of the model.
+        draws: parameter -> (chains, draws, *shape), on the scale of the model; empty for a model without parameters.
         states: latent site of the loop -> (chains, paths, T, *shape), initial site -> (chains, paths,
             *shape). Independent loops have each their own T.
         state_draws: (paths,) path j belongs to draw ``state_draws[j]`` of the same chain.
@@ -114,12 +114,17 @@ class Result:
     @property
     def num_chains(self) -> int:
         """Number of chains, or of independent runs."""
-        return next(iter(self.draws.values())).shape[0]
+        return self._leading[0]
 
     @property
     def num_draws(self) -> int:
         """Number of draws in each chain or run."""
-        return next(iter(self.draws.values())).shape[1]
+        return self._leading[1]
+
+    @property
+    def _leading(self) -> tuple[int, ...]:
+        """(chains, draws); a model without parameters has only what the engine says of each draw."""
+        return next(iter({**self.draws, **self.sample_stats}.values())).shape[:2]
 
     def summary(self) -> Table:
         """Return a table of every scalar parameter: moments, quantiles, their error, ESS and R-hat.
@@ -227,9 +232,9 @@ class Result:
         return {length: f"time_{k}" if k else "time" for k, length in enumerate(lengths)}
 
     def _check(self) -> None:
-        if not self.draws:
-            raise ValueError("a Result needs the draws of at least one parameter, got none")
-        first = next(iter(self.draws.values()))
+        if not (self.draws or self.sample_stats):
+            raise ValueError("a Result needs draws of a parameter, or sample_stats where there are none; got neither")
+        first = next(iter({**self.draws, **self.sample_stats}.values()))
         if first.ndim < 2 or first.shape[0] == 0:
             raise ValueError(f"draws must be (chains, draws, ...) with at least one chain, got {first.shape}")
         leading = (self.num_chains, self.num_draws)

@@ -10,6 +10,7 @@ import ssmscan
 from ssmscan.inference import progress
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
+from ssmscan.results import containers
 from ssmscan.results.summary import summarise
 from tests.inference.models import Y, counting
 from tests.inference.test_progress import Interrupting
@@ -121,3 +122,27 @@ def test_bad_settings_are_named(setting, error):
 def test_something_that_is_not_one_key_is_refused(linear):
     with pytest.raises(TypeError, match="one PRNG key"):
         SMALL.run(jax.random.split(jax.random.key(0)), linear)
+
+
+def test_a_model_without_parameters_has_states():
+    y = np.array([0.3, 0.5, 1.2, 0.4])
+
+    def walk(y):
+        def step(x, yt):
+            x = numpyro.sample("x", dist.Normal(x, 1.0))
+            numpyro.sample("y", dist.Normal(x, 1.0), obs=yt)
+            return x, None
+
+        scan(step, 0.0, y)
+
+    ssm = ssmscan.trace(walk, y)
+    nuts = ssmscan.NUTS(num_warmup=300, num_samples=2000, num_chains=2, progress=False).run(jax.random.key(0), ssm)
+    steps = np.arange(1, 5)
+    cov = np.minimum.outer(steps, steps).astype(float)
+    exact = cov @ np.linalg.solve(cov + np.eye(4), y)
+    x = np.asarray(nuts.states["x"], float)
+    errors = [x[..., t].std() / np.sqrt(containers.ess(x[..., t], "mean")) for t in range(4)]
+    assert np.all(np.abs(x.mean((0, 1)) - exact) < z_threshold(4) * np.array(errors)) and max(errors) < 0.05
+    assert not nuts.draws and nuts.num_draws == 2000 and nuts.summary().rows == ()
+    with pytest.raises(ValueError, match="the model has none"):
+        ssmscan.compare(one=nuts, other=nuts)

@@ -138,7 +138,7 @@ def test_paths_of_all_draws_are_in_the_posterior():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"draws": {}}, ValueError, "at least one parameter"),
+        ({"draws": {}, "sample_stats": {}}, ValueError, "needs draws of a parameter"),
         ({"draws": {"phi": np.zeros(5)}}, ValueError, r"\(chains, draws, ...\).*got \(5,\)"),
         ({"draws": {"a": np.zeros((2, 20)), "b": np.zeros((2, 19))}}, ValueError, r"draws\['b'\].*\(2, 20\)"),
         ({"draws": {"a": np.array([["x"]])}}, TypeError, r"draws\['a'\] must be an array of numbers"),
