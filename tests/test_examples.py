@@ -131,6 +131,7 @@ def test_an_example_is_right(path, capsys):
     assert capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_example_gives_the_same_again():
     example = load_example(next(path for path in EXAMPLES if path.stem == "random_walk"))
     found, again = (example.main(jax.random.key(0), quick=True) for _ in range(2))
@@ -138,6 +139,7 @@ def test_an_example_gives_the_same_again():
         np.testing.assert_array_equal(value, again[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_runs(capsys):
     text = (ROOT / "README.md").read_text()
     (code,) = re.findall(r"<!-- example -->\n```python\n(.*?)```", text, flags=re.DOTALL)

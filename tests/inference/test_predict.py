@@ -15,6 +15,8 @@ from ssmscan.results.result import Costs, Result
 from tests.inference.models import NOISE, Y, switching
 from tests.truth import z_threshold
 
+pytestmark = pytest.mark.slow
+
 CHAINS, DRAWS, PATHS = 2, 50, 40
 
 

@@ -23,6 +23,8 @@ from ssmscan.model.forward import (
 )
 from tests.truth import hmm_forward_backward, z_threshold
 
+pytestmark = pytest.mark.slow
+
 J, K, T = 2, 3, 5
 
 

@@ -14,6 +14,8 @@ import ssmscan
 from ssmscan.model import missing
 from tests.truth import ERROR_RATE
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(1)
 SERIES = RNG.normal(size=8).cumsum()
 PAIRS = RNG.normal(size=(6, 2)).cumsum(axis=0)

@@ -15,6 +15,8 @@ import ssmscan
 from ssmscan.model.several import IndependentLoops
 from tests.truth import ERROR_RATE
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(3)
 Y = RNG.normal(size=8).cumsum()
 V = np.array([0.4, -0.7, 0.9, 0.1, -0.3])

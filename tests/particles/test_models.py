@@ -12,6 +12,8 @@ import ssmscan
 from ssmscan import ParticleFilter
 from tests.particles import models
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 
 

@@ -11,6 +11,8 @@ from ssmscan.particles.draws import as_key
 from ssmscan.particles.resampling import multinomial, stratified, systematic
 from tests.truth import z_threshold
 
+pytestmark = pytest.mark.slow
+
 SCHEMES = [systematic, stratified, multinomial]
 schemes = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.__name__)
 

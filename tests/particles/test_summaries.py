@@ -13,6 +13,8 @@ from ssmscan.particles.summaries import PIT, SD, FinalCloud, FullHistory, Mean, 
 from tests.particles.handmade import THETA, autoregression, exact
 from tests.truth import ERROR_RATE
 
+pytestmark = pytest.mark.slow
+
 
 def moment(weights, values, *, carried=None, cdf=None, alive=True) -> Moment:
     w = jnp.asarray(weights, float)

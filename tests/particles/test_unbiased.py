@@ -17,6 +17,8 @@ from tests.particles.unbiased import (
     small,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("scheme", "threshold"), [(systematic, 0), (stratified, 0.5), (multinomial, 1)])
 def test_ten_thousand_small_filters_average_to_the_evidence(scheme, threshold):
