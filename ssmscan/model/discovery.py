@@ -168,7 +168,8 @@ FACTS = ("length", "inside", "carry", "x", "ys")
 
 
 def _drawn(loop: dict) -> list[str]:
-    return [site.name for site in loop["inside"] if site.latent]
+    """Noise of a loop; missing elements of what it observes make it no state of the model."""
+    return [site.name for site in loop["inside"] if site.latent and not site.gaps]
 
 
 def _observed(loop: dict) -> list[str]:

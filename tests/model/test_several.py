@@ -269,3 +269,12 @@ def test_every_engine_runs_all_loops(ssm):
     assert "Loop 1: The run is complete." in found.message()
     paths = ssmscan.backward_sample(key, ssm, THETA, found, num_paths=3)
     assert paths["x"].shape == (3, len(Y)) and paths["z0"].shape == (3,)
+
+
+def test_a_later_scan_that_only_observes_is_no_part_though_values_are_missing():
+    def model(y):
+        path = level(np.zeros(len(Y)), 1.0)
+        scan(lambda _, xy: (None, numpyro.sample("seen", dist.Normal(xy[0], 1.0), obs=xy[1])), None, (path, y))
+
+    ssm = ssmscan.trace(model, np.where(np.arange(len(Y)) == 3, np.nan, Y))
+    assert not isinstance(ssm, IndependentLoops) and {s.name for s in ssm.observations} == {"y", "seen"}
