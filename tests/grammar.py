@@ -42,7 +42,7 @@ CHOICES = {
     "inputs": ("data", "index", "tree", "length"),
     "observe": ("obs", "condition", "around", "after", "rows", "scan"),
     "missing": ("none", "nan", "fed back"),
-    "further": ("none", "covariate", "horizon"),
+    "further": ("none", "covariate", "horizon", "second"),
 }
 
 
@@ -133,6 +133,9 @@ def build(spec: Spec):
         if spec.further == "horizon":
             level = unpack(spec, end)[0][0]
             scan(lambda c, _: (numpyro.sample("ahead", dist.Normal(c, q)), c), level, jnp.arange(3))
+        if spec.further == "second":
+            _, other = scan(lambda c, _: (numpyro.sample("other", dist.Normal(c, q)),) * 2, 0.0, x)
+            numpyro.sample("x", dist.Normal(other, R), obs=x)
 
     if spec.observe == "around":
         return lambda y, x: handlers.condition(model, data={"y": y})(y, x)
@@ -149,6 +152,9 @@ def exact(spec: Spec) -> float:
     echo = np.linalg.inv(np.eye(STEPS) - fed * np.eye(STEPS, k=-1))
     there = ~np.isnan(y)
     extra = norm.logpdf(0, 0, R) if spec.observe == "rows" else 0.0
+    if spec.further == "second":
+        steps = np.arange(1, STEPS + 1)
+        extra += multivariate_normal(cov=Q**2 * np.minimum.outer(steps, steps) + R**2 * np.eye(STEPS)).logpdf(X)
 
     def density(mean, covariance):
         mean, covariance = echo @ mean, echo @ covariance @ echo.T
