@@ -11,7 +11,7 @@ QUICK = {"ar2_condition_data_init", "gaussian_ssm_y_xs_or_length", "sv_obs_after
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names()]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.heavy) for name in names()]
 )
 def test_a_model_as_people_write_it_is_taken_apart_and_put_together_again(name):
     file = load(name)

@@ -20,6 +20,8 @@ from tests.inference.models import NOISE, Y, linear_gaussian
 from tests.truth import LinearGaussian
 from tests.truth import linear_gaussian as solve
 
+pytestmark = pytest.mark.slow
+
 LONG = np.random.default_rng(3).normal(size=40)
 for _t in range(1, 40):
     LONG[_t] += 0.7 * LONG[_t - 1]
@@ -76,7 +78,7 @@ def exact():
     return best.x, np.linalg.inv(hessian(loss, best.x)), -best.fun
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_estimates_standard_errors_and_likelihood_are_kalmans(found, exact):
     assert found.converged, found.message()
     theta, spread, log_likelihood = exact
@@ -89,7 +91,7 @@ def test_estimates_standard_errors_and_likelihood_are_kalmans(found, exact):
     assert found.standard_error_noise < 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_result_has_the_shapes_it_says(found):
     assert found.path["rho"].shape == (2, 400) and found.log_evidence.shape == (2, 400)
     assert found.starts["q"].shape == found.start_objective.shape == (2,)
@@ -125,7 +127,7 @@ def test_the_verdict_mentions_what_else_there_is_to_know(plain):
     assert "10% of the steps" in dataclasses.replace(plain, failed_steps=0.1).message()
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_mode_is_of_the_density_of_the_parameters_themselves(linear):
     z = linear.unconstrain({"rho": jnp.asarray(0.4), "q": jnp.asarray(0.7)})
 
@@ -137,7 +139,7 @@ def test_the_mode_is_of_the_density_of_the_parameters_themselves(linear):
     np.testing.assert_allclose(with_prior - without, linear.log_prior(linear.constrain(z)), rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_point_without_a_gradient_is_left_to_the_next_key_and_the_optimizer_does_not_learn(linear):
     optimizer = optax.adam(0.1)
     step = ClimbStep(FEW, optimizer, False)
@@ -215,7 +217,7 @@ def _fixed(y):
     return numpyro.handlers.condition(linear_gaussian, {"rho": jnp.asarray(0.5), "q": jnp.asarray(1.0)})(y)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_data_that_no_parameter_explains_are_refused():
     with pytest.raises(ValueError, match="no draw from the prior, out of 32, with a positive evidence"):
         MaximumLikelihood(particle_filter=FEW).run(KEY, ssmscan.trace(linear_gaussian, np.full(12, 1e30)))

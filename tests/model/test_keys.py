@@ -14,6 +14,8 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 
+pytestmark = pytest.mark.slow
+
 Y = jnp.asarray(np.random.default_rng(0).normal(size=5))
 
 

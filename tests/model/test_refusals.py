@@ -17,6 +17,8 @@ import ssmscan
 from tests.model import catalogue
 from tests.model.zoo import CASES, Y, conditioned, local_level
 
+pytestmark = pytest.mark.slow
+
 SHARED, ENTRIES = catalogue.read()
 # Refusals of what a test must forge or the package never makes by itself, tested where they stand.
 ELSEWHERE = ("the model was not understood. Please report it with the model.",)

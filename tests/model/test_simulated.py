@@ -14,6 +14,8 @@ from numpyro.distributions import constraints
 import ssmscan
 from tests.truth import z_threshold
 
+pytestmark = pytest.mark.slow
+
 Y = np.random.default_rng(2).normal(size=6)
 
 

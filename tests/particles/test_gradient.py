@@ -14,6 +14,8 @@ from ssmscan.particles.filter import ParticleFilter, _run
 from tests.particles import gradient
 from tests.particles.unbiased import LARGEST_SD
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 
 
@@ -31,14 +33,14 @@ def test_a_regime_of_three_values_against_the_sum_over_its_paths(float64, thresh
     assert found.sd < LARGEST_SD
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_without_the_density_of_discrete_draws_the_same_test_fails(float64):
     known, settings = gradient.hidden_markov(), ParticleFilter(32, threshold=0.5, summaries=())
     with gradient.mistake("no density of discrete draws"):
         assert not gradient.measure(known, settings, 0, 4000).accepted
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_family_with_its_own_sampler_against_enumeration(float64):
     found = gradient.measure(gradient.counts(), ParticleFilter(32, summaries=()), 0, 2000)
     assert found.accepted, found.z
@@ -71,7 +73,7 @@ def animals(alive):
     scan(transition, jnp.ones(alive.shape[-1], jnp.int32), alive)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_gradient_of_a_panel_of_discrete_states_is_the_sum_of_those_of_its_elements():
     seen, settings = np.array([[1, 1], [0, 1], [1, 0], [0, 0]]), ParticleFilter(50, summaries=())
 
