@@ -16,13 +16,12 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from workload_a import THRESHOLD, compile_reference, data, measure, table
+from workload_a import THRESHOLD, compile_reference, data, measure, table, timed_run
 from workloads import exact_tracking
 
 HERE = Path(__file__).parent
@@ -30,15 +29,10 @@ HERE = Path(__file__).parent
 
 def timed(name: str, python: str, workload: str, runs: int, quick: bool) -> dict[str, Any]:
     """Run one workload of one library and reduce its times."""
-    record: dict[str, Any] = {"library": name, "workload": workload, "load_before": os.getloadavg()[0]}
     command = [python, str(HERE / "workloads.py"), name, workload, str(runs), str(int(quick))]
-    process = subprocess.run(command, capture_output=True, text=True)
-    if process.returncode:
-        return {**record, "error": process.stderr.strip().splitlines()[-1:]}
-    record |= json.loads(process.stdout.strip().splitlines()[-1])
-    record["wall"] = statistics.median(record["seconds"])
-    record["cpu"] = statistics.median(record["cpu_seconds"])
-    record["compile"] = max(0.0, record["first"] - record["wall"])
+    record = {"library": name, "workload": workload, **timed_run(command)}
+    if "error" in record:
+        return record
     record["value"] = statistics.mean(record["values"])
     return record
 

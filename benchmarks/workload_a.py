@@ -55,19 +55,26 @@ def compile_reference(folder: Path) -> list[str] | None:
     return [str(binary)]
 
 
-def measure(name: str, program: list[str], series: Path, n: int, mode: str, runs: int) -> dict[str, Any]:
-    """Run one program and reduce its times."""
-    arguments = [str(series), str(n), str(STEPS), THRESHOLD[mode] if name == "C++" else mode, str(runs)]
-    load = os.getloadavg()[0]
-    process = subprocess.run([*program, *arguments], capture_output=True, text=True)
-    record: dict[str, Any] = {"library": name, "N": n, "T": STEPS, "mode": mode, "load_before": load}
+def timed_run(command: list[str]) -> dict[str, Any]:
+    """Run a program that prints its times as JSON; medians of wall and CPU seconds, and what the first call adds."""
+    record: dict[str, Any] = {"load_before": os.getloadavg()[0]}
+    process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode:
         return {**record, "error": process.stderr.strip().splitlines()[-1:]}
     record |= json.loads(process.stdout.strip().splitlines()[-1])
-    median = statistics.median(record["seconds"])
-    record["wall_ns"] = 1e9 * median / (n * STEPS)
-    record["ns"] = 1e9 * statistics.median(record["cpu_seconds"]) / (n * STEPS)
-    record["compile"] = max(0.0, record["first"] - median) if "first" in record else None
+    record["wall"], record["cpu"] = (statistics.median(record[name]) for name in ("seconds", "cpu_seconds"))
+    record["compile"] = max(0.0, record["first"] - record["wall"]) if "first" in record else None
+    return record
+
+
+def measure(name: str, program: list[str], series: Path, n: int, mode: str, runs: int) -> dict[str, Any]:
+    """Run one program and reduce its times."""
+    arguments = [str(series), str(n), str(STEPS), THRESHOLD[mode] if name == "C++" else mode, str(runs)]
+    record = {"library": name, "N": n, "T": STEPS, "mode": mode, **timed_run([*program, *arguments])}
+    if "error" in record:
+        return record
+    record["wall_ns"] = 1e9 * record["wall"] / (n * STEPS)
+    record["ns"] = 1e9 * record["cpu"] / (n * STEPS)
     record["mean_log_evidence"] = statistics.mean(record["log_evidence"])
     return record
 

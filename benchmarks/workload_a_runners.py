@@ -21,15 +21,12 @@ MU, PHI, SIGMA = -1.0, 0.97, 0.2
 Filter = Callable[[int], float]
 
 
-def ssmscan_filter(y: np.ndarray, n: int, mode: str) -> Filter:
-    """Default settings, means and standard deviations of the state included, through `run`."""
-    import jax
+def volatility_model() -> Callable:
+    """Give the stochastic volatility model in NumPyro."""
     import jax.numpy as jnp
     import numpyro
     import numpyro.distributions as dist
     from numpyro.contrib.control_flow import scan
-
-    import ssmscan
 
     def model(y):
         mu = numpyro.sample("mu", dist.Normal(0, 5))
@@ -44,6 +41,17 @@ def ssmscan_filter(y: np.ndarray, n: int, mode: str) -> Filter:
 
         scan(transition, start, y)
 
+    return model
+
+
+def ssmscan_filter(y: np.ndarray, n: int, mode: str) -> Filter:
+    """Default settings, means and standard deviations of the state included, through `run`."""
+    import jax
+    import jax.numpy as jnp
+
+    import ssmscan
+
+    model = volatility_model()
     ssm = ssmscan.trace(model, jnp.asarray(y))
     particle_filter = ssmscan.ParticleFilter(n, threshold=1 if mode == "every" else 0.5)
     theta = {"mu": MU, "phi": PHI, "sigma": SIGMA}

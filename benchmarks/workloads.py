@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from workload_a_runners import MU, PHI, SIGMA, volatility_model
 
-MU, PHI, SIGMA = -1.0, 0.97, 0.2
 Call = Callable[[int], np.ndarray]
 
 # Constant velocity in the plane, unit steps: position and velocity of each coordinate.
@@ -82,19 +82,6 @@ def ssmscan_calls(workload: str, n: int, iterations: int) -> Call:
 
     import ssmscan
 
-    def model(y):
-        mu = numpyro.sample("mu", dist.Normal(0, 5))
-        phi = numpyro.sample("phi", dist.Uniform(-1, 1))
-        sigma = numpyro.sample("sigma", dist.HalfNormal(1))
-        start = numpyro.sample("x0", dist.Normal(mu, sigma / jnp.sqrt(1 - phi**2)))
-
-        def transition(x, y):
-            x = numpyro.sample("x", dist.Normal(mu + phi * (x - mu), sigma))
-            numpyro.sample("y", dist.Normal(0.0, jnp.exp(x / 2)), obs=y)
-            return x, None
-
-        scan(transition, start, y)
-
     def tracking(y):
         start = numpyro.sample("x0", dist.Normal(0.0, FIRST).to_event(1))
         numpyro.sample("first", dist.Normal(start[::2], 1.0).to_event(1), obs=y[0])
@@ -111,7 +98,7 @@ def ssmscan_calls(workload: str, n: int, iterations: int) -> Call:
     if workload == "B":
         ssm = ssmscan.trace(tracking, jnp.asarray(tracks()))
         return lambda seed: np.asarray(particle_filter.run(jax.random.key(seed), ssm, {}).log_evidence)
-    ssm = ssmscan.trace(model, jnp.asarray(volatility(500 if workload == "E" else 200)))
+    ssm = ssmscan.trace(volatility_model(), jnp.asarray(volatility(500 if workload == "E" else 200)))
     if workload == "C":
         vectors = dict(zip(("mu", "phi", "sigma"), jnp.asarray(thetas()).T))
         many = jax.jit(jax.vmap(lambda key, theta: ssmscan.log_evidence(key, ssm, theta, num_particles=n)))
@@ -209,7 +196,7 @@ def cuthbert_calls(workload: str, n: int, iterations: int) -> Call:
             return run_smoother(smoother, filtered(filter_key, truth, y, adaptive), key=path_key).particles
 
         return lambda seed: np.asarray(paths(jax.random.key(seed)))
-    raise NotImplementedError("no PMMH")
+    raise ValueError(f"cuthbert has no workload {workload}")
 
 
 CALLS = {"ssmscan": ssmscan_calls, "cuthbert": cuthbert_calls}

@@ -8,7 +8,6 @@ clouds moves to the host after each chunk: the device holds O(N) and one chunk, 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssmscan.inference.progress import BUFFER_BYTES, LONGEST_CHUNK, Chunk, run_chunks
+from ssmscan.inference.progress import Chunk, capacity_for, run_chunks
 from ssmscan.particles import online
-from ssmscan.particles.filter import FilterResult, ParticleFilter
+from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.found import FilterResult
 from ssmscan.particles.online import Online
 
 
@@ -65,7 +65,7 @@ def long_run(
     if left < 1:
         raise ValueError(f"resume_from has taken all {ssm.num_steps} steps of the series: nothing is left to do.")
     done = run_chunks(
-        _compile(first, ssm, theta, particle_filter), (ssm, theta), first, left, label="filter", progress=progress
+        _chunk(first, ssm, theta, particle_filter), (ssm, theta), first, left, label="filter", progress=progress
     )
     axes = (lambda leaf: np.moveaxis(leaf, 0, 1)) if ssm.panel is not None else np.asarray
     reports = jax.tree.map(axes, done.outputs)
@@ -73,18 +73,15 @@ def long_run(
     return LongRun(result, done.state, done.interrupted)
 
 
-def _compile(first: Online, ssm: Any, theta: Any, settings: ParticleFilter) -> Chunk:
-    """Compile the loop over the steps of a chunk, as long as its reports leave room for."""
-    begun = time.perf_counter()
+def _chunk(first: Online, ssm: Any, theta: Any, settings: ParticleFilter) -> Chunk:
+    """Give the loop over the steps of a chunk, as long as its reports leave room for; its first call compiles it."""
     count = jax.ShapeDtypeStruct((), jnp.int32)
     one = partial(online.take, settings=settings, capacity=1)
-    _, report = jax.eval_shape(one, first.state, ssm, theta, count)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(report))
-    capacity = int(np.clip(BUFFER_BYTES // max(size, 1), 1, LONGEST_CHUNK))
+    capacity = capacity_for(jax.eval_shape(one, first.state, ssm, theta, count)[1])
 
     def advance(operand: Any, state: Online, count: jax.Array) -> tuple[Online, Any]:
         after, reports = online.take(state.state, *operand, count, settings=settings, capacity=capacity)
         time_first = (lambda leaf: jnp.moveaxis(leaf, 1, 0)) if ssm.panel is not None else (lambda leaf: leaf)
         return after, jax.tree.map(time_first, reports)
 
-    return Chunk(advance, capacity, time.perf_counter() - begun)
+    return Chunk(advance, capacity, 0.0)

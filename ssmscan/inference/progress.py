@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from ssmscan.particles.memory import result_bytes
+
 SECONDS_PER_CHUNK = 0.5
 """How long one call into compiled code should last: prompt to interrupt, and 0.6 % of it is overhead."""
 
@@ -111,12 +113,15 @@ def call_timed(function: Any, *args: Any, **static: Any) -> Timed:
 def compile_chunk(step: Step, operand: Any, state: Any) -> Chunk:
     """Compile the loop over steps for arguments of these shapes."""
     start = time.perf_counter()
-    _, output = jax.eval_shape(jax.jit(step), operand, state)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(output))
-    capacity = int(np.clip(BUFFER_BYTES // max(size, 1), 1, LONGEST_CHUNK))
+    capacity = capacity_for(jax.eval_shape(jax.jit(step), operand, state)[1])
     count = jax.ShapeDtypeStruct((), jnp.int32)
     compiled, _ = compile_timed(_advance, operand, state, count, step=step, capacity=capacity)
     return Chunk(compiled, capacity, time.perf_counter() - start)
+
+
+def capacity_for(output: Any) -> int:
+    """Largest number of steps in a chunk, from the shapes of the outputs of one."""
+    return int(np.clip(BUFFER_BYTES // max(result_bytes(output), 1), 1, LONGEST_CHUNK))
 
 
 def run_chunks(

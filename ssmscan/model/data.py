@@ -16,7 +16,6 @@ import numpy as np
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.paths import from_values
 from ssmscan.model.running import ModelError
-from ssmscan.model.script import zeros
 from ssmscan.model.simulate import simulate
 
 if TYPE_CHECKING:
@@ -100,12 +99,6 @@ def _over_data(ssm: StateSpaceModel, step, outside, name: str) -> dict[str, jax.
     if not step.jaxpr.outvars:
         return dict(fixed)
     rest = step.bind(ssm.arrays, UNUSED)
-    xs = ssm.program.inputs.bind(ssm.arrays, _zeros_outside(ssm))(*[UNUSED] * 6)["xs"]
+    xs = ssm.program.inputs.bind(ssm.arrays, ssm._outside({}))(*[UNUSED] * 6)["xs"]
     each: Callable = jax.vmap(lambda x: rest(UNUSED, x, *[UNUSED] * 4)[name])
     return {**fixed, **each(xs)}
-
-
-def _zeros_outside(ssm: StateSpaceModel) -> dict[str, jax.Array]:
-    """Placeholders for every latent site outside the loop."""
-    outside = [s for s in ssm.program.plan.outside if s.latent]
-    return zeros({s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in outside})

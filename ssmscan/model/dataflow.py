@@ -100,6 +100,10 @@ class Staged:
         """Names of the primitives that run inside the loop, inner jaxprs included."""
         return set(_primitive_names(self.late_eqns))
 
+    def names(self, entry: str) -> list[str]:
+        """Keys of an entry of the result that is a dict."""
+        return list(jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))[entry])
+
     def late_primitives_by_leaf(self, name: str) -> list[set[str]]:
         """For each leaf of an entry of the result, the primitives that compute it inside the loop."""
         positions = jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))[name]

@@ -106,7 +106,7 @@ class Program:
         if not self.not_continuous:
             self.constrain = staging.constrain(script, *names)
             self.unconstrain = staging.unconstrain(script, *names)
-        drawable = self.value.reaches("outside_replicate")
+        drawable = self.value.names("outside_replicate")
         self.start_draw = drawing.start_draw(
             script, *names, [n for n in drawable if n in self.names(Role.START_OBSERVATION)]
         )
@@ -134,7 +134,7 @@ class Program:
         here = {site.name for site in self.sites} - part.joint
 
         def outside(entry: str) -> dict[str, list[str]]:
-            return {entry: [name for name in value.reaches(entry) if name in here]}
+            return {entry: [name for name in value.names(entry) if name in here]}
 
         static, tail = self.names(Role.PARAMETER_LIKELIHOOD), self.names(Role.TAIL_OBSERVATION)
         start = self.names(Role.START_OBSERVATION)
@@ -168,7 +168,7 @@ class Program:
             outside_observed=[n for n in _constant_in(value, "outside_observed", ()) if n in here | part.joint]
         )
         self.predict_outside = value.select(**outside("outside_replicate"), **outside("outside_deterministic"))
-        drawn = [name for name in value.reaches("outside_replicate") if name in here and name in tail]
+        drawn = [name for name in value.names("outside_replicate") if name in here and name in tail]
         self.replicate_tail = value.select(outside_replicate=drawn, outside_deterministic=self.plan.drawn_after)
 
     def key(self) -> str:

@@ -100,8 +100,10 @@ def through_tail(plan: Plan, density: dict[str, set[str]], direct: dict[str, set
 
 def drawn_after(staged: Staged, plan: Plan) -> frozenset[str]:
     """Sites drawn after the loop from its states, which act on no other density than each other's."""
-    flow = data_flow(staged, plan)
     later = {s.name for s in plan.outside if s.latent and s.loop > plan.main}
+    if not later:
+        return frozenset()
+    flow = data_flow(staged, plan)
     found = later & flow.after
     while grown := {n for n in later - found if flow.density[n] & (found - {n})}:
         found |= grown
