@@ -163,7 +163,8 @@ def run_chunks(
 
 
 def _first(count: int, outputs: Any) -> Any:
-    return jax.tree.map(lambda leaf: np.array(leaf[:count]), outputs)
+    # On the host: on the device every count would compile a slice.
+    return jax.tree.map(lambda leaf: np.array(np.asarray(leaf)[:count]), outputs)
 
 
 def _length(piece: Any) -> int:

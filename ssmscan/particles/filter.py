@@ -73,7 +73,7 @@ class ParticleFilter:
             )
         if not callable(self.resampling):
             raise TypeError(
-                "resampling: expected a function (key, log_weights, n) -> ancestors, such as systematic; "
+                "resampling: expected a function (key, weights, n) -> ancestors, such as systematic; "
                 f"got {self.resampling!r}."
             )
         object.__setattr__(self, "num_particles", int(self.num_particles))

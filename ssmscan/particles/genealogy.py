@@ -112,7 +112,7 @@ def _take(cloud: Any, index: Array) -> Any:
 
 def _draw(key: Array, log_weights: Array) -> Array:
     """Draw one index with the given weights; () int32."""
-    return systematic(key, log_weights, 1)[0]
+    return systematic(key, jnp.exp(log_weights), 1)[0]
 
 
 def _draw_last(key: Array, history: History, num_paths: int) -> Array:

@@ -6,6 +6,9 @@ The backward pass of a scan needs the state before every step.  Cut into about :
 chapter 12, the scheme of two levels).  Intermediate arrays of a step are computed again and never kept.
 
 Without a derivative it is `lax.scan`, and compiled as that.  Derivatives are reverse-mode only.
+
+Under vmap a CPU takes one loop after the other: together, a decision such as to resample becomes the work of both
+ways for all, and what is computed once for a cloud is fused into the loop over its particles.
 """
 
 from __future__ import annotations
@@ -19,12 +22,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.dtypes import float0
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 SHORT = 200
 """So many steps or fewer are one chunk."""
+
+_KEPT = "kept for the backward pass"
+
+
+def keep(x: Any) -> Any:
+    """Mark arrays of a step that the backward pass of a chunk should rather keep than compute again."""
+    return jax.tree.map(lambda leaf: checkpoint_name(leaf, _KEPT), x)
 
 
 def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
@@ -44,6 +56,7 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
         return lambda *arguments: jax.tree.unflatten(jax.tree.structure(shapes), run(*jax.tree.leaves(arguments)))
 
     @jax.custom_vjp
+    @one_after_the_other
     def loop(arrays: list, carry: Any, xs: Any) -> tuple[Any, Any]:
         return lax.scan(step_of(arrays), carry, xs, length)
 
@@ -59,7 +72,7 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
             return _chunked(step_of(arrays), carry, xs, length)
 
         out, pullback = jax.vjp(chunked, *(primals[i].value for i in moving))
-        return out, (pullback, _Arguments(tree, moving))
+        return _in_front(out), (pullback, _Arguments(tree, moving))
 
     def backward(residuals: tuple, cotangents: Any) -> Any:
         pullback, arguments = residuals
@@ -69,6 +82,48 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
 
     loop.defvjp(forward, backward, symbolic_zeros=True)
     return loop(written.consts, carry, xs)
+
+
+def one_after_the_other(function: Callable) -> Callable:
+    """Make a function of arrays that vmap, on a CPU, applies to one replicate after the other.
+
+    It may close over no traced array, and has no derivative of its own.
+    """
+    alone = custom_vmap(function)
+
+    @alone.def_vmap
+    def every(size: int, batched: Any, *arguments: Any) -> tuple[Any, Any]:
+        if jax.default_backend() == "cpu":
+            leaves, tree = jax.tree.flatten(arguments)
+            moving = [i for i, is_batched in enumerate(jax.tree.leaves(batched)) if is_batched]
+
+            def one(values: list[Array]) -> Any:
+                placed = dict(zip(moving, values))
+                return alone(*jax.tree.unflatten(tree, [placed.get(i, leaf) for i, leaf in enumerate(leaves)]))
+
+            out = lax.map(one, [leaves[i] for i in moving])
+        else:
+            axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
+            out = jax.vmap(function, axes, axis_size=size)(*arguments)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return alone
+
+
+@custom_vmap
+def _in_front(out: Any) -> Any:
+    """Return the argument; under vmap with the replicates in front of every leaf, where JAX takes them to be because
+    `one_after_the_other` puts them there.
+    """
+    return out
+
+
+@_in_front.def_vmap
+def _(size: int, batched: Any, out: Any) -> tuple[Any, Any]:
+    def spread(leaf: Array, is_batched: bool) -> Array:
+        return leaf if is_batched else jnp.broadcast_to(leaf, (size, *leaf.shape))
+
+    return jax.tree.map(spread, out, batched[0]), jax.tree.map(lambda _: True, out)
 
 
 @jax.tree_util.register_static
@@ -95,7 +150,7 @@ def _instantiate(leaf: Any) -> Any:
 def _chunked(step: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
     """Scan over chunks; what is left over is a chunk of its own."""
     # Inside a scan nothing is there to be merged with what is computed again.
-    step = jax.checkpoint(step, prevent_cse=False)
+    step = jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(_KEPT))
     size = chunk_size(length)
     if size == length:
         return lax.scan(step, carry, xs, length)

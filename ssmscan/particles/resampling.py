@@ -15,7 +15,7 @@ each slot how many ends do not exceed it.  Ancestors come sorted, which makes ga
 
 Positions :math:`n C_i` are held as a whole part and a fraction, since float32 alone has spacing
 0.06 at 1e6 and misplaces ancestors.  Cumulative sums run along rows of 16 particles as one matrix
-product, then over the row totals.  The ends are monotone, the last particle with weight ends at n,
+product, then over the row totals, and so on up.  The ends are monotone, the last particle with weight ends at n,
 and a particle without weight ends exactly where its predecessor does, so it is never chosen,
 wherever it stands.
 """
@@ -23,7 +23,7 @@ wherever it stands.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,151 +31,187 @@ import numpy as np
 from jax import Array, lax
 
 T = TypeVar("T")
+Count = Callable[[Array, Array], Array]
+"""Number of points below the position whole + fraction, int32, in units of 1/n; both broadcast."""
 
 _ROW = 16  # XLA's matrix product is fastest here: 1 ns a particle, 3 to 5 with rows of 32 or more
-_WHOLE_IN_FLOAT32 = 2**24  # whole numbers below are exact
+_LONG_ROW = 64  # of row totals, of which there are few: fewer levels are fewer kernels to compile and to start
+_TOP = 128  # largest number of groups that are summed at once
 
 
 class Resampling(Protocol):
-    """A scheme: ancestors of n new particles, sorted, int32, from (N,) log weights."""
+    """A scheme: ancestors of n new particles, sorted, int32, from (N,) weights."""
 
-    def __call__(self, key: Array, log_weights: Array, n: int) -> Array:
-        """Draw (n,) ancestors in [0, N); log weights need not be normalised, -inf is weight zero."""
+    def __call__(self, key: Array, weights: Array, n: int) -> Array:
+        """Draw (n,) ancestors in [0, N); the weights are not negative and sum to one, up to rounding."""
 
 
-def systematic(key: Array, log_weights: Array, n: int) -> Array:
+def systematic(key: Array, weights: Array, n: int) -> Array:
     """Resample at the points (k + u)/n with one uniform u; arguments as in `Resampling`."""
     u = jax.random.uniform(key, ())
 
-    def count(whole: Array, position: Array) -> Array:
-        return whole + jnp.ceil(position).astype(np.int32)
+    def count(whole: Array, fraction: Array) -> Array:
+        return whole + jnp.ceil(fraction - u).astype(np.int32)
 
-    return _ancestors(_ends(log_weights, n, count, -u), n)
+    return _ancestors(_ends(weights, n, count), n)
 
 
-def stratified(key: Array, log_weights: Array, n: int) -> Array:
+def stratified(key: Array, weights: Array, n: int) -> Array:
     """Resample at the points (k + u_k)/n with n independent uniforms; arguments as in `Resampling`."""
     u = jax.random.uniform(key, (n,))
 
-    def count(whole: Array, position: Array) -> Array:
-        stratum, fraction = _carry(whole, position)
+    def count(whole: Array, fraction: Array) -> Array:
+        stratum, fraction = _carry(whole, fraction)
         return stratum + (fraction > u[jnp.minimum(stratum, n - 1)]).astype(np.int32)
 
-    return _ancestors(_ends(log_weights, n, count), n)
+    return _ancestors(_ends(weights, n, count), n)
 
 
-def multinomial(key: Array, log_weights: Array, n: int) -> Array:
+def multinomial(key: Array, weights: Array, n: int) -> Array:
     """Resample at n ordered independent uniforms; arguments as in `Resampling`.
 
     The uniforms are normalised cumulative sums of n + 1 exponentials (Chopin & Papaspiliopoulos
     2020, proposition 9.1).
     """
-    local = _cumulate_rows(jax.random.exponential(key, (n + 1,)))
-    whole, fraction, scale = _apart(lambda totals: _over_rows(totals, n), local[:, -1])
-    stratum, fraction = _carry(whole[:-1, None], local * scale + fraction[:-1, None])
+    gaps = jax.random.exponential(key, (n + 1,))
+    local = _cumulate_rows(gaps / jnp.sum(gaps), _ROW)
+    before = _before_rows(local, n, lambda whole, _: whole)
+    stratum, fraction = _carry(before.whole[:, None], local * n + before.fraction[:, None])
     points = stratum.reshape(-1)[:n], fraction.reshape(-1)[:n]
 
-    def count(whole: Array, position: Array) -> Array:
-        return _count_below(points, _carry(whole, position))
+    def count(whole: Array, fraction: Array) -> Array:
+        return _count_below(points, _carry(whole, fraction))
 
-    return _ancestors(_ends(log_weights, n, count), n)
+    return _ancestors(_ends(weights, n, count), n)
 
 
-def _ends(log_weights: Array, n: int, count: Callable[[Array, Array], Array], offset: Array | float = 0.0) -> Array:
-    """Number, for each particle, of the points below its cumulative weight: monotone, (N,) int32.
+class _Before(NamedTuple):
+    """Where each of some groups of particles begins, in units of 1/n.
+
+    Attributes:
+        whole: (G,) int32, and fraction: (G,) of either sign: position, their sum.
+        start: (G,) number of points below it: monotone, from 0.
+        stop: (G,) the same of the next group; of the last one with weight, and of those after it, n.
+    """
+
+    whole: Array
+    fraction: Array
+    start: Array
+    stop: Array
+
+
+def _ends(weights: Array, n: int, count: Count) -> Array:
+    """Number, for each particle, of the points below its cumulative weight: monotone, (N,) int32."""
+    local = _cumulate_rows(lax.stop_gradient(weights), _ROW)
+    before = _before_rows(local, n, count)
+    ends = count(before.whole[:, None], local * n + before.fraction[:, None])
+    return _confine(ends, local > 0, local >= local[:, -1:], before)[: len(weights)]
+
+
+def _confine(ends: Array, some: Array, all_: Array, before: _Before) -> Array:
+    """Keep the ends of the members of each group inside the group; (G, L) to (G * L,).
+
+    Rounding must not move an end between members with weight: no weight, no offspring.
 
     Args:
-        log_weights: (N,).
-        count: number of points below the position whole + fraction, in units of 1/n; whole is
-            int32, the fraction is small but may exceed one; broadcasts.
-        offset: added to all positions.
+        ends: (G, L) as computed.
+        some, all_: (G, L) whether some of the group's weight, or all of it, is in this member and those before.
+        before: of the groups.
     """
-    log_weights = lax.stop_gradient(log_weights)
-    shift = jnp.max(log_weights)
-    local = _cumulate_rows(jnp.exp(log_weights - jnp.where(shift > -jnp.inf, shift, 0)))
-
-    def bounds(totals: Array) -> tuple[Array, ...]:
-        whole, fraction, scale = _over_rows(totals, n)
-        fraction = fraction + offset
-        index = lax.iota(np.int32, len(totals))
-        last = jnp.max(jnp.where(totals > 0, index, 0))
-        ends = lax.cummax(jnp.where(totals > 0, jnp.clip(count(whole[1:], fraction[1:]), 0, n), 0))
-        ends = _after_zero(jnp.where(index >= last, n, ends))
-        return whole[:-1], fraction[:-1], scale, ends[:-1], ends[1:]
-
-    whole, fraction, scale, start, stop = _apart(bounds, local[:, -1])
-    ends = count(whole[:, None], local * scale + fraction[:, None])
-    ends = jnp.clip(ends, start[:, None], stop[:, None])
-    # Rounding must not move an end between particles with weight: no weight, no offspring.
-    ends = jnp.where(local > 0, ends, start[:, None])
-    ends = jnp.where(local >= local[:, -1:], stop[:, None], ends)
-    return ends.reshape(-1)[: len(log_weights)]
+    start, stop = before.start[:, None], before.stop[:, None]
+    ends = jnp.where(some, jnp.clip(ends, start, stop), start)
+    return jnp.where(all_, stop, ends).reshape(-1)
 
 
-def _over_rows(totals: Array, n: int) -> tuple[Array, Array, Array]:
-    """Cumulate row totals, scaled to sum to n, in two parts.
+def _before_rows(local: Array, n: int, count: Count) -> _Before:
+    """Say where rows of particles begin, from cumulative weights inside them."""
 
-    Returns:
-        whole (R + 1,) int32 and fraction (R + 1,) in [0, 1): what has been reached before each row
-        and after the last; the scale ().
-    """
-    scale = n / jnp.sum(totals)
-    scaled = totals * scale
-    whole = jnp.floor(scaled)
-    fraction = scaled - whole
-    # The scale is rounded: what the scaled totals sum to beyond n is taken back.
-    excess = (jnp.sum(whole) - n) + jnp.sum(fraction)
-    fraction = fraction - scaled * (excess / n)
-    whole, fraction = _carry(_cumulate_whole(whole, n), _cumulate(fraction))
-    return _after_zero(whole), _after_zero(fraction), scale
+    def compute(local: Array) -> _Before:
+        position = local[:, -1] * n
+        return _before(*_carry(jnp.zeros(position.shape, _whole(n, position)), position), n, count)
+
+    return _apart(compute, local)
+
+
+def _before(whole: Array, fraction: Array, n: int, count: Count) -> _Before:
+    """Say where groups begin that are whole + fraction (G,) long, n together up to rounding."""
+    if len(whole) <= _TOP:
+        return _before_few(whole, fraction, n, count)
+    groups = len(whole)
+    whole, fraction = _cumulate_rows(whole, _LONG_ROW), _cumulate_rows(fraction, _LONG_ROW)
+    first = _before(*_carry(whole[:, -1], fraction[:, -1]), n, count)
+    some, all_ = (whole > 0) | (fraction > 0), (whole >= whole[:, -1:]) & (fraction >= fraction[:, -1:])
+    reached = first.whole[:, None] + whole.astype(np.int32), first.fraction[:, None] + fraction
+    stop = _confine(count(*reached), some, all_, first)[:groups]
+    whole, fraction, start = (_after_zero(x.reshape(-1)[: groups - 1]) for x in (*reached, stop))
+    return _Before(whole, fraction, start, stop)
+
+
+def _before_few(whole: Array, fraction: Array, n: int, count: Count) -> _Before:
+    """The same for a few groups: where rounding is put right, and ends are made monotone."""
+    some, index = (whole > 0) | (fraction > 0), lax.iota(np.int32, len(whole))
+    whole, fraction = (_cumulate_rows(x, len(x))[0] for x in (whole, fraction))
+    # Weights and sums are rounded: what they reach beyond n is taken back, from each group its share.
+    excess = (whole[-1] - n).astype(fraction.dtype) + fraction[-1]
+    reached = whole.astype(np.int32), fraction - (whole.astype(fraction.dtype) + fraction) * (excess / n)
+    ends = jnp.where(some, jnp.clip(count(*reached), 0, n), 0)
+    ends = jnp.where((whole >= whole[-1]) & (fraction >= fraction[-1]), n, ends)
+    stop = jnp.max(jnp.where(index[:, None] >= index[None, :], ends[None, :], 0), axis=1)
+    whole, fraction, start = (_after_zero(x[:-1]) for x in (*reached, stop))
+    return _Before(whole, fraction, start, stop)
+
+
+def _whole(largest: int, like: Array) -> np.dtype:
+    """Choose a dtype that counts to `largest`: floats are summed faster."""
+    return np.dtype(np.int32) if largest >= 2 ** (jnp.finfo(like.dtype).nmant + 1) else like.dtype
 
 
 def _carry(whole: Array, position: Array) -> tuple[Array, Array]:
     """Move the whole part of a position over: the fraction is in [0, 1)."""
     excess = jnp.floor(position)
-    return whole + excess.astype(np.int32), position - excess
+    return whole + excess.astype(whole.dtype), position - excess
 
 
-def _cumulate_rows(x: Array) -> Array:
-    """Cumulative sums inside rows: (n,) to (ceil(n / 16), 16), zeros behind the end."""
-    rows = jnp.pad(x, (0, -len(x) % _ROW)).reshape(-1, _ROW)
-    triangle = jnp.asarray(np.triu(np.ones((_ROW, _ROW))), x.dtype)
+def _cumulate_rows(x: Array, length: int) -> Array:
+    """Cumulative sums inside rows: (n,) to (ceil(n / length), length), zeros behind the end."""
+    rows = jnp.pad(x, (0, -len(x) % length)).reshape(-1, length)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return jnp.cumsum(rows, axis=1, dtype=x.dtype)
+    triangle = jnp.asarray(np.triu(np.ones((length, length))), x.dtype)
     return jnp.dot(rows, triangle, precision=lax.Precision.HIGHEST)
 
 
 def _cumulate(x: Array) -> Array:
-    """Cumulative sum by rows of rows; exact for whole numbers below 2^24."""
-    local = _cumulate_rows(x)
-    if len(local) > 1:
-        local = local + _after_zero(_cumulate(local[:, -1]))[:-1, None]
+    """Cumulative sum by rows of rows."""
+    if len(x) <= _TOP:
+        return _cumulate_rows(x, len(x)).reshape(-1)
+    local = _cumulate_rows(x, _LONG_ROW)
+    local = local + _after_zero(_cumulate(local[:, -1])[:-1])[:, None]
     return local.reshape(-1)[: len(x)]
-
-
-def _cumulate_whole(x: Array, largest: int) -> Array:
-    """Cumulative sum, in int32, of whole numbers that sum to at most `largest`."""
-    if largest < _WHOLE_IN_FLOAT32:
-        return _cumulate(x).astype(np.int32)
-    return jnp.cumsum(x.astype(np.int32))
 
 
 def _after_zero(x: Array) -> Array:
     """Put a zero in front."""
-    return jnp.concatenate([jnp.zeros_like(x[:1]), x])
+    return jnp.pad(x, (1, 0))
 
 
-def _apart(compute: Callable[[Array], T], totals: Array) -> T:
-    """Compute from row totals, once, before the loop over particles that reads the result.
+def _apart(compute: Callable[[Array], T], local: Array) -> T:
+    """Compute from the totals of rows, once, before the loop over particles that reads the result.
 
     On a CPU, XLA fuses what is computed per row into that loop and repeats it for every particle,
     at twice the cost of resampling.  A conditional is the only boundary its fusion respects.  It
-    asks whether there is any weight; without any, the result is zero.
+    asks what is always true, sums of weights being no NaN, but not to XLA's knowledge.
     """
 
-    def conditional(totals: Array) -> T:
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(compute, totals))
-        return lax.cond(jnp.sum(totals) > 0, compute, lambda _: nothing, totals)
+    def conditional(local: Array) -> T:
+        result = jax.eval_shape(compute, local)
 
-    return lax.platform_dependent(totals, cpu=conditional, default=compute)
+        def never(_: Array) -> T:
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), result)
+
+        return lax.cond(local[-1, -1] >= 0, compute, never, local)
+
+    return lax.platform_dependent(local, cpu=conditional, default=compute)
 
 
 def _count_below(points: tuple[Array, Array], position: tuple[Array, Array]) -> Array:
@@ -198,11 +234,11 @@ def _ancestors(ends: Array, n: int) -> Array:
     """Turn ends (N,) into ancestors: slot k belongs to the first particle that ends beyond k."""
 
     def by_counting(ends: Array) -> Array:
-        counts = jnp.zeros(n, np.float32).at[ends].add(np.float32(1), mode="drop", indices_are_sorted=True)
-        local = _cumulate_rows(counts)
-        total = len(ends)
-        before = _apart(lambda totals: _after_zero(_cumulate_whole(totals, total)), local[:, -1])
-        return (local.astype(np.int32) + before[:-1, None]).reshape(-1)[:n]
+        counts = jnp.zeros(n, _whole(len(ends), jnp.zeros((), np.float32)))
+        counts = counts.at[ends].add(counts.dtype.type(1), mode="drop", indices_are_sorted=True)
+        local = _cumulate_rows(counts, _ROW)
+        before = _apart(lambda local: _after_zero(_cumulate(local[:, -1])[:-1]).astype(np.int32), local)
+        return (local.astype(np.int32) + before[:, None]).reshape(-1)[:n]
 
     def by_marking(ends: Array) -> Array:
         start = _after_zero(ends)[:-1]

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -37,6 +38,7 @@ from jax import Array, lax
 from ssmscan.model.score import gradient_alone
 from ssmscan.model.statespace import Bound, StateSpaceModel
 from ssmscan.particles.draws import draw_noise, threefry, unrolled_threefry
+from ssmscan.particles.loop import keep as keep_for_gradient
 from ssmscan.particles.loop import scan_remembering_little
 from ssmscan.particles.proposals import Moved, Proposal
 from ssmscan.particles.resampling import Resampling
@@ -76,6 +78,7 @@ class State(NamedTuple):
         step: () int32, index of the next step.
         carry: carries of the particles, N in front.
         log_weights: (N,) normalised.
+        weights: (N,) their exponentials.
         ess: () effective sample size of these weights.
         evidence: running log evidence.
         status: () int32, COMPLETE, FAULTY or VANISHED.
@@ -88,6 +91,7 @@ class State(NamedTuple):
     step: Array
     carry: Any
     log_weights: Array
+    weights: Array
     ess: Array
     evidence: CompensatedSum
     status: Array
@@ -151,6 +155,7 @@ def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: Bound) ->
         step=jnp.zeros((), np.int32),
         carry=drawn.carry,
         log_weights=uniform(n) + drawn.log_weight,
+        weights=jnp.full(n, 1 / n, float),
         ess=full,
         evidence=CompensatedSum.zero(),
         status=jnp.full((), COMPLETE, np.int32),
@@ -187,21 +192,22 @@ def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound,
     resample_key, move_key = state.keys
     log_auxiliary = proposal.log_auxiliary(ssm, bound, state.carry, x, n)
 
-    def resample(carry: Any, log_weights: Array) -> tuple[Any, Array, Array]:
+    def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array]:
         if log_auxiliary is None:
-            ancestors = settings.resampling(resample_key, log_weights, n)
+            ancestors = keep_for_gradient(settings.resampling(resample_key, weights, n))
             ratio = gradient_alone(log_weights[ancestors])
         else:
-            log_v = lax.stop_gradient(normalise(log_weights + log_auxiliary).log_weights)
-            ancestors = settings.resampling(resample_key, log_v, n)
-            ratio = log_weights[ancestors] - log_v[ancestors]
-        return jax.tree.map(lambda leaf: leaf[ancestors], carry), ratio - math.log(n), ancestors
+            v = lax.stop_gradient(normalise(log_weights + log_auxiliary))
+            ancestors = keep_for_gradient(settings.resampling(resample_key, v.weights, n))
+            ratio = (log_weights - v.log_weights)[ancestors]
+        taken = jax.tree.map(lambda leaf: leaf.at[ancestors].get(mode="clip"), carry)
+        return taken, ratio - math.log(n), ancestors
 
-    def keep(carry: Any, log_weights: Array) -> tuple[Any, Array, Array]:
+    def keep(carry: Any, log_weights: Array, _: Array) -> tuple[Any, Array, Array]:
         return carry, log_weights, lax.iota(np.int32, n)
 
     needed = _needed(settings.threshold, state.ess, n)
-    carry, carried, ancestors = _choose(needed, resample, keep, state.carry, state.log_weights)
+    carry, carried, ancestors = _choose(needed, resample, keep, state.carry, state.log_weights, state.weights)
     moved = proposal.propagate(move_key, ssm, bound, carry, x, n)
     weighed = normalise(carried + moved.log_weight)
     new = _record(state, weighed, state.step, moved.carry)
@@ -218,11 +224,6 @@ def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound,
     )
     step = state.step + np.int32(1)
     return new._replace(step=step, keys=step_keys(state.key, step + np.int32(1))), moment
-
-
-def _zeros_like_result(compute: Callable[[], Any]) -> Any:
-    """Give zeros of the shapes and dtypes that a function would return."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(compute))
 
 
 def _needed(threshold: float, ess: Array, n: int) -> Array | bool:
@@ -245,6 +246,7 @@ def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
     return state._replace(
         carry=carry,
         log_weights=weighed.log_weights,
+        weights=weighed.weights,
         ess=jnp.where(status == VANISHED, 0, weighed.ess),
         evidence=state.evidence.add(jnp.where(status == VANISHED, -jnp.inf, weighed.log_sum)),
         status=status,
@@ -274,11 +276,17 @@ def scan_updates(
         The last state, the values of its particles by site, and the stacked reports.
     """
 
-    def step(loop: tuple[State, dict], x: Any) -> tuple[tuple[State, dict], Any]:
-        state, moment = update(settings, loop[0], ssm, bound, x)
-        return (state, moment.moved.values), report(state, moment)
+    # Traced once, for the shapes of the values and in the loop.
+    @partial(jax.jit, inline=True)
+    def advance(state: State, x: Any) -> tuple[State, dict, Any]:
+        state, moment = update(settings, state, ssm, bound, x)
+        return state, moment.moved.values, report(state, moment)
 
-    first = jax.tree.map(lambda leaf: leaf[0], xs)
-    values = _zeros_like_result(lambda: update(settings, state, ssm, bound, first)[1].moved.values)
+    def step(loop: tuple[State, dict], x: Any) -> tuple[tuple[State, dict], Any]:
+        state, values, reported = advance(loop[0], x)
+        return (state, values), reported
+
+    _, shapes, _ = jax.eval_shape(advance, state, jax.tree.map(lambda leaf: leaf[0], xs))
+    values = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     (state, values), reports = scan_remembering_little(step, (state, values), xs, length)
     return state, values, reports

@@ -9,6 +9,7 @@ import pytest
 
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.resampling import multinomial, stratified, systematic
+from ssmscan.particles.weights import normalise
 from tests.truth import z_threshold
 
 pytestmark = pytest.mark.slow
@@ -19,7 +20,7 @@ schemes = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme._
 
 @partial(jax.jit, static_argnums=(0, 3))
 def draw(scheme, key, log_weights, n):
-    return scheme(key, log_weights, n)
+    return scheme(key, normalise(log_weights).weights, n)
 
 
 def reference(weights: np.ndarray, n: int, u: np.ndarray | float) -> np.ndarray:
@@ -41,7 +42,7 @@ def log_weights(n: int, spread: float = 2.0) -> np.ndarray:
 def test_expected_offspring_are_the_weights(scheme, count, n):
     raw, replicates = jnp.asarray(log_weights(count), jnp.zeros(()).dtype), 5_000
     keys = jax.random.split(as_key(jax.random.key(0)), replicates)
-    ancestors = jax.jit(jax.vmap(lambda key: scheme(key, raw, n)))(keys)
+    ancestors = jax.jit(jax.vmap(lambda key: draw(scheme, key, raw, n)))(keys)
     counts = np.stack([np.bincount(row, minlength=count) for row in np.asarray(ancestors)])
     weights = np.exp(np.asarray(raw, float))
     expected = n * weights / weights.sum()
@@ -86,7 +87,7 @@ def test_a_million_float32_particles_are_placed_as_in_float64():
     raw = np.random.default_rng(0).normal(0, 2, n).astype(np.float32)
     with jax.enable_x64(False):
         u = float(jax.random.uniform(key, ()))
-        ancestors = np.asarray(jax.jit(systematic, static_argnums=2)(key, jnp.asarray(raw), n))
+        ancestors = np.asarray(draw(systematic, key, jnp.asarray(raw), n))
     expected = reference(np.exp(raw.astype(float)), n, u)
     offspring, right = np.bincount(ancestors, minlength=n), np.bincount(expected, minlength=n)
     assert np.abs(offspring - right).max() <= 1
@@ -109,24 +110,22 @@ def test_equal_weights_lose_at_most_what_the_scheme_draws(scheme):
 
 @schemes
 def test_a_cloud_without_weight_gives_indices_that_exist(scheme):
-    ancestors = np.asarray(draw(scheme, as_key(jax.random.key(0)), jnp.full(40, -jnp.inf), 40))
+    ancestors = np.asarray(jax.jit(scheme, static_argnums=2)(as_key(jax.random.key(0)), jnp.zeros(40), 40))
     assert ((ancestors >= 0) & (ancestors < 40)).all()
 
 
 @schemes
-def test_vmap_is_a_loop_and_a_constant_changes_nothing(scheme):
+def test_vmap_is_a_loop(scheme):
     keys = jax.random.split(as_key(jax.random.key(3)), 4)
     raw = jnp.asarray(np.random.default_rng(1).normal(size=(4, 50)), float)
-    together = jax.jit(jax.vmap(lambda key, x: scheme(key, x, 50)))(keys, raw)
+    together = jax.jit(jax.vmap(lambda key, x: draw(scheme, key, x, 50)))(keys, raw)
     alone = [draw(scheme, key, x, 50) for key, x in zip(keys, raw)]
     np.testing.assert_array_equal(together, jnp.stack(alone))
-    shifted = raw[0] + 2.0**10
-    np.testing.assert_array_equal(draw(scheme, keys[0], shifted, 50), draw(scheme, keys[0], shifted - 2.0**9, 50))
 
 
 @schemes
 def test_strict_promotion_and_no_gradient(scheme):
-    raw = jnp.asarray(np.random.default_rng(1).normal(size=50), float)
+    raw = normalise(jnp.asarray(np.random.default_rng(1).normal(size=50), float)).weights
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         jax.jit(scheme, static_argnums=2)(as_key(jax.random.key(0)), raw, 50)
         value = jax.grad(lambda x: jnp.sum(x[scheme(as_key(jax.random.key(0)), x, 50)]))(raw)

@@ -152,15 +152,15 @@ class Auxiliary(Bootstrap):
         return norm.logpdf(y, bound.theta["rho"] * carry, self.scale)
 
 
-def drop_carried(needed: Any, resample: Callable, keep: Callable, carry: Any, log_weights: jax.Array) -> Any:
+def drop_carried(needed: Any, resample: Callable, keep: Callable, carry: Any, *weights: jax.Array) -> Any:
     """Forget the weights of a cloud that is not resampled."""
-    carry, carried, ancestors = CHOOSE(needed, resample, keep, carry, log_weights)
+    carry, carried, ancestors = CHOOSE(needed, resample, keep, carry, *weights)
     return carry, jnp.where(needed, carried, uniform(len(carried))), ancestors
 
 
-def renormalise_carried(needed: Any, resample: Callable, keep: Callable, carry: Any, log_weights: jax.Array) -> Any:
+def renormalise_carried(needed: Any, resample: Callable, keep: Callable, carry: Any, *weights: jax.Array) -> Any:
     """Normalise what resampling leaves to carry."""
-    carry, carried, ancestors = CHOOSE(needed, resample, keep, carry, log_weights)
+    carry, carried, ancestors = CHOOSE(needed, resample, keep, carry, *weights)
     return carry, carried - logsumexp(carried), ancestors
 
 
