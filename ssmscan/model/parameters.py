@@ -6,6 +6,7 @@ Shapes and names are checked always, values where they are known, so before anyt
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -45,8 +46,22 @@ def _cast(sites: Mapping[str, Site], theta: Mapping[str, Any]) -> Theta:
             value = np.asarray(theta[name])
             if not np.all(np.isfinite(value) & (value == np.round(value))):
                 raise ValueError(f"theta['{name}'] = {value} is not of type {site.dtype}; give integers.")
-        cast[name] = lax.convert_element_type(jnp.asarray(theta[name]), site.dtype)
+        cast[name] = _of_dtype(theta[name], site.dtype)
     return cast
+
+
+def _of_dtype(value: Any, dtype: Any) -> jax.Array:
+    if isinstance(value, float | int):
+        return _number(value, dtype)
+    if isinstance(value, jax.Array) and value.dtype == dtype and not value.weak_type:
+        return value
+    return lax.convert_element_type(jnp.asarray(value), dtype)
+
+
+@lru_cache(maxsize=256)
+def _number(value: float, dtype: Any) -> jax.Array:
+    """Put a number on the device: most of what an online update would cost beside the step."""
+    return lax.convert_element_type(jnp.asarray(value), dtype)
 
 
 def _check_support(ssm: StateSpaceModel, theta: Theta) -> None:

@@ -98,7 +98,7 @@ def advance(
             f"num_steps is {num_steps}, after {first} steps of a series of {ssm.num_steps}: there are "
             f"{ssm.num_steps - first} steps left. For more, trace the model with a longer series."
         )
-    count = jnp.asarray(num_steps, np.int32)
+    count = np.int32(num_steps)
     return take(online.state, ssm, ssm.canonical(theta), count, settings=settings, capacity=num_steps)
 
 
@@ -117,7 +117,7 @@ def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: Particle
 
 @partial(jax.jit, static_argnames=("settings", "capacity"))
 def take(
-    state: State, ssm: StateSpaceModel, theta: Theta, count: Array, *, settings: ParticleFilter, capacity: int
+    state: State, ssm: StateSpaceModel, theta: Theta, count: Array | np.int32, *, settings: ParticleFilter, capacity: int
 ) -> tuple[Online, Report]:
     """Take `count` steps; reports have room for `capacity`, zeros from `count` on.
 
