@@ -17,7 +17,9 @@ primitives, without specialisation.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -25,6 +27,8 @@ import numpy as np
 from jax.extend import core as jex
 from jax.extend import source_info_util
 from jax.interpreters import partial_eval as pe
+
+from ssmscan.model.simplify import producers, simplified
 
 PyTree = Any
 # Stands for an argument that the selected results do not depend on.
@@ -175,23 +179,26 @@ def stage(fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, 
     lifted = [_intern(table, const) for const in (*written.consts, *inlined.consts)]
     shared = [*lifted[len(written.consts) :], *lifted[: len(written.consts)], *range(data)]
     shapes = [jax.ShapeDtypeStruct(table[i].shape, table[i].dtype) for i in shared] + leaves
-    flat = jax.make_jaxpr(_runner(inlined, inline=False))(*shapes)
+    flat = jax.make_jaxpr(_runner(inlined, simplify=True))(*shapes)
     jaxpr, used = _without_unused(flat.jaxpr, tuple(shared), [True] * len(flat.jaxpr.outvars))
     return Staged(jaxpr, used, tuple(in_trees), jax.tree.structure(out_shapes), late)
 
 
-def _runner(closed, *, inline: bool) -> Callable[..., list]:
+def _runner(closed, *, inline: bool = False, simplify: bool = False) -> Callable[..., list]:
     """A function of (constants, inputs) that evaluates a closed jaxpr."""
+    produced = producers(closed.jaxpr.eqns) if simplify else {}
 
     def run(*values):
         env = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], values))
-        evaluate(closed.jaxpr.eqns, env, inline=inline)
+        evaluate(closed.jaxpr.eqns, env, inline=inline, produced=produced)
         return [_read(env, v) for v in closed.jaxpr.outvars]
 
     return run
 
 
-def evaluate(eqns: Iterable, env: dict, *, inline: bool = False, caller: Any = None) -> None:
+def evaluate(
+    eqns: Iterable, env: dict, *, inline: bool = False, caller: Any = None, produced: Mapping = MappingProxyType({})
+) -> None:
     """Evaluate equations in an environment of variables, writing their results into it.
 
     What is staged from here keeps the lines that it was written on.
@@ -202,9 +209,11 @@ def evaluate(eqns: Iterable, env: dict, *, inline: bool = False, caller: Any = N
         inline: evaluate nested `jit` calls equation by equation, so that they can be split.
         caller: traceback of the call that is inlined. JAX keeps the jaxpr of a call from its first use, whose lines
             are not those of this one.
+        produced: which equation writes a variable; what can be simplified with these is.
     """
+    read = partial(_read, env)
     for eqn in eqns:
-        values = [_read(env, v) for v in eqn.invars]
+        values = [read(v) for v in eqn.invars]
         traceback = caller or eqn.source_info.traceback
         if inline and eqn.primitive.name in _CALLS:
             inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
@@ -214,7 +223,9 @@ def evaluate(eqns: Iterable, env: dict, *, inline: bool = False, caller: Any = N
             results = [_read(scope, v) for v in jaxpr.outvars]
         else:
             with source_info_util.user_context(traceback):
-                results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+                results = simplified(eqn, produced, read)
+                if results is None:
+                    results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
             results = results if eqn.primitive.multiple_results else [results]
         env.update(zip(eqn.outvars, results))
 

@@ -117,7 +117,13 @@ def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: Particle
 
 @partial(jax.jit, static_argnames=("settings", "capacity"))
 def take(
-    state: State, ssm: StateSpaceModel, theta: Theta, count: Array | np.int32, *, settings: ParticleFilter, capacity: int
+    state: State,
+    ssm: StateSpaceModel,
+    theta: Theta,
+    count: Array | np.int32,
+    *,
+    settings: ParticleFilter,
+    capacity: int,
 ) -> tuple[Online, Report]:
     """Take `count` steps; reports have room for `capacity`, zeros from `count` on.
 

@@ -258,3 +258,24 @@ def test_known_values_are_checked_while_somebody_traces():
     ssm = ssmscan.trace(case.model, *case.args, **case.kwargs)
     with pytest.raises(ValueError, match=r"theta\['q'\] = -1"):
         jax.jit(lambda key: ssmscan.log_evidence(key, ssm, {"q": bad, "r": bad * 0 + 1}, num_particles=10))(keys[0])
+
+
+def test_the_logarithm_of_an_exponential_is_not_computed():
+    """log(c e^q) = log c + q: fewer operations, and no overflow where e^q has one."""
+
+    def scaled(y):
+        s = numpyro.sample("s", dist.HalfNormal(1.0))
+
+        def transition(h, y):
+            h = numpyro.sample("h", dist.Normal(h, s))
+            numpyro.sample("y", dist.Laplace(0.0, jnp.exp(h)), obs=y)
+            return h, None
+
+        scan(transition, 0.0, y)
+
+    ssm = ssmscan.trace(scaled, jnp.zeros(3))
+    bound = ssm.at(ssm.canonical({"s": 1.0}))
+    x = jax.tree.map(lambda leaf: leaf[0], bound.xs)
+    weigh = lambda h: bound.evaluate(h, x, {"h": h}).log_observation  # noqa: E731
+    np.testing.assert_allclose(weigh(200.0), -200.0 - np.log(2), rtol=1e-6)
+    assert " log " not in str(jax.make_jaxpr(weigh)(0.0))
