@@ -14,10 +14,15 @@ its innovations (a level that accumulates, say) only parents that lead to the sa
 in the extreme only the true one, and the path is the ancestral one; where it does not, paths are
 nearly independent draws from the smoothing distribution.  Equality is bitwise on every leaf, among
 carries computed side by side by the same code: that of the true parent is the one to match.
+
+An index is drawn by inverse CDF in two stages, each with a uniform of its own: the row, of about
+:math:`\sqrt N` particles, by the rows' weights, then the particle in it.  Nothing is cumulated over all
+particles, and one exponential for each is most of the work.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -34,9 +39,7 @@ from ssmscan.particles.clouds import History
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.found import FilterResult
 from ssmscan.particles.panels import join_values, split_history
-from ssmscan.particles.resampling import systematic
 from ssmscan.particles.several import LoopResults
-from ssmscan.particles.weights import normalise
 
 Paths = dict[str, Array]
 
@@ -105,19 +108,56 @@ def _history(result: FilterResult) -> History:
     return result.history
 
 
-def _take(cloud: Any, index: Array) -> Any:
+def _take(cloud: Any, index: Array | np.ndarray) -> Any:
     """Select particles of every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], cloud)
 
 
-def _draw(key: Array, log_weights: Array) -> Array:
-    """Draw one index with the given weights; () int32."""
-    return systematic(key, log_weights, 1)[0]
+def _draw(uniforms: Array, log_weights: Array, otherwise: Array | int = 0) -> Array:
+    """Draw one index with the given weights, which need not be normalised.
+
+    Args:
+        uniforms: (2,) one for the row, one for the place in it.
+        log_weights: (N,); what is not below +inf counts as no weight.
+        otherwise: index to give where nothing has weight.
+
+    Returns:
+        () int32, never an index without weight.
+    """
+    width = _row_width(len(log_weights))
+    clean = jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)
+    clean = jnp.pad(clean, (0, -len(clean) % width), constant_values=-jnp.inf).reshape(-1, width)
+    shift = jnp.max(clean)
+    alive = shift > -jnp.inf
+    shift = jnp.where(alive, shift, 0)
+    totals = jnp.dot(jnp.exp(clean - shift), jnp.ones(width, clean.dtype), precision=lax.Precision.HIGHEST)
+    row = _first_beyond(uniforms[0], totals)
+    index = row * width + _first_beyond(uniforms[1], jnp.exp(clean[row] - shift))
+    return jnp.where(alive, index, otherwise).astype(np.int32)
 
 
-def _draw_last(key: Array, history: History, num_paths: int) -> Array:
-    """Draw where paths end, independently; (num_paths,) int32."""
-    return jax.vmap(lambda k: _draw(k, history.steps.log_weights[-1]))(jax.random.split(key, num_paths))
+def _row_width(n: int) -> int:
+    """Give the particles in a row: a power of two near the root of their number."""
+    return 1 << math.ceil(math.log2(n) / 2)
+
+
+def _first_beyond(uniform: Array, weights: Array) -> Array:
+    """Give the first entry with weight whose cumulative weight exceeds the fraction of the total, () int32."""
+    triangle = jnp.asarray(np.triu(np.ones((len(weights), len(weights)))), weights.dtype)
+    reached = jnp.dot(weights, triangle, precision=lax.Precision.HIGHEST)
+    index = lax.iota(np.int32, len(weights))
+    # Rounding may leave none beyond: then it is the last with weight.
+    last = jnp.max(jnp.where(weights > 0, index, 0))
+    return jnp.min(jnp.where((weights > 0) & (reached > uniform * reached[-1]), index, last))
+
+
+def _uniforms(key: Array, *shape: int) -> Array:
+    return jax.random.uniform(key, (*shape, 2))
+
+
+def _draw_last(uniforms: Array, history: History) -> Array:
+    """Draw where paths end, independently, from (num_paths, 2) uniforms; (num_paths,) int32."""
+    return jax.vmap(_draw, in_axes=(0, None))(uniforms, history.steps.log_weights[-1])
 
 
 def _by_element(draw: Callable[[Array, Array, History], Paths], key: Array, history: History, panel: Panel) -> Paths:
@@ -141,7 +181,7 @@ def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
         values, ancestors = step
         return ancestors[index], _take(values, index)
 
-    last = _draw_last(key, history, num_paths)
+    last = _draw_last(_uniforms(key, num_paths), history)
     first, paths = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
     return _assemble(_take(history.initial.values, first), paths)
 
@@ -161,37 +201,46 @@ def _backward(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], history
 def _backward_paths(key: Array, ssm: Any, bound: Any, history: History, num_paths: int) -> Paths:
     steps, initial = history.steps, history.initial
     innovations = [site.name for site in ssm.innovations]
-    keys = jax.random.split(key, ssm.num_steps + 1)
+    uniforms = _uniforms(key, ssm.num_steps + 1, num_paths)
 
-    def parent(key: Array, cloud: tuple[Any, Array], child: tuple[dict, Array], x: Any) -> tuple[Array, dict]:
+    start = initial.carry, initial.log_weights
+
+    def previous(t: Array) -> tuple[Any, Array]:
+        at = partial(lax.dynamic_index_in_dim, index=t, keepdims=False)
+        return jax.tree.map(at, (steps.carry, steps.log_weights))
+
+    def parent(uniforms: Array, cloud: tuple[Any, Array], child: tuple[dict, Array], x: Any) -> tuple[Array, dict]:
         """Draw the parent of one child, and the deterministics of the step between them."""
         carry, log_weights = cloud
         values, ancestor = child
         step = jax.vmap(lambda c: bound.evaluate(c, x, values))(carry)
-        same = [_equals_entry(leaf, ancestor) for leaf in jax.tree.leaves(step.carry)]
-        possible = jnp.all(jnp.stack(same), axis=0) if same else jnp.ones(len(log_weights), bool)
         log_weights = log_weights + step.log_transition + step.log_observation
-        weighed = normalise(jnp.where(possible, log_weights, -jnp.inf))
+        for leaf in jax.tree.leaves(step.carry):
+            log_weights = jnp.where(_equals_entry(leaf, ancestor), log_weights, -jnp.inf)
         # Densities of the true parent may overflow to nothing; it remains a parent.
-        index = jnp.where(weighed.log_sum > -jnp.inf, _draw(key, weighed.log_weights), ancestor)
+        index = _draw(uniforms, log_weights, otherwise=ancestor)
         return index, _take(step.deterministics, index)
 
     def back(index: Array, inputs: tuple) -> tuple[Array, dict]:
-        key, x, cloud, values, ancestors = inputs
+        t, x, uniforms, values, ancestors = inputs
+        # A slice at a time, not a copy of all clouds, which may be most of the memory there is; and behind a
+        # conditional, which XLA does not fuse into the loop over paths and particles.
+        before = lax.cond(t > 0, lambda: _whole_rows(previous(t - 1)), lambda: _whole_rows(start))
         child = {name: values[name][index] for name in innovations}, ancestors[index]
-        draw = jax.vmap(parent, in_axes=(0, None, 0, None))
-        index, deterministics = draw(jax.random.split(key, num_paths), cloud, child, x)
+        index, deterministics = jax.vmap(parent, in_axes=(0, None, 0, None))(uniforms, before, child, x)
         return index, {**child[0], **deterministics}
 
-    before = jax.tree.map(
-        lambda first, rest: jnp.concatenate([first[None], rest[:-1]]),
-        (initial.carry, initial.log_weights),
-        (steps.carry, steps.log_weights),
-    )
-    last = _draw_last(keys[-1], history, num_paths)
-    inputs = keys[:-1], bound.xs, before, steps.values, steps.ancestors
-    first, paths = lax.scan(back, last, inputs, reverse=True)
+    inputs = jnp.arange(ssm.num_steps), bound.xs, uniforms[:-1], steps.values, steps.ancestors
+    first, paths = lax.scan(back, _draw_last(uniforms[-1], history), inputs, reverse=True)
     return _assemble(_take(initial.values, first), paths)
+
+
+def _whole_rows(cloud: tuple[Any, Array]) -> tuple[Any, Array]:
+    """Fill the last row with copies of the last particle, without weight."""
+    carry, log_weights = cloud
+    n = len(log_weights)
+    index = np.minimum(np.arange(n + -n % _row_width(n)), n - 1)
+    return _take(carry, index), jnp.pad(log_weights, (0, -n % _row_width(n)), constant_values=-jnp.inf)
 
 
 def _equals_entry(leaf: Array, index: Array) -> Array:
