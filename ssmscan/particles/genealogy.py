@@ -35,7 +35,7 @@ from jax import Array, lax
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.panel import Panel
 from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles.clouds import History
+from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.found import FilterResult
 from ssmscan.particles.panels import join_values, split_history
@@ -49,19 +49,25 @@ def trace_ancestry(key: Array, result: FilterResult | LoopResults, *, num_paths:
 
     Args:
         key: one PRNG key.
-        result: of a filter with `store=FullHistory()`.
+        result: of a filter with `store=Ancestry()`, `FullHistory()`, or `LastSteps(k)`: the same paths.
         num_paths: number of paths, drawn independently.
 
     Returns:
-        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...).
+        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...); of the last k steps alone, without
+        initial sites, where no more were stored.  Under jit or vmap, the paths of a tree that is incomplete are NaN,
+        integers the smallest there are.
 
     Raises:
-        ValueError: if the run stored no history.
+        ValueError: if the run stored no history, or had too little room for it.
     """
     key = as_key(key)
     if isinstance(result, LoopResults):
         return _every(key, lambda key, k: trace_ancestry(key, result.parts[k], num_paths=num_paths), result)
-    return _ancestral(key, _history(result), panel=result.panel, num_paths=num_paths)
+    kept = _refuse_nothing(result)
+    if isinstance(kept, Tree):
+        _refuse_incomplete(kept)
+        return _from_tree(key, kept, panel=result.panel, num_paths=num_paths)
+    return _ancestral(key, kept, panel=result.panel, num_paths=num_paths)
 
 
 def backward_sample(
@@ -73,14 +79,15 @@ def backward_sample(
         key: one PRNG key.
         ssm: the model that was filtered.
         theta: the parameters it was filtered at.
-        result: of a filter with `store=FullHistory()`.
+        result: of a filter with `store=FullHistory()` or `LastSteps(k)`.
         num_paths: number of paths; time and working memory are num_paths * N per step.
 
     Returns:
-        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...).
+        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...); of the last k steps alone, without
+        initial sites, where no more were stored.
 
     Raises:
-        ValueError: if the run stored no history, or theta is not valid.
+        ValueError: if the run stored no clouds, or theta is not valid.
     """
     key = as_key(key)
     if isinstance(result, LoopResults):
@@ -89,7 +96,13 @@ def backward_sample(
             lambda key, k: backward_sample(key, ssm.parts[k], theta, result.parts[k], num_paths=num_paths),
             result,
         )
-    return _backward(key, ssm, ssm.canonical(theta), _history(result), num_paths=num_paths)
+    kept = _refuse_nothing(result)
+    if isinstance(kept, Tree):
+        raise ValueError(
+            "result: the filter stored ancestors alone, and backward sampling needs whole clouds; run "
+            "ParticleFilter(..., store=FullHistory()), or LastSteps(k) for the last k steps, or use trace_ancestry."
+        )
+    return _backward(key, ssm, ssm.canonical(theta), kept, num_paths=num_paths)
 
 
 def _every(key: Array, draw: Callable[[Array, int], Paths], result: LoopResults) -> Paths:
@@ -100,12 +113,21 @@ def _every(key: Array, draw: Callable[[Array, int], Paths], result: LoopResults)
     return paths
 
 
-def _history(result: FilterResult) -> History:
+def _refuse_nothing(result: FilterResult) -> History | Tree:
     if result.history is None:
         raise ValueError(
-            "result: the filter stored no history; run ParticleFilter(..., store=FullHistory()) to draw paths."
+            "result: the filter stored no history; run ParticleFilter(..., store=FullHistory()) to draw paths, or with "
+            "store=Ancestry() to trace ancestry in less memory."
         )
     return result.history
+
+
+def _refuse_incomplete(tree: Tree) -> None:
+    if not isinstance(tree.lost, jax.core.Tracer) and np.any(np.asarray(tree.lost) >= 0):
+        raise ValueError(
+            f"result: the ancestral paths are incomplete: at step {int(tree.lost.max())} there was no room for all of "
+            "their nodes. Run again with a larger Ancestry(room=...); or with FullHistory(), where all always fits."
+        )
 
 
 def _take(cloud: Any, index: Array | np.ndarray) -> Any:
@@ -155,16 +177,17 @@ def _uniforms(key: Array, *shape: int) -> Array:
     return jax.random.uniform(key, (*shape, 2))
 
 
-def _draw_last(uniforms: Array, history: History) -> Array:
+def _draw_last(uniforms: Array, log_weights: Array) -> Array:
     """Draw where paths end, independently, from (num_paths, 2) uniforms; (num_paths,) int32."""
-    return jax.vmap(_draw, in_axes=(0, None))(uniforms, history.steps.log_weights[-1])
+    return jax.vmap(_draw, in_axes=(0, None))(uniforms, log_weights)
 
 
-def _by_element(draw: Callable[[Array, Array, History], Paths], key: Array, history: History, panel: Panel) -> Paths:
+def _by_element(draw: Callable[[Array, Array, Any], Paths], key: Array, kept: History | Tree, panel: Panel) -> Paths:
     """Draw paths of every element of a panel and put them together."""
     numbers = jnp.arange(panel.size, dtype=np.int32)
     keys = jax.vmap(lambda m: jax.random.fold_in(key, m))(numbers)
-    return join_values(jax.vmap(draw)(keys, numbers, split_history(history, panel)), panel)
+    each = kept if isinstance(kept, Tree) else split_history(kept, panel)
+    return join_values(jax.vmap(draw)(keys, numbers, each), panel)
 
 
 @partial(jax.jit, static_argnames=("panel", "num_paths"))
@@ -181,9 +204,33 @@ def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
         values, ancestors = step
         return ancestors[index], _take(values, index)
 
-    last = _draw_last(_uniforms(key, num_paths), history)
+    last = _draw_last(_uniforms(key, num_paths), steps.log_weights[-1])
     first, paths = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
     return _assemble(_take(history.initial.values, first), paths)
+
+
+@partial(jax.jit, static_argnames=("panel", "num_paths"))
+def _from_tree(key: Array, tree: Tree, *, panel: Panel | None, num_paths: int) -> Paths:
+    if panel is None:
+        return _tree_paths(key, tree, num_paths)
+    return _by_element(lambda key, _, tree: _tree_paths(key, tree, num_paths), key, tree, panel)
+
+
+def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Paths:
+    def back(node: Array, _: None) -> tuple[Array, dict]:
+        return tree.parents[node], _take(tree.values, node)
+
+    last = tree.last + _draw_last(_uniforms(key, num_paths), tree.log_weights)
+    root, paths = lax.scan(back, last, None, length=tree.num_steps, reverse=True)
+    paths = _assemble(_take(tree.initial, np.int32(-1) - tree.parents[root]), paths)
+    return jax.tree.map(lambda path: jnp.where(tree.lost < 0, path, _nothing(path.dtype)), paths)
+
+
+def _nothing(dtype: Any) -> Any:
+    """Give the value of a dtype that stands for none."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.nan
+    return False if jnp.issubdtype(dtype, jnp.bool_) else jnp.iinfo(dtype).min
 
 
 @partial(jax.jit, static_argnames=("num_paths",))
@@ -201,7 +248,9 @@ def _backward(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], history
 def _backward_paths(key: Array, ssm: Any, bound: Any, history: History, num_paths: int) -> Paths:
     steps, initial = history.steps, history.initial
     innovations = [site.name for site in ssm.innovations]
-    uniforms = _uniforms(key, ssm.num_steps + 1, num_paths)
+    count = len(steps.log_weights)
+    uniforms = _uniforms(key, count + 1, num_paths)
+    xs = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, history.first, count), bound.xs)
 
     start = initial.carry, initial.log_weights
 
@@ -230,8 +279,8 @@ def _backward_paths(key: Array, ssm: Any, bound: Any, history: History, num_path
         index, deterministics = jax.vmap(parent, in_axes=(0, None, 0, None))(uniforms, before, child, x)
         return index, {**child[0], **deterministics}
 
-    inputs = jnp.arange(ssm.num_steps), bound.xs, uniforms[:-1], steps.values, steps.ancestors
-    first, paths = lax.scan(back, _draw_last(uniforms[-1], history), inputs, reverse=True)
+    inputs = jnp.arange(count), xs, uniforms[:-1], steps.values, steps.ancestors
+    first, paths = lax.scan(back, _draw_last(uniforms[-1], steps.log_weights[-1]), inputs, reverse=True)
     return _assemble(_take(initial.values, first), paths)
 
 

@@ -258,27 +258,31 @@ def scan_updates(
     ssm: StateSpaceModel,
     bound: Bound,
     xs: Any,
-    report: Callable[[State, Moment], Any],
+    report: Callable[[Any, State, Moment], tuple[Any, Any]],
     *,
+    begin: Callable[[dict[str, Array]], Any],
     length: int,
-) -> tuple[State, dict[str, Array], Any]:
+) -> tuple[State, dict[str, Array], Any, Any]:
     """Update once for each slice of xs: the whole series, or the next part of it.
 
     Args:
         settings, state, ssm, bound: as in `update`.
         xs: inputs, leaves with time in front.
-        report: what to stack of a step, from the new state and its moment.
+        report: what to hand to the next step and what to stack of this one, from what the last one handed over, the
+            new state and its moment.
+        begin: what to hand to the first step, from zeros of the shapes of the values of a step.
         length: number of slices.
 
     Returns:
-        The last state, the values of its particles by site, and the stacked reports.
+        The last state, the values of its particles by site, what the last step handed over, and the stacked reports.
     """
 
-    def step(loop: tuple[State, dict], x: Any) -> tuple[tuple[State, dict], Any]:
+    def step(loop: tuple[State, dict, Any], x: Any) -> tuple[tuple[State, dict, Any], Any]:
         state, moment = update(settings, loop[0], ssm, bound, x)
-        return (state, moment.moved.values), report(state, moment)
+        held, stacked = report(loop[2], state, moment)
+        return (state, moment.moved.values, held), stacked
 
     first = jax.tree.map(lambda leaf: leaf[0], xs)
     values = _zeros_like_result(lambda: update(settings, state, ssm, bound, first)[1].moved.values)
-    (state, values), reports = scan_remembering_little(step, (state, values), xs, length)
-    return state, values, reports
+    (state, values, held), reports = scan_remembering_little(step, (state, values, begin(values)), xs, length)
+    return state, values, held, reports

@@ -11,7 +11,7 @@ from jax.scipy.stats import norm
 
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.genealogy import _draw, backward_sample, trace_ancestry
-from ssmscan.particles.summaries import FullHistory
+from ssmscan.particles.stores import FullHistory
 from tests.particles import handmade
 from tests.particles.handmade import THETA, autoregression, exact
 from tests.truth import z_threshold
