@@ -83,10 +83,19 @@ def sizes(room: float, n: int, num_steps: int) -> Sizes:
         room: in units of N log N.
         n: N.
         num_steps: T.
+
+    Raises:
+        ValueError: nodes are more than there are int32 to number them.
     """
     forest = max(math.ceil(room * n * math.log(n)), 2 * n)
-    survivors, block = num_steps + forest, 2 * forest // n
-    return Sizes(n, num_steps + 1) if num_steps * n <= survivors + block * n else Sizes(survivors, block)
+    pruned, whole = Sizes(num_steps + forest, 2 * forest // n), Sizes(n, num_steps + 1)
+    chosen = min(pruned, whole, key=lambda sizes: sizes.survivors + sizes.block * n)
+    if (total := chosen.survivors + chosen.block * n) > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"Ancestry(room={room}) of {num_steps} steps and {n} particles makes room for {total} nodes, more than the "
+            f"{np.iinfo(np.int32).max} that can be numbered. Use fewer particles, a smaller room, or LastSteps(k)."
+        )
+    return chosen
 
 
 def begin(first: Cloud, values: Values, room: Sizes) -> Pool:
