@@ -174,7 +174,7 @@ class Ancestry:
     """
 
     room: float = 16.0
-    copies = 2
+    copies = 3
 
     def __post_init__(self) -> None:
         if not 0 < self.room < float("inf"):
