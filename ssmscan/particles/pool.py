@@ -24,8 +24,8 @@ the particles of the last cloud are always the N nodes before the place where th
 Pruning is due at steps G, 2 G, ... whatever the weights, so that filters under vmap prune together.  Where L is too
 little the tree has lost nodes for good: it says at which step, and is of no use from there on.
 
-G N is twice room N log N, so that what a pass over all nodes costs is spread over many steps: a few nanoseconds
-a particle and step.
+G N is twice room N log N, so that what a pass over all nodes costs is spread over many steps.  With 1,000 particles
+that is about 40 ns a particle and step, as much as writing and paging in the whole history at a few thousand steps.
 """
 
 from __future__ import annotations
