@@ -29,12 +29,15 @@ from ssmscan.particles.found import FilterResult
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.online import Online, resume
 from ssmscan.particles.resampling import multinomial, stratified, systematic
-from ssmscan.particles.summaries import PIT, SD, FinalCloud, FullHistory, Mean, Quantiles
+from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps
+from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles
 from ssmscan.results import Maximum, Result, compare, load, plots
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ancestry",
+    "LastSteps",
     "NUTS",
     "Online",
     "PIT",

@@ -69,7 +69,7 @@ def long_run(
     )
     axes = (lambda leaf: np.moveaxis(leaf, 0, 1)) if ssm.panel is not None else np.asarray
     reports = jax.tree.map(axes, done.outputs)
-    result = online.result_of(first, done.state, reports, ssm, theta)
+    result = online.result_of(first, done.state, reports, ssm, theta, settings=particle_filter)
     return LongRun(result, done.state, done.interrupted)
 
 
@@ -77,10 +77,10 @@ def _chunk(first: Online, ssm: Any, theta: Any, settings: ParticleFilter) -> Chu
     """Give the loop over the steps of a chunk, as long as its reports leave room for; its first call compiles it."""
     count = jax.ShapeDtypeStruct((), jnp.int32)
     one = partial(online.take, settings=settings, capacity=1)
-    capacity = capacity_for(jax.eval_shape(one, first.state, ssm, theta, count)[1])
+    capacity = capacity_for(jax.eval_shape(one, first, ssm, theta, count)[1])
 
     def advance(operand: Any, state: Online, count: jax.Array) -> tuple[Online, Any]:
-        after, reports = online.take(state.state, *operand, count, settings=settings, capacity=capacity)
+        after, reports = online.take(state, *operand, count, settings=settings, capacity=capacity)
         time_first = (lambda leaf: jnp.moveaxis(leaf, 1, 0)) if ssm.panel is not None else (lambda leaf: leaf)
         return after, jax.tree.map(time_first, reports)
 

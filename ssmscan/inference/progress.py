@@ -140,7 +140,7 @@ def run_chunks(
     Returns:
         The `Progress`.  A run stopped before its first chunk was complete has outputs of length 0.
     """
-    pieces: list[tuple[Any, Any]] = [(state, _empty(chunk, operand, state))]
+    pieces, reached = [_empty(chunk, operand, state)], (state, 1)
     done, count, interrupted = 0, 1, False
     start = time.perf_counter()
     try:
@@ -149,7 +149,9 @@ def run_chunks(
                 count = min(count, chunk.capacity, num_steps - done)
                 began = time.perf_counter()
                 state, outputs = jax.block_until_ready(chunk.advance(operand, state, jnp.asarray(count, jnp.int32)))
-                pieces.append((state, _first(count, outputs)))
+                pieces.append(_first(count, outputs))
+                # One assignment, for an interrupt falls between any two: the state after so many pieces.
+                reached = state, len(pieces)
                 done += count
                 bar.update(count)
                 # At most a doubling, so that one quick step does not make the next chunk a long one.
@@ -157,9 +159,10 @@ def run_chunks(
                 count = int(np.clip(pace * SECONDS_PER_CHUNK, 1, 2 * count))
     except KeyboardInterrupt:
         interrupted = True
-    outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(piece for _, piece in pieces))
-    done = sum(_length(piece) for _, piece in pieces)
-    return Progress(pieces[-1][0], outputs, done, time.perf_counter() - start, interrupted and done < num_steps)
+    state, count = reached
+    done = sum(_length(piece) for piece in pieces[:count])
+    outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces[:count])
+    return Progress(state, outputs, done, time.perf_counter() - start, interrupted and done < num_steps)
 
 
 def _first(count: int, outputs: Any) -> Any:

@@ -19,7 +19,7 @@ from ssmscan.inference.progress import Timed, call_timed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.genealogy import trace_ancestry
-from ssmscan.particles.summaries import FullHistory
+from ssmscan.particles.stores import FullHistory
 
 PATH_STREAM = 2**32 - 1
 """What is folded into the key of the run to draw its path; the run itself uses the small numbers."""

@@ -6,7 +6,9 @@ resampling   systematic, stratified, multinomial ancestors
 proposals    what moves and weighs a cloud: `Bootstrap`
 loop         a scan whose gradient takes the memory of the root of its steps
 sequential   the kernel: start, update, and the whole run as a scan of updates
-summaries    what is computed from the cloud at each step, and what is stored
+summaries    what is computed from the cloud at each step
+stores       what is kept of the clouds: the last, the last few, the tree of ancestors, all
+pool         that tree, pruned as the filter goes
 filter       `ParticleFilter`, the front object, and its result
 genealogy    paths: ancestry and backward sampling
 """

@@ -23,6 +23,7 @@ from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import sequential
+from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
 from ssmscan.particles.memory import refuse_too_large
@@ -30,7 +31,8 @@ from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
 from ssmscan.particles.sequential import Moment, State
 from ssmscan.particles.several import LoopResults, run_loops
-from ssmscan.particles.summaries import SD, FinalCloud, Mean, Store, Summary
+from ssmscan.particles.stores import FinalCloud, Store
+from ssmscan.particles.summaries import SD, Mean, Summary
 
 if TYPE_CHECKING:
     from ssmscan.particles.online import Online
@@ -97,7 +99,8 @@ class ParticleFilter:
         if not isinstance(self.store, FinalCloud):
             what = f"{self.store} of {ssm.num_steps} steps and {self.num_particles} particles"
             for part in ssm.parts if several else (ssm,):
-                refuse_too_large(jax.eval_shape(run, key, part, theta), what)
+                shapes = jax.eval_shape(run, key, part, theta)
+                refuse_too_large((shapes, [shapes.history] * (self.store.copies - 1)), what)
         return run_loops(run, key, ssm, theta) if several else run(key, ssm, theta)
 
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
@@ -148,13 +151,13 @@ def log_evidence(
     return settings.run(key, ssm, theta).log_evidence
 
 
-def report_of(settings: ParticleFilter) -> Callable[[State, Moment], Report]:
-    """Give the function that reports of a step what the settings want."""
+def report_of(settings: ParticleFilter) -> Callable[[Any, State, Moment], tuple[Any, Report]]:
+    """Give the function that advances the store and reports of a step what the settings want."""
 
-    def report(state: State, moment: Moment) -> Report:
+    def report(held: Any, state: State, moment: Moment) -> tuple[Any, Report]:
         summaries = {summary.name: summary(moment) for summary in settings.summaries}
-        kept = settings.store.keep(state, moment)
-        return Report(moment.increment, moment.ess, moment.resampled, summaries, kept)
+        held, kept = settings.store.keep(held, state, moment)
+        return held, Report(moment.increment, moment.ess, moment.resampled, summaries, kept)
 
     return report
 
@@ -178,7 +181,14 @@ def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings:
 def _filter(key: Array, ssm: Any, bound: Any, settings: ParticleFilter) -> Run:
     """Filter a model, or one element of a panel."""
     began = sequential.start(settings, key, ssm, bound)
-    state, values, steps = sequential.scan_updates(
-        settings, began.state, ssm, bound, bound.xs, report_of(settings), length=ssm.num_steps
+    first, length = Cloud(began.state.carry, began.state.log_weights, began.values), ssm.num_steps
+
+    def begin(values: dict[str, Array]) -> Any:
+        return settings.store.begin(first, lambda: values, length)
+
+    state, values, held, steps = sequential.scan_updates(
+        settings, began.state, ssm, bound, bound.xs, report_of(settings), begin=begin, length=length
     )
-    return Run.of(began.state, began.values, state, values, steps, ssm.start_observed)
+    last = Cloud(state.carry, state.log_weights, values)
+    history = settings.store.result(held, steps.kept, first, last, (0, length))
+    return Run.of(began.state, state, last, steps, history, ssm.start_observed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,8 @@ from jax import Array, lax
 from ssmscan.model.panel import Panel
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import panels
-from ssmscan.particles.clouds import Cloud, History
+from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.sequential import FAULTY, VANISHED, State
-from ssmscan.particles.summaries import Kept
 from ssmscan.particles.weights import CompensatedSum
 
 
@@ -61,7 +60,7 @@ class FilterResult:
         status: int32, see `message`.
         failed_step: int32, step of the event that `status` tells of, -1 the start, -2 none.
         failed_element: int32, the element of a panel it happened to, else 0.
-        history: every cloud, if the store keeps them.
+        history: what the store kept to draw paths from; the tree of each element of a panel by itself, in front.
         observations: names of the observed sites.
         start_observed: whether the series begin with the start.
         panel: where the elements of a panel are, None for one filter.
@@ -76,7 +75,7 @@ class FilterResult:
     status: Array
     failed_step: Array
     failed_element: Array
-    history: History | None
+    history: History | Tree | None
     observations: tuple[str, ...]
     start_observed: bool
     panel: Panel | None = None
@@ -91,6 +90,9 @@ class FilterResult:
             raise ValueError(
                 "message() describes one run; index the batch first, e.g. jax.tree.map(lambda x: x[0], r)."
             )
+        return self._ended() + self._paths()
+
+    def _ended(self) -> str:
         step = int(self.failed_step)
         where = "at the start" if step < 0 else f"at step {step} (counting from 0)"
         if self.panel is not None:
@@ -109,6 +111,17 @@ class FilterResult:
                 f"{sites} is not a number there. Such particles counted as impossible."
             )
         return "The run is complete."
+
+    def _paths(self) -> str:
+        """Say whether paths are missing."""
+        tree = self.history
+        if not isinstance(tree, Tree) or int(jnp.max(tree.lost)) < 0:
+            return ""
+        step = int(jnp.min(jnp.where(tree.lost < 0, jnp.iinfo(np.int32).max, tree.lost)))
+        return (
+            f" Its ancestral paths are not: at step {step} (counting from 0) the particles had more ancestors than "
+            "there was room for. Give Ancestry(room=...) more room; everything else is right."
+        )
 
 
 class Report(NamedTuple):
@@ -132,26 +145,25 @@ class Run(NamedTuple):
     final: Cloud
     status: Array
     failed_step: Array
-    history: History | None
+    history: History | Tree | None
 
     @classmethod
-    def of(cls, first: State, initial: dict, last: State, values: dict, steps: Report, start_observed: bool) -> Run:
-        """Put together states and values before and after all steps, and the reports of the steps."""
+    def of(cls, first: State, last: State, final: Cloud, steps: Report, history: Any, start_observed: bool) -> Run:
+        """Put together the states before and after all steps, the last cloud, and the reports of the steps."""
         series = steps.increment, steps.ess, steps.resampled
         if start_observed:
             begun = first.evidence.value(), first.ess, jnp.zeros((), bool)
             series = tuple(jnp.concatenate([jnp.asarray(a)[None], b]) for a, b in zip(begun, series))
-        start = Cloud(first.carry, first.log_weights, initial)
         return cls(
             evidence=last.evidence,
             increments=series[0],
             ess=series[1],
             resampled=series[2],
             summaries=steps.summaries,
-            final=Cloud(last.carry, last.log_weights, values),
+            final=final,
             status=last.status,
             failed_step=last.failed_step,
-            history=None if steps.kept is None else History(start, steps.kept),
+            history=history,
         )
 
 
@@ -170,7 +182,7 @@ def join_elements(every: Run, panel: Panel) -> tuple[Run, Array]:
         final=panels.join_cloud(every.final, panel),
         status=status,
         failed_step=every.failed_step[number],
-        history=None if every.history is None else panels.join_history(every.history, panel),
+        history=panels.join_history(every.history, panel) if isinstance(every.history, History) else every.history,
     )
     return joined, number.astype(np.int32)
 

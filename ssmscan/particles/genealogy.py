@@ -14,10 +14,15 @@ its innovations (a level that accumulates, say) only parents that lead to the sa
 in the extreme only the true one, and the path is the ancestral one; where it does not, paths are
 nearly independent draws from the smoothing distribution.  Equality is bitwise on every leaf, among
 carries computed side by side by the same code: that of the true parent is the one to match.
+
+An index is drawn by inverse CDF in two stages, each with a uniform of its own: the row, of about
+:math:`\sqrt N` particles, by the rows' weights, then the particle in it.  Nothing is cumulated over all
+particles, and one exponential for each is most of the work.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -30,13 +35,11 @@ from jax import Array, lax
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.panel import Panel
 from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles.clouds import History
+from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.found import FilterResult
 from ssmscan.particles.panels import join_values, split_history
-from ssmscan.particles.resampling import systematic
 from ssmscan.particles.several import LoopResults
-from ssmscan.particles.weights import normalise
 
 Paths = dict[str, Array]
 
@@ -46,19 +49,25 @@ def trace_ancestry(key: Array, result: FilterResult | LoopResults, *, num_paths:
 
     Args:
         key: one PRNG key.
-        result: of a filter with `store=FullHistory()`.
+        result: of a filter with `store=Ancestry()`, `FullHistory()`, or `LastSteps(k)`: the same paths.
         num_paths: number of paths, drawn independently.
 
     Returns:
-        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...).
+        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...); of the last k steps alone, without
+        initial sites, where no more were stored.  Under jit or vmap, the paths of a tree that is incomplete are NaN,
+        integers the smallest there are.
 
     Raises:
-        ValueError: if the run stored no history.
+        ValueError: if the run stored no history, or had too little room for it.
     """
     key = as_key(key)
     if isinstance(result, LoopResults):
         return _every(key, lambda key, k: trace_ancestry(key, result.parts[k], num_paths=num_paths), result)
-    return _ancestral(key, _history(result), panel=result.panel, num_paths=num_paths)
+    kept = _refuse_nothing(result)
+    if isinstance(kept, Tree):
+        _refuse_incomplete(kept)
+        return _from_tree(key, kept, panel=result.panel, num_paths=num_paths)
+    return _ancestral(key, kept, panel=result.panel, num_paths=num_paths)
 
 
 def backward_sample(
@@ -70,14 +79,15 @@ def backward_sample(
         key: one PRNG key.
         ssm: the model that was filtered.
         theta: the parameters it was filtered at.
-        result: of a filter with `store=FullHistory()`.
+        result: of a filter with `store=FullHistory()` or `LastSteps(k)`.
         num_paths: number of paths; time and working memory are num_paths * N per step.
 
     Returns:
-        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...).
+        By site of the loop (num_paths, T, ...), by initial site (num_paths, ...); of the last k steps alone, without
+        initial sites, where no more were stored.
 
     Raises:
-        ValueError: if the run stored no history, or theta is not valid.
+        ValueError: if the run stored no clouds, or theta is not valid.
     """
     key = as_key(key)
     if isinstance(result, LoopResults):
@@ -86,7 +96,13 @@ def backward_sample(
             lambda key, k: backward_sample(key, ssm.parts[k], theta, result.parts[k], num_paths=num_paths),
             result,
         )
-    return _backward(key, ssm, ssm.canonical(theta), _history(result), num_paths=num_paths)
+    kept = _refuse_nothing(result)
+    if isinstance(kept, Tree):
+        raise ValueError(
+            "result: the filter stored ancestors alone, and backward sampling needs whole clouds; run "
+            "ParticleFilter(..., store=FullHistory()), or LastSteps(k) for the last k steps, or use trace_ancestry."
+        )
+    return _backward(key, ssm, ssm.canonical(theta), kept, num_paths=num_paths)
 
 
 def _every(key: Array, draw: Callable[[Array, int], Paths], result: LoopResults) -> Paths:
@@ -97,34 +113,81 @@ def _every(key: Array, draw: Callable[[Array, int], Paths], result: LoopResults)
     return paths
 
 
-def _history(result: FilterResult) -> History:
+def _refuse_nothing(result: FilterResult) -> History | Tree:
     if result.history is None:
         raise ValueError(
-            "result: the filter stored no history; run ParticleFilter(..., store=FullHistory()) to draw paths."
+            "result: the filter stored no history; run ParticleFilter(..., store=FullHistory()) to draw paths, or with "
+            "store=Ancestry() to trace ancestry in less memory."
         )
     return result.history
 
 
-def _take(cloud: Any, index: Array) -> Any:
+def _refuse_incomplete(tree: Tree) -> None:
+    if not isinstance(tree.lost, jax.core.Tracer) and np.any(np.asarray(tree.lost) >= 0):
+        raise ValueError(
+            f"result: the ancestral paths are incomplete: at step {int(tree.lost.max())} there was no room for all of "
+            "their nodes. Run again with a larger Ancestry(room=...); or with FullHistory(), where all always fits."
+        )
+
+
+def _take(cloud: Any, index: Array | np.ndarray) -> Any:
     """Select particles of every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], cloud)
 
 
-def _draw(key: Array, log_weights: Array) -> Array:
-    """Draw one index with the given weights; () int32."""
-    return systematic(key, jnp.exp(log_weights), 1)[0]
+def _draw(uniforms: Array, log_weights: Array, otherwise: Array | int = 0) -> Array:
+    """Draw one index with the given weights, which need not be normalised.
+
+    Args:
+        uniforms: (2,) one for the row, one for the place in it.
+        log_weights: (N,); what is not below +inf counts as no weight.
+        otherwise: index to give where nothing has weight.
+
+    Returns:
+        () int32, never an index without weight.
+    """
+    width = _row_width(len(log_weights))
+    clean = jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)
+    clean = jnp.pad(clean, (0, -len(clean) % width), constant_values=-jnp.inf).reshape(-1, width)
+    shift = jnp.max(clean)
+    alive = shift > -jnp.inf
+    shift = jnp.where(alive, shift, 0)
+    totals = jnp.dot(jnp.exp(clean - shift), jnp.ones(width, clean.dtype), precision=lax.Precision.HIGHEST)
+    row = _first_beyond(uniforms[0], totals)
+    index = row * width + _first_beyond(uniforms[1], jnp.exp(clean[row] - shift))
+    return jnp.where(alive, index, otherwise).astype(np.int32)
 
 
-def _draw_last(key: Array, history: History, num_paths: int) -> Array:
-    """Draw where paths end, independently; (num_paths,) int32."""
-    return jax.vmap(lambda k: _draw(k, history.steps.log_weights[-1]))(jax.random.split(key, num_paths))
+def _row_width(n: int) -> int:
+    """Give the particles in a row: a power of two near the root of their number."""
+    return 1 << math.ceil(math.log2(n) / 2)
 
 
-def _by_element(draw: Callable[[Array, Array, History], Paths], key: Array, history: History, panel: Panel) -> Paths:
+def _first_beyond(uniform: Array, weights: Array) -> Array:
+    """Give the first entry with weight whose cumulative weight exceeds the fraction of the total, () int32."""
+    triangle = jnp.asarray(np.triu(np.ones((len(weights), len(weights)))), weights.dtype)
+    reached = jnp.dot(weights, triangle, precision=lax.Precision.HIGHEST)
+    index = lax.iota(np.int32, len(weights))
+    # Rounding may leave none beyond: then it is the last with weight.
+    last = jnp.max(jnp.where(weights > 0, index, 0))
+    return jnp.min(jnp.where((weights > 0) & (reached > uniform * reached[-1]), index, last))
+
+
+def _uniforms(key: Array, *shape: int) -> Array:
+    return jax.random.uniform(key, (*shape, 2))
+
+
+def _draw_last(uniforms: Array, log_weights: Array) -> Array:
+    """Draw where paths end, independently, from (num_paths, 2) uniforms; (num_paths,) int32."""
+    return jax.vmap(_draw, in_axes=(0, None))(uniforms, log_weights)
+
+
+def _by_element(draw: Callable[[Array, Array, Any], Paths], key: Array, kept: History | Tree, panel: Panel) -> Paths:
     """Draw paths of every element of a panel and put them together."""
     numbers = jnp.arange(panel.size, dtype=np.int32)
     keys = jax.vmap(lambda m: jax.random.fold_in(key, m))(numbers)
-    return join_values(jax.vmap(draw)(keys, numbers, split_history(history, panel)), panel)
+    each = kept if isinstance(kept, Tree) else split_history(kept, panel)
+    return join_values(jax.vmap(draw)(keys, numbers, each), panel)
 
 
 @partial(jax.jit, static_argnames=("panel", "num_paths"))
@@ -141,9 +204,33 @@ def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
         values, ancestors = step
         return ancestors[index], _take(values, index)
 
-    last = _draw_last(key, history, num_paths)
+    last = _draw_last(_uniforms(key, num_paths), steps.log_weights[-1])
     first, paths = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
     return _assemble(_take(history.initial.values, first), paths)
+
+
+@partial(jax.jit, static_argnames=("panel", "num_paths"))
+def _from_tree(key: Array, tree: Tree, *, panel: Panel | None, num_paths: int) -> Paths:
+    if panel is None:
+        return _tree_paths(key, tree, num_paths)
+    return _by_element(lambda key, _, tree: _tree_paths(key, tree, num_paths), key, tree, panel)
+
+
+def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Paths:
+    def back(node: Array, _: None) -> tuple[Array, dict]:
+        return tree.parents[node], _take(tree.values, node)
+
+    last = tree.last + _draw_last(_uniforms(key, num_paths), tree.log_weights)
+    root, paths = lax.scan(back, last, None, length=tree.num_steps, reverse=True)
+    paths = _assemble(_take(tree.initial, np.int32(-1) - tree.parents[root]), paths)
+    return jax.tree.map(lambda path: jnp.where(tree.lost < 0, path, _nothing(path.dtype)), paths)
+
+
+def _nothing(dtype: Any) -> Any:
+    """Give the value of a dtype that stands for none."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.nan
+    return False if jnp.issubdtype(dtype, jnp.bool_) else jnp.iinfo(dtype).min
 
 
 @partial(jax.jit, static_argnames=("num_paths",))
@@ -161,37 +248,48 @@ def _backward(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], history
 def _backward_paths(key: Array, ssm: Any, bound: Any, history: History, num_paths: int) -> Paths:
     steps, initial = history.steps, history.initial
     innovations = [site.name for site in ssm.innovations]
-    keys = jax.random.split(key, ssm.num_steps + 1)
+    count = len(steps.log_weights)
+    uniforms = _uniforms(key, count + 1, num_paths)
+    xs = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, history.first, count), bound.xs)
 
-    def parent(key: Array, cloud: tuple[Any, Array], child: tuple[dict, Array], x: Any) -> tuple[Array, dict]:
+    start = initial.carry, initial.log_weights
+
+    def previous(t: Array) -> tuple[Any, Array]:
+        at = partial(lax.dynamic_index_in_dim, index=t, keepdims=False)
+        return jax.tree.map(at, (steps.carry, steps.log_weights))
+
+    def parent(uniforms: Array, cloud: tuple[Any, Array], child: tuple[dict, Array], x: Any) -> tuple[Array, dict]:
         """Draw the parent of one child, and the deterministics of the step between them."""
         carry, log_weights = cloud
         values, ancestor = child
         step = jax.vmap(lambda c: bound.evaluate(c, x, values))(carry)
-        same = [_equals_entry(leaf, ancestor) for leaf in jax.tree.leaves(step.carry)]
-        possible = jnp.all(jnp.stack(same), axis=0) if same else jnp.ones(len(log_weights), bool)
         log_weights = log_weights + step.log_transition + step.log_observation
-        weighed = normalise(jnp.where(possible, log_weights, -jnp.inf))
+        for leaf in jax.tree.leaves(step.carry):
+            log_weights = jnp.where(_equals_entry(leaf, ancestor), log_weights, -jnp.inf)
         # Densities of the true parent may overflow to nothing; it remains a parent.
-        index = jnp.where(weighed.log_sum > -jnp.inf, _draw(key, weighed.log_weights), ancestor)
+        index = _draw(uniforms, log_weights, otherwise=ancestor)
         return index, _take(step.deterministics, index)
 
     def back(index: Array, inputs: tuple) -> tuple[Array, dict]:
-        key, x, cloud, values, ancestors = inputs
+        t, x, uniforms, values, ancestors = inputs
+        # A slice at a time, not a copy of all clouds, which may be most of the memory there is; and behind a
+        # conditional, which XLA does not fuse into the loop over paths and particles.
+        before = lax.cond(t > 0, lambda: _whole_rows(previous(t - 1)), lambda: _whole_rows(start))
         child = {name: values[name][index] for name in innovations}, ancestors[index]
-        draw = jax.vmap(parent, in_axes=(0, None, 0, None))
-        index, deterministics = draw(jax.random.split(key, num_paths), cloud, child, x)
+        index, deterministics = jax.vmap(parent, in_axes=(0, None, 0, None))(uniforms, before, child, x)
         return index, {**child[0], **deterministics}
 
-    before = jax.tree.map(
-        lambda first, rest: jnp.concatenate([first[None], rest[:-1]]),
-        (initial.carry, initial.log_weights),
-        (steps.carry, steps.log_weights),
-    )
-    last = _draw_last(keys[-1], history, num_paths)
-    inputs = keys[:-1], bound.xs, before, steps.values, steps.ancestors
-    first, paths = lax.scan(back, last, inputs, reverse=True)
+    inputs = jnp.arange(count), xs, uniforms[:-1], steps.values, steps.ancestors
+    first, paths = lax.scan(back, _draw_last(uniforms[-1], steps.log_weights[-1]), inputs, reverse=True)
     return _assemble(_take(initial.values, first), paths)
+
+
+def _whole_rows(cloud: tuple[Any, Array]) -> tuple[Any, Array]:
+    """Fill the last row with copies of the last particle, without weight."""
+    carry, log_weights = cloud
+    n = len(log_weights)
+    index = np.minimum(np.arange(n + -n % _row_width(n)), n - 1)
+    return _take(carry, index), jnp.pad(log_weights, (0, -n % _row_width(n)), constant_values=-jnp.inf)
 
 
 def _equals_entry(leaf: Array, index: Array) -> Array:

@@ -34,6 +34,7 @@ from ssmscan.model.running import ModelError
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import sequential
+from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.draws import as_key, unrolled_threefry
 from ssmscan.particles.filter import ParticleFilter, report_of
 from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
@@ -49,10 +50,12 @@ class Online(NamedTuple):
         state: what the next step needs; `state.step` is its number, `state.evidence` the log evidence so far without
             what no state reaches.
         values: values of the particles by site: of the initial state before the first step, then of the last one.
+        held: what the store of the filter holds.
     """
 
     state: State
     values: dict[str, Array]
+    held: Any
 
     @property
     def step(self) -> int:
@@ -99,14 +102,23 @@ def advance(
             f"{ssm.num_steps - first} steps left. For more, trace the model with a longer series."
         )
     count = np.int32(num_steps)
-    return take(online.state, ssm, ssm.canonical(theta), count, settings=settings, capacity=num_steps)
+    return take(online, ssm, ssm.canonical(theta), count, settings=settings, capacity=num_steps)
 
 
 @partial(jax.jit, static_argnames=("settings",))
 def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: ParticleFilter) -> Online:
     def one(key: Array, model: Any, bound: Any) -> Online:
         began = sequential.start(settings, key, model, bound)
-        return Online(began.state, began.values)
+
+        def step(state: State) -> dict[str, Array]:
+            x = jax.tree.map(lambda a: a[0], bound.xs)
+            return sequential.update(settings, state, model, bound, x)[1].moved.values
+
+        def zeros() -> dict[str, Array]:
+            return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, began.state))
+
+        first = Cloud(began.state.carry, began.state.log_weights, began.values)
+        return Online(began.state, began.values, settings.store.begin(first, zeros, ssm.num_steps))
 
     if ssm.panel is None:
         return one(key, ssm, ssm.at(theta))
@@ -117,56 +129,59 @@ def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: Particle
 
 @partial(jax.jit, static_argnames=("settings", "capacity"))
 def take(
-    state: State,
-    ssm: StateSpaceModel,
-    theta: Theta,
-    count: Array | np.int32,
-    *,
-    settings: ParticleFilter,
-    capacity: int,
+    online: Online, ssm: StateSpaceModel, theta: Theta, count: Any, *, settings: ParticleFilter, capacity: int
 ) -> tuple[Online, Report]:
-    """Take `count` steps; reports have room for `capacity`, zeros from `count` on.
+    """Take `count` steps; reports have room for `capacity`, zeros from `count` on; `online.values` are not read.
 
     In a panel the reports are those of each element, elements in front.
     """
     report = report_of(settings)
 
-    def one(state: State, model: Any, bound: Any) -> tuple[Online, Report]:
-        def step(state: State) -> tuple[Online, Report]:
-            x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, state.step, keepdims=False), bound.xs)
-            state, moment = sequential.update(settings, state, model, bound, x)
-            return Online(state, moment.moved.values), report(state, moment)
+    def one(online: Online, model: Any, bound: Any) -> tuple[Online, Report]:
+        def step(online: Online) -> tuple[Online, Report]:
+            x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, online.state.step, keepdims=False), bound.xs)
+            state, moment = sequential.update(settings, online.state, model, bound, x)
+            held, found = report(online.held, state, moment)
+            return Online(state, moment.moved.values, held), found
 
         def body(i: Array, carry: tuple[Online, Report]) -> tuple[Online, Report]:
-            online, found = step(carry[0].state)
+            online, found = step(carry[0])
             return online, jax.tree.map(lambda room, new: room.at[i].set(new), carry[1], found)
 
-        shapes = jax.eval_shape(step, state)
+        shapes = jax.eval_shape(step, online)
         values, room = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (shapes[0].values, shapes[1]))
         room = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), room)
-        return lax.fori_loop(jnp.zeros_like(count), count, body, (Online(state, values), room))
+        return lax.fori_loop(jnp.zeros_like(count), count, body, (online._replace(values=values), room))
 
     if ssm.panel is None:
-        return one(state, ssm, ssm.at(theta))
+        return one(online, ssm, ssm.at(theta))
     ssm.refuse_tail()
     model, element = element_model(ssm), elements_at(ssm, theta)
     numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
-    return jax.vmap(lambda m, state: one(state, model, element(m)))(numbers, state)
+    return jax.vmap(lambda m, online: one(online, model, element(m)))(numbers, online)
 
 
-def result_of(first: Online, last: Online, reports: Report, ssm: StateSpaceModel, theta: Theta) -> FilterResult:
+def result_of(
+    first: Online, last: Online, reports: Report, ssm: StateSpaceModel, theta: Theta, *, settings: ParticleFilter
+) -> FilterResult:
     """Put the reports of all steps together into what a whole run returns.
 
     Args:
         first: the filter before the first of these steps.
         last: the filter after the last one.
         reports: of all steps, time in front (after the elements of a panel).
-        ssm, theta: as in `take`.
+        ssm, theta, settings: as in `take`.
     """
     start_observed = ssm.start_observed and first.step == 0
-    of = partial(Run.of, start_observed=start_observed)
+    span = first.step, last.step
+
+    def of(first: Online, last: Online, reports: Report) -> Run:
+        before, final = (Cloud(o.state.carry, o.state.log_weights, o.values) for o in (first, last))
+        history = settings.store.result(last.held, reports.kept, before, final, span)
+        return Run.of(first.state, last.state, final, reports, history, start_observed)
+
     run = of if ssm.panel is None else jax.vmap(of)
-    one = run(first.state, first.values, last.state, last.values, reports)
+    one = run(first, last, reports)
     number = jnp.zeros((), np.int32)
     if ssm.panel is not None:
         one, number = join_elements(one, ssm.panel)
@@ -194,7 +209,7 @@ def resume(
     start_, theta = partial(_start, settings=particle_filter), ssm.canonical(theta)
     begun = jax.eval_shape(start_, as_key(jax.random.key(0)), ssm, theta)
     taking = partial(take, settings=particle_filter, capacity=1)
-    gone_on = jax.eval_shape(taking, begun.state, ssm, theta, jax.ShapeDtypeStruct((), np.int32))[0]
+    gone_on = jax.eval_shape(taking, begun, ssm, theta, jax.ShapeDtypeStruct((), np.int32))[0]
     for shapes in (gone_on, begun):
         wanted, tree = jax.tree.flatten(shapes)
         if [_stored(leaf) for leaf in wanted] == [(leaf.shape, leaf.dtype) for leaf in leaves]:

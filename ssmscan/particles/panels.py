@@ -58,7 +58,7 @@ def join_history(history: History, panel: Panel) -> History:
         log_weights=jnp.moveaxis(steps.log_weights, 0, 1),
         ancestors=jnp.moveaxis(steps.ancestors, 0, 1),
     )
-    return History(join_cloud(history.initial, panel), joined)
+    return History(join_cloud(history.initial, panel), joined, history.first[0])
 
 
 def split_history(history: History, panel: Panel) -> History:
@@ -72,7 +72,7 @@ def split_history(history: History, panel: Panel) -> History:
     def values(by_site: dict[str, Array]) -> dict[str, Array]:
         return {name: split(x, places[name], panel.size) for name, x in by_site.items()}
 
-    initial, steps = history
+    initial, steps, first = history
     return History(
         Cloud(carries(initial.carry), initial.log_weights, values(initial.values)),
         steps._replace(
@@ -81,4 +81,5 @@ def split_history(history: History, panel: Panel) -> History:
             log_weights=jnp.moveaxis(steps.log_weights, 1, 0),
             ancestors=jnp.moveaxis(steps.ancestors, 1, 0),
         ),
+        jnp.broadcast_to(first, (panel.size,)),
     )

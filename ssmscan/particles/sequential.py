@@ -260,33 +260,36 @@ def scan_updates(
     ssm: StateSpaceModel,
     bound: Bound,
     xs: Any,
-    report: Callable[[State, Moment], Any],
+    report: Callable[[Any, State, Moment], tuple[Any, Any]],
     *,
+    begin: Callable[[dict[str, Array]], Any],
     length: int,
-) -> tuple[State, dict[str, Array], Any]:
+) -> tuple[State, dict[str, Array], Any, Any]:
     """Update once for each slice of xs: the whole series, or the next part of it.
 
     Args:
         settings, state, ssm, bound: as in `update`.
         xs: inputs, leaves with time in front.
-        report: what to stack of a step, from the new state and its moment.
+        report: what to hand to the next step and what to stack of this one, from what the last one handed over, the
+            new state and its moment.
+        begin: what to hand to the first step, from zeros of the shapes of the values of a step.
         length: number of slices.
 
     Returns:
-        The last state, the values of its particles by site, and the stacked reports.
+        The last state, the values of its particles by site, what the last step handed over, and the stacked reports.
     """
 
-    # Traced once, for the shapes of the values and in the loop.
     @partial(jax.jit, inline=True)
-    def advance(state: State, x: Any) -> tuple[State, dict, Any]:
-        state, moment = update(settings, state, ssm, bound, x)
-        return state, moment.moved.values, report(state, moment)
+    def advance(state: State, x: Any) -> tuple[State, Moment]:
+        return update(settings, state, ssm, bound, x)
 
-    def step(loop: tuple[State, dict], x: Any) -> tuple[tuple[State, dict], Any]:
-        state, values, reported = advance(loop[0], x)
-        return (state, values), reported
+    def step(loop: tuple[State, dict, Any], x: Any) -> tuple[tuple[State, dict, Any], Any]:
+        state, moment = advance(loop[0], x)
+        held, stacked = report(loop[2], state, moment)
+        return (state, moment.moved.values, held), stacked
 
-    _, shapes, _ = jax.eval_shape(advance, state, jax.tree.map(lambda leaf: leaf[0], xs))
-    values = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (state, values), reports = scan_remembering_little(step, (state, values), xs, length)
-    return state, values, reports
+    # Traced once, for the shapes of the values and in the loop.
+    _, shapes = jax.eval_shape(advance, state, jax.tree.map(lambda leaf: leaf[0], xs))
+    values = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.moved.values)
+    (state, values, held), reports = scan_remembering_little(step, (state, values, begin(values)), xs, length)
+    return state, values, held, reports

@@ -1,4 +1,4 @@
-r"""What is computed from the cloud at each step, and what of it is stored.
+r"""What is computed from the cloud at each step.
 
 A summary is a frozen object called once per step, inside the loop; its results are stacked over
 time.  `Mean` and `SD` are of the filtering distribution :math:`p(x_t | y_{1:t})`.
@@ -10,21 +10,18 @@ would cost five times more.
 predictive distribution :math:`p(y_t | y_{1:t-1})`: weights before y_t is seen.  Independent
 uniforms if the model is right.  For discrete data it is the mid-distribution transform
 :math:`(P(Y < y) + P(Y \le y))/2`, whose mean is 1/2 under the right model; it is not uniform.
-
-`FinalCloud` stores nothing but the last cloud; `FullHistory` everything, O(T N) memory, which is
-what backward sampling and ancestral paths need.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ssmscan.particles.sequential import Moment, State
+from ssmscan.particles.sequential import Moment
 from ssmscan.particles.weights import normalise
 
 _HALVINGS = {"float32": 32, "float64": 64}
@@ -145,42 +142,3 @@ class PIT:
 def _dead(moment: Moment, summary: Array) -> Array:
     """Give NaN once the cloud has no weight."""
     return jnp.where(moment.alive, summary, jnp.nan)
-
-
-class Kept(NamedTuple):
-    """Clouds of all steps; leaves are (T, N, ...).
-
-    Attributes:
-        carry, values: after each step.
-        log_weights: (T, N) normalised.
-        ancestors: (T, N) int32, parents in the cloud of the step before (of the start, for t = 0).
-    """
-
-    carry: Any
-    values: dict[str, Array]
-    log_weights: Array
-    ancestors: Array
-
-
-class Store(Protocol):
-    """Which part of each step's cloud is kept; frozen and hashable."""
-
-    def keep(self, state: State, moment: Moment) -> Kept | None:
-        """Select from one step."""
-
-
-@dataclass(frozen=True)
-class FinalCloud:
-    """Keep the last cloud alone: O(N) memory."""
-
-    def keep(self, state: State, moment: Moment) -> None:
-        """Keep nothing of a step."""
-
-
-@dataclass(frozen=True)
-class FullHistory:
-    """Keep every cloud and its ancestry: O(T N) memory."""
-
-    def keep(self, state: State, moment: Moment) -> Kept:
-        """Keep carries, values, weights and ancestors."""
-        return Kept(state.carry, moment.moved.values, state.log_weights, moment.ancestors)

@@ -13,7 +13,8 @@ from ssmscan.particles.filter import ParticleFilter, log_evidence
 from ssmscan.particles.found import FilterResult
 from ssmscan.particles.resampling import multinomial
 from ssmscan.particles.sequential import FAULTY, VANISHED
-from ssmscan.particles.summaries import SD, FullHistory, Mean
+from ssmscan.particles.stores import FullHistory
+from ssmscan.particles.summaries import SD, Mean
 from tests.particles.handmade import THETA, autoregression, exact
 from tests.truth import z_threshold
 
@@ -86,8 +87,10 @@ def test_chunks_are_the_whole_run_bit_by_bit_and_single_updates_to_rounding():
 
     @jax.jit
     def chunk(state, ssm, theta, xs):
-        report, n = (lambda state, moment: moment.increment), len(xs[0])
-        state, _, rest = sequential.scan_updates(SMALL, state, ssm, ssm.at(theta), xs, report, length=n)
+        report, n = (lambda _, state, moment: (None, moment.increment)), len(xs[0])
+        state, _, _, rest = sequential.scan_updates(
+            SMALL, state, ssm, ssm.at(theta), xs, report, begin=lambda _: None, length=n
+        )
         return state, rest
 
     began = start(as_key(KEY), ssm, theta)

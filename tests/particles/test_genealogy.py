@@ -10,8 +10,8 @@ import pytest
 from jax.scipy.stats import norm
 
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.genealogy import backward_sample, trace_ancestry
-from ssmscan.particles.summaries import FullHistory
+from ssmscan.particles.genealogy import _draw, backward_sample, trace_ancestry
+from ssmscan.particles.stores import FullHistory
 from tests.particles import handmade
 from tests.particles.handmade import THETA, autoregression, exact
 from tests.truth import z_threshold
@@ -111,6 +111,28 @@ def test_a_carry_that_remembers_everything_gives_the_ancestral_path():
     np.testing.assert_allclose(level, 0.9 * previous + paths["x"], rtol=1e-5, atol=1e-5)
     family = {tuple(path) for path in np.asarray(trace_ancestry(KEY, result, num_paths=2000)["x"])}
     assert {tuple(path) for path in np.asarray(paths["x"])} <= family
+
+
+@pytest.mark.parametrize("n", [2, 37, 1000])
+def test_an_index_is_drawn_with_its_weight_and_never_without(n):
+    weights = np.random.default_rng(n).exponential(size=n) ** 4
+    weights[[0, -1]] = 0, 1
+    weights[n // 3 : n // 2] = 0
+    log_weights = jnp.asarray(np.log(np.maximum(weights, 1e-300)) + 100, float)
+    log_weights = jnp.where(weights > 0, log_weights, jnp.asarray([jnp.nan, jnp.inf, -jnp.inf])[np.arange(n) % 3])
+    draws = 200_000
+    uniforms = jax.random.uniform(KEY, (draws, 2))
+    uniforms = uniforms.at[:3].set(jnp.asarray([[0, 0], [1, 1], [0, 1]], float))  # 1 is what rounding may make of them
+    counts = np.bincount(np.asarray(jax.jit(jax.vmap(_draw, (0, None)))(uniforms, log_weights)), minlength=n)
+    p = weights / weights.sum()
+    assert counts[weights == 0].sum() == 0
+    seen = p * draws > 20
+    z = (counts - p * draws)[seen] / np.sqrt((p * (1 - p) * draws)[seen] + 1e-9)
+    assert seen.sum() == 1 or np.abs(z).max() < z_threshold(seen.sum())
+
+
+def test_an_index_among_none_with_weight_is_the_one_given():
+    assert int(_draw(jnp.full(2, 0.5), jnp.full(20, -jnp.inf), otherwise=7)) == 7
 
 
 def test_paths_of_a_run_without_history_are_refused():

@@ -11,7 +11,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan import FullHistory, ParticleFilter
+from ssmscan import Ancestry, FullHistory, LastSteps, ParticleFilter
 
 T = 12
 Y = np.random.default_rng(1).normal(size=T).cumsum()
@@ -19,6 +19,8 @@ THETA = {"q": 0.7}
 FILTERS = {
     "default": ParticleFilter(200),
     "history": ParticleFilter(50, store=FullHistory(), threshold=0.9, summaries=()),
+    "last steps": ParticleFilter(20, store=LastSteps(4), threshold=0.9, summaries=()),
+    "ancestry": ParticleFilter(8, store=Ancestry(0.5), threshold=1, summaries=()),
 }
 
 
@@ -69,8 +71,11 @@ def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(plain, tree) for tree in (a, b)))
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("settings", FILTERS)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("level", "default"), ("panel", "default"), ("level", "history"), ("panel", "history"), ("level", "last steps")]
+    + [("panel", "ancestry")],
+)
 def test_any_pieces_are_the_whole_run_bit_by_bit(name, settings):
     model, y = MODELS[name]
     pf, ssm, key = FILTERS[settings], ssmscan.trace(model, y), jax.random.key(0)
@@ -78,7 +83,7 @@ def test_any_pieces_are_the_whole_run_bit_by_bit(name, settings):
     for sizes in ([1] * T, [5, 6, 1]):
         first = pf.start(key, ssm, THETA)
         online, reports = go(pf, key, ssm, sizes)
-        pieces = ssmscan.particles.online.result_of(first, online, reports, ssm, ssm.canonical(THETA))
+        pieces = ssmscan.particles.online.result_of(first, online, reports, ssm, ssm.canonical(THETA), settings=pf)
         same(pieces, whole)
         assert online.step == T
 
@@ -109,9 +114,9 @@ def test_a_missing_value_that_arrives_is_missing():
         ssm.with_data(np.where(np.arange(T) == 4, np.inf, Y))
 
 
-@pytest.mark.parametrize("steps", [0, 5])
-def test_saved_and_read_again_goes_on_as_if_nothing_had_been(tmp_path, steps):
-    pf, ssm, key = FILTERS["default"], ssmscan.trace(level, Y), jax.random.key(1)
+@pytest.mark.parametrize(("settings", "steps"), [("default", 0), ("ancestry", 5)])
+def test_saved_and_read_again_goes_on_as_if_nothing_had_been(tmp_path, settings, steps):
+    pf, ssm, key = FILTERS[settings], ssmscan.trace(level, Y), jax.random.key(1)
     online = pf.start(key, ssm, THETA)
     if steps:
         online, _ = pf.update(online, ssm, THETA, steps)

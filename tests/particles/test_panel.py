@@ -13,7 +13,8 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
-from ssmscan.particles.summaries import PIT, SD, FullHistory, Mean, Quantiles
+from ssmscan.particles.stores import FullHistory
+from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles
 from tests.truth import LinearGaussian, linear_gaussian
 
 pytestmark = pytest.mark.slow

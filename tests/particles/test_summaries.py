@@ -9,7 +9,8 @@ from scipy.stats import norm, t
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.proposals import Moved
 from ssmscan.particles.sequential import Moment
-from ssmscan.particles.summaries import PIT, SD, FinalCloud, FullHistory, Mean, Quantiles
+from ssmscan.particles.stores import FinalCloud, FullHistory
+from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles
 from tests.particles.handmade import THETA, autoregression, exact
 from tests.truth import ERROR_RATE
 

@@ -12,7 +12,7 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.particles.genealogy import backward_sample
-from ssmscan.particles.summaries import FullHistory
+from ssmscan.particles.stores import FullHistory
 from tests.truth import LinearGaussian, linear_gaussian
 
 pytestmark = pytest.mark.slow
