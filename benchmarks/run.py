@@ -1,12 +1,13 @@
 """All workloads, ssmscan beside its peers, one after the other on one CPU.
 
-    python benchmarks/run.py --out benchmarks/results.json \\
-        --peer cuthbert=PATH/TO/python --peer genjax=PATH/TO/python [--quick] [--only A B]
+    python benchmarks/run.py --out benchmarks/results/cpu.json \\
+        --peer cuthbert=PYTHON genjax=PYTHON smcx=PYTHON pypomp=PYTHON [--device gpu] [--quick] [--only A B]
 
-Workload A is `workload_a.py`; B to F are described in `workloads.py`.  Prints medians of wall and CPU seconds, what
-the first call took beyond them (tracing and compiling), the ratio to the fastest peer and the mean of what was
-computed, which says whether the libraries computed the same thing, and writes everything as JSON.  Needs neither ArviZ
-nor BlackJAX.  Excluded: imports, making the data, tracing the NumPyro model (`ssmscan.trace`).
+Workload A is `workload_a.py`; B to G are described in `workloads.py`.  Prints medians of wall and CPU seconds, the
+ratio to the fastest peer, what the first call took beyond them with all cores (tracing and compiling, in a process of
+its own), and the mean of what was computed, which says whether the libraries computed the same thing; writes
+everything as JSON.  PYTHON is an interpreter that has the peer.  Needs neither ArviZ nor BlackJAX.  Excluded: imports,
+making the data, tracing the NumPyro model (`ssmscan.trace`).
 """
 
 from __future__ import annotations
@@ -22,19 +23,33 @@ from pathlib import Path
 from typing import Any
 
 from workload_a import THRESHOLD, compile_reference, data, measure, table, timed_run
-from workloads import exact_tracking
+from workload_a_runners import FILTERS
+from workloads import DOES, exact_tracking
 
 HERE = Path(__file__).parent
+SLOW = "FG"  # at most three runs: peers take minutes
+CORES: set[int] = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def timed(name: str, python: str, workload: str, runs: int, quick: bool) -> dict[str, Any]:
     """Run one workload of one library and reduce its times."""
-    command = [python, str(HERE / "workloads.py"), name, workload, str(runs), str(int(quick))]
-    record = {"library": name, "workload": workload, **timed_run(command)}
+    command = [python, str(HERE / "workloads.py"), name, workload]
+    record = {"library": name, "workload": workload, **timed_run([*command, str(runs), str(int(quick))])}
     if "error" in record:
         return record
     record["value"] = statistics.mean(record["values"])
+    one = pin(CORES)
+    record["compile"] = timed_run([*command, "1", str(int(quick))])["compile"]
+    pin(one)
     return record
+
+
+def pin(cores: set[int]) -> set[int]:
+    """Let this process and its children run on these cores; say on which they ran."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if cores:
+        os.sched_setaffinity(0, cores)
+    return before
 
 
 def workload_table(records: list[dict[str, Any]]) -> str:
@@ -63,15 +78,16 @@ def workload_table(records: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Parse the command line, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="cuthbert or genjax")
+    parser.add_argument("--peer", nargs="+", default=[], metavar="NAME=PYTHON", help=", ".join(DOES) + " or genjax")
+    parser.add_argument("--device", default="cpu", help="a platform of JAX")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--only", nargs="+", default=list("ABCDEF"), help="workloads")
+    parser.add_argument("--only", nargs="+", default=list("ABCDEFG"), help="workloads")
     parser.add_argument("--quick", action="store_true", help="a tenth of the particles, to see that all runs")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # children inherit: one thread for all
+    os.environ["JAX_PLATFORMS"] = options.device
+    pin(set(sorted(CORES)[-1:]))  # children inherit: one thread for all
     pythons = {"ssmscan": sys.executable} | dict(argument.split("=", 1) for argument in options.peer)
     machine = f"{platform.processor() or platform.machine()}, Python {platform.python_version()}"
     print(f"{machine}, load average {os.getloadavg()}", flush=True)
@@ -82,7 +98,7 @@ def main() -> None:
             series = Path(folder) / "y.f32"
             data().tofile(series)
             runner = str(HERE / "workload_a_runners.py")
-            programs = {name: [python, runner, name] for name, python in pythons.items()}
+            programs = {name: [python, runner, name] for name, python in pythons.items() if name in FILTERS}
             if reference := compile_reference(Path(folder)):
                 programs = {"C++": reference, **programs}
             written["A"] = [
@@ -93,9 +109,9 @@ def main() -> None:
             ]
         print(f"A: nanoseconds per particle and step\n{table(written['A'])}", flush=True)
     for workload in [w for w in options.only if w != "A"]:
-        peers = [name for name in pythons if name in ("ssmscan", "cuthbert")]
-        for name in peers if workload != "F" else ["ssmscan"]:
-            written["workloads"].append(timed(name, pythons[name], workload, options.runs, options.quick))
+        for name in [name for name in pythons if workload in DOES.get(name, "")]:
+            runs = options.runs if workload not in SLOW else min(options.runs, 3)
+            written["workloads"].append(timed(name, pythons[name], workload, runs, options.quick))
     print(f"\n{workload_table(written['workloads'])}")
     if "B" in options.only:
         print(f"B: exact log-likelihood {exact_tracking():.3f}")

@@ -120,7 +120,40 @@ def genjax_filter(y: np.ndarray, n: int, mode: str) -> Filter:
     return lambda number: float(log_likelihood(jax.random.key(number), data))
 
 
-FILTERS = {"ssmscan": ssmscan_filter, "cuthbert": cuthbert_filter, "genjax": genjax_filter}
+def smcx_filter(y: np.ndarray, n: int, mode: str) -> Filter:
+    """The bootstrap filter of smcx, without its history."""
+    import jax
+    import jax.numpy as jnp
+    import smcx
+
+    log_likelihood = jax.jit(lambda key, y: smcx_volatility(smcx, key, (MU, PHI, SIGMA), y, n, mode).marginal_loglik)
+    data = jnp.asarray(y)
+    return lambda seed: float(log_likelihood(jax.random.key(seed), data))
+
+
+def smcx_volatility(smcx, key, theta, y, n: int, mode: str):
+    """Filter workload A or C with smcx, whose state and observation are vectors."""
+    import jax
+    import jax.numpy as jnp
+
+    mu, phi, sigma = theta
+
+    def start(key, n, *_):
+        return mu + sigma / jnp.sqrt(1 - phi**2) * jax.random.normal(key, (n, 1))
+
+    def move(key, x):
+        return mu + phi * (x - mu) + sigma * jax.random.normal(key, (1,))
+
+    def log_density(y, x):
+        return -0.5 * (jnp.log(2 * jnp.pi) + x[0] + y[0] ** 2 * jnp.exp(-x[0]))
+
+    threshold = 1.1 if mode == "every" else 0.5
+    return smcx.bootstrap_filter(
+        key, start, move, log_density, y[:, None], n, resampling_threshold=threshold, store_history=False
+    )
+
+
+FILTERS = {"ssmscan": ssmscan_filter, "cuthbert": cuthbert_filter, "genjax": genjax_filter, "smcx": smcx_filter}
 
 
 def main(library: str, path: str, n: str, steps: str, mode: str, runs: str) -> None:

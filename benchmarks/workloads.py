@@ -1,4 +1,4 @@
-"""Workloads B to F, timed: what `run.py` runs in the interpreter of each library.
+"""Workloads B to G, timed: what `run.py` runs in the interpreter of each library.
 
     python workloads.py LIBRARY WORKLOAD RUNS QUICK      prints one JSON line
 
@@ -7,6 +7,8 @@
     D  gradient of the log-likelihood, stochastic volatility, T = 200, N = 1,000
     E  100 smoothed paths by backward sampling, stochastic volatility, T = 500, N = 1,000
     F  PMMH, stochastic volatility, T = 200, N = 500, 1,000 iterations of one chain
+    G  NUTS, stochastic volatility, T = 1,000, one chain of 200 steps after 200 of warm-up: the smallest effective
+       sample size of a parameter, a second; NumPyro samples the model as it is written
 
 Resampling is systematic, when ESS < N/2 (D: at every step).  The first call compiles and is timed apart; then RUNS
 calls with other keys, each until the numbers are on the host.  QUICK 1 divides particles and iterations by ten.
@@ -21,7 +23,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from workload_a_runners import MU, PHI, SIGMA, volatility_model
+from workload_a_runners import MU, PHI, SIGMA, smcx_volatility, volatility_model
 
 Call = Callable[[int], np.ndarray]
 
@@ -117,6 +119,10 @@ def ssmscan_calls(workload: str, n: int, iterations: int) -> Call:
             return np.asarray(ssmscan.backward_sample(path_key, ssm, theta, result, num_paths=100)["x"])
 
         return paths
+    if workload == "G":
+        ssm = ssmscan.trace(volatility_model(), jnp.asarray(volatility(1000)))
+        nuts = ssmscan.NUTS(num_warmup=iterations // 5, num_samples=iterations // 5, num_chains=1, progress=False)
+        return lambda seed: smallest_size(nuts.run(jax.random.key(seed), ssm).draws)
     sampler = ssmscan.PMMH(
         num_samples=iterations, num_warmup=8, num_chains=1, num_particles=n, num_paths=0, progress=False
     )
@@ -199,8 +205,117 @@ def cuthbert_calls(workload: str, n: int, iterations: int) -> Call:
     raise ValueError(f"cuthbert has no workload {workload}")
 
 
-CALLS = {"ssmscan": ssmscan_calls, "cuthbert": cuthbert_calls}
-PARTICLES = {"B": 10_000, "C": 1000, "D": 1000, "E": 1000, "F": 500}
+def smcx_calls(workload: str, n: int, iterations: int) -> Call:
+    """The bootstrap filter of smcx; its gradient ignores resampling and it has no backward sampling."""
+    import jax
+    import jax.numpy as jnp
+    import smcx
+
+    if workload == "C":
+        y, vectors = jnp.asarray(volatility(200)), tuple(jnp.asarray(thetas()).T)
+        many = jax.jit(jax.vmap(lambda key, theta: smcx_volatility(smcx, key, theta, y, n, "ess").marginal_loglik))
+        return lambda seed: np.asarray(many(jax.random.split(jax.random.key(seed), 64), vectors))
+    step, push, first = (jnp.asarray(matrix, jnp.float32) for matrix in (MOVE, PUSH, FIRST))
+
+    def move(key, x):
+        return step @ x + push @ jax.random.normal(key, (4,))
+
+    def log_density(y, x):
+        return -jnp.log(2 * jnp.pi) - 0.5 * jnp.sum((y - x[::2]) ** 2)
+
+    def filtered(key, y):
+        start = lambda key, n, *_: first * jax.random.normal(key, (n, 4))  # noqa: E731
+        return smcx.bootstrap_filter(
+            key, start, move, log_density, y, n, resampling_threshold=0.5, store_history=False
+        ).marginal_loglik
+
+    run, data = jax.jit(filtered), jnp.asarray(tracks())
+    return lambda seed: np.asarray(run(jax.random.key(seed), data))
+
+
+def pypomp_calls(workload: str, n: int, iterations: int) -> Call:
+    """Particle MCMC of pypomp, which resamples at every step; the step sizes of its random walk are given."""
+    import jax
+    import jax.numpy as jnp
+    import jax.scipy.stats as stats
+    import pandas as pd
+    import pypomp
+
+    def start(theta_, key, covars, t0):
+        return {"x": theta_["mu"] + theta_["sigma"] / jnp.sqrt(1 - theta_["phi"] ** 2) * jax.random.normal(key)}
+
+    def move(X_, theta_, key, covars, t, dt):
+        return {"x": theta_["mu"] + theta_["phi"] * (X_["x"] - theta_["mu"]) + theta_["sigma"] * jax.random.normal(key)}
+
+    def log_density(Y_, X_, theta_, covars, t):
+        return -0.5 * (jnp.log(2 * jnp.pi) + X_["x"] + Y_["y"] ** 2 * jnp.exp(-X_["x"]))
+
+    def log_prior(theta_):
+        inside = jnp.where(jnp.abs(theta_["phi"]) < 1, 0.0, -jnp.inf) + jnp.where(theta_["sigma"] > 0, 0.0, -jnp.inf)
+        return inside + stats.norm.logpdf(theta_["mu"], 0, 5) + stats.norm.logpdf(theta_["sigma"])
+
+    y = volatility(200)
+    series = pd.DataFrame({"y": y}, index=np.arange(1, len(y) + 1, dtype=float))
+
+    def chain(seed: int) -> np.ndarray:
+        model = pypomp.Pomp(
+            ys=series,
+            theta=pypomp.PompParameters({"mu": MU, "phi": PHI, "sigma": SIGMA}),
+            statenames=["x"],
+            t0=0.0,
+            nstep=1,
+            rinit=start,
+            rproc=move,
+            dmeas=log_density,
+        )
+        walk = pypomp.MVNDiagRW if hasattr(pypomp, "MVNDiagRW") else pypomp.proposals.MVNDiagRW
+        model.pmcmc(
+            J=n,
+            M=iterations,
+            proposal=walk({"mu": 0.2, "phi": 0.01, "sigma": 0.03}),
+            dprior=log_prior,
+            key=jax.random.key(seed),
+        )
+        result = model.results_history[-1]
+        traces = result.traces_da if hasattr(result, "traces_da") else result.traces
+        return np.asarray(traces.sel(variable="phi"))
+
+    return chain
+
+
+def numpyro_calls(workload: str, n: int, iterations: int) -> Call:
+    """NUTS of NumPyro on the model as it is."""
+    import jax
+    import jax.numpy as jnp
+    from numpyro.infer import MCMC, NUTS
+
+    half, y = iterations // 5, jnp.asarray(volatility(1000))
+
+    def chain(seed: int) -> np.ndarray:
+        sampler = MCMC(NUTS(volatility_model()), num_warmup=half, num_samples=half, progress_bar=False)
+        sampler.run(jax.random.key(seed), y)
+        return smallest_size({name: x[None] for name, x in sampler.get_samples().items() if name in NAMES})
+
+    return chain
+
+
+def smallest_size(draws: dict[str, np.ndarray]) -> np.ndarray:
+    """Smallest effective sample size of the parameters; draws are (chains, draws)."""
+    from numpyro.diagnostics import effective_sample_size
+
+    return np.array(min(float(effective_sample_size(np.asarray(draws[name]))) for name in NAMES))
+
+
+NAMES = ("mu", "phi", "sigma")
+CALLS = {
+    "ssmscan": ssmscan_calls,
+    "cuthbert": cuthbert_calls,
+    "smcx": smcx_calls,
+    "pypomp": pypomp_calls,
+    "numpyro": numpyro_calls,
+}
+DOES = {"ssmscan": "BCDEFG", "cuthbert": "BCDE", "smcx": "BC", "pypomp": "F", "numpyro": "G"}
+PARTICLES = {"B": 10_000, "C": 1000, "D": 1000, "E": 1000, "F": 500, "G": 0}
 
 
 def main(library: str, workload: str, runs: str, quick: str) -> None:

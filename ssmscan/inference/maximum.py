@@ -33,6 +33,7 @@ from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, run_chunks
 from ssmscan.inference.settings import describe, require_between, require_integer, stock_key, versions
 from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.loop import filters_at_once
 from ssmscan.results.maximum import APART, Maximum
 from ssmscan.results.result import Costs
 
@@ -167,7 +168,7 @@ def _start(keys: jax.Array, ssm: Any, *, step: ClimbStep) -> tuple[Climb, jax.Ar
 
     def one(key: jax.Array) -> tuple[Climb, jax.Array]:
         key, own = jax.random.split(key)
-        z, value = jax.lax.map(attempt, jax.random.split(own, PRIOR_DRAWS), batch_size=8)
+        z, value = jax.lax.map(attempt, jax.random.split(own, PRIOR_DRAWS), batch_size=filters_at_once())
         finite = jnp.isfinite(value) & jax.vmap(lambda z: jnp.all(jnp.isfinite(ravel_pytree(z)[0])))(z)
         best = jnp.argmax(jnp.where(finite, value, -jnp.inf))
         z = jax.tree.map(lambda leaf: leaf[best], z)

@@ -29,6 +29,7 @@ from scipy.special import ndtr
 from ssmscan.inference.marginal import Chain, Control, PMMHState, PMMHStep, evaluate
 from ssmscan.inference.progress import Chunk, Progress, compile_chunk, compile_timed, run_chunks
 from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.loop import filters_at_once
 
 PRIOR_DRAWS = 128
 ROUNDS = 3
@@ -79,7 +80,7 @@ def _start(keys: jax.Array, ssm: Any, *, particle_filter: ParticleFilter) -> Cha
 
     def one(key: jax.Array) -> Chain:
         key, key_prior = jax.random.split(key)
-        states = jax.lax.map(attempt, jax.random.split(key_prior, PRIOR_DRAWS), batch_size=8)
+        states = jax.lax.map(attempt, jax.random.split(key_prior, PRIOR_DRAWS), batch_size=filters_at_once())
         usable = jnp.isfinite(states.log_evidence) & jnp.isfinite(states.log_prior)
         best = jnp.argmax(jnp.where(usable, states.log_evidence, -jnp.inf))
         state = jax.tree.map(lambda leaf: leaf[best], states)

@@ -19,12 +19,11 @@ from ssmscan.inference.progress import Timed, call_timed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.genealogy import trace_ancestry
+from ssmscan.particles.loop import filters_at_once
 from ssmscan.particles.stores import FullHistory
 
 PATH_STREAM = 2**32 - 1
 """What is folded into the key of the run to draw its path; the run itself uses the small numbers."""
-
-BATCH = 8
 
 
 def replay(
@@ -53,7 +52,7 @@ def _replay_all(keys: jax.Array, ssm: Any, theta: Any, *, particle_filter: Parti
     def one(pair: tuple[jax.Array, Any]) -> Any:
         return replay(pair[0], ssm, pair[1], particle_filter)
 
-    return jax.lax.map(one, (keys, theta), batch_size=BATCH)
+    return jax.lax.map(one, (keys, theta), batch_size=filters_at_once())
 
 
 def replay_paths(

@@ -84,6 +84,11 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
     return loop(written.consts, carry, xs)
 
 
+def filters_at_once() -> int | None:
+    """Number of filters to vmap where many are wanted, for `lax.map`: on a CPU one by one."""
+    return None if jax.default_backend() == "cpu" else 8
+
+
 def one_after_the_other(function: Callable) -> Callable:
     """Make a function of arrays that vmap, on a CPU, applies to one replicate after the other.
 
