@@ -73,8 +73,12 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("level", "default"), ("panel", "default"), ("level", "history"), ("panel", "history"), ("level", "last steps")]
-    + [("panel", "ancestry")],
+    [("level", "default")]
+    + [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in [("panel", "default"), ("level", "history"), ("panel", "history"), ("level", "last steps")]
+        + [("panel", "ancestry")]
+    ],
 )
 def test_any_pieces_are_the_whole_run_bit_by_bit(name, settings):
     model, y = MODELS[name]

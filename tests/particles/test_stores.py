@@ -27,6 +27,9 @@ def close(a, b):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), a, b)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def ssm():
     return autoregression(T)
