@@ -6,8 +6,8 @@ outside the loop; particles draw the noise of a whole step in one batch; given t
 differentiable; and common noise couples runs.
 
 Two tables of families.  `particle_map` needs the exact law and nothing more: an exact smooth map,
-else an inverse CDF (Bernoulli, Categorical), else the family's own sampler with a key for each
-particle, which is slow.  `smooth_map` needs derivatives: an exact smooth map, else a corrected
+else an inverse CDF (Bernoulli, Categorical, counts), else the family's own sampler with a key for
+each particle, which is slow.  `smooth_map` needs derivatives: an exact smooth map, else a corrected
 transport, else None.  Wrappers (`Independent`, `ExpandedDistribution`, `MaskedDistribution`) and
 `TransformedDistribution` reuse the map of their base; a masked value keeps the noise of its base.
 
@@ -28,7 +28,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import log_ndtr, ndtr
 
-from ssmscan.model import transport
+from ssmscan.model import counts, transport
 from ssmscan.model.quantiles import QUANTILES, cast, has_quantile
 
 Shape = tuple[int, ...]
@@ -204,6 +204,11 @@ _PARTICLE: dict[type, _Family] = {
     dist.BernoulliLogits: _Family(MapKind.INVERSE_CDF, _bernoulli_logits),
     dist.CategoricalProbs: _Family(MapKind.INVERSE_CDF, _categorical_probs),
     dist.CategoricalLogits: _Family(MapKind.INVERSE_CDF, _categorical_logits),
+    dist.Poisson: _Family(MapKind.INVERSE_CDF, counts.poisson_value),
+    dist.BinomialProbs: _Family(MapKind.INVERSE_CDF, counts.binomial_probs_value),
+    dist.BinomialLogits: _Family(MapKind.INVERSE_CDF, counts.binomial_logits_value),
+    dist.GeometricProbs: _Family(MapKind.INVERSE_CDF, counts.geometric_probs_value),
+    dist.GeometricLogits: _Family(MapKind.INVERSE_CDF, counts.geometric_logits_value),
 }
 _SMOOTH: dict[type, _Family] = {
     **_EXACT,
