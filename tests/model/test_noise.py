@@ -134,7 +134,7 @@ def test_exact_map_is_the_quantile_function_far_into_the_tails(name, computed):
 def test_pulled_back_density_integrates_to_the_distribution_function(name, computed):
     precision, values = computed
     family, law = TRANSPORTED[name]
-    assert smooth_map(family()).kind is MapKind.TRANSPORT and particle_map(family()).kind is MapKind.SAMPLER
+    assert smooth_map(family()).kind is MapKind.TRANSPORT and particle_map(family()).kind is MapKind.REJECTION
     value, log_ratio = (np.asarray(a, np.float64) for a in values[name])
     density = st.norm.pdf(GRID) * np.exp(log_ratio)
     cells = 0.5 * (density[1:] + density[:-1]) * np.diff(GRID)
