@@ -6,10 +6,11 @@ outside the loop; particles draw the noise of a whole step in one batch; given t
 differentiable; and common noise couples runs.
 
 Two tables of families.  `particle_map` needs the exact law and nothing more: an exact smooth map,
-else an inverse CDF (Bernoulli, Categorical), else the family's own sampler with a key for each
-particle, which is slow.  `smooth_map` needs derivatives: an exact smooth map, else a corrected
-transport, else None.  Wrappers (`Independent`, `ExpandedDistribution`, `MaskedDistribution`) and
-`TransformedDistribution` reuse the map of their base; a masked value keeps the noise of its base.
+else an inverse CDF (Bernoulli, Categorical, `counts`), else rejection that goes on from the bits of
+the noise (`gammas`), else the family's own sampler with a key for each particle, which is slow.
+`smooth_map` needs derivatives: an exact smooth map, else a corrected transport, else None.  Wrappers
+(`Independent`, `ExpandedDistribution`, `MaskedDistribution`) and `TransformedDistribution` reuse the
+map of their base; a masked value keeps the noise of its base.
 
 A family is recognised by its class.  A subclass from outside NumPyro that overrides `sample` or
 `log_prob` is a family of its own, and not in the tables.
@@ -28,7 +29,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import log_ndtr, ndtr
 
-from ssmscan.model import transport
+from ssmscan.model import counts, gammas, transport
 from ssmscan.model.quantiles import QUANTILES, cast, has_quantile
 
 Shape = tuple[int, ...]
@@ -40,6 +41,7 @@ class MapKind(enum.Enum):
     EXACT = "exact"
     TRANSPORT = "transport (corrected)"
     INVERSE_CDF = "inverse CDF"
+    REJECTION = "rejection"
     SAMPLER = "sampler"
 
 
@@ -185,8 +187,9 @@ def _delta(fn: dist.Delta, noise: Array) -> Array:
     return jnp.broadcast_to(jnp.asarray(fn.v), noise.shape[1:])
 
 
-def _pair(fn: dist.Distribution) -> tuple[Shape, Shape]:
-    return (2,), fn.event_shape
+def _normals(count: int) -> Callable[[Any], tuple[Shape, Shape]]:
+    """Make the layout of a family that takes so many normals for a value."""
+    return lambda fn: ((count,), fn.event_shape)
 
 
 _EXACT: dict[type, _Family] = {
@@ -199,11 +202,21 @@ _EXACT: dict[type, _Family] = {
 }
 _PARTICLE: dict[type, _Family] = {
     **_EXACT,
-    dist.StudentT: _Family(MapKind.EXACT, transport.student_exact, _pair),
+    dist.StudentT: _Family(MapKind.EXACT, transport.student_exact, _normals(2)),
     dist.BernoulliProbs: _Family(MapKind.INVERSE_CDF, _bernoulli_probs),
     dist.BernoulliLogits: _Family(MapKind.INVERSE_CDF, _bernoulli_logits),
     dist.CategoricalProbs: _Family(MapKind.INVERSE_CDF, _categorical_probs),
     dist.CategoricalLogits: _Family(MapKind.INVERSE_CDF, _categorical_logits),
+    dist.Poisson: _Family(MapKind.INVERSE_CDF, counts.poisson_value),
+    dist.BinomialProbs: _Family(MapKind.INVERSE_CDF, counts.binomial_probs_value),
+    dist.BinomialLogits: _Family(MapKind.INVERSE_CDF, counts.binomial_logits_value),
+    dist.GeometricProbs: _Family(MapKind.INVERSE_CDF, counts.geometric_probs_value),
+    dist.GeometricLogits: _Family(MapKind.INVERSE_CDF, counts.geometric_logits_value),
+    dist.Gamma: _Family(MapKind.REJECTION, gammas.gamma_value, _normals(gammas.NORMALS)),
+    dist.Beta: _Family(MapKind.REJECTION, gammas.beta_value, _normals(2 * gammas.NORMALS)),
+    dist.Dirichlet: _Family(MapKind.REJECTION, gammas.dirichlet_value, _normals(gammas.NORMALS)),
+    dist.GammaPoisson: _Family(MapKind.REJECTION, gammas.gamma_poisson_value, _normals(gammas.NORMALS + 1)),
+    dist.BetaBinomial: _Family(MapKind.REJECTION, gammas.beta_binomial_value, _normals(2 * gammas.NORMALS + 1)),
 }
 _SMOOTH: dict[type, _Family] = {
     **_EXACT,
@@ -234,7 +247,7 @@ _SMOOTH: dict[type, _Family] = {
     dist.StudentT: _Family(
         MapKind.TRANSPORT,
         transport.student_value,
-        _pair,
+        _normals(2),
         transport.student_correction,
         transport.student_draw,
     ),

@@ -25,7 +25,7 @@ from jax import Array
 from ssmscan.model.axes import constants, follow_staged, is_tracked
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.lines import Mixing
-from ssmscan.model.noise import NoiseSpec
+from ssmscan.model.noise import MapKind, NoiseSpec
 from ssmscan.model.script import Script, Shape
 from ssmscan.model.sites import Role
 from ssmscan.model.windows import Axis, MixesRows, Tracked, Window
@@ -118,6 +118,9 @@ class _Proof:
             places = [k for k, n in enumerate(spec.shape) if n == size]
             if spec.is_key:
                 raise Interacts(f"'{name}' is drawn by its family's own sampler, for all elements at once")
+            site = script.innovations.get(name) or script.outside[name]
+            if site.particle is not None and site.particle.kind is MapKind.REJECTION:
+                raise Interacts(f"'{name}' is drawn by rejection, for all elements at once")
             if not places:
                 raise Interacts(f"'{name}' is common to all elements")
             self.noise[name] = Axis(places[-1 if last else 0], size)

@@ -24,7 +24,7 @@ from ssmscan.model.noise import MapKind, NoiseMap
 
 def is_rough(map_: NoiseMap) -> bool:
     """Whether a map from noise has no derivative."""
-    return map_.kind in (MapKind.INVERSE_CDF, MapKind.SAMPLER)
+    return map_.kind in (MapKind.INVERSE_CDF, MapKind.REJECTION, MapKind.SAMPLER)
 
 
 @jax.custom_jvp

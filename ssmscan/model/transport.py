@@ -16,7 +16,7 @@ Gaussian limit; `shift` and `middle` match mean and variance of d (digamma, trig
 pulled-back Gamma noise is below 0.006 for every shape.  The log densities are written around the
 mode (Stirling remainders), so that shapes up to 1e4 lose nothing in float32.
 
-Particles do not need any of this: they use the family's own sampler, or, for Student's t, the exact
+Particles do not need any of this: they draw by rejection (`gammas`), or, for Student's t, by the exact
 two-normal map of Bailey, Mathematics of Computation 62 (1994), 779-781.
 """
 

@@ -88,12 +88,21 @@ def unseen(x, y, s):
     return x, x
 
 
+def counted(x, y, s):
+    with numpyro.plate("animals", M):
+        x = numpyro.sample("x", dist.Poisson(2.0 + jnp.abs(x))).astype(float)
+        x = numpyro.sample("b", dist.Binomial(9, 1.0 / (1.0 + x))) + 0.5 * x
+    see(x, y)
+    return x, None
+
+
 PANELS = {
     "plated": (series(plated), (M, "animals")),
     "vector": (series(vector), (M, None)),
     "own start": (series(vector, own_start), (M, None)),
     "buffers": (series(buffers, lambda s: (jnp.zeros((M, 2)), 0, 0.0)), (M, None)),
     "two noises": (series(two_noises), (M, "animals")),
+    "counts": (series(counted), (M, "animals")),
     "nested": (lambda: series(nested, lambda s: jnp.zeros((3, M)))(GROUPS), (M, "animals")),
     "after": (series(unseen, None, lambda path: see(path, Y)), (M, None)),
 }
@@ -150,6 +159,13 @@ def total_reported(x, y, s):
 
 def own_sampler(x, y, s):
     with numpyro.plate("animals", M):
+        x = numpyro.sample("x", dist.VonMises(x, 3.0))
+    see(x, y)
+    return x, None
+
+
+def rejection(x, y, s):
+    with numpyro.plate("animals", M):
         x = numpyro.sample("x", dist.Gamma(2.0 + jnp.exp(x), 3.0))
     see(x, y)
     return x, None
@@ -163,6 +179,7 @@ JOINT = {
     "neighbours": (series(neighbours), "the carry joins elements, "),
     "correlated": (series(correlated), "the carry joins elements, dot_general"),
     "total reported": (series(total_reported), "'total' joins elements, reduce_sum (test_panel.py:"),
+    "rejection": (series(rejection), "'x' is drawn by rejection, for all elements at once"),
     "own sampler": (series(own_sampler), "'x' is drawn by its family's own sampler, for all elements at once"),
     "after": (
         series(unseen, None, lambda path: see(path.sum(-1), Y[:, 0])),
