@@ -43,7 +43,11 @@ class Resampling(Protocol):
     """A scheme: ancestors of n new particles, sorted, int32, from (N,) weights."""
 
     def __call__(self, key: Array, weights: Array, n: int) -> Array:
-        """Draw (n,) ancestors in [0, N); the weights are not negative and sum to one, up to rounding."""
+        """Draw (n,) ancestors in [0, N); the weights are not negative and sum to one, up to rounding.
+
+        Raises:
+            ValueError: if weights known when it is called are something else, log weights for example.
+        """
 
 
 def systematic(key: Array, weights: Array, n: int) -> Array:
@@ -102,10 +106,23 @@ class _Before(NamedTuple):
 
 def _ends(weights: Array, n: int, count: Count) -> Array:
     """Number, for each particle, of the points below its cumulative weight: monotone, (N,) int32."""
+    _refuse_others(weights)
     local = _cumulate_rows(lax.stop_gradient(weights), _ROW)
     before = _before_rows(local, n, count)
     ends = count(before.whole[:, None], local * n + before.fraction[:, None])
     return _confine(ends, local > 0, local >= local[:, -1:], before)[: len(weights)]
+
+
+def _refuse_others(weights: Array) -> None:
+    """Refuse what is no normalised weights, where that is known; a cloud without any weight passes."""
+    if isinstance(weights, jax.core.Tracer):
+        return
+    total, least = float(jnp.sum(weights)), float(jnp.min(weights))
+    if not (least >= 0 and (total == 0 or abs(total - 1) < 1e-3)):
+        raise ValueError(
+            f"weights: expected none negative and a sum of one, got a least of {least:.3g} and a sum of {total:.3g}; "
+            "from log weights make jax.nn.softmax(log_weights)."
+        )
 
 
 def _confine(ends: Array, some: Array, all_: Array, before: _Before) -> Array:

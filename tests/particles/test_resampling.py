@@ -115,6 +115,13 @@ def test_a_cloud_without_weight_gives_indices_that_exist(scheme):
 
 
 @schemes
+def test_log_weights_and_sums_other_than_one_are_refused(scheme):
+    for wrong in (jnp.log(jnp.full(4, 0.25)), jnp.ones(4), jnp.array([0.5, jnp.nan])):
+        with pytest.raises(ValueError, match="weights: expected none negative and a sum of one"):
+            scheme(as_key(jax.random.key(0)), wrong, 4)
+
+
+@schemes
 def test_vmap_is_a_loop(scheme):
     keys = jax.random.split(as_key(jax.random.key(3)), 4)
     raw = jnp.asarray(np.random.default_rng(1).normal(size=(4, 50)), float)
