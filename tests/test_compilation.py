@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 
@@ -88,6 +89,7 @@ def test_twenty_runs_reached_in_four_ways_compile_once():
     assert len({ssm.program for ssm in models}) == 1
 
 
+@pytest.mark.slow
 def test_another_shape_compiles_again():
     """The counter can count to two."""
     particle_filter, row = ssmscan.ParticleFilter(129), np.zeros(T, np.float32)

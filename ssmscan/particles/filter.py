@@ -26,6 +26,7 @@ from ssmscan.particles import sequential
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
+from ssmscan.particles.loop import each
 from ssmscan.particles.memory import refuse_too_large
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
@@ -173,7 +174,7 @@ def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings:
         def run_element(number: Array) -> Run:
             return _filter(jax.random.fold_in(key, number), model, element(number), settings)
 
-        every = jax.vmap(run_element)(jnp.arange(ssm.panel.size, dtype=np.int32))
+        every = each(run_element, jnp.arange(ssm.panel.size, dtype=np.int32))
         one, number = join_elements(every, ssm.panel)
     return finish(one, number, ssm, theta)
 

@@ -89,6 +89,11 @@ def filters_at_once() -> int | None:
     return None if jax.default_backend() == "cpu" else 8
 
 
+def each(function: Callable, xs: Any) -> Any:
+    """Apply to every replicate; on a CPU to one after the other."""
+    return lax.map(function, xs) if jax.default_backend() == "cpu" else jax.vmap(function)(xs)
+
+
 def one_after_the_other(function: Callable) -> Callable:
     """Make a function of arrays that vmap, on a CPU, applies to one replicate after the other.
 

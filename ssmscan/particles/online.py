@@ -38,6 +38,7 @@ from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.draws import as_key, unrolled_threefry
 from ssmscan.particles.filter import ParticleFilter, report_of
 from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
+from ssmscan.particles.loop import each
 from ssmscan.particles.sequential import State
 
 Theta = dict[str, Array]
@@ -158,7 +159,7 @@ def take(
     ssm.refuse_tail()
     model, element = element_model(ssm), elements_at(ssm, theta)
     numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
-    return jax.vmap(lambda m, online: one(online, model, element(m)))(numbers, online)
+    return each(lambda pair: one(pair[1], model, element(pair[0])), (numbers, online))
 
 
 def result_of(

@@ -86,6 +86,7 @@ def test_a_discrete_innovation_that_cannot_be_summed_out_is_refused_by_name():
         SMALL.run(jax.random.key(0), ssm)
 
 
+@pytest.mark.slow
 def test_a_model_without_a_finite_density_is_refused():
     def impossible(y):
         scale = numpyro.sample("scale", dist.HalfNormal(1.0))
@@ -124,6 +125,7 @@ def test_something_that_is_not_one_key_is_refused(linear):
         SMALL.run(jax.random.split(jax.random.key(0)), linear)
 
 
+@pytest.mark.slow
 def test_a_model_without_parameters_has_states():
     y = np.array([0.3, 0.5, 1.2, 0.4])
 

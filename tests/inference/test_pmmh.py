@@ -135,6 +135,7 @@ def test_the_step_is_strict_about_types(linear):
     assert scale.dtype == jnp.eye(2).dtype
 
 
+@pytest.mark.slow
 def test_discrete_innovations_are_no_obstacle():
     ssm = ssmscan.trace(switching, Y)
     z = ssm.unconstrain({"p": jnp.asarray(0.7)})

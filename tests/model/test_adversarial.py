@@ -110,6 +110,7 @@ def test_what_a_jaxpr_does_not_print_tells_programs_apart(make):
 # ---- weights and simulation of the start --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_scaled_start_weighs_the_particles():
     """p(x0)^3 is N(0, 1/3) times its integral; both Kalman and the filter count the integral."""
 
@@ -153,6 +154,7 @@ def test_simulated_observations_of_the_start_feed_the_loop():
     assert abs(drawn["y0"] - drawn["x0"]) < 1.0 and abs(drawn["y"][0] - drawn["y0"]) < 1.0
 
 
+@pytest.mark.slow
 def test_scales_may_differ_by_element():
     weights = np.array([1.0, 2.0, 3.0], np.float32)
 

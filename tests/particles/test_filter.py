@@ -178,6 +178,7 @@ def test_faulty_weights_count_as_zero_and_are_reported(fault):
 # ---- gradients ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gradient_without_resampling_is_that_of_the_estimate():
     ssm, never = autoregression(5), ParticleFilter(64, threshold=0, summaries=())
 
@@ -190,6 +191,7 @@ def test_gradient_without_resampling_is_that_of_the_estimate():
         np.testing.assert_allclose(jax.grad(value)(0.9), numeric, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_through_resampling_is_the_score():
     """At fixed parameters, E[(Z_hat / Z) (grad log Z_hat - score)] = 0: z test on 400 filters of 100 particles."""
     ssm, pf = autoregression(5), ParticleFilter(100, threshold=1, resampling=multinomial, summaries=())
@@ -220,6 +222,7 @@ def test_one_compilation_serves_keys_parameters_and_data(caplog):
     assert len(compiled) == 1
 
 
+@pytest.mark.slow
 def test_default_store_keeps_nothing_of_size_steps_times_particles():
     """The largest temporary of the compiled run is O(N): doubling T at N = 50,000 adds less than N bytes."""
     from ssmscan.particles.filter import _run

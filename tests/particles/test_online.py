@@ -109,6 +109,7 @@ def test_what_comes_later_is_not_looked_at():
     assert ssmscan.particles.online.take._cache_size() - compiled <= 1
 
 
+@pytest.mark.slow
 def test_a_missing_value_that_arrives_is_missing():
     pf, key = FILTERS["default"], jax.random.key(3)
     y = np.where(np.arange(T) == 4, np.nan, Y)
@@ -118,6 +119,7 @@ def test_a_missing_value_that_arrives_is_missing():
         ssm.with_data(np.where(np.arange(T) == 4, np.inf, Y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "steps"), [("default", 0), ("ancestry", 5)])
 def test_saved_and_read_again_goes_on_as_if_nothing_had_been(tmp_path, settings, steps):
     pf, ssm, key = FILTERS[settings], ssmscan.trace(level, Y), jax.random.key(1)
@@ -144,6 +146,7 @@ def test_a_longer_series_takes_over():
     same(online.state.evidence, pf.update(pf.start(key, long, THETA), long, THETA, T)[0].state.evidence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_long_run_is_the_whole_run_however_often_it_stops(name, monkeypatch):
     model, y = MODELS[name]

@@ -201,6 +201,7 @@ def test_what_cannot_be_compared():
         compare(nuts=engine(0), pmmh=result({"phi": np.zeros((4, 0))}))
 
 
+@pytest.mark.slow
 def test_error_rates_of_the_verdicts_on_a_small_scale():
     # 4 x 8000 draws with autocorrelation time 50 make an ESS of 640, just enough for a verdict
     null = compare_power.scenario(0, 8000, 0.0, repeats=8)
