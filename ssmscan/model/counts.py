@@ -124,15 +124,15 @@ def _log_binet(a: Array) -> Array:
     return jnp.where(a < 1.5, _BINET_OF_ONE, _BINET[0] / value)
 
 
-def _log_probability(law: _Law, j: Array, delta: Array) -> Array:
-    """Return log P(X = j) for integers j >= 1: Stirling's formula around the deviance, of which nothing cancels."""
+def _probability(law: _Law, j: Array, delta: Array) -> Array:
+    """Return P(X = j) for integers j >= 1: Stirling's formula around the deviance, of which nothing cancels."""
     deviance, _ = _total_deviance(law, j, delta)
-    log_p = -deviance - _log_binet(j) - 0.5 * jnp.log(2.0 * jnp.pi * j)
-    if law.trials is None:
-        return log_p
-    size, failures, _, _ = law.trials
-    rest = size - j
-    return log_p + _log_binet(size) - _log_binet(rest) + 0.5 * jnp.log(rest * size) - jnp.log(failures)
+    log_p, square = -deviance - _log_binet(j), j
+    if law.trials is not None:
+        size, failures, _, _ = law.trials
+        rest = size - j
+        log_p, square = log_p + _log_binet(size) - _log_binet(rest), j / rest * (failures / size) * failures
+    return jnp.exp(log_p) * lax.rsqrt(2.0 * math.pi * square)
 
 
 def _upper(x: Array) -> Array:
@@ -157,7 +157,7 @@ def _outward(law: _Law, j: Array, delta: Array, up: Array) -> Array:
         first, second = (jnp.maximum(top - k * top_step, 0.0) for k in (i - 1, i))
         below, below_second = bottom + (i - 1) * bottom_step, bottom + i * bottom_step
         total = (below_second + (1.0 + total) * second) * first / (below * below_second)
-    start = jnp.exp(_log_probability(law, j, delta)) * jnp.where(up, 1.0, j / other)
+    start = _probability(law, j, delta) * jnp.where(up, 1.0, j / other)
     shift = jnp.where(up, terms + 1.0, -(terms + 1.0))
     inside = jnp.where(up, room, j) > terms + 1.0
     shift = jnp.where(inside, shift, 0.0)
