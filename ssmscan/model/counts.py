@@ -26,8 +26,9 @@ Walking from the mode or from zero takes as many rounds as the slowest particle 
 for a mean of 1e6), and loses the upper tail in float32.  Rejection (Hormann 1993, "The transformed rejection method for
 generating Poisson random variables") takes rounds too, and is no monotone function of one normal.
 
-Means above 2^30 count as 2^30 where values are 32-bit integers.  A parameter that is NaN or out of its range gives -1,
-which is no count.  Mixtures such as the negative binomial draw their mixing variable first, see `gammas`.
+Means above 2^30 count as 2^30 where values are 32-bit integers.  A parameter that is NaN or out of its range gives the
+least integer, which makes the weight of the particle NaN.  Mixtures such as the negative binomial draw their mixing
+variable first, see `gammas`.
 """
 
 from __future__ import annotations
@@ -124,15 +125,15 @@ def _log_binet(a: Array) -> Array:
     return jnp.where(a < 1.5, _BINET_OF_ONE, _BINET[0] / value)
 
 
-def _log_probability(law: _Law, j: Array, delta: Array) -> Array:
-    """Return log P(X = j) for integers j >= 1: Stirling's formula around the deviance, of which nothing cancels."""
+def _probability(law: _Law, j: Array, delta: Array) -> Array:
+    """Return P(X = j) for integers j >= 1: Stirling's formula around the deviance, of which nothing cancels."""
     deviance, _ = _total_deviance(law, j, delta)
-    log_p = -deviance - _log_binet(j) - 0.5 * jnp.log(2.0 * jnp.pi * j)
-    if law.trials is None:
-        return log_p
-    size, failures, _, _ = law.trials
-    rest = size - j
-    return log_p + _log_binet(size) - _log_binet(rest) + 0.5 * jnp.log(rest * size) - jnp.log(failures)
+    log_p, square = -deviance - _log_binet(j), j
+    if law.trials is not None:
+        size, failures, _, _ = law.trials
+        rest = size - j
+        log_p, square = log_p + _log_binet(size) - _log_binet(rest), j / rest * (failures / size) * failures
+    return jnp.exp(log_p) * lax.rsqrt(2.0 * math.pi * square)
 
 
 def _upper(x: Array) -> Array:
@@ -157,7 +158,7 @@ def _outward(law: _Law, j: Array, delta: Array, up: Array) -> Array:
         first, second = (jnp.maximum(top - k * top_step, 0.0) for k in (i - 1, i))
         below, below_second = bottom + (i - 1) * bottom_step, bottom + i * bottom_step
         total = (below_second + (1.0 + total) * second) * first / (below * below_second)
-    start = jnp.exp(_log_probability(law, j, delta)) * jnp.where(up, 1.0, j / other)
+    start = _probability(law, j, delta) * jnp.where(up, 1.0, j / other)
     shift = jnp.where(up, terms + 1.0, -(terms + 1.0))
     inside = jnp.where(up, room, j) > terms + 1.0
     shift = jnp.where(inside, shift, 0.0)
@@ -198,8 +199,13 @@ def _invert(law: _Law, eps: Array) -> Array:
     return jnp.maximum(count, 0)
 
 
-def _invalid(count: Array, valid: Array) -> Array:
-    return jnp.where(valid, count, -1)
+def _unless_invalid(count: Array, valid: Array) -> Array:
+    return jnp.where(valid, count, invalid(count.dtype))
+
+
+def invalid(dtype: Any) -> int:
+    """Return the integer that stands for NaN: a count of a law that does not exist."""
+    return int(jnp.iinfo(dtype).min)
 
 
 def poisson(eps: Array, mean: Array) -> Array:
@@ -207,7 +213,7 @@ def poisson(eps: Array, mean: Array) -> Array:
     largest = jnp.inf if jnp.result_type(int) == jnp.int64 else _LARGEST_INT32
     safe = jnp.where(mean >= _TINY, jnp.minimum(mean, largest), 1.0)
     count = _invert(_Law(safe, None), eps)
-    return _invalid(jnp.where(mean >= _TINY, count, 0), mean >= 0.0)
+    return _unless_invalid(jnp.where(mean >= _TINY, count, 0), mean >= 0.0)
 
 
 def binomial(eps: Array, total: Array, p: Array, q: Array) -> Array:
@@ -222,7 +228,7 @@ def binomial(eps: Array, total: Array, p: Array, q: Array) -> Array:
     count = jnp.where(certain, 0, _invert(law, jnp.where(flipped, -eps, eps)))
     integers = jnp.where(valid, total, 0.0).astype(count.dtype)
     count = jnp.minimum(count, integers)
-    return _invalid(jnp.where(flipped, integers - count, count), valid)
+    return _unless_invalid(jnp.where(flipped, integers - count, count), valid)
 
 
 def poisson_value(fn: Any, noise: Array) -> Array:

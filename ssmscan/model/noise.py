@@ -101,6 +101,13 @@ class NoiseMap:
             return jnp.zeros(())
         return jnp.sum(self.family.correction(_innermost(self.family, fn), noise))
 
+    def fault(self, fn: dist.Distribution, value: Array) -> Array:
+        """Return 0, or NaN where a count has parameters that no law has: an integer value cannot be NaN itself."""
+        drawn = self.kind in (MapKind.INVERSE_CDF, MapKind.REJECTION)
+        if not drawn or not jnp.issubdtype(value.dtype, jnp.integer) or _is_masked(fn):
+            return jnp.zeros(())
+        return jnp.sum(jnp.where(value == counts.invalid(value.dtype), jnp.nan, 0.0))
+
     def draw(self, key: Array, fn: dist.Distribution, sample_shape: Shape = ()) -> Array:
         """Draw noise whose image has exactly the law of `fn`: standard normal unless a transport.
 
@@ -185,6 +192,10 @@ def _random_walk(fn: dist.GaussianRandomWalk, noise: Array) -> Array:
 
 def _delta(fn: dist.Delta, noise: Array) -> Array:
     return jnp.broadcast_to(jnp.asarray(fn.v), noise.shape[1:])
+
+
+def _is_masked(fn: dist.Distribution) -> bool:
+    return isinstance(fn, dist.MaskedDistribution) or (isinstance(fn, WRAPPERS) and _is_masked(fn.base_dist))
 
 
 def _normals(count: int) -> Callable[[Any], tuple[Shape, Shape]]:

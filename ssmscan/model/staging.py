@@ -92,7 +92,7 @@ def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
 
     def fn(data, theta, noise):
         out: dict[str, Any] = {}
-        correction = []
+        correction, faults = [], []
         known = known_outside(script, theta)
 
         def outside(name, fn):
@@ -100,7 +100,9 @@ def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
                 return known(name, fn)
             map_ = _map(script.outside[name], smooth)
             correction.append(map_.log_correction(fn, noise[name]))
-            return _draw(map_, fn, noise[name])
+            value = _draw(map_, fn, noise[name])
+            faults.append(map_.fault(fn, value))
+            return value
 
         def at_main(loop: Loop):
             out["carry"] = like(loop.init, plan.carry)
@@ -108,7 +110,7 @@ def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
 
         records = script.run(data, outside, at_main)
         out["values"] = {r.name: r.value for r in records if r.name in initial}
-        out["log_excess"] = sum_of(r.log_excess() for r in records if r.name in initial)
+        out["log_excess"] = sum_of([*(r.log_excess() for r in records if r.name in initial), *faults])
         out["log_rough"] = sum_of(r.log_density() for r in records if r.name in rough)
         out["log_observation"] = {r.name: r.log_prob() for r in records if r.fn is not None and r.observed}
         out["correction"] = sum_of(correction)
@@ -125,17 +127,19 @@ def step_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
 
     def fn(data, theta, carry, x, noise):
         out: dict[str, Any] = {}
-        correction = []
+        correction, faults = [], []
 
         def value_of(site: Drawn, fn):
             map_ = _map(site, smooth)
             correction.append(map_.log_correction(fn, noise[site.name]))
-            return jnp.asarray(_draw(map_, fn, noise[site.name]), site.dtype)
+            value = jnp.asarray(_draw(map_, fn, noise[site.name]), site.dtype)
+            faults.append(map_.fault(fn, value))
+            return value
 
         def at_main(loop: Loop):
             out["carry"], out["y"], records = script.step(loop, carry, x, value_of)
             seen = {n: r for n, r in records.items() if r.observed}
-            out["log_weight"] = sum_of(r.log_excess() for r in records.values() if r.latent)
+            out["log_weight"] = sum_of([*(r.log_excess() for r in records.values() if r.latent), *faults])
             out["log_weight"] = out["log_weight"] + sum_of(r.log_prob() for r in seen.values())
             out["log_rough"] = sum_of(records[n].log_density() for n in rough)
             out["values"] = {n: jnp.asarray(r.value) for n, r in records.items() if not r.observed}

@@ -189,6 +189,30 @@ def counts(num_particles: int = 32) -> Known:
     return Known("Binomial survivors", ssm, {"survival": 0.4, "rate": 0.8}, log_likelihood, num_particles)
 
 
+def exposures(y):
+    """Counts whose means are independent Gamma variables."""
+    shape = numpyro.sample("shape", dist.HalfNormal(3.0))
+    rate = numpyro.sample("rate", dist.HalfNormal(3.0))
+
+    def transition(before, y):
+        mean = numpyro.sample("mean", dist.Gamma(shape, rate))
+        numpyro.sample("y", dist.Poisson(mean), obs=y)
+        return mean, None
+
+    scan(transition, 1.0, y)
+
+
+def mixed(num_particles: int = 32) -> Known:
+    """Their exact law is a negative binomial; the states are drawn by rejection."""
+    y = np.array([2, 0, 1, 4, 2])
+
+    def log_likelihood(theta: dict[str, float]) -> float:
+        return float(stats.nbinom.logpmf(y, theta["shape"], theta["rate"] / (1.0 + theta["rate"])).sum())
+
+    ssm = ssmscan.trace(exposures, jnp.array(y))
+    return Known("Gamma exposures", ssm, {"shape": 1.7, "rate": 0.9}, log_likelihood, num_particles)
+
+
 # ---- one mistake each ---------------------------------------------------------------------------------
 
 
@@ -288,7 +312,7 @@ def main(parts: list[str]) -> int:
     jax.config.update("jax_enable_x64", True)
     runs: dict[str, Callable[[], bool]] = {
         "smooth": lambda: report([autoregression()], 100_000, "smooth innovations"),
-        "discrete": lambda: report([hidden_markov(), counts()], 100_000, "innovations without a smooth map"),
+        "discrete": lambda: report([hidden_markov(), counts(), mixed()], 100_000, "innovations without a smooth map"),
         "broken": lambda: report_broken(100_000),
         "size": lambda: report_size(4000),
     }

@@ -6,9 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+from numpyro.contrib.control_flow import scan
 from scipy import stats
 
+import ssmscan
 from ssmscan.particles import draws
 from ssmscan.particles.draws import as_key, draw_noise, standard_normal
 from tests.particles import generator
@@ -111,3 +115,31 @@ def test_raw_typed_and_foreign_keys_are_accepted():
 def test_anything_but_one_key_is_refused_by_name(bad):
     with pytest.raises(TypeError, match="my_key: expected one PRNG key"):
         as_key(bad, "my_key")
+
+
+def arrivals(y):
+    """Counts whose rate is a parameter, and in one particle of many beyond its range."""
+    rate, harm = numpyro.sample("rate", dist.HalfNormal(1.0)), numpyro.sample("harm", dist.Normal(0.0, 1.0))
+
+    def transition(x, y):
+        u = numpyro.sample("u", dist.Normal(0.0, 1.0))
+        n = numpyro.sample("n", dist.Poisson(jnp.where(u > harm, jnp.nan, rate)))
+        numpyro.sample("y", dist.Normal(n, 1.0), obs=y)
+        return n, None
+
+    scan(transition, 0, y)
+
+
+def test_a_count_without_a_law_takes_the_weight_of_its_particle_and_of_no_other():
+    ssm = ssmscan.trace(arrivals, jnp.array([1.0, 0.0, 2.0]))
+    rates, harms = jnp.array([0.5, jnp.nan, 0.5, -1.0]), jnp.array([9.0, 9.0, 1.0, 9.0])
+
+    def of(rate, harm):
+        result = ssmscan.ParticleFilter(2000).run(jax.random.key(0), ssm, {"rate": rate, "harm": harm})
+        return result.log_evidence, result.status
+
+    evidence, status = jax.jit(jax.vmap(of))(rates, harms)
+    assert status.tolist() == [0, 2, 1, 2] and np.isneginf(evidence[jnp.array([1, 3])]).all()
+    # A sixth of the particles is lost at each step, and with them their part of the weight.
+    lost = 3 * np.log(stats.norm.cdf(1.0))
+    assert abs(evidence[2] - evidence[0] - lost) < 0.2

@@ -41,8 +41,10 @@ def test_without_the_density_of_discrete_draws_the_same_test_fails(float64):
 
 
 @pytest.mark.heavy
-def test_a_family_with_its_own_sampler_against_enumeration(float64):
-    found = gradient.measure(gradient.counts(), ParticleFilter(32, summaries=()), 0, 2000)
+@pytest.mark.parametrize("known", [gradient.counts, gradient.mixed])
+def test_draws_by_inversion_and_by_rejection_against_sums(known, float64):
+    """Binomial states, counts in a Markov chain, and Gamma states under Poisson observations."""
+    found = gradient.measure(known(), ParticleFilter(32, summaries=()), 0, 2000)
     assert found.accepted, found.z
 
 
