@@ -26,9 +26,9 @@ Walking from the mode or from zero takes as many rounds as the slowest particle 
 for a mean of 1e6), and loses the upper tail in float32.  Rejection (Hormann 1993, "The transformed rejection method for
 generating Poisson random variables") takes rounds too, and is no monotone function of one normal.
 
-Means above 2^30 count as 2^30 where values are 32-bit integers.  A parameter that is NaN or out of its range gives the
-least integer, which makes the weight of the particle NaN.  Mixtures such as the negative binomial draw their mixing
-variable first, see `gammas`.
+Means above 2^30 count as 2^30 (2^53 where integers have 64 bits).  A parameter that is NaN or out of its range gives
+-1, and the weight of the particle becomes NaN (`NoiseMap.fault`).  Mixtures such as the negative binomial draw their
+mixing variable first, see `gammas`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ _BINET_OF_ONE = 1.0 - 0.5 * math.log(2.0 * math.pi)
 _MARGIN = 0.3
 # A mean of this never gives a count of one.
 _TINY = 1e-18
-_LARGEST_INT32 = 2.0**30
 
 
 class _Law(NamedTuple):
@@ -199,21 +198,12 @@ def _invert(law: _Law, eps: Array) -> Array:
     return jnp.maximum(count, 0)
 
 
-def _unless_invalid(count: Array, valid: Array) -> Array:
-    return jnp.where(valid, count, invalid(count.dtype))
-
-
-def invalid(dtype: Any) -> int:
-    """Return the integer that stands for NaN: a count of a law that does not exist."""
-    return int(jnp.iinfo(dtype).min)
-
-
 def poisson(eps: Array, mean: Array) -> Array:
     """Return the Poisson quantile of Phi(eps); arguments of one shape and dtype."""
-    largest = jnp.inf if jnp.result_type(int) == jnp.int64 else _LARGEST_INT32
+    largest = 2.0 ** (53 if jnp.result_type(int) == jnp.int64 else 30)
     safe = jnp.where(mean >= _TINY, jnp.minimum(mean, largest), 1.0)
     count = _invert(_Law(safe, None), eps)
-    return _unless_invalid(jnp.where(mean >= _TINY, count, 0), mean >= 0.0)
+    return jnp.where(mean >= _TINY, count, jnp.where(mean >= 0.0, 0, -1))
 
 
 def binomial(eps: Array, total: Array, p: Array, q: Array) -> Array:
@@ -228,7 +218,7 @@ def binomial(eps: Array, total: Array, p: Array, q: Array) -> Array:
     count = jnp.where(certain, 0, _invert(law, jnp.where(flipped, -eps, eps)))
     integers = jnp.where(valid, total, 0.0).astype(count.dtype)
     count = jnp.minimum(count, integers)
-    return _unless_invalid(jnp.where(flipped, integers - count, count), valid)
+    return jnp.where(valid, jnp.where(flipped, integers - count, count), -1)
 
 
 def poisson_value(fn: Any, noise: Array) -> Array:
@@ -237,16 +227,33 @@ def poisson_value(fn: Any, noise: Array) -> Array:
     return poisson(eps, rate)
 
 
+def poisson_valid(fn: Any) -> Array:
+    """Tell where the mean is one."""
+    return jnp.asarray(fn.rate) >= 0
+
+
 def binomial_probs_value(fn: Any, noise: Array) -> Array:
     """Map noise to a binomial count, given its probability."""
     eps, total, p = lax.stop_gradient(cast(noise, fn.total_count, fn.probs))
     return binomial(eps, total, p, 1.0 - p)
 
 
+def binomial_probs_valid(fn: Any) -> Array:
+    """Tell where there are trials and a probability."""
+    p = jnp.asarray(fn.probs)
+    return (jnp.asarray(fn.total_count) >= 0) & (p >= 0) & (p <= 1)
+
+
 def binomial_logits_value(fn: Any, noise: Array) -> Array:
     """Map noise to a binomial count, given its log-odds."""
     eps, total, logits = lax.stop_gradient(cast(noise, fn.total_count, fn.logits))
     return binomial(eps, total, lax.logistic(logits), lax.logistic(-logits))
+
+
+def binomial_logits_valid(fn: Any) -> Array:
+    """Tell where there are trials and log-odds."""
+    logits = jnp.asarray(fn.logits)
+    return (jnp.asarray(fn.total_count) >= 0) & (logits == logits)
 
 
 def _geometric(eps: Array, log_failure: Array) -> Array:

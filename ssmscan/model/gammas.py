@@ -146,9 +146,20 @@ def gamma_poisson_value(fn: Any, noise: Array) -> Array:
     return counts.poisson(noise[NORMALS], _gamma(noise[:NORMALS], k, rate))
 
 
+def gamma_poisson_valid(fn: Any) -> Array:
+    """Tell where the law of the mean is one."""
+    return (jnp.asarray(fn.concentration) >= 0) & (jnp.asarray(fn.rate) >= 0)
+
+
 def beta_binomial_value(fn: Any, noise: Array) -> Array:
     """Map 7 normals to a count: the probability is a Beta variable."""
     parameters = fn.concentration1, fn.concentration0, fn.total_count
     noise, a, b, total = lax.stop_gradient(cast(noise, *parameters, shape=noise.shape[1:]))
     odds = _odds(noise[: 2 * NORMALS], a, b)
     return counts.binomial(noise[2 * NORMALS], total, 1.0 / (1.0 + odds), 1.0 / (1.0 + 1.0 / odds))
+
+
+def beta_binomial_valid(fn: Any) -> Array:
+    """Tell where there are trials and the law of the probability is one."""
+    both = (jnp.asarray(fn.concentration1) >= 0) & (jnp.asarray(fn.concentration0) >= 0)
+    return both & (jnp.asarray(fn.total_count) >= 0)

@@ -66,6 +66,7 @@ class _Family(NamedTuple):
         layout: distribution -> (lead, event) axes of the noise around the batch axes.
         correction: (distribution, noise) -> log p(T) + log T' - log N, of any shape; transports only.
         draw: (key, distribution, shape) -> noise whose image has the family's law; transports only.
+        valid: distribution -> whether its parameters are those of a law; where values are integers.
     """
 
     kind: MapKind
@@ -73,6 +74,7 @@ class _Family(NamedTuple):
     layout: Callable[[Any], tuple[Shape, Shape]] = lambda fn: ((), fn.event_shape)
     correction: Callable[[Any, Array], Array] | None = None
     draw: Callable[[Array, Any, Shape], Array] | None = None
+    valid: Callable[[Any], Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,12 @@ class NoiseMap:
             return jnp.zeros(())
         return jnp.sum(self.family.correction(_innermost(self.family, fn), noise))
 
-    def fault(self, fn: dist.Distribution, value: Array) -> Array:
+    def fault(self, fn: dist.Distribution) -> Array:
         """Return 0, or NaN where a count has parameters that no law has: an integer value cannot be NaN itself."""
-        drawn = self.kind in (MapKind.INVERSE_CDF, MapKind.REJECTION)
-        if not drawn or not jnp.issubdtype(value.dtype, jnp.integer) or _is_masked(fn):
+        if self.family is None or self.family.valid is None or _is_masked(fn):
             return jnp.zeros(())
-        return jnp.sum(jnp.where(value == counts.invalid(value.dtype), jnp.nan, 0.0))
+        # Of the parameters, not of the value: XLA would compute that twice.
+        return jnp.sum(jnp.where(self.family.valid(_innermost(self.family, fn)), 0.0, jnp.nan))
 
     def draw(self, key: Array, fn: dist.Distribution, sample_shape: Shape = ()) -> Array:
         """Draw noise whose image has exactly the law of `fn`: standard normal unless a transport.
@@ -218,16 +220,23 @@ _PARTICLE: dict[type, _Family] = {
     dist.BernoulliLogits: _Family(MapKind.INVERSE_CDF, _bernoulli_logits),
     dist.CategoricalProbs: _Family(MapKind.INVERSE_CDF, _categorical_probs),
     dist.CategoricalLogits: _Family(MapKind.INVERSE_CDF, _categorical_logits),
-    dist.Poisson: _Family(MapKind.INVERSE_CDF, counts.poisson_value),
-    dist.BinomialProbs: _Family(MapKind.INVERSE_CDF, counts.binomial_probs_value),
-    dist.BinomialLogits: _Family(MapKind.INVERSE_CDF, counts.binomial_logits_value),
+    dist.Poisson: _Family(MapKind.INVERSE_CDF, counts.poisson_value, valid=counts.poisson_valid),
+    dist.BinomialProbs: _Family(MapKind.INVERSE_CDF, counts.binomial_probs_value, valid=counts.binomial_probs_valid),
+    dist.BinomialLogits: _Family(MapKind.INVERSE_CDF, counts.binomial_logits_value, valid=counts.binomial_logits_valid),
     dist.GeometricProbs: _Family(MapKind.INVERSE_CDF, counts.geometric_probs_value),
     dist.GeometricLogits: _Family(MapKind.INVERSE_CDF, counts.geometric_logits_value),
     dist.Gamma: _Family(MapKind.REJECTION, gammas.gamma_value, _normals(gammas.NORMALS)),
     dist.Beta: _Family(MapKind.REJECTION, gammas.beta_value, _normals(2 * gammas.NORMALS)),
     dist.Dirichlet: _Family(MapKind.REJECTION, gammas.dirichlet_value, _normals(gammas.NORMALS)),
-    dist.GammaPoisson: _Family(MapKind.REJECTION, gammas.gamma_poisson_value, _normals(gammas.NORMALS + 1)),
-    dist.BetaBinomial: _Family(MapKind.REJECTION, gammas.beta_binomial_value, _normals(2 * gammas.NORMALS + 1)),
+    dist.GammaPoisson: _Family(
+        MapKind.REJECTION, gammas.gamma_poisson_value, _normals(gammas.NORMALS + 1), valid=gammas.gamma_poisson_valid
+    ),
+    dist.BetaBinomial: _Family(
+        MapKind.REJECTION,
+        gammas.beta_binomial_value,
+        _normals(2 * gammas.NORMALS + 1),
+        valid=gammas.beta_binomial_valid,
+    ),
 }
 _SMOOTH: dict[type, _Family] = {
     **_EXACT,

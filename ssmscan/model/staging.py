@@ -100,9 +100,8 @@ def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
                 return known(name, fn)
             map_ = _map(script.outside[name], smooth)
             correction.append(map_.log_correction(fn, noise[name]))
-            value = _draw(map_, fn, noise[name])
-            faults.append(map_.fault(fn, value))
-            return value
+            faults.append(map_.fault(fn))
+            return _draw(map_, fn, noise[name])
 
         def at_main(loop: Loop):
             out["carry"] = like(loop.init, plan.carry)
@@ -132,9 +131,8 @@ def step_noise(script: Script, parameters, initial, smooth: bool) -> Staged:
         def value_of(site: Drawn, fn):
             map_ = _map(site, smooth)
             correction.append(map_.log_correction(fn, noise[site.name]))
-            value = jnp.asarray(_draw(map_, fn, noise[site.name]), site.dtype)
-            faults.append(map_.fault(fn, value))
-            return value
+            faults.append(map_.fault(fn))
+            return jnp.asarray(_draw(map_, fn, noise[site.name]), site.dtype)
 
         def at_main(loop: Loop):
             out["carry"], out["y"], records = script.step(loop, carry, x, value_of)

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats as st
 from scipy.special import ndtri
 
-from ssmscan.model.counts import binomial, invalid, poisson
+from ssmscan.model.counts import binomial, poisson
 from ssmscan.model.noise import MapKind, particle_map, smooth_map
 
 pytestmark = pytest.mark.slow
@@ -66,9 +66,14 @@ def test_values_change_where_the_distribution_function_says(steps):
 
 def test_certain_and_impossible_parameters():
     """One compilation of each map, its parameters traced."""
-    nan, none = np.nan, invalid(jnp.result_type(int))
+    nan, none = np.nan, -1
     cases = {
-        dist.Poisson: [((0.0,), 0), ((nan,), none), ((-1.0,), none), ((np.inf,), 2**30)],
+        dist.Poisson: [
+            ((0.0,), 0),
+            ((nan,), none),
+            ((-1.0,), none),
+            ((np.inf,), 2**53 if jax.config.jax_enable_x64 else 2**30),
+        ],
         dist.BinomialProbs: [
             *[((p, n), k) for p, n, k in ((0.0, 7.0, 0), (1.0, 7.0, 7), (0.3, 0.0, 0), (1e-30, 7.0, 0))],
             *[((p, n), none) for p, n in ((nan, 7.0), (1.1, 7.0), (-0.1, 7.0), (0.5, -1.0), (0.5, nan))],
