@@ -128,8 +128,9 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
     for (sweep, points), axis in zip(found.items(), axes.flat):
         axis.plot([p["x"] for p in points], [p["ns"] for p in points], "o-", color="#30638e")
-        axis.set(xscale="log", yscale="log", xlabel=labels[sweep][0], ylabel=labels[sweep][1])
-        axis.grid(alpha=0.3, which="both")
+        axis.set(xscale="log", xlabel=labels[sweep][0], ylabel=labels[sweep][1])
+        axis.set_ylim(0, 1.1 * max(p["ns"] for p in points))
+        axis.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
 
 
