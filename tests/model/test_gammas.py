@@ -17,7 +17,7 @@ from ssmscan.model.noise import MapKind, particle_map, smooth_map
 from ssmscan.model.threefry import normal_and_exponential
 from tests.truth import ERROR_RATE, z_threshold
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 
 N = 100_000
 SHAPES = (0.02, 0.3, 1.0, 1.99, 2.0, 5.0, 300.0, 1e6)
