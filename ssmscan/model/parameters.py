@@ -61,7 +61,9 @@ def _of_dtype(value: Any, dtype: Any) -> jax.Array:
 @lru_cache(maxsize=256)
 def _number(value: float, dtype: Any) -> jax.Array:
     """Put a number on the device: most of what an online update would cost beside the step."""
-    return lax.convert_element_type(jnp.asarray(value), dtype)
+    # Kept for other traces and for none, so it must not belong to the one that is under way.
+    with jax.ensure_compile_time_eval():
+        return lax.convert_element_type(jnp.asarray(value), dtype)
 
 
 def _check_support(ssm: StateSpaceModel, theta: Theta) -> None:

@@ -243,6 +243,14 @@ def test_the_table_gives_every_site_its_reason(traced):
     assert {site.role for site in traced("conditioned").sites} >= {Role.PARAMETER_LIKELIHOOD, Role.DETERMINISTIC}
 
 
+def test_a_number_given_beside_a_traced_value_belongs_to_no_trace(traced):
+    ssm = traced("local_level")
+    first, *others = [site.name for site in ssm.parameters]
+    known = dict.fromkeys(others, 0.8125)
+    jax.jit(lambda value: ssm.canonical({first: value, **known})[first])(0.5)
+    assert not any(isinstance(value, jax.core.Tracer) for value in ssm.canonical({first: 0.5, **known}).values())
+
+
 def test_known_values_are_checked_while_somebody_traces():
     """Data and parameters that are known under jit are computed and judged, and not traced."""
     case = CASES["local_level"]
