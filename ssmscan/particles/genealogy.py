@@ -39,6 +39,7 @@ from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.found import FilterResult
 from ssmscan.particles.panels import join_values, split_history
+from ssmscan.particles.resampling import cumulate_rows
 from ssmscan.particles.several import LoopResults
 
 Paths = dict[str, Array]
@@ -63,10 +64,9 @@ def trace_ancestry(key: Array, result: FilterResult | LoopResults, *, num_paths:
     key = as_key(key)
     if isinstance(result, LoopResults):
         return _every(key, lambda key, k: trace_ancestry(key, result.parts[k], num_paths=num_paths), result)
-    kept = _refuse_nothing(result)
+    kept = _kept(result)
     if isinstance(kept, Tree):
         _refuse_incomplete(kept)
-        return _from_tree(key, kept, panel=result.panel, num_paths=num_paths)
     return _ancestral(key, kept, panel=result.panel, num_paths=num_paths)
 
 
@@ -96,7 +96,7 @@ def backward_sample(
             lambda key, k: backward_sample(key, ssm.parts[k], theta, result.parts[k], num_paths=num_paths),
             result,
         )
-    kept = _refuse_nothing(result)
+    kept = _kept(result)
     if isinstance(kept, Tree):
         raise ValueError(
             "result: the filter stored ancestors alone, and backward sampling needs whole clouds; run "
@@ -113,7 +113,7 @@ def _every(key: Array, draw: Callable[[Array, int], Paths], result: LoopResults)
     return paths
 
 
-def _refuse_nothing(result: FilterResult) -> History | Tree:
+def _kept(result: FilterResult) -> History | Tree:
     if result.history is None:
         raise ValueError(
             "result: the filter stored no history; run ParticleFilter(..., store=FullHistory()) to draw paths, or with "
@@ -165,8 +165,7 @@ def _row_width(n: int) -> int:
 
 def _first_beyond(uniform: Array, weights: Array) -> Array:
     """Give the first entry with weight whose cumulative weight exceeds the fraction of the total, () int32."""
-    triangle = jnp.asarray(np.triu(np.ones((len(weights), len(weights)))), weights.dtype)
-    reached = jnp.dot(weights, triangle, precision=lax.Precision.HIGHEST)
+    reached = cumulate_rows(weights, len(weights))[0]
     index = lax.iota(np.int32, len(weights))
     # Rounding may leave none beyond: then it is the last with weight.
     last = jnp.max(jnp.where(weights > 0, index, 0))
@@ -191,10 +190,11 @@ def _by_element(draw: Callable[[Array, Array, Any], Paths], key: Array, kept: Hi
 
 
 @partial(jax.jit, static_argnames=("panel", "num_paths"))
-def _ancestral(key: Array, history: History, *, panel: Panel | None, num_paths: int) -> Paths:
+def _ancestral(key: Array, kept: History | Tree, *, panel: Panel | None, num_paths: int) -> Paths:
+    paths_of: Callable[[Array, Any, int], Paths] = _tree_paths if isinstance(kept, Tree) else _ancestral_paths
     if panel is None:
-        return _ancestral_paths(key, history, num_paths)
-    return _by_element(lambda key, _, history: _ancestral_paths(key, history, num_paths), key, history, panel)
+        return paths_of(key, kept, num_paths)
+    return _by_element(lambda key, _, kept: paths_of(key, kept, num_paths), key, kept, panel)
 
 
 def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
@@ -207,13 +207,6 @@ def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
     last = _draw_last(_uniforms(key, num_paths), steps.log_weights[-1])
     first, paths = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
     return _assemble(_take(history.initial.values, first), paths)
-
-
-@partial(jax.jit, static_argnames=("panel", "num_paths"))
-def _from_tree(key: Array, tree: Tree, *, panel: Panel | None, num_paths: int) -> Paths:
-    if panel is None:
-        return _tree_paths(key, tree, num_paths)
-    return _by_element(lambda key, _, tree: _tree_paths(key, tree, num_paths), key, tree, panel)
 
 
 def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Paths:

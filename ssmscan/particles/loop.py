@@ -34,7 +34,7 @@ SHORT = 200
 _KEPT = "kept for the backward pass"
 
 
-def keep(x: Any) -> Any:
+def keep_for_gradient(x: Any) -> Any:
     """Mark arrays of a step that the backward pass of a chunk should rather keep than compute again."""
     return jax.tree.map(lambda leaf: checkpoint_name(leaf, _KEPT), x)
 
@@ -84,14 +84,18 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
     return loop(written.consts, carry, xs)
 
 
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
 def filters_at_once() -> int | None:
     """Number of filters to vmap where many are wanted, for `lax.map`: on a CPU one by one."""
-    return None if jax.default_backend() == "cpu" else 8
+    return None if _on_cpu() else 8
 
 
 def each(function: Callable, xs: Any) -> Any:
     """Apply to every replicate; on a CPU to one after the other."""
-    return lax.map(function, xs) if jax.default_backend() == "cpu" else jax.vmap(function)(xs)
+    return lax.map(function, xs) if _on_cpu() else jax.vmap(function)(xs)
 
 
 def one_after_the_other(function: Callable) -> Callable:
@@ -103,18 +107,16 @@ def one_after_the_other(function: Callable) -> Callable:
 
     @alone.def_vmap
     def every(size: int, batched: Any, *arguments: Any) -> tuple[Any, Any]:
-        if jax.default_backend() == "cpu":
-            leaves, tree = jax.tree.flatten(arguments)
-            moving = [i for i, is_batched in enumerate(jax.tree.leaves(batched)) if is_batched]
+        leaves, tree = jax.tree.flatten(arguments)
+        moving = [i for i, is_batched in enumerate(jax.tree.leaves(batched)) if is_batched]
+        # One by one, an outer vmap must find this rule again; together, this vmap must not.
+        inner = alone if _on_cpu() else function
 
-            def one(values: list[Array]) -> Any:
-                placed = dict(zip(moving, values))
-                return alone(*jax.tree.unflatten(tree, [placed.get(i, leaf) for i, leaf in enumerate(leaves)]))
+        def one(values: list[Array]) -> Any:
+            placed = dict(zip(moving, values))
+            return inner(*jax.tree.unflatten(tree, [placed.get(i, leaf) for i, leaf in enumerate(leaves)]))
 
-            out = lax.map(one, [leaves[i] for i in moving])
-        else:
-            axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
-            out = jax.vmap(function, axes, axis_size=size)(*arguments)
+        out = each(one, [leaves[i] for i in moving])
         return out, jax.tree.map(lambda _: True, out)
 
     return alone

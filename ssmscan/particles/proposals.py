@@ -24,7 +24,7 @@ from jax import Array
 
 from ssmscan.model.statespace import Bound, StateSpaceModel
 from ssmscan.particles.draws import draw_noise
-from ssmscan.particles.loop import keep
+from ssmscan.particles.loop import keep_for_gradient
 
 
 class Moved(NamedTuple):
@@ -74,6 +74,6 @@ class Bootstrap:
 
     def propagate(self, key: Array, ssm: StateSpaceModel, bound: Bound, carry: Any, x: Any, n: int) -> Moved:
         """Move n particles by the model's own step."""
-        noise = keep(draw_noise(key, ssm.step_noise, n))
+        noise = keep_for_gradient(draw_noise(key, ssm.step_noise, n))
         step = jax.vmap(bound.step, in_axes=(0, None, 0), axis_size=n)(carry, x, noise)
         return Moved(step.carry, step.log_weight, None, step.values, step.cdf)

@@ -78,7 +78,7 @@ def multinomial(key: Array, weights: Array, n: int) -> Array:
     2020, proposition 9.1).
     """
     gaps = jax.random.exponential(key, (n + 1,))
-    local = _cumulate_rows(gaps / jnp.sum(gaps), _ROW)
+    local = cumulate_rows(gaps / jnp.sum(gaps), _ROW)
     before = _before_rows(local, n, lambda whole, _: whole)
     stratum, fraction = _carry(before.whole[:, None], local * n + before.fraction[:, None])
     points = stratum.reshape(-1)[:n], fraction.reshape(-1)[:n]
@@ -107,7 +107,7 @@ class _Before(NamedTuple):
 def _ends(weights: Array, n: int, count: Count) -> Array:
     """Number, for each particle, of the points below its cumulative weight: monotone, (N,) int32."""
     _refuse_others(weights)
-    local = _cumulate_rows(lax.stop_gradient(weights), _ROW)
+    local = cumulate_rows(lax.stop_gradient(weights), _ROW)
     before = _before_rows(local, n, count)
     ends = count(before.whole[:, None], local * n + before.fraction[:, None])
     return _confine(ends, local > 0, local >= local[:, -1:], before)[: len(weights)]
@@ -155,7 +155,7 @@ def _before(whole: Array, fraction: Array, n: int, count: Count) -> _Before:
     if len(whole) <= _TOP:
         return _before_few(whole, fraction, n, count)
     groups = len(whole)
-    whole, fraction = _cumulate_rows(whole, _LONG_ROW), _cumulate_rows(fraction, _LONG_ROW)
+    whole, fraction = cumulate_rows(whole, _LONG_ROW), cumulate_rows(fraction, _LONG_ROW)
     first = _before(*_carry(whole[:, -1], fraction[:, -1]), n, count)
     some, all_ = (whole > 0) | (fraction > 0), (whole >= whole[:, -1:]) & (fraction >= fraction[:, -1:])
     reached = first.whole[:, None] + whole.astype(np.int32), first.fraction[:, None] + fraction
@@ -167,7 +167,7 @@ def _before(whole: Array, fraction: Array, n: int, count: Count) -> _Before:
 def _before_few(whole: Array, fraction: Array, n: int, count: Count) -> _Before:
     """The same for a few groups: where rounding is put right, and ends are made monotone."""
     some, index = (whole > 0) | (fraction > 0), lax.iota(np.int32, len(whole))
-    whole, fraction = (_cumulate_rows(x, len(x))[0] for x in (whole, fraction))
+    whole, fraction = (cumulate_rows(x, len(x))[0] for x in (whole, fraction))
     # Weights and sums are rounded: what they reach beyond n is taken back, from each group its share.
     excess = (whole[-1] - n).astype(fraction.dtype) + fraction[-1]
     reached = whole.astype(np.int32), fraction - (whole.astype(fraction.dtype) + fraction) * (excess / n)
@@ -189,7 +189,7 @@ def _carry(whole: Array, position: Array) -> tuple[Array, Array]:
     return whole + excess.astype(whole.dtype), position - excess
 
 
-def _cumulate_rows(x: Array, length: int) -> Array:
+def cumulate_rows(x: Array, length: int) -> Array:
     """Cumulative sums inside rows: (n,) to (ceil(n / length), length), zeros behind the end."""
     rows = jnp.pad(x, (0, -len(x) % length)).reshape(-1, length)
     if jnp.issubdtype(x.dtype, jnp.integer):
@@ -201,8 +201,8 @@ def _cumulate_rows(x: Array, length: int) -> Array:
 def _cumulate(x: Array) -> Array:
     """Cumulative sum by rows of rows."""
     if len(x) <= _TOP:
-        return _cumulate_rows(x, len(x)).reshape(-1)
-    local = _cumulate_rows(x, _LONG_ROW)
+        return cumulate_rows(x, len(x)).reshape(-1)
+    local = cumulate_rows(x, _LONG_ROW)
     local = local + _after_zero(_cumulate(local[:, -1])[:-1])[:, None]
     return local.reshape(-1)[: len(x)]
 
@@ -253,7 +253,7 @@ def _ancestors(ends: Array, n: int) -> Array:
     def by_counting(ends: Array) -> Array:
         counts = jnp.zeros(n, _whole(len(ends), jnp.zeros((), np.float32)))
         counts = counts.at[ends].add(counts.dtype.type(1), mode="drop", indices_are_sorted=True)
-        local = _cumulate_rows(counts, _ROW)
+        local = cumulate_rows(counts, _ROW)
         before = _apart(lambda local: _after_zero(_cumulate(local[:, -1])[:-1]).astype(np.int32), local)
         return (local.astype(np.int32) + before[:, None]).reshape(-1)[:n]
 

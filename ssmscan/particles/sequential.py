@@ -38,8 +38,7 @@ from jax import Array, lax
 from ssmscan.model.score import gradient_alone
 from ssmscan.model.statespace import Bound, StateSpaceModel
 from ssmscan.particles.draws import draw_noise, threefry, unrolled_threefry
-from ssmscan.particles.loop import keep as keep_for_gradient
-from ssmscan.particles.loop import scan_remembering_little
+from ssmscan.particles.loop import keep_for_gradient, scan_remembering_little
 from ssmscan.particles.proposals import Moved, Proposal
 from ssmscan.particles.resampling import Resampling
 from ssmscan.particles.weights import CompensatedSum, Weighed, normalise, uniform

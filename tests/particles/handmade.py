@@ -16,30 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 
+from ssmscan.model.bound import Evaluated, Start, Step
 from ssmscan.model.noise import NoiseSpec
 from tests.truth import GaussianTruth, LinearGaussian, linear_gaussian
 
 THETA = {"rho": 0.9, "sx": 1.0, "sy": 0.2}
-
-
-class Start(NamedTuple):
-    carry: jax.Array
-    log_weight: jax.Array
-    values: dict
-
-
-class Step(NamedTuple):
-    carry: jax.Array
-    log_weight: jax.Array
-    values: dict
-    cdf: dict
-
-
-class Evaluated(NamedTuple):
-    carry: jax.Array
-    log_transition: jax.Array
-    log_observation: jax.Array
-    deterministics: dict
 
 
 class Named(NamedTuple):
