@@ -130,9 +130,9 @@ def _refuse_incomplete(tree: Tree) -> None:
         )
 
 
-def _take(cloud: Any, index: Array | np.ndarray) -> Any:
-    """Select particles of every leaf."""
-    return jax.tree.map(lambda leaf: leaf[index], cloud)
+def _take(cloud: Any, index: Array) -> Any:
+    """Select one particle of every leaf."""
+    return jax.tree.map(partial(lax.dynamic_index_in_dim, index=index, keepdims=False), cloud)
 
 
 def _draw(uniforms: Array, log_weights: Array, otherwise: Array | int = 0) -> Array:
@@ -176,9 +176,13 @@ def _uniforms(key: Array, *shape: int) -> Array:
     return jax.random.uniform(key, (*shape, 2))
 
 
-def _draw_last(uniforms: Array, log_weights: Array) -> Array:
-    """Draw where paths end, independently, from (num_paths, 2) uniforms; (num_paths,) int32."""
-    return jax.vmap(_draw, in_axes=(0, None))(uniforms, log_weights)
+def _each(path: Callable[[Array], Paths], uniforms: Array) -> Paths:
+    """Draw every path, from its own uniforms, the first axis."""
+    # One path is no batch: as gathers of one row, its steps meet a fault of the CPU compiler of jaxlib 0.12.0.1,
+    # which mistakes a slice of its own making, `dynamic-slice.1`, for one of JAX's, `dynamic_slice.1`.
+    if len(uniforms) == 1:
+        return jax.tree.map(lambda leaf: leaf[None], path(uniforms[0]))
+    return jax.vmap(path)(uniforms)
 
 
 def _by_element(draw: Callable[[Array, Array, Any], Paths], key: Array, kept: History | Tree, panel: Panel) -> Paths:
@@ -202,20 +206,26 @@ def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
 
     def back(index: Array, step: tuple[dict, Array]) -> tuple[Array, dict]:
         values, ancestors = step
-        return ancestors[index], _take(values, index)
+        return _take(ancestors, index), _take(values, index)
 
-    last = _draw_last(_uniforms(key, num_paths), steps.log_weights[-1])
-    first, paths = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
-    return _assemble(_take(history.initial.values, first), paths)
+    def path(uniforms: Array) -> Paths:
+        last = _draw(uniforms, steps.log_weights[-1])
+        first, values = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
+        return {**_take(history.initial.values, first), **values}
+
+    return _each(path, _uniforms(key, num_paths))
 
 
 def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Paths:
     def back(node: Array, _: None) -> tuple[Array, dict]:
-        return tree.parents[node], _take(tree.values, node)
+        return _take(tree.parents, node), _take(tree.values, node)
 
-    last = tree.last + _draw_last(_uniforms(key, num_paths), tree.log_weights)
-    root, paths = lax.scan(back, last, None, length=tree.num_steps, reverse=True)
-    paths = _assemble(_take(tree.initial, np.int32(-1) - tree.parents[root]), paths)
+    def path(uniforms: Array) -> Paths:
+        last = tree.last + _draw(uniforms, tree.log_weights)
+        root, values = lax.scan(back, last, None, length=tree.num_steps, reverse=True)
+        return {**_take(tree.initial, np.int32(-1) - _take(tree.parents, root)), **values}
+
+    paths = _each(path, _uniforms(key, num_paths))
     return jax.tree.map(lambda path: jnp.where(tree.lost < 0, path, _nothing(path.dtype)), paths)
 
 
@@ -242,39 +252,35 @@ def _backward_paths(key: Array, ssm: Any, bound: Any, history: History, num_path
     steps, initial = history.steps, history.initial
     innovations = [site.name for site in ssm.innovations]
     count = len(steps.log_weights)
-    uniforms = _uniforms(key, count + 1, num_paths)
     xs = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, history.first, count), bound.xs)
 
     start = initial.carry, initial.log_weights
-
-    def previous(t: Array) -> tuple[Any, Array]:
-        at = partial(lax.dynamic_index_in_dim, index=t, keepdims=False)
-        return jax.tree.map(at, (steps.carry, steps.log_weights))
-
-    def parent(uniforms: Array, cloud: tuple[Any, Array], child: tuple[dict, Array], x: Any) -> tuple[Array, dict]:
-        """Draw the parent of one child, and the deterministics of the step between them."""
-        carry, log_weights = cloud
-        values, ancestor = child
-        step = jax.vmap(lambda c: bound.evaluate(c, x, values))(carry)
-        log_weights = log_weights + step.log_transition + step.log_observation
-        for leaf in jax.tree.leaves(step.carry):
-            log_weights = jnp.where(_equals_entry(leaf, ancestor), log_weights, -jnp.inf)
-        # Densities of the true parent may overflow to nothing; it remains a parent.
-        index = _draw(uniforms, log_weights, otherwise=ancestor)
-        return index, _take(step.deterministics, index)
 
     def back(index: Array, inputs: tuple) -> tuple[Array, dict]:
         t, x, uniforms, values, ancestors = inputs
         # A slice at a time, not a copy of all clouds, which may be most of the memory there is; and behind a
         # conditional, which XLA does not fuse into the loop over paths and particles.
-        before = lax.cond(t > 0, lambda: _whole_rows(previous(t - 1)), lambda: _whole_rows(start))
-        child = {name: values[name][index] for name in innovations}, ancestors[index]
-        index, deterministics = jax.vmap(parent, in_axes=(0, None, 0, None))(uniforms, before, child, x)
-        return index, {**child[0], **deterministics}
+        carry, log_weights = lax.cond(
+            t > 0,
+            lambda: _whole_rows(_take((steps.carry, steps.log_weights), t - 1)),
+            lambda: _whole_rows(start),
+        )
+        child, ancestor = _take({name: values[name] for name in innovations}, index), _take(ancestors, index)
+        step = jax.vmap(lambda c: bound.evaluate(c, x, child))(carry)
+        log_weights = log_weights + step.log_transition + step.log_observation
+        for leaf in jax.tree.leaves(step.carry):
+            log_weights = jnp.where(_equals_entry(leaf, ancestor), log_weights, -jnp.inf)
+        # Densities of the true parent may overflow to nothing; it remains a parent.
+        parent = _draw(uniforms, log_weights, otherwise=ancestor)
+        return parent, {**child, **_take(step.deterministics, parent)}
 
-    inputs = jnp.arange(count), xs, uniforms[:-1], steps.values, steps.ancestors
-    first, paths = lax.scan(back, _draw_last(uniforms[-1], steps.log_weights[-1]), inputs, reverse=True)
-    return _assemble(_take(initial.values, first), paths)
+    def path(uniforms: Array) -> Paths:
+        last = _draw(uniforms[-1], steps.log_weights[-1])
+        inputs = jnp.arange(count), xs, uniforms[:-1], steps.values, steps.ancestors
+        first, values = lax.scan(back, last, inputs, reverse=True)
+        return {**_take(initial.values, first), **values}
+
+    return _each(path, _uniforms(key, num_paths, count + 1))
 
 
 def _whole_rows(cloud: tuple[Any, Array]) -> tuple[Any, Array]:
@@ -282,7 +288,8 @@ def _whole_rows(cloud: tuple[Any, Array]) -> tuple[Any, Array]:
     carry, log_weights = cloud
     n = len(log_weights)
     index = np.minimum(np.arange(n + -n % _row_width(n)), n - 1)
-    return _take(carry, index), jnp.pad(log_weights, (0, -n % _row_width(n)), constant_values=-jnp.inf)
+    log_weights = jnp.pad(log_weights, (0, len(index) - n), constant_values=-jnp.inf)
+    return jax.tree.map(lambda leaf: leaf[index], carry), log_weights
 
 
 def _equals_entry(leaf: Array, index: Array) -> Array:
@@ -292,8 +299,3 @@ def _equals_entry(leaf: Array, index: Array) -> Array:
     if jnp.issubdtype(leaf.dtype, jnp.inexact):
         leaf = leaf.view(f"uint{8 * leaf.dtype.itemsize}")
     return jnp.all((leaf == leaf[index][None]).reshape(len(leaf), -1), axis=1)
-
-
-def _assemble(initial: dict[str, Array], paths: dict[str, Array]) -> Paths:
-    """Put paths in front: loop values arrive as (T, num_paths, ...)."""
-    return {**initial, **{name: jnp.moveaxis(value, 0, 1) for name, value in paths.items()}}
