@@ -4,10 +4,13 @@ The cipher is that of Salmon, Moraes, Dror & Shaw (2011), "Parallel random numbe
 with 20 rounds, the one of JAX.  XLA compiles JAX's as a loop that does not fuse on a CPU; straight-line code fuses into
 whatever consumes the words.
 
-A float32 normal is made by Box-Muller from the two words (a, b) of one block: u = (floor(a/2) + 1/2) / 2^31 and a
-uniform angle from b give
+A float32 normal is made by Box-Muller from the two words (a, b) of one block: u = (floor(a/2) + 1/2) / 2^31 and b,
+as a signed integer, give
 
-    eps = sqrt(-2 log u) cos(angle),    |eps| <= sqrt(64 log 2) = 6.66.
+    eps = sqrt(-2 log u) sin(pi b / 2^32),    |eps| <= sqrt(64 log 2) = 6.66.
+
+The sine of an angle in half a circle has the law of the cosine in a whole one.  Both functions are polynomials of
+least relative error, 5e-9 and 2e-7 before rounding, for these arguments alone: half the work of the general ones.
 
 For keys and streams see `ssmscan.particles.draws`.
 """
@@ -23,6 +26,13 @@ from jax import Array, lax
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
+
+# Highest power first: -2 log(1 + m) / m in m, and sin(x) / x in x^2.
+_MINUS_TWICE_LOG = (
+    *(0.202138314, -0.324451899, 0.345016584, -0.398003275),
+    *(0.499398179, -0.66670118, 1.0000073, -1.99999989),
+)
+_SINE = (2.60190228e-06, -1.98074184e-4, 8.33302513e-3, -0.166666567, 0.999999995)
 
 
 def threefry(key: Array | Sequence[Array], high: Array, low: Array) -> tuple[Array, Array]:
@@ -53,18 +63,19 @@ def open_uniform(word: Array) -> Array:
     return uniform + np.float32(2**-32)
 
 
-def _cosine_of_uniform_angle(word: Array) -> Array:
-    """Cosine of a uniform angle: two bits choose the quarter turn, 26 the place in it."""
-    place = lax.bitcast_convert_type(word << np.uint32(2), np.int32) >> np.int32(6)
-    angle = place.astype(np.float32) * np.float32(math.pi / 2 / 2**26)  # in [-pi/4, pi/4)
-    square = angle * angle
-    sine = _polynomial(square, (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1))
-    sine = sine * square * angle + angle
-    cosine = _polynomial(square, (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2))
-    cosine = cosine * square * square - np.float32(0.5) * square + np.float32(1)
-    magnitude = jnp.where((word & np.uint32(0x40000000)) != 0, sine, cosine)
-    sign = word & np.uint32(0x80000000)
-    return lax.bitcast_convert_type(lax.bitcast_convert_type(magnitude, np.uint32) ^ sign, np.float32)
+def _minus_twice_log(u: Array) -> Array:
+    """-2 log u for float32 u in (0, 1], positive and normal: u = 2^e m with m in [sqrt(1/2), sqrt(2))."""
+    bits = lax.bitcast_convert_type(u, np.int32)
+    exponent = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
+    rest = lax.bitcast_convert_type(bits - (exponent << np.int32(23)), np.float32) - np.float32(1)
+    value = rest * _polynomial(rest, _MINUS_TWICE_LOG)
+    return value - exponent.astype(np.float32) * np.float32(2 * math.log(2))
+
+
+def _sine_of_half_circle(word: Array) -> Array:
+    """Sine of pi b / 2^32, b the word as a signed integer."""
+    angle = lax.bitcast_convert_type(word, np.int32).astype(np.float32) * np.float32(math.pi / 2**32)
+    return angle * _polynomial(angle * angle, _SINE)
 
 
 def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
@@ -77,7 +88,7 @@ def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
 
 def normal_of_words(first: Array, second: Array) -> Array:
     """Turn the two words of a block into one float32 normal."""
-    return jnp.sqrt(np.float32(-2) * jnp.log(open_uniform(first))) * _cosine_of_uniform_angle(second)
+    return jnp.sqrt(_minus_twice_log(open_uniform(first))) * _sine_of_half_circle(second)
 
 
 def double_of_words(first: Array, second: Array) -> Array:

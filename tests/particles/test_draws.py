@@ -75,12 +75,25 @@ def test_normals_follow_the_normal_law_between_the_tails():
 
 def test_extreme_bits_give_finite_normals_far_out(monkeypatch):
     """The smallest uniform gives the radius sqrt(64 log 2) = 6.66, the largest gives zero."""
-    words = jnp.array([0, 2**32 - 1], jnp.uint32), jnp.zeros(2, jnp.uint32)
+    words = jnp.array([0, 0, 2**32 - 1], jnp.uint32), jnp.array([2**31 - 1, 2**31, 2**31], jnp.uint32)
     monkeypatch.setattr(draws, "threefry", lambda key, high, low: words)
     with jax.enable_x64(False):
-        z = standard_normal(as_key(jax.random.key(0)), (2,))
+        z = standard_normal(as_key(jax.random.key(0)), (3,))
     radius = (64 * np.log(2)) ** 0.5
-    np.testing.assert_allclose(z, [radius * np.cos(0), 0], rtol=1e-6)
+    np.testing.assert_allclose(z, [radius, -radius, 0], rtol=1e-6)
+
+
+def test_normals_are_box_muller_of_their_words(monkeypatch):
+    rng = np.random.default_rng(20261122)
+    a, b = (rng.integers(0, 2**32, 1_000_000, dtype=np.uint32) for _ in range(2))
+    a[:300], b[:300] = np.arange(300), 2**32 - 1 - np.arange(300)  # far out, and angles near zero
+    a[300:600], b[300:600] = 2**32 - 1 - np.arange(300), np.arange(300)  # near zero
+    monkeypatch.setattr(draws, "threefry", lambda key, high, low: (jnp.asarray(a), jnp.asarray(b)))
+    with jax.enable_x64(False):
+        z = standard_normal(as_key(jax.random.key(0)), a.shape)
+    uniform = (a >> 1).astype(np.float32).astype(float) * 2.0**-31 + 2.0**-32
+    exact = np.sqrt(-2 * np.log(uniform.astype(np.float32))) * np.sin(np.pi * b.astype(np.int32) / 2**32)
+    np.testing.assert_allclose(z, exact, rtol=1e-6)
 
 
 def test_float64_normals_are_those_of_jax():
