@@ -48,24 +48,31 @@ class Weighed(NamedTuple):
 
 def normalise(log_weights: Array) -> Weighed:
     """Normalise log weights of shape (N,)."""
-    clean = jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)
-    shift = jax.lax.stop_gradient(jnp.max(clean))
+    # NaN wins a maximum: one pass finds the shift, or that there is a fault.
+    top = jax.lax.stop_gradient(jnp.max(log_weights))
+    faulty = ~(top < jnp.inf)
+    shift = jax.lax.cond(faulty, lambda x: jnp.max(_clean(x)), lambda _: top, jax.lax.stop_gradient(log_weights))
+    clean = _clean(log_weights)
     alive = shift > -jnp.inf
     # Twice guarded: without weight the exponentials are of zero, and so are their gradients.
     shifted = jnp.where(alive, clean - jnp.where(alive, shift, 0), 0)
     unnormalised = jnp.exp(shifted)
     total = jnp.sum(unnormalised)
     log_total = jnp.log(total)
-    ess = total * total / jnp.sum(unnormalised * unnormalised)
+    # A product: XLA repeats it where it is used, and would store a quotient.
+    weights = unnormalised * (1 / total)
     return Weighed(
         log_weights=shifted - log_total,
-        # A product: XLA repeats it where it is used, and would store a quotient.
-        weights=unnormalised * (1 / total),
+        weights=weights,
         log_sum=jnp.where(alive, shift + log_total, -jnp.inf),
-        ess=jnp.where(alive, ess, 0),
-        # A sum, because XLA compiles it three times faster than `all`.
-        faulty=jnp.sum(jnp.where(log_weights < jnp.inf, 0.0, 1.0)) > 0,
+        # Not of what is not normalised: XLA makes the square of an exponential another exponential.
+        ess=jnp.where(alive, 1 / jnp.sum(weights * weights), 0),
+        faulty=faulty,
     )
+
+
+def _clean(log_weights: Array) -> Array:
+    return jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)
 
 
 def uniform(n: int) -> Array:
