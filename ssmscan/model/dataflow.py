@@ -28,7 +28,7 @@ from jax.extend import core as jex
 from jax.extend import source_info_util
 from jax.interpreters import partial_eval as pe
 
-from ssmscan.model.simplify import producers, simplified
+from ssmscan.model.simplify import producers, simplified, written_out
 
 PyTree = Any
 # Stands for an argument that the selected results do not depend on.
@@ -129,7 +129,7 @@ class Staged:
         def rest(*late: PyTree) -> PyTree:
             inner = dict(env)
             inner.update(zip(self.jaxpr.invars[self.offsets[self.late] :], self._leaves(self.late, late)))
-            evaluate(self.late_eqns, inner)
+            evaluate(self.late_eqns, inner, unroll=True)
             return jax.tree.unflatten(self.out_tree, [_read(inner, v) for v in self.jaxpr.outvars])
 
         return rest
@@ -197,7 +197,13 @@ def _runner(closed, *, inline: bool = False, simplify: bool = False) -> Callable
 
 
 def evaluate(
-    eqns: Iterable, env: dict, *, inline: bool = False, caller: Any = None, produced: Mapping = MappingProxyType({})
+    eqns: Iterable,
+    env: dict,
+    *,
+    inline: bool = False,
+    caller: Any = None,
+    produced: Mapping = MappingProxyType({}),
+    unroll: bool = False,
 ) -> None:
     """Evaluate equations in an environment of variables, writing their results into it.
 
@@ -210,6 +216,7 @@ def evaluate(
         caller: traceback of the call that is inlined. JAX keeps the jaxpr of a call from its first use, whose lines
             are not those of this one.
         produced: which equation writes a variable; what can be simplified with these is.
+        unroll: write sums of few terms out.
     """
     read = partial(_read, env)
     for eqn in eqns:
@@ -223,7 +230,7 @@ def evaluate(
             results = [_read(scope, v) for v in jaxpr.outvars]
         else:
             with source_info_util.user_context(traceback):
-                results = simplified(eqn, produced, read)
+                results = written_out(eqn, values) if unroll else simplified(eqn, produced, read)
                 if results is None:
                     results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
             results = results if eqn.primitive.multiple_results else [results]

@@ -1,4 +1,4 @@
-r"""Algebra that a compiler may not do: logarithms of exponentials.
+r"""Algebra that a compiler does not do: logarithms of exponentials, sums of few terms.
 
 Densities take the logarithm of a scale that models write as an exponential, :math:`\sigma_t = e^{h_t / 2}`.  For
 every a and q, infinities and signs included,
@@ -6,14 +6,27 @@ every a and q, infinities and signs included,
 .. math:: \log e^q = q, \qquad \log(a \, e^q) = \log a + q,
 
 up to rounding, and without the overflow of :math:`e^q` in between.  It saves a logarithm per particle and step.
+
+A vector of two to four coordinates, summed or multiplied by a matrix, is a few additions.  Over a cloud XLA makes of
+them reductions and products of matrices with one long side, on a CPU calls of a library: 12 ns a particle instead of 2
+for a sum of two, and nothing around them can be fused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+# Up to so many terms additions were faster than XLA's reductions and products of 10,000 particles on a CPU.
+_FEW_TERMS, _FEW_PRODUCTS = 32, 8
 
 
 def producers(eqns: Iterable) -> dict:
@@ -40,6 +53,37 @@ def simplified(eqn: Any, produced: Mapping, read: Callable[[Any], Any]) -> Any:
             if _is(inner, "exp"):
                 return jnp.log(read(other)) + read(inner.invars[0])
     return None
+
+
+def written_out(eqn: Any, values: Sequence[Any]) -> Array | None:
+    """Give the value of a sum or a matrix product of few terms by additions, or None if it is neither.
+
+    Args:
+        eqn: the equation; values: what it reads.
+    """
+    if eqn.primitive.name == "reduce_sum":
+        terms = _in_front(values[0], eqn.params["axes"])
+        return _sum(terms) if 0 < len(terms) <= _FEW_TERMS else None
+    if eqn.primitive.name != "dot_general":
+        return None
+    axes, batch = eqn.params["dimension_numbers"]
+    left, right = map(_in_front, values, axes)
+    out = eqn.outvars[0].aval
+    if batch != ((), ()) or not left.dtype == right.dtype == out.dtype:
+        return None
+    if not len(left) or max(len(left), out.size) > _FEW_PRODUCTS:
+        return None
+    return _sum(jax.vmap(jnp.multiply.outer)(left, right))
+
+
+def _sum(terms: Array) -> Array:
+    return reduce(operator.add, (terms[k] for k in range(len(terms))))
+
+
+def _in_front(x: Array, axes: tuple[int, ...]) -> Array:
+    """Bring what is summed over to the front, as one axis."""
+    count = math.prod(x.shape[axis] for axis in axes)
+    return jnp.moveaxis(x, axes, range(len(axes))).reshape(count, *np.delete(x.shape, axes))
 
 
 def _producer(variable: Any, produced: Mapping) -> Any:
