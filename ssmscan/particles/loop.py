@@ -50,10 +50,23 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
     """
     written, shapes = jax.make_jaxpr(step, return_shape=True)(carry, jax.tree.map(lambda leaf: leaf[0], xs))
 
+    first, tree = jax.tree.flatten(carry)
+    source = _sources(written.jaxpr, len(first))
+    kept = sorted(set(source))
+
+    def whole(leaves: list) -> Any:
+        return jax.tree.unflatten(tree, [leaves[kept.index(i)] for i in source])
+
     # A rule for derivatives runs when the caller's trace is over: it must see every array as an argument.
     def step_of(arrays: list) -> Callable:
         run = jaxpr_as_fun(ClosedJaxpr(written.jaxpr, arrays))
-        return lambda *arguments: jax.tree.unflatten(jax.tree.structure(shapes), run(*jax.tree.leaves(arguments)))
+
+        def short(leaves: list, x: Any) -> tuple[list, Any]:
+            out = run(*jax.tree.leaves((whole(leaves), x)))
+            carry, y = jax.tree.unflatten(jax.tree.structure(shapes), out)
+            return [jax.tree.leaves(carry)[i] for i in kept], y
+
+        return short
 
     @jax.custom_vjp
     @one_after_the_other
@@ -81,7 +94,24 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
         return jax.tree.unflatten(arguments.tree, [found.get(i) for i in range(arguments.tree.num_leaves)])
 
     loop.defvjp(forward, backward, symbolic_zeros=True)
-    return loop(written.consts, carry, xs)
+    leaves, ys = loop(written.consts, [first[i] for i in kept], xs)
+    return whole(leaves), ys
+
+
+def _sources(jaxpr: Any, size: int) -> list[int]:
+    """For each leaf of the carry, which one stands for it: another if no step reads it and every step makes both equal.
+
+    XLA would copy it at every step.
+    """
+    read = {id(variable) for eqn in jaxpr.eqns for variable in eqn.invars} | {
+        id(variable) for variable in jaxpr.outvars
+    }
+    made = [id(variable) for variable in jaxpr.outvars[:size]]
+    unread = [id(variable) not in read for variable in jaxpr.invars[:size]]
+    return [
+        next((j for j in range(size) if made[j] == made[i] and not unread[j]), i) if unread[i] else i
+        for i in range(size)
+    ]
 
 
 def _on_cpu() -> bool:

@@ -191,22 +191,20 @@ def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound,
     resample_key, move_key = state.keys
     log_auxiliary = proposal.log_auxiliary(ssm, bound, state.carry, x, n)
 
-    def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array]:
-        if log_auxiliary is None:
-            ancestors = keep_for_gradient(settings.resampling(resample_key, weights, n))
-            ratio = gradient_alone(log_weights[ancestors])
-        else:
-            v = lax.stop_gradient(normalise(log_weights + log_auxiliary))
-            ancestors = keep_for_gradient(settings.resampling(resample_key, v.weights, n))
-            ratio = (log_weights - v.log_weights)[ancestors]
+    def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array | None]:
+        v = None if log_auxiliary is None else lax.stop_gradient(normalise(log_weights + log_auxiliary))
+        ancestors = keep_for_gradient(settings.resampling(resample_key, weights if v is None else v.weights, n))
         taken = jax.tree.map(lambda leaf: leaf.at[ancestors].get(mode="clip"), carry)
-        return taken, ratio - math.log(n), ancestors
+        return taken, ancestors, None if v is None else (log_weights - v.log_weights)[ancestors]
 
-    def keep(carry: Any, log_weights: Array, _: Array) -> tuple[Any, Array, Array]:
-        return carry, log_weights, lax.iota(np.int32, n)
+    def keep(carry: Any, log_weights: Array, _: Array) -> tuple[Any, Array, Array | None]:
+        return carry, lax.iota(np.int32, n), None if log_auxiliary is None else log_weights
 
     needed = _needed(settings.threshold, state.ess, n)
-    carry, carried, ancestors = _choose(needed, resample, keep, state.carry, state.log_weights, state.weights)
+    carry, ancestors, ratio = _choose(needed, resample, keep, state.carry, state.log_weights, state.weights)
+    if ratio is None:
+        ratio = gradient_alone(state.log_weights[ancestors])
+    carried = jnp.where(needed, ratio - math.log(n), state.log_weights)
     moved = proposal.propagate(move_key, ssm, bound, carry, x, n)
     weighed = normalise(carried + moved.log_weight)
     new = _record(state, weighed, state.step, moved.carry)

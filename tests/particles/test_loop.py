@@ -84,3 +84,29 @@ def test_arrays_of_any_kind_may_be_closed_over_in_a_compiled_function():
     slope = jax.grad(value)(0.7, jnp.arange(1, 3), jnp.array(False))
     difference = (value(0.7 + 1e-2, jnp.arange(1, 3), False) - value(0.7 - 1e-2, jnp.arange(1, 3), False)) / 2e-2
     np.testing.assert_allclose(slope, difference, rtol=1e-2)
+
+
+def read_by_its_neighbour(carry, x):
+    state, shown, last, before = carry
+    state = jnp.sin(state + x)
+    return (state, state, x, shown), (state, before)
+
+
+def read_by_none(carry, x):
+    state, shown, product, again = carry
+    return (state + x, state + x, state * x, state * x), state
+
+
+@pytest.mark.parametrize("step", [read_by_its_neighbour, read_by_none])
+def test_a_leaf_that_repeats_another_is_left_out_and_comes_back(step):
+    first, xs = (0.3, 7.0, 8.0, 9.0), jnp.linspace(0.0, 1.0, 5)
+
+    def functions(scan):
+        def total(first):
+            return sum(scan(step, first, xs, 5)[0])
+
+        return scan(step, jax.tree.map(jnp.float32, first), xs, 5), jax.grad(total)(first)
+
+    mine, plain = (jax.jit(functions, static_argnums=0)(scan) for scan in (scan_remembering_little, lax.scan))
+    jax.tree.map(np.testing.assert_array_equal, mine[0], plain[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), mine[1], plain[1])
