@@ -48,11 +48,13 @@ class Weighed(NamedTuple):
 
 def normalise(log_weights: Array) -> Weighed:
     """Normalise log weights of shape (N,)."""
-    # NaN wins a maximum: one pass finds the shift, or that there is a fault.
-    top = jax.lax.stop_gradient(jnp.max(log_weights))
+    # One pass finds the shift, or that there is a fault.  NaN becomes +inf because XLA's maximum of many numbers, on a
+    # CPU, does not see it.
+    marked = jnp.where(log_weights < jnp.inf, log_weights, jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(marked))
     faulty = ~(top < jnp.inf)
-    shift = jax.lax.cond(faulty, lambda x: jnp.max(_clean(x)), lambda _: top, jax.lax.stop_gradient(log_weights))
-    clean = _clean(log_weights)
+    shift = jax.lax.cond(faulty, lambda x: jnp.max(_clean(x)), lambda _: top, jax.lax.stop_gradient(marked))
+    clean = _clean(marked)
     alive = shift > -jnp.inf
     # Twice guarded: without weight the exponentials are of zero, and so are their gradients.
     shifted = jnp.where(alive, clean - jnp.where(alive, shift, 0), 0)
@@ -71,8 +73,8 @@ def normalise(log_weights: Array) -> Weighed:
     )
 
 
-def _clean(log_weights: Array) -> Array:
-    return jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)
+def _clean(marked: Array) -> Array:
+    return jnp.where(marked < jnp.inf, marked, -jnp.inf)
 
 
 def uniform(n: int) -> Array:

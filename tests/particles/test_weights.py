@@ -48,6 +48,19 @@ def test_a_fault_costs_its_particle_the_weight_and_is_reported(fault):
     assert normalise(jnp.full(3, fault)).log_sum == -INF
 
 
+@pytest.mark.parametrize("n", [1000, 10_007])
+@pytest.mark.parametrize("fault", [np.nan, INF])
+def test_a_fault_is_seen_wherever_it_is(fault, n):
+    """A long maximum is another kernel than a short one, for which NaN is not a number to notice."""
+    raw = np.random.default_rng(0).standard_normal(n)
+    for place in (0, 1, n // 2, n - 1):
+        faulty, without = raw.copy(), raw.copy()
+        faulty[place], without[place] = fault, -INF
+        cloud, rest = (jax.jit(normalise)(jnp.asarray(x)) for x in (faulty, without))
+        assert cloud.faulty and not rest.faulty
+        np.testing.assert_array_equal(cloud.log_weights, rest.log_weights)
+
+
 def test_gradient_of_the_log_sum_is_the_weights_also_beside_zero_weights():
     raw = jnp.array([0.3, -INF, -2.0, 1.5])
     gradient = jax.grad(lambda x: normalise(x).log_sum)(raw)
