@@ -80,11 +80,11 @@ class Bound:
     def __init__(self, ssm: StateSpaceModel, theta: Theta):
         program, arrays, outside = ssm.program, ssm.arrays, ssm._outside(theta)
         self._ssm, self._theta = ssm, theta
-        self._start = program.start.bind(arrays, theta)
-        self._step = program.step.bind(arrays, theta)
-        self._evaluate = program.evaluate.bind(arrays, outside)
+        self._start = program.start.bind(arrays, theta, unroll=True)
+        self._step = program.step.bind(arrays, theta, unroll=True)
+        self._evaluate = program.evaluate.bind(arrays, outside, unroll=True)
         self._start_names = program.names(Role.START_OBSERVATION)
-        self._tail = program.tail.step.bind(arrays, outside)
+        self._tail = program.tail.step.bind(arrays, outside, unroll=True)
         self.xs = ssm._inputs(theta)
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:

@@ -114,12 +114,13 @@ class Staged:
         one = jax.tree.structure(0)
         return [self._only([i], one).late_primitives() for i in jax.tree.leaves(positions)]
 
-    def bind(self, arrays: Sequence[jax.Array], *early: PyTree) -> Callable[..., PyTree]:
+    def bind(self, arrays: Sequence[jax.Array], *early: PyTree, unroll: bool = False) -> Callable[..., PyTree]:
         """Evaluate all that the early arguments determine; return the function of the late ones.
 
         Args:
             arrays: the caller's shared arrays, indexed by `shared`.
             early: the first `late` arguments, each with the structure it was staged with.
+            unroll: write sums of few terms out: for what runs on a cloud, and is not to be read as a jaxpr again.
         """
         env: dict = {}
         values = [arrays[i] for i in self.shared] + self._leaves(0, early)
@@ -129,7 +130,7 @@ class Staged:
         def rest(*late: PyTree) -> PyTree:
             inner = dict(env)
             inner.update(zip(self.jaxpr.invars[self.offsets[self.late] :], self._leaves(self.late, late)))
-            evaluate(self.late_eqns, inner, unroll=True)
+            evaluate(self.late_eqns, inner, unroll=unroll)
             return jax.tree.unflatten(self.out_tree, [_read(inner, v) for v in self.jaxpr.outvars])
 
         return rest

@@ -71,7 +71,7 @@ def element_model(ssm: StateSpaceModel) -> ElementModel:
 def elements_at(ssm: StateSpaceModel, theta: Theta) -> Callable[[jax.Array], ElementBound]:
     """Compute what all elements share; return the element of a number."""
     elements, arrays = _elements(ssm), ssm.arrays
-    parts = tuple(fn.bind(arrays, theta) for fn in (elements.start, elements.step, elements.evaluate))
+    parts = tuple(fn.bind(arrays, theta, unroll=True) for fn in (elements.start, elements.step, elements.evaluate))
     xs = ssm._inputs(theta)
     return lambda number: ElementBound(xs, number, parts)  # type: ignore[arg-type]
 
