@@ -254,7 +254,7 @@ def test_loops_that_meet_are_refused(model, message):
         ssmscan.trace(model, Y, V)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_every_engine_runs_all_loops(ssm):
     key = jax.random.key(0)
     walk = ssmscan.PMMH(num_samples=3000, num_warmup=800, num_particles=200, num_chains=2, progress=False).run(key, ssm)

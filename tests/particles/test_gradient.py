@@ -25,7 +25,7 @@ def float64():
         yield
 
 
-@pytest.mark.parametrize("threshold", [0, 0.5, 1])
+@pytest.mark.parametrize("threshold", [0.5, *(pytest.param(extreme, marks=pytest.mark.heavy) for extreme in (0, 1))])
 def test_a_regime_of_three_values_against_the_sum_over_its_paths(float64, threshold):
     known = gradient.hidden_markov()
     found = gradient.measure(known, ParticleFilter(32, threshold=threshold, summaries=()), 0, 4000)

@@ -76,9 +76,9 @@ def same(a, b):
     [("level", "default")]
     + [
         pytest.param(*case, marks=pytest.mark.slow)
-        for case in [("panel", "default"), ("level", "history"), ("panel", "history"), ("level", "last steps")]
-        + [("panel", "ancestry")]
-    ],
+        for case in [("panel", "default"), ("level", "history"), ("panel", "ancestry")]
+    ]
+    + [pytest.param(*case, marks=pytest.mark.heavy) for case in [("panel", "history"), ("level", "last steps")]],
 )
 def test_any_pieces_are_the_whole_run_bit_by_bit(name, settings):
     model, y = MODELS[name]
