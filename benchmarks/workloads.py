@@ -96,8 +96,8 @@ def ssmscan_calls(workload: str, n: int, iterations: int) -> Call:
         scan(transition, start, y[1:])
 
     theta = {"mu": MU, "phi": PHI, "sigma": SIGMA}
-    particle_filter = ssmscan.ParticleFilter(n)
     if workload == "B":
+        particle_filter = ssmscan.ParticleFilter(n)
         ssm = ssmscan.trace(tracking, jnp.asarray(tracks()))
         return lambda seed: np.asarray(particle_filter.run(jax.random.key(seed), ssm, {}).log_evidence)
     ssm = ssmscan.trace(volatility_model(), jnp.asarray(volatility(500 if workload == "E" else 200)))
