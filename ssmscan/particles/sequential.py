@@ -204,7 +204,7 @@ def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound,
     carry, ancestors, ratio = _choose(needed, resample, keep, state.carry, state.log_weights, state.weights)
     if ratio is None:
         ratio = gradient_alone(state.log_weights[ancestors])
-    carried = jnp.where(needed, ratio - math.log(n), state.log_weights)
+    carried = _carried(needed, ratio, state.log_weights)
     moved = proposal.propagate(move_key, ssm, bound, carry, x, n)
     weighed = normalise(carried + moved.log_weight)
     new = _record(state, weighed, state.step, moved.carry)
@@ -233,6 +233,11 @@ def _choose(needed: Array | bool, resample: Callable, keep: Callable, *operands:
     if isinstance(needed, bool):
         return (resample if needed else keep)(*operands)
     return lax.cond(needed, resample, keep, *operands)
+
+
+def _carried(needed: Array | bool, ratio: Array, log_weights: Array) -> Array:
+    """Give the log weights with which a cloud moves: resampled, those of its parents over N times their odds."""
+    return jnp.where(needed, ratio - math.log(len(ratio)), log_weights)
 
 
 def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:

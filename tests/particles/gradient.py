@@ -229,7 +229,7 @@ def unnormalised(log_weights: jax.Array) -> Weighed:
 MISTAKES: dict[str, tuple[Any, str, Callable]] = {
     "no correction": (sequential, "gradient_alone", nothing),
     "unnormalised correction": (sequential, "normalise", unnormalised),
-    "renormalised carried weight": (sequential, "_choose", renormalise_carried),
+    "renormalised carried weight": (sequential, "_carried", renormalise_carried),
     "no density of discrete draws": (bound, "gradient_alone", nothing),
 }
 

@@ -152,16 +152,15 @@ class Auxiliary(Bootstrap):
         return norm.logpdf(y, bound.theta["rho"] * carry, self.scale)
 
 
-def drop_carried(needed: Any, resample: Callable, keep: Callable, carry: Any, *weights: jax.Array) -> Any:
+def drop_carried(needed: jax.Array, ratio: jax.Array, log_weights: jax.Array) -> jax.Array:
     """Forget the weights of a cloud that is not resampled."""
-    carry, carried, ancestors = CHOOSE(needed, resample, keep, carry, *weights)
-    return carry, jnp.where(needed, carried, uniform(len(carried))), ancestors
+    return CARRIED(needed, ratio, uniform(len(log_weights)))
 
 
-def renormalise_carried(needed: Any, resample: Callable, keep: Callable, carry: Any, *weights: jax.Array) -> Any:
+def renormalise_carried(needed: jax.Array, ratio: jax.Array, log_weights: jax.Array) -> jax.Array:
     """Normalise what resampling leaves to carry."""
-    carry, carried, ancestors = CHOOSE(needed, resample, keep, carry, *weights)
-    return carry, carried - logsumexp(carried), ancestors
+    carried = CARRIED(needed, ratio, log_weights)
+    return carried - logsumexp(carried)
 
 
 def same_key_twice(key: jax.Array, count: jax.Array | int) -> jax.Array:
@@ -169,7 +168,7 @@ def same_key_twice(key: jax.Array, count: jax.Array | int) -> jax.Array:
     return STEP_KEYS(key, jnp.asarray(count) // 2 * 2)
 
 
-CHOOSE, STEP_KEYS = sequential._choose, sequential.step_keys
+CARRIED, STEP_KEYS = sequential._carried, sequential.step_keys
 
 
 @contextlib.contextmanager
@@ -194,9 +193,9 @@ def broken(known: Any, replicates: int) -> Iterator[tuple[str, Ratio, Ratio]]:
     late = replace(ssm, y=jnp.concatenate([ssm.y[:1], ssm.y[:-1]]))
     yield "observation of the step before", right[half], estimate(half, late)
     for name, settings, patch in (
-        ("carried weights dropped", half, ("_choose", drop_carried)),
+        ("carried weights dropped", half, ("_carried", drop_carried)),
         ("one key used at two steps", half, ("step_keys", same_key_twice)),
-        ("auxiliary, carried weights renormalised", ahead, ("_choose", renormalise_carried)),
+        ("auxiliary, carried weights renormalised", ahead, ("_carried", renormalise_carried)),
     ):
         with mistake(*patch):
             yield name, right[settings], estimate(settings)
