@@ -17,9 +17,8 @@ primitives, without specialisation.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -130,7 +129,7 @@ class Staged:
         def rest(*late: PyTree) -> PyTree:
             inner = dict(env)
             inner.update(zip(self.jaxpr.invars[self.offsets[self.late] :], self._leaves(self.late, late)))
-            evaluate(self.late_eqns, inner, unroll=unroll)
+            evaluate(self.late_eqns, inner, rewrite=written_out if unroll else None)
             return jax.tree.unflatten(self.out_tree, [_read(inner, v) for v in self.jaxpr.outvars])
 
         return rest
@@ -187,11 +186,11 @@ def stage(fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, 
 
 def _runner(closed, *, inline: bool = False, simplify: bool = False) -> Callable[..., list]:
     """A function of (constants, inputs) that evaluates a closed jaxpr."""
-    produced = producers(closed.jaxpr.eqns) if simplify else {}
+    rewrite = partial(simplified, produced=producers(closed.jaxpr.eqns)) if simplify else None
 
     def run(*values):
         env = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], values))
-        evaluate(closed.jaxpr.eqns, env, inline=inline, produced=produced)
+        evaluate(closed.jaxpr.eqns, env, inline=inline, rewrite=rewrite)
         return [_read(env, v) for v in closed.jaxpr.outvars]
 
     return run
@@ -203,8 +202,7 @@ def evaluate(
     *,
     inline: bool = False,
     caller: Any = None,
-    produced: Mapping = MappingProxyType({}),
-    unroll: bool = False,
+    rewrite: Callable[[Any, Callable], Any] | None = None,
 ) -> None:
     """Evaluate equations in an environment of variables, writing their results into it.
 
@@ -216,8 +214,8 @@ def evaluate(
         inline: evaluate nested `jit` calls equation by equation, so that they can be split.
         caller: traceback of the call that is inlined. JAX keeps the jaxpr of a call from its first use, whose lines
             are not those of this one.
-        produced: which equation writes a variable; what can be simplified with these is.
-        unroll: write sums of few terms out.
+        rewrite: gives the value of an equation, from it and from a function that reads variables, in a better way, or
+            None where it knows none.
     """
     read = partial(_read, env)
     for eqn in eqns:
@@ -231,7 +229,7 @@ def evaluate(
             results = [_read(scope, v) for v in jaxpr.outvars]
         else:
             with source_info_util.user_context(traceback):
-                results = written_out(eqn, values) if unroll else simplified(eqn, produced, read)
+                results = rewrite(eqn, read) if rewrite else None
                 if results is None:
                     results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
             results = results if eqn.primitive.multiple_results else [results]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -34,13 +34,13 @@ def producers(eqns: Iterable) -> dict:
     return {variable: eqn for eqn in eqns for variable in eqn.outvars}
 
 
-def simplified(eqn: Any, produced: Mapping, read: Callable[[Any], Any]) -> Any:
+def simplified(eqn: Any, read: Callable[[Any], Any], *, produced: Mapping) -> Any:
     """Give the value of an equation by a shorter way, or None if there is none.
 
     Args:
         eqn: the equation.
-        produced: `producers` of it and all before it.
         read: gives the value of a variable or literal.
+        produced: `producers` of it and all before it.
     """
     if eqn.primitive.name != "log":
         return None
@@ -55,19 +55,20 @@ def simplified(eqn: Any, produced: Mapping, read: Callable[[Any], Any]) -> Any:
     return None
 
 
-def written_out(eqn: Any, values: Sequence[Any]) -> Array | None:
+def written_out(eqn: Any, read: Callable[[Any], Any]) -> Array | None:
     """Give the value of a sum or a matrix product of few terms by additions, or None if it is neither.
 
     Args:
-        eqn: the equation; values: what it reads.
+        eqn: the equation.
+        read: gives the value of a variable or literal.
     """
     if eqn.primitive.name == "reduce_sum":
-        terms = _in_front(values[0], eqn.params["axes"])
+        terms = _in_front(read(eqn.invars[0]), eqn.params["axes"])
         return _sum(terms) if 0 < len(terms) <= _FEW_TERMS else None
     if eqn.primitive.name != "dot_general":
         return None
     axes, batch = eqn.params["dimension_numbers"]
-    left, right = map(_in_front, values, axes)
+    left, right = map(_in_front, map(read, eqn.invars), axes)
     out = eqn.outvars[0].aval
     if batch != ((), ()) or not left.dtype == right.dtype == out.dtype:
         return None

@@ -41,6 +41,7 @@ from ssmscan.particles.found import FilterResult
 from ssmscan.particles.panels import join_values, split_history
 from ssmscan.particles.resampling import cumulate_rows
 from ssmscan.particles.several import LoopResults
+from ssmscan.particles.weights import without_faults
 
 Paths = dict[str, Array]
 
@@ -147,7 +148,7 @@ def _draw(uniforms: Array, log_weights: Array, otherwise: Array | int = 0) -> Ar
         () int32, never an index without weight.
     """
     width = _row_width(len(log_weights))
-    clean = jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)
+    clean = without_faults(log_weights)
     clean = jnp.pad(clean, (0, -len(clean) % width), constant_values=-jnp.inf).reshape(-1, width)
     shift = jnp.max(clean)
     alive = shift > -jnp.inf

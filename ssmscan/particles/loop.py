@@ -54,17 +54,16 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
     source = _sources(written.jaxpr, len(first))
     kept = sorted(set(source))
 
-    def whole(leaves: list) -> Any:
-        return jax.tree.unflatten(tree, [leaves[kept.index(i)] for i in source])
+    def restore(leaves: list) -> list:
+        return [leaves[kept.index(i)] for i in source]
 
     # A rule for derivatives runs when the caller's trace is over: it must see every array as an argument.
     def step_of(arrays: list) -> Callable:
         run = jaxpr_as_fun(ClosedJaxpr(written.jaxpr, arrays))
 
         def short(leaves: list, x: Any) -> tuple[list, Any]:
-            out = run(*jax.tree.leaves((whole(leaves), x)))
-            carry, y = jax.tree.unflatten(jax.tree.structure(shapes), out)
-            return [jax.tree.leaves(carry)[i] for i in kept], y
+            out = run(*restore(leaves), *jax.tree.leaves(x))
+            return [out[i] for i in kept], jax.tree.unflatten(jax.tree.structure(shapes[1]), out[len(first) :])
 
         return short
 
@@ -95,7 +94,7 @@ def scan_remembering_little(step: Callable, carry: Any, xs: Any, length: int) ->
 
     loop.defvjp(forward, backward, symbolic_zeros=True)
     leaves, ys = loop(written.consts, [first[i] for i in kept], xs)
-    return whole(leaves), ys
+    return jax.tree.unflatten(tree, restore(leaves)), ys
 
 
 def _sources(jaxpr: Any, size: int) -> list[int]:
@@ -103,9 +102,7 @@ def _sources(jaxpr: Any, size: int) -> list[int]:
 
     XLA would copy it at every step.
     """
-    read = {id(variable) for eqn in jaxpr.eqns for variable in eqn.invars} | {
-        id(variable) for variable in jaxpr.outvars
-    }
+    read = {id(variable) for variables in (jaxpr.outvars, *(e.invars for e in jaxpr.eqns)) for variable in variables}
     made = [id(variable) for variable in jaxpr.outvars[:size]]
     unread = [id(variable) not in read for variable in jaxpr.invars[:size]]
     return [

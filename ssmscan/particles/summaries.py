@@ -42,12 +42,12 @@ class Summary(Protocol):
 def _over_particles(weights: Array, x: Array) -> Array:
     """Sum w_i x_i over the leading axis; what has no weight does not count, even if infinite."""
     columns = x.reshape(len(x), -1).astype(weights.dtype)
-    if columns.shape[1] > _FEW_COLUMNS:
+    if not 0 < columns.shape[1] <= _FEW_COLUMNS:
         w = weights[:, None]
         return jnp.sum(jnp.where(w > 0, w * columns, 0), axis=0).reshape(x.shape[1:])
     # One by one: a CPU takes 11 ns for a row of four as one sum, and 4 ns as four.
     sums = [jnp.sum(jnp.where(weights > 0, weights * column, 0)) for column in columns.T]
-    return jnp.stack(sums).reshape(x.shape[1:]) if sums else jnp.zeros(x.shape[1:], weights.dtype)
+    return jnp.stack(sums).reshape(x.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ def normalise(log_weights: Array) -> Weighed:
     marked = jnp.where(log_weights < jnp.inf, log_weights, jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(marked))
     faulty = ~(top < jnp.inf)
-    shift = jax.lax.cond(faulty, lambda x: jnp.max(_clean(x)), lambda _: top, jax.lax.stop_gradient(marked))
-    clean = _clean(marked)
+    shift = jax.lax.cond(faulty, lambda x: jnp.max(without_faults(x)), lambda _: top, jax.lax.stop_gradient(marked))
+    clean = without_faults(marked)
     alive = shift > -jnp.inf
     # Twice guarded: without weight the exponentials are of zero, and so are their gradients.
     shifted = jnp.where(alive, clean - jnp.where(alive, shift, 0), 0)
@@ -73,8 +73,9 @@ def normalise(log_weights: Array) -> Weighed:
     )
 
 
-def _clean(marked: Array) -> Array:
-    return jnp.where(marked < jnp.inf, marked, -jnp.inf)
+def without_faults(log_weights: Array) -> Array:
+    """Take log weights that are NaN or +inf for -inf."""
+    return jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)
 
 
 def uniform(n: int) -> Array:

@@ -33,9 +33,8 @@ def test_it_is_what_was_written(name):
         found = []
         env = dict(zip(closed.jaxpr.invars, map(jnp.asarray, (A, B, C))))
         for eqn in closed.jaxpr.eqns:
-            values = [v.val if hasattr(v, "val") else env[v] for v in eqn.invars]
-            found.append(written_out(eqn, values) is not None)
-            evaluate([eqn], env, unroll=True)
+            found.append(written_out(eqn, lambda v: v.val if hasattr(v, "val") else env[v]) is not None)
+            evaluate([eqn], env, rewrite=written_out)
         (result,), truth = (env[v] for v in closed.jaxpr.outvars), function(A, B, C)
     assert result.shape == truth.shape and result.dtype == truth.dtype
     np.testing.assert_allclose(result, truth, rtol=1e-12)
