@@ -31,7 +31,7 @@ from ssmscan.particles.online import Online, resume
 from ssmscan.particles.resampling import multinomial, stratified, systematic
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles
-from ssmscan.results import Maximum, Result, compare, load, plots
+from ssmscan.results import Maximum, Result, ResultWarning, compare, load, plots
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,7 @@ __all__ = [
     "ParticleFilter",
     "Quantiles",
     "Result",
+    "ResultWarning",
     "Role",
     "Site",
     "StateSpaceModel",

