@@ -1,13 +1,25 @@
-"""Settings that must hold before JAX starts: the platform and, on request, float64.
+"""Settings that must hold before JAX starts: the platform, compiled programs that are kept, and, on request, float64.
 
-`SSMSCAN_TEST_X64=1` runs the same tests in float64.  Without `JAX_PLATFORMS` the tests run on the CPU.
+`SSMSCAN_TEST_X64=1` runs the same tests in float64.  Without `JAX_PLATFORMS` the tests run on the CPU.  Compilation is
+most of what tests wait for, so the workers of a run and all later runs share one folder of compiled programs, which
+`JAX_COMPILATION_CACHE_DIR` moves elsewhere.
 """
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 
 jax.config.update("jax_enable_x64", os.environ.get("SSMSCAN_TEST_X64", "") == "1")
+
+
+def pytest_configure(config):
+    # The short runs of tests have not converged and say so; tests of these sentences use pytest.warns.  Named in
+    # pyproject.toml the category would import JAX before the settings above.
+    config.addinivalue_line("filterwarnings", "ignore::ssmscan.results.health.ResultWarning")
