@@ -21,9 +21,9 @@ MAX_EXAMPLE_LINES = 80
 ALLOWED = {
     "datasets": ("ssmscan.datasets",),
     "model": ("ssmscan.model",),
-    "particles": ("ssmscan.model", "ssmscan.particles"),
-    "results": ("ssmscan.model.sites", "ssmscan.particles", "ssmscan.results"),
-    "inference": ("ssmscan.model", "ssmscan.particles", "ssmscan.results", "ssmscan.inference"),
+    "particles": ("ssmscan.files", "ssmscan.model", "ssmscan.particles"),
+    "results": ("ssmscan.files", "ssmscan.model.sites", "ssmscan.particles", "ssmscan.results"),
+    "inference": ("ssmscan.files", "ssmscan.model", "ssmscan.particles", "ssmscan.results", "ssmscan.inference"),
 }
 """What a folder may import from this package, in the order in which data flows."""
 
@@ -98,6 +98,7 @@ def test_a_file_imports_only_what_its_folder_may(path):
     [
         ("model/sites.py", "from ssmscan.particles import weights"),
         ("model/sites.py", "from ..particles import weights"),
+        ("model/sites.py", "from ssmscan import files"),
         ("model/sites.py", "def f():\n    import ssmscan.inference.nuts"),
         ("particles/filter.py", "from ssmscan import results"),
         ("particles/filter.py", "import ssmscan"),
@@ -119,6 +120,7 @@ def test_a_broken_rule_is_found(path, source):
     ("path", "source"),
     [
         ("results/result.py", "from ssmscan.model.sites import Site"),
+        ("results/storage.py", "from ssmscan.files import write_atomically"),
         ("results/plots.py", "def f():\n    import matplotlib.pyplot as plt"),
         ("results/plots.py", "if TYPE_CHECKING:\n    from matplotlib.axes import Axes"),
         ("inference/nuts.py", "from ..model import sites\nfrom numpyro.infer import MCMC"),

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -29,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.files import write_atomically
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.running import ModelError
 from ssmscan.model.several import IndependentLoops
@@ -68,21 +68,16 @@ class Online(NamedTuple):
 
         Raises:
             FileNotFoundError: if its folder does not exist.
+            OSError: if it cannot be written; the file that was there before is untouched.
         """
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"cannot save {path}: the folder {path.parent} does not exist; make it first")
         leaves, tree = jax.tree.flatten(jax.device_get(jax.tree.map(_plain, self)))
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                header = np.frombuffer(json.dumps({"tree": str(tree)}).encode(), np.uint8)
+
+        def write(temporary: Path) -> None:
+            header = np.frombuffer(json.dumps({"tree": str(tree)}).encode(), np.uint8)
+            with open(temporary, "wb") as file:
                 np.savez(file, header=header, **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        return path
+
+        return write_atomically(path, write)
 
 
 def start(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, settings: ParticleFilter) -> Online:

@@ -3,6 +3,7 @@
 | file | what it answers |
 |---|---|
 | `result` | what did the engine draw, what did it cost; save, load, hand to ArviZ |
+| `holding` | which names and types can a result hold, asked before anything is drawn |
 | `summary` | what do the draws say about one number, and how well |
 | `health` | can it be trusted, and if not, what to do |
 | `agreement`, `verdicts` | do engines agree, and what did each cost |

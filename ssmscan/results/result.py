@@ -19,11 +19,11 @@ import numpy as np
 
 from ssmscan.results import containers, health, storage
 from ssmscan.results.containers import Variable
+from ssmscan.results.holding import as_numbers, require_holdable, variable_name
 from ssmscan.results.summary import STATISTICS, Summary, scalars, summarise
 from ssmscan.results.table import Table, count, rounded, significant
 
 _FORMAT = 1
-_DIMENSIONS = ("chain", "draw", "time")
 _ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities")
 _IN_GROUPS = (*_ARRAYS, "state_draws", "costs")
 
@@ -102,7 +102,7 @@ class Result:
     def __post_init__(self) -> None:
         """Make arrays NumPy's, settings what a file gives back, and check all shapes."""
         for name in _ARRAYS:
-            object.__setattr__(self, name, _all_numbers(name, getattr(self, name)))
+            object.__setattr__(self, name, as_numbers(name, getattr(self, name)))
         object.__setattr__(self, "state_draws", np.asarray(self.state_draws, np.int64))
         object.__setattr__(self, "notes", tuple(self.notes))
         object.__setattr__(self, "doubts", tuple(self.doubts))
@@ -189,7 +189,7 @@ class Result:
         """
         groups = self._groups()
         if posterior_predictive:
-            predictive = _all_numbers("posterior_predictive", posterior_predictive)
+            predictive = as_numbers("posterior_predictive", posterior_predictive)
             self._require_leading("posterior_predictive", predictive, (self.num_chains, self.num_draws))
             groups["posterior_predictive"] = self._variables(predictive, ("chain", "draw"))
         return containers.export(containers.datatree(groups, {"inference_library": "ssmscan"}))
@@ -232,7 +232,7 @@ class Result:
     def _variables(self, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> dict[str, Variable]:
         times, variables = self._times(), {}
         for site, values in arrays.items():
-            name = _variable_name(site)
+            name = variable_name(site)
             rest = values.shape[len(leading) :]
             timed = arrays is not self.draws and site not in self.initial and rest[:1] and rest[0] in times
             dims = [*leading, *([times[rest[0]]] if timed else [])]
@@ -266,9 +266,8 @@ class Result:
             self._require_leading("states", {name: values}, paths)
             if name not in self.initial and values.ndim < 3:
                 raise ValueError(f"states[{name!r}] must be (chains, paths, time, ...), got {values.shape}")
-        names = [_variable_name(site) for site in (*self.draws, *self.states)]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"names of sites must differ, also with dots for slashes: {repeated}")
+        require_holdable(self.draws, self.states, self.observed)
+        require_holdable(self.sample_stats)
 
     @staticmethod
     def _require_leading(field: str, arrays: Mapping[str, np.ndarray], leading: tuple[int | None, ...]) -> None:
@@ -291,21 +290,7 @@ def load(path: str | os.PathLike[str]) -> Result:
     states = "states" if "states" in groups else "posterior"
     places = dict(zip(_ARRAYS, ("posterior", states, "sample_stats", "observed_data", "state_probabilities")))
     arrays: dict[str, Any] = {
-        name: {site: groups[places[name]][_variable_name(site)] for site in sites.get(name, ())} for name in _ARRAYS
+        name: {site: groups[places[name]][variable_name(site)] for site in sites.get(name, ())} for name in _ARRAYS
     }
     costs = Costs(**header.pop("costs"))
     return Result(**arrays, **header, costs=costs, state_draws=groups["paths"]["state_draws"])
-
-
-def _variable_name(site: str) -> str:
-    # a slash separates groups in netCDF, and a variable may not be named like a dimension it has
-    name = site.replace("/", ".")
-    return f"{name}_" if name in _DIMENSIONS else name
-
-
-def _all_numbers(field: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    numbers = {name: np.asarray(values) for name, values in arrays.items()}
-    for name, values in numbers.items():
-        if values.dtype.kind not in "biuf":
-            raise TypeError(f"{field}[{name!r}] must be an array of numbers, got dtype {values.dtype}")
-    return numbers

@@ -1,0 +1,111 @@
+"""What a result can hold: which names and which types, asked before anything is drawn.
+
+A result is also a netCDF file.  Names of sites become names of variables there, a slash as a dot since a slash
+separates groups; two sites of one group may not end with the same name.  Values are booleans, integers or real
+numbers; the narrow types of accelerators (bfloat16, float8), which no file knows, are held in float32, where each of
+their values has a place.
+
+An engine asks `require_holdable` with what it is going to draw, so that no run ends with draws that it cannot hand
+over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_DIMENSIONS = ("chain", "draw", "time")
+_OF_NETCDF = "_nc4_non_coord_"
+_NUMBERS = "biuf"
+_OTHERS = {"c": "complex numbers", "O": "objects", "U": "text", "S": "bytes", "M": "dates", "m": "time spans"}
+
+
+def variable_name(site: str) -> str:
+    """Return the name of a site's variable: dots for slashes, and never that of a dimension it has."""
+    name = site.replace("/", ".")
+    return f"{name}_" if name in _DIMENSIONS else name
+
+
+def as_numbers(field: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return a field's arrays as NumPy's, those of accelerators' narrow types in float32.
+
+    Raises:
+        TypeError: if they are not of numbers.
+    """
+    numbers = {name: np.asarray(values) for name, values in arrays.items()}
+    for name, values in numbers.items():
+        if _is_narrow(values.dtype):
+            numbers[name] = values.astype(np.float32)
+        elif values.dtype.kind not in _NUMBERS:
+            raise TypeError(f"{field}[{name!r}] must be an array of numbers, got dtype {values.dtype}")
+    return numbers
+
+
+def unholdable(
+    draws: Mapping[str, Any], states: Mapping[str, Any] | None = None, observed: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    """Return why a result cannot hold these sites, one clause for each fault; empty if it can.
+
+    Args:
+        draws: parameter -> its dtype, or anything that has one.
+        states: the same for the states.
+        observed: the same for the data.
+    """
+    drawn = [*draws.items(), *(states or {}).items()]
+    seen = [*(observed or {}).items()]
+    faults = [fault for name, values in (*drawn, *seen) for fault in (_of_name(name), _of_type(name, values)) if fault]
+    return tuple(dict.fromkeys([*faults, *_shared([n for n, _ in drawn]), *_shared([n for n, _ in seen])]))
+
+
+def require_holdable(
+    draws: Mapping[str, Any], states: Mapping[str, Any] | None = None, observed: Mapping[str, Any] | None = None
+) -> None:
+    """Raise a sentence unless a result can hold these sites; the arguments are those of `unholdable`.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if faults := unholdable(draws, states, observed):
+        raise ValueError(f"a Result cannot hold these sites: {'; '.join(faults)}")
+
+
+def _of_name(name: Any) -> str | None:
+    if not isinstance(name, str):
+        return f"names of sites must be text, got {name!r}: rename the site"
+    no_text = any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in name)
+    if no_text or variable_name(name) in ("", ".") or name.startswith(_OF_NETCDF):
+        return f"no variable of a netCDF file can be named {name!r}: rename the site"
+    return None
+
+
+def _of_type(name: Any, values: Any) -> str | None:
+    found = values if isinstance(values, type) else getattr(values, "dtype", values)
+    try:
+        dtype = np.dtype(found)
+    except TypeError:  # the keys of JAX
+        what = "no type of NumPy"
+    else:
+        if dtype.kind in _NUMBERS or _is_narrow(dtype):
+            return None
+        what = _OTHERS.get(dtype.kind, "neither booleans, integers nor real numbers")
+    return f"site {name!r} has dtype {found} ({what}): give its values as booleans, integers or real numbers"
+
+
+def _shared(sites: list[Any]) -> list[str]:
+    by_name: dict[str, list[str]] = {}
+    for site in sites:
+        if isinstance(site, str):
+            by_name.setdefault(variable_name(site), []).append(site)
+    return [
+        f"the sites {', '.join(map(repr, sharing))} all become {name!r} in a file, where a slash is a dot: rename "
+        f"{'one' if len(sharing) == 2 else 'all but one'} of them"
+        for name, sharing in by_name.items()
+        if len(sharing) > 1
+    ]
+
+
+def _is_narrow(dtype: np.dtype) -> bool:
+    """Return whether this is a type registered with NumPy by another package, as ml_dtypes does."""
+    return dtype.isbuiltin == 2
