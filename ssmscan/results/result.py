@@ -266,9 +266,8 @@ class Result:
             self._require_leading("states", {name: values}, paths)
             if name not in self.initial and values.ndim < 3:
                 raise ValueError(f"states[{name!r}] must be (chains, paths, time, ...), got {values.shape}")
-        names = [_variable_name(site) for site in (*self.draws, *self.states)]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"names of sites must differ, also with dots for slashes: {repeated}")
+        for group in (("draws", "states"), ("sample_stats",), ("observed",), ("state_probabilities",)):
+            _require_names([site for field in group for site in getattr(self, field)])
 
     @staticmethod
     def _require_leading(field: str, arrays: Mapping[str, np.ndarray], leading: tuple[int | None, ...]) -> None:
@@ -301,6 +300,15 @@ def _variable_name(site: str) -> str:
     # a slash separates groups in netCDF, and a variable may not be named like a dimension it has
     name = site.replace("/", ".")
     return f"{name}_" if name in _DIMENSIONS else name
+
+
+def _require_names(sites: list[str]) -> None:
+    """Raise unless each site of a group can be a variable of its own in a file."""
+    if unfit := [site for site in sites if site in ("", ".") or "\0" in site]:
+        raise ValueError(f"a file cannot hold sites with an empty name, a dot or NUL: {unfit}; rename them")
+    names = [_variable_name(site) for site in sites]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"names of sites must differ, also with dots for slashes: {repeated}; rename one of the sites")
 
 
 def _all_numbers(field: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
