@@ -19,7 +19,15 @@ from ssmscan.inference.marginal import Chain, Control
 from ssmscan.inference.pilot import ROUNDS, Pilot, run_pilot
 from ssmscan.inference.progress import Progress, run_chunks
 from ssmscan.inference.replay import replay_paths
-from ssmscan.inference.settings import describe, require_between, require_integer, require_parameters, spread, versions
+from ssmscan.inference.settings import (
+    describe,
+    require_between,
+    require_integer,
+    require_parameters,
+    require_result_can_hold,
+    spread,
+    versions,
+)
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.results.result import Costs, Result
@@ -77,6 +85,7 @@ class PMMH:
             ValueError: if no draw from the prior has positive evidence.
         """
         require_parameters(ssm)
+        require_result_can_hold(ssm, self)
         key = as_key(key)
         size = self.num_particles or self.particle_filter.num_particles
         round_steps = self.num_warmup // ROUND_SHARE

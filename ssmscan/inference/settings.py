@@ -16,6 +16,7 @@ import numpy as np
 
 from ssmscan.model.running import ModelError
 from ssmscan.particles.draws import as_key
+from ssmscan.results.result import Costs, Result
 
 
 def require_integer(argument: str, value: Any, *, at_least: int) -> None:
@@ -47,6 +48,46 @@ def require_parameters(ssm: Any) -> None:
         )
 
 
+def require_result_can_hold(ssm: Any, settings: Any = None) -> None:
+    """Raise what the `Result` of a run would raise when its draws have been made; call it before anything is compiled.
+
+    A `Result` without draws is made of every site that an engine may report, with its name, shape and dtype, so that
+    there is one set of rules.
+
+    Args:
+        ssm: the model.
+        settings: the engine.
+
+    Raises:
+        TypeError: a site or an observation is not of real numbers, or a setting is not what JSON can hold.
+        ValueError: two sites have one name in a file, or a name that no file can hold.
+    """
+    sites = {site.name: site for site in ssm.sites}
+    lengths = {site.name: (part.num_steps,) for part in ssm.parts for site in part.sites if site.in_loop}
+    observed = ssm.observed
+    parameters = [site.name for site in ssm.parameters]
+    latent = [site.name for site in (*ssm.initial, *ssm.innovations, *ssm.deterministic) if site.name not in observed]
+
+    def none_of(name: str) -> np.ndarray:
+        return np.zeros((1, 0, *lengths.get(name, ()), *sites[name].shape), sites[name].dtype)
+
+    Result(
+        engine="",
+        draws={name: none_of(name) for name in parameters},
+        states={name: none_of(name) for name in latent},
+        state_draws=np.zeros(0, np.int64),
+        sample_stats={"accepted": np.zeros((1, 0), bool)},
+        independent_runs=False,
+        log_evidence=None,
+        log_evidence_error=None,
+        costs=Costs(0.0, 0.0, 0.0),
+        settings={"engine": describe(settings)},
+        versions={},
+        observed=observed,
+        initial=tuple(name for name in latent if name not in lengths),
+    )
+
+
 def describe(settings: Any) -> Any:
     """Return settings as JSON can hold them: fields of dataclasses by name, functions by their name."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
@@ -54,6 +95,10 @@ def describe(settings: Any) -> Any:
         return {"type": type(settings).__name__, **{name: describe(value) for name, value in fields.items()}}
     if isinstance(settings, (tuple, list)):
         return [describe(value) for value in settings]
+    if isinstance(settings, dict):
+        return {str(name): describe(value) for name, value in settings.items()}
+    if isinstance(settings, np.generic) or (isinstance(settings, (np.ndarray, jax.Array)) and settings.ndim == 0):
+        return describe(settings.item())
     if settings is None or isinstance(settings, (bool, int, float, str)):
         return settings
     return getattr(settings, "__qualname__", type(settings).__name__)

@@ -268,6 +268,7 @@ class Result:
                 raise ValueError(f"states[{name!r}] must be (chains, paths, time, ...), got {values.shape}")
         require_holdable(self.draws, self.states, self.observed)
         require_holdable(self.sample_stats)
+        require_holdable(self.state_probabilities)
 
     @staticmethod
     def _require_leading(field: str, arrays: Mapping[str, np.ndarray], leading: tuple[int | None, ...]) -> None:

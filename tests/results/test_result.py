@@ -148,6 +148,8 @@ def test_paths_of_all_draws_are_in_the_posterior():
         ({"initial": ("y0",)}, ValueError, "y0"),
         ({"settings": {"f": print}}, TypeError, "JSON"),
         ({"draws": {"a/b": np.zeros((2, 20)), "a.b": np.zeros((2, 20))}}, ValueError, "a.b"),
+        ({"observed": {"a/b": np.zeros(2), "a.b": np.ones(2)}}, ValueError, "become 'a.b' in a file"),
+        ({"draws": {".": np.zeros((2, 20))}}, ValueError, "no variable of a netCDF file"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, error, message):
