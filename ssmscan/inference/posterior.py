@@ -5,7 +5,8 @@ With unconstrained parameters z and base noise e of all innovations and initial 
 .. math:: \pi(z, e) \propto p(\theta(z)) \, |d\theta/dz| \; \prod_i N(e_i; 0, 1) \; L(\theta, e),
 
 a *reference* (prior of the parameters, standard normal noise) times a likelihood L that includes the observed
-sites the loop does not reach and the corrections of inexact noise maps.  NUTS samples the product; tempering
+sites the loop does not reach, the corrections of inexact noise maps, and what a mask or a scale makes of a prior:
+the reference is the law that prior draws have.  NUTS samples the product; tempering
 raises L alone to a power.  A point is the pair ``Position(parameters, noise)``.
 
 Papaspiliopoulos, Roberts, Skoeld (2007), *Statistical Science* 22(1), 59-73, on why non-centring mixes well
@@ -44,15 +45,16 @@ class Position(NamedTuple):
 
 
 def log_reference(ssm: Any, position: Position) -> jax.Array:
-    """Evaluate the log density of the prior of z and of the noise, normalised."""
-    _, log_prior = ssm.log_prior_unconstrained(position.parameters)
+    """Evaluate the log density of what `sample_reference` draws, normalised."""
+    log_law, _ = ssm.log_law_unconstrained(position.parameters)
     leaves = jax.tree.leaves(position.noise)
-    return log_prior + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_prior))
+    return log_law + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_law))
 
 
 def log_likelihood(ssm: Any, position: Position) -> jax.Array:
     """Evaluate log L, everything that is not the reference."""
-    return ssm.log_likelihood_given_noise(ssm.constrain(position.parameters), position.noise)
+    _, reweighting = ssm.log_law_unconstrained(position.parameters)
+    return ssm.log_likelihood_given_noise(ssm.constrain(position.parameters), position.noise) + reweighting
 
 
 def log_posterior(ssm: Any, position: Position) -> jax.Array:

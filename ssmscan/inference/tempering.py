@@ -141,7 +141,8 @@ class TemperedSMC:
         theta = jax.tree.map(np.asarray, jax.jit(_constrain)(ssm, positions.parameters))
         kept = spread(self.num_particles, self.num_paths)
         states = state_paths(jax.random.fold_in(key, STATES_STREAM), ssm, theta, positions.noise, kept)
-        log_evidence, error = combine_evidence(np.array([run.log_evidence for run in runs]))
+        evidence = combine_evidence(np.array([run.log_evidence for run in runs]))
+        log_evidence, error = (None, None) if ssm.reweighted else evidence
         per_draw = (len(runs), self.num_particles)
         stats = {"log_evidence": np.array([run.log_evidence for run in runs])}
         gradients = sum(
@@ -168,7 +169,7 @@ class TemperedSMC:
             versions=versions("blackjax"),
             observed=ssm.observed,
             interrupted=interrupted,
-            notes=_notes(runs, self.num_particles),
+            notes=_notes(runs, self.num_particles, ssm.reweighted),
             initial=tuple(site.name for site in ssm.initial),
             state_probabilities=states.value.probabilities,
         )
@@ -211,7 +212,7 @@ def _constrain(ssm: Any, z: Any) -> Any:
     return jax.vmap(jax.vmap(ssm.constrain))(z) if z else {}
 
 
-def _notes(runs: list[Run], num_particles: int) -> tuple[str, ...]:
+def _notes(runs: list[Run], num_particles: int, reweighted: tuple[str, ...]) -> tuple[str, ...]:
     steps = [run.temperatures for run in runs]
     accept = np.mean([run.acceptance for run in runs])
     notes = [f"{min(steps)} to {max(steps)} temperatures a run, mean acceptance of the moves {accept:.2f}"]
@@ -219,5 +220,10 @@ def _notes(runs: list[Run], num_particles: int) -> tuple[str, ...]:
         notes.append(
             f"{lost} of {num_particles * len(runs)} draws from the prior had no finite log likelihood; they count "
             "as impossible"
+        )
+    if reweighted:
+        notes.append(
+            f"no evidence: the prior of {', '.join(map(repr, reweighted))} is masked or scaled, so it is no law that "
+            "the likelihood could be averaged over"
         )
     return tuple(notes)

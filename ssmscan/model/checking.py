@@ -1,29 +1,52 @@
-"""Prove a trace right: the parts, put together again, against the original.
+r"""Prove a trace right: what the engines evaluate, put together again, against the original.
 
-At a draw (theta, s, z) from the model's own forward simulation,
+One particle is moved through the model by base noise, at parameters theta from their prior.  At the values (s, z)
+that it takes, NumPyro's own log-probability of every site is an oracle for what the engines call:
 
-    log p(theta) + log p(s) + sum_t log p(z_t) + sum_t log p(y_t) + log static
+    sites        log p of every site                                    the staged densities
+    prior        log p(theta)                                           `log_prior`
+    transformed  log p(theta) + log |d theta / d z|                     `log_prior_unconstrained`
+    law          the same without masks and scales                      `log_law_unconstrained`
+    values       log p(s, z, y | theta)                                 `log_initial`, `evaluate`, `log_static`
+    weights      log p(s, z, y | theta) - log q(s, z)                   `init`, `step`, `log_static`
+    noise        the same, with the corrections of inexact noise maps   `log_likelihood_given_noise`
 
-computed from the stored parts must equal `numpyro.infer.util.log_density` of the model as it was
-written, site by site substituted.  The two share no code beyond the distributions.
+where q is the law that states are drawn from.  The two sides share no code beyond the distributions.  Masks on
+states are lifted on both: a state has its law where it is masked, see `records`.  Values and weights are left out where
+observations after the loop join its steps; noise, where a site has no smooth map or discrete states are summed out.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from numpyro import handlers
-from numpyro.infer.util import log_density
+from numpyro.distributions import biject_to
 
 from ssmscan.model.constants import Constants
 from ssmscan.model.dataflow import UNUSED
-from ssmscan.model.paths import from_values
-from ssmscan.model.records import Record, clean_name
+from ssmscan.model.noise import NoiseSpec
+from ssmscan.model.paths import from_noise
+from ssmscan.model.records import Record, clean_name, unmasked
 from ssmscan.model.running import ModelError, isolated, run_model
 from ssmscan.model.simulate import Outputs
+
+if TYPE_CHECKING:
+    from ssmscan.model.statespace import StateSpaceModel
+
+Terms = dict[str, jax.Array]
+
+
+class Factor(NamedTuple):
+    """One factor of the density: what engines evaluate, and the same by NumPyro."""
+
+    parts: float
+    original: float
 
 
 class Check(NamedTuple):
@@ -31,27 +54,35 @@ class Check(NamedTuple):
 
     Attributes:
         parts: log-density assembled from the traced parts.
-        original: log-density of the model by NumPyro.
+        original: log-density of the model by NumPyro, masks on states lifted.
         tolerance: largest difference that rounding explains.
         draw: the values of all latent sites at which both were computed.
+        factors: the factors of the density that engines read, by name.
     """
 
     parts: float
     original: float
     tolerance: float
     draw: dict[str, np.ndarray]
+    factors: dict[str, Factor]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the factors that differ by more than rounding."""
+        wrong = {n: abs(f.parts - f.original) for n, f in self.factors.items() if f.parts != f.original}
+        return tuple(n for n, difference in wrong.items() if not difference <= self.tolerance)
 
     @property
     def passed(self) -> bool:
-        """Whether both densities agree up to rounding."""
-        return bool(abs(self.parts - self.original) <= self.tolerance)
+        """Whether all factors agree up to rounding."""
+        return not self.failed
 
 
 def check(key: jax.Array, ssm: Any, source: Any) -> Check:
-    """Compare both densities at one draw; missing elements of the data are filled for it.
+    """Compare every factor at one draw; missing elements of the data are filled for it.
 
     Raises:
-        ModelError: they differ by more than rounding; the message gives both.
+        ModelError: some differ by more than rounding; the message gives both.
     """
     if ssm.has_gaps:
         ssm, source = source.filled()
@@ -62,48 +93,196 @@ def check(key: jax.Array, ssm: Any, source: Any) -> Check:
                 "horizon, and pass its data as arguments."
             )
     prior_key, path_key = jax.random.split(key)
-    theta = ssm.sample_prior(prior_key)
-    simulated = ssm.simulate(path_key, theta)
-    latent = {site.name: simulated[site.name] for site in (*ssm.initial, *ssm.innovations)}
-    pieces = [float(v) for v in _log_prob(ssm, theta, latent).values()]
-
-    values = {**theta, **latent}
-    known = {site.name for part in ssm.parts for site in part.program.plan.inside}
-    horizon = [s.name for part in ssm.parts for s in part.program.plan.outside if s.simulated and s.name not in known]
-    run = handlers.block(handlers.seed(source.run, 0), hide=horizon) if horizon else source.run
-    original = float(log_density(Constants(run), (), {}, numpyro_names(source.run, values))[0])
-    scale = sum(abs(piece) for piece in pieces) + abs(original) + 1.0
+    theta, z = ssm.sample_prior(prior_key), None
+    if not any(part.program.not_continuous for part in ssm.parts):
+        z = ssm.unconstrain(theta)
+        theta = ssm.constrain(z)
+    factors, moved, smooth = _evaluate(path_key, ssm, theta, z)
+    pieces = [float(piece) for piece in factors.pop("sites").values()]
+    found = _Original(ssm, source, {**theta, **moved})
+    expected = found.factors(z)
+    compared = {"sites": Factor(sum(pieces), found.total)}
+    compared |= {name: Factor(float(value), expected[name]) for name, value in factors.items()}
+    if smooth is not None:
+        log_likelihood, values = smooth
+        weights = _Original(ssm, source, {**theta, **values}).factors(z)["weights"]
+        compared["noise"] = Factor(float(log_likelihood), weights)
+    scale = sum(abs(piece) for piece in pieces) + abs(found.total) + found.size + 1.0
     tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
-    outcome = Check(sum(pieces), original, tolerance, jax.device_get(values))
-    both_infinite = np.isinf(outcome.parts) and outcome.parts == outcome.original
-    if not outcome.passed and not both_infinite:
+    outcome = Check(*compared["sites"], tolerance, jax.device_get({**theta, **moved}), compared)
+    if not outcome.passed:
+        name = outcome.failed[0]
+        parts, original = compared[name]
         raise ModelError(
-            f"the traced parts give log-density {outcome.parts:.6g} where NumPyro gives {outcome.original:.6g} "
-            f"(tolerance {tolerance:.2g}); the model was not understood. Please report it with the model."
+            f"the traced parts give log-density {parts:.6g} where NumPyro gives {original:.6g} "
+            f"(factor '{name}', tolerance {tolerance:.2g}); the model was not understood. Please report it with the "
+            "model."
         )
     return outcome
 
 
-def _log_prob(ssm: Any, theta: dict, latent: dict) -> dict[str, jax.Array]:
-    """Log-probability of every site, from the parts."""
-    terms: dict[str, jax.Array] = {}
-    runs = []
+# ---- what the engines evaluate ------------------------------------------------------------------
+
+
+@jax.jit
+def _evaluate(key: jax.Array, ssm: Any, theta: dict, z: dict | None) -> tuple[dict, dict, tuple | None]:
+    """The factors, by the functions that engines call.
+
+    Returns:
+        The factors, "sites" by site; values of the states; and, where noise maps of gradient engines are not those of
+        particles, the log-likelihood at noise without its corrections, and values of the states there.
+    """
+    sites: Terms = {}
+    moved: Terms = {}
+    runs, views = [], []
     for number, part in enumerate(ssm.parts):
-        initial = {site.name: latent[site.name] for site in part.initial}
-        loop = {site.name: latent[site.name] for site in part.innovations}
-        path = jax.jit(lambda part=part, initial=initial, loop=loop: from_values(part, theta, initial, loop))()
-        outside = part.program.log_outside.bind(part.arrays, part._outside(theta, initial))
-        found = outside(UNUSED, UNUSED, UNUSED, UNUSED, path.ys, path.carry)["outside_log_prob"]
+        terms, values, view, run = _move(jax.random.fold_in(key, number), part, theta)
         # The prior of the parameters is in every part.
-        terms |= {n: v for n, v in found.items() if not number or n not in theta} | path.log_prob
-        runs.append(Outputs({}, path.ys, path.carry))
+        sites |= {n: v for n, v in terms.items() if not number or n not in theta}
+        moved |= values
+        runs.append(run)
+        views.append(view)
     if len(ssm.parts) > 1:
-        terms |= ssm.joined(jax.random.key(0), theta, latent, runs).get("log_prob", {})
-    return terms
+        sites |= ssm.joined(key, theta, moved, runs).get("log_prob", {})
+    factors: dict[str, Any] = {
+        name: sum(view[name] for view in views) for name in views[0] if all(name in view for view in views)
+    }
+    factors |= {"sites": sites, "prior": ssm.log_prior(theta)}
+    if z is not None:
+        law, reweighting = ssm.log_law_unconstrained(z)
+        factors |= {"transformed": ssm.log_prior_unconstrained(z)[1], "law": law, "reweighted": law + reweighting}
+    if "noise" in factors or any(part.program.smooth_step is None for part in ssm.parts):
+        return factors, moved, None
+    ends = [_by_noise(jax.random.fold_in(key, number), part, theta) for number, part in enumerate(ssm.parts)]
+    return factors, moved, (sum(end[0] for end in ends), {n: v for end in ends for n, v in end[1].items()})
 
 
-def numpyro_names(run, values: dict) -> dict:
-    """Rename sites of the loop to the names NumPyro gives them, which may hold a traced index."""
+def _move(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[Terms, Terms, Terms, Outputs]:
+    """Move one particle through a part: log-density of its sites, values, factors, and outputs of the loop."""
+    program, bound = part.program, part.at(theta)
+    start_key, step_key = jax.random.split(key)
+    start_noise, step_noise = _draw(start_key, part.initial_noise), _draw(step_key, part.step_noise, part.num_steps)
+    by_value = program.evaluate.bind(part.arrays, part._outside(theta))
+    by_noise = program.step.select("values").bind(part.arrays, theta)
+    weighed = not program.tail.mixing
+
+    def body(carry, inputs):
+        x, e = inputs
+        values = {site.name: by_noise(carry, x, e)["values"][site.name] for site in part.innovations}
+        out = by_value(carry, x, values, UNUSED, UNUSED, UNUSED)
+        weight = bound.step(carry, x, e).log_weight if weighed else jnp.zeros(())
+        seen = bound.evaluate(carry, x, values)
+        density = seen.log_transition + seen.log_observation
+        return out["carry"], (values, out["y"], out["log_prob"] | out["log_transition"], weight, density)
+
+    start = bound.init(start_noise)
+    inputs = bound.xs, step_noise
+    last, (values, ys, log_prob, weights, densities) = lax.scan(body, bound.start_from(start.values), inputs)
+    entries = "outside_log_prob", "outside_log_density", "outside_log_prior"
+    rest = program.value.select(*entries).bind(part.arrays, part._outside(theta, start.values))
+    counted, drawn, prior = (rest(*[UNUSED] * 4, ys, last)[entry] for entry in entries)
+    terms = {n: counted[n] for n in program.log_outside.names("outside_log_prob")} | jax.tree.map(jnp.sum, log_prob)
+    terms |= {n: drawn[n] for n in start.values} | {n: prior[n] for n in theta}
+    factors, static = {}, part.log_static(theta)
+    if weighed:
+        weight = static + start.log_weight
+        factors["values"] = weight + bound.log_initial(start.values) + jnp.sum(densities)
+        factors["weights"] = weight + jnp.sum(weights)
+    if program.smooth_step is program.step:
+        factors["noise"] = part.log_likelihood_given_noise(theta, {**start_noise, **step_noise})
+    return terms, {**start.values, **values}, factors, Outputs({}, ys, last)
+
+
+def _by_noise(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[jax.Array, Terms]:
+    """Log-likelihood at noise without the corrections of its maps, and values of the states."""
+    noise = _draw(key, part.smooth_noise)
+    found = from_noise(part, theta, noise)
+    return found.log_likelihood - found.correction, found.values
+
+
+def _draw(key: jax.Array, specs: Mapping[str, NoiseSpec], *lead: int) -> Terms:
+    """Draw base noise."""
+    noise = {}
+    for number, (name, spec) in enumerate(specs.items()):
+        own = jax.random.fold_in(key, number)
+        keys = jax.random.split(own, *lead) if lead else own
+        noise[name] = keys if spec.is_key else jax.random.normal(own, (*lead, *spec.shape))
+    return noise
+
+
+# ---- the original --------------------------------------------------------------------------------
+
+
+class _Original:
+    """NumPyro's log-probability of every site of the model as it was written, at given values.
+
+    Attributes:
+        counted: by site, as the model counts it; a state has its law where it is masked.
+        law: by latent site, the log-density of what a draw is drawn from.
+        jacobian: by parameter, given its unconstrained value, log |d theta / d z|.
+    """
+
+    def __init__(self, ssm: Any, source: Any, values: Mapping[str, Any]):
+        plans = [part.program.plan for part in ssm.parts]
+        inside = {site.name for plan in plans for site in plan.inside}
+        horizon = [s.name for plan in plans for s in plan.outside if s.simulated and s.name not in inside]
+        run = handlers.block(handlers.seed(source.run, 0), hide=horizon) if horizon else source.run
+        given = numpyro_names(source.run, dict(values))
+        model = handlers.substitute(Constants(run), data={given[name]: value for name, value in values.items()})
+        names = {numpyros: name for name, numpyros in given.items()}
+        self.parameters = [site.name for site in ssm.parameters]
+        self.initial = [site.name for site in ssm.initial]
+        flat = {s.name for plan in plans for s in plan.outside if s.masked} & set(self.parameters)
+        self.counted: dict[str, float] = {}
+        self.law: dict[str, float] = {}
+        self.jacobian: dict[str, Callable] = {}
+        for numpyros, site in handlers.trace(model).get_trace().items():
+            if site["type"] != "sample":
+                continue
+            name, fn, value = names.get(numpyros, numpyros), site["fn"], site["value"]
+            log_prob = fn.log_prob(value)
+            excess = 0.0 if site["scale"] is None else float(jnp.sum((site["scale"] - 1.0) * log_prob))
+            if name in values:
+                self.law[name] = float(jnp.sum(unmasked(fn).log_prob(value)))
+                self.jacobian[name] = lambda z, fn=fn, value=value: _log_jacobian(fn, z, value)
+            drawn = name in values and name not in flat
+            self.counted[name] = (self.law[name] if drawn else float(jnp.sum(log_prob))) + excess
+
+    @property
+    def total(self) -> float:
+        """Log-density of the model."""
+        return sum(self.counted.values(), start=0.0)
+
+    @property
+    def size(self) -> float:
+        """Sum of the sizes of all terms."""
+        return sum(abs(value) for value in (*self.counted.values(), *self.law.values()))
+
+    def factors(self, z: Mapping[str, Any] | None) -> dict[str, float]:
+        """What the factors must be."""
+        prior, law = (sum(of[n] for n in self.parameters) for of in (self.counted, self.law))
+        jacobian = 0.0 if z is None else sum(self.jacobian[n](z[n]) for n in self.parameters)
+        likelihood = self.total - prior
+        # The weight of the start has what a scale adds to its law, which its density has too.
+        twice = sum(self.counted[n] - self.law[n] for n in self.initial)
+        weights = likelihood - (sum(self.law.values()) - law)
+        return {
+            "prior": prior,
+            "transformed": prior + jacobian,
+            "law": law + jacobian,
+            "reweighted": prior + jacobian,
+            "values": likelihood + twice,
+            "weights": weights,
+            "noise": weights,
+        }
+
+
+def _log_jacobian(fn: Any, z: Any, value: Any) -> float:
+    return float(jnp.sum(biject_to(fn.support).log_abs_det_jacobian(z, value)))
+
+
+def numpyro_names(run: Callable, values: dict) -> dict[str, str]:
+    """By site, the name NumPyro gives it, which in the loop may hold a traced index."""
     names: list[str] = []
 
     def at_loop(_, loop):
@@ -120,4 +299,4 @@ def numpyro_names(run, values: dict) -> dict:
     with isolated():
         jax.eval_shape(trace)
     renamed = {clean_name(name): name for name in names}
-    return {renamed.get(name, name): value for name, value in values.items()}
+    return {name: renamed.get(name, name) for name in values}

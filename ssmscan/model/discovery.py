@@ -50,6 +50,8 @@ class Drawn(NamedTuple):
         simulated: whether it stands in a later loop that is only simulated.
         values: for a drawn discrete site, the values of one element; empty where they are not known at trace.
         plates: name and size of the plates it stands in.
+        masked: whether a mask may leave elements of a draw out of the density.
+        reweighted: whether it counts, as a parameter, otherwise than by the law that it is drawn from.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Drawn(NamedTuple):
     simulated: bool = False
     values: tuple[float, ...] = ()
     plates: tuple[tuple[str, int], ...] = ()
+    masked: bool = False
+    reweighted: bool = False
 
     @property
     def num_values(self) -> int:
@@ -224,6 +228,8 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
         joint=only_whole(fn),
         values=finite_support(fn) if latent else (),
         plates=record.plates,
+        masked=record.masked,
+        reweighted=record.reweighted,
     )
 
 

@@ -43,6 +43,20 @@ class Path(NamedTuple):
     log_prob: dict[str, jax.Array]
 
 
+class AtNoise(NamedTuple):
+    """The loop run at given noise.
+
+    Attributes:
+        log_likelihood: log-density of the data, corrections included, a scalar.
+        values: of all sites drawn or computed.
+        correction: what inexact noise maps add to the log-likelihood.
+    """
+
+    log_likelihood: jax.Array
+    values: dict[str, jax.Array]
+    correction: jax.Array
+
+
 def smooth(ssm: StateSpaceModel) -> tuple[Staged, Staged]:
     """Start and step under the smooth maps of a model whose sites all have one."""
     refuse_rough(ssm)
@@ -67,23 +81,24 @@ def refuse_rough(ssm: StateSpaceModel) -> None:
         )
 
 
-def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array]) -> tuple[jax.Array, dict]:
-    """Run the loop at given noise: log-likelihood with corrections, and values of all sites drawn or computed."""
+def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array]) -> AtNoise:
+    """Run the loop at given noise."""
     program, names = ssm.program, set(ssm.program.initial)
     smooth_start, smooth_step = smooth(ssm)
     start = smooth_start.bind(ssm.arrays, theta)({n: noise[n] for n in program.initial})
     step = smooth_step.bind(ssm.arrays, theta)
     observed = [start["log_observation"][n] for n in program.names(Role.START_OBSERVATION)]
-    log_start = sum_of(observed) + start["log_excess"] + start["correction"]
+    log_start = sum_of(observed) + start["log_excess"]
     loop_noise = {n: e for n, e in noise.items() if n not in names}
 
     def body(carry, inputs):
         out = step(carry, *inputs)
-        return out["carry"], (out["log_weight"] + out["correction"], out["values"], out["y"])
+        return out["carry"], (out["log_weight"], out["correction"], out["values"], out["y"])
 
-    last, (weights, values, ys) = lax.scan(body, start["carry"], (ssm._inputs(theta), loop_noise))
+    last, (weights, corrections, values, ys) = lax.scan(body, start["carry"], (ssm._inputs(theta), loop_noise))
     log_static = ssm._sum(program.log_static, "outside_log_prob", ssm._outside(theta))
-    log_likelihood = log_static + log_start + jnp.sum(weights)
+    correction = start["correction"] + jnp.sum(corrections)
+    log_likelihood = log_static + log_start + jnp.sum(weights) + correction
     if program.names(Role.TAIL_OBSERVATION):
         rest = program.log_tail.bind(ssm.arrays, ssm._outside(theta, start["values"]))
         tail = rest(UNUSED, UNUSED, UNUSED, UNUSED, ys, last)["outside_log_prob"]
@@ -94,7 +109,7 @@ def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array
         each = jax.vmap(lambda t, y: sum_of(rows(t, as_output(y, program.plan))["log_prob"].values()))
         rest = program.joint_rest(ssm.arrays, outside)["log_prob"]
         log_likelihood = log_likelihood + jnp.sum(each(jnp.arange(ssm.num_steps), ys)) + sum_of(rest.values())
-    return log_likelihood, {**start["values"], **values}
+    return AtNoise(log_likelihood, {**start["values"], **values}, correction)
 
 
 def from_values(

@@ -17,7 +17,7 @@ import jax
 
 from ssmscan.model import drawing, enumeration, roles, staging
 from ssmscan.model.dataflow import Staged
-from ssmscan.model.discovery import discover
+from ssmscan.model.discovery import Plan, discover
 from ssmscan.model.hidden import refuse_hidden_noise
 from ssmscan.model.loops import SeveralLoops
 from ssmscan.model.missing import Gaps
@@ -46,6 +46,7 @@ class Program:
         rough: names of the sites without a smooth map.
         summed: how they are summed out for gradient engines, None where there are none or it cannot be done.
         not_summed: why not, a clause.
+        reweighted: names of the parameters whose prior is masked or scaled.
         not_continuous: why the parameters have no unconstrained space, empty when they have.
     """
 
@@ -79,7 +80,9 @@ class Program:
             ),
             *roles.inside_sites(plan),
         )
+        self.sites = _with_notes(self.sites, plan)
         self.parameters = tuple(s.name for s in self.sites if s.role is Role.PARAMETER)
+        self.reweighted = tuple(n for n in self.parameters if script.outside[n].reweighted)
         self.initial = tuple(s.name for s in self.sites if s.role is Role.INITIAL)
         names = (self.parameters, self.initial)
         refuse_hidden_noise(script, self.value)
@@ -141,7 +144,7 @@ class Program:
         self.evaluate = value.select("carry", "y", "log_transition", "log_observation", "log_prob", "deterministic")
         self.inputs = value.select("xs")
         self.start_value = value.select("start")
-        self.log_prior = value.select(outside_log_density=self.parameters)
+        self.log_prior = value.select(outside_log_prior=self.parameters)
         self.log_initial = value.select(outside_log_density=self.initial)
         self.log_static = value.select(outside_log_prob=static)
         self.log_start = value.select(outside_log_prob=start)
@@ -194,6 +197,22 @@ class Program:
         flags = tuple(getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision"))
         part = sorted(self.part.foreign), sorted(self.part.joint), self.part.first
         return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(part), repr(flags)])
+
+
+def _with_notes(sites: tuple[Site, ...], plan: Plan) -> tuple[Site, ...]:
+    """Add to the reasons what a mask or a scale means for a draw."""
+    notes = {}
+    for drawn in (*plan.outside, *plan.inside):
+        if drawn.masked:
+            notes[drawn.name] = "its prior is flat where it is masked", "where it is masked it has its law all the same"
+        elif drawn.latent and drawn.scaled:
+            notes[drawn.name] = "its prior is scaled", "its density is scaled"
+    return tuple(
+        site._replace(reason=f"{site.reason}; {notes[site.name][site.role is not Role.PARAMETER]}")
+        if site.name in notes and site.role is not Role.DETERMINISTIC
+        else site
+        for site in sites
+    )
 
 
 def build(

@@ -1,8 +1,13 @@
 """One site as it was met, and what its distribution says under NumPyro's wrappers.
 
-NumPyro counts a site with its masks and scales.  A draw is made from the distribution without them;
-the difference, for a scaled latent site, is a weight.  A masked latent is drawn from its own
-distribution and carries no density elsewhere.
+NumPyro counts a site with its masks and scales; a draw is made from the distribution without them, its *law*.
+What is drawn once, a parameter, counts as NumPyro counts it: under a mask its prior is flat.  What is drawn for
+each particle, a state, has its law all the same where it is masked, as beyond the end of a padded series; its scale
+is a weight.  So have the elements that `obs_mask` and missing values leave open.  What an engine reads:
+
+    parameter   log_prior()                       and log_prior() - log_density() to those who drew it from its law
+    state       log_density() + log_excess()      and log_excess() to those who drew it from its law
+    observed    log_prob()
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ class Record(NamedTuple):
         raw: the observed value before its missing elements were put in.
         simulated: whether the value was drawn and takes no part in inference.
         plates: name and size of the plates it stands in.
+        auxiliary: whether NumPyro made it for the elements that an `obs_mask` leaves open.
     """
 
     name: str
@@ -47,6 +53,7 @@ class Record(NamedTuple):
     raw: Any = None
     simulated: bool = False
     plates: tuple[tuple[str, int], ...] = ()
+    auxiliary: bool = False
 
     @property
     def latent(self) -> bool:
@@ -79,13 +86,37 @@ class Record(NamedTuple):
         """What scaling a latent site adds to the density it is drawn from."""
         return 0.0 if self.scale is None else self.log_prob() - jnp.sum(self._log_prob(self.fn))
 
+    def log_prior(self) -> jax.Array:
+        """What a parameter adds to the log-density of the model, a scalar."""
+        return self.log_density() + self.log_excess() if self._left_open else self.log_prob()
+
+    def log_reweighting(self) -> jax.Array | float:
+        """What `log_prior` of a parameter has more than the law that it is drawn from."""
+        return self.log_prior() - self.log_density() if self.reweighted else 0.0
+
+    @property
+    def reweighted(self) -> bool:
+        """Whether a parameter counts otherwise than by the law that it is drawn from."""
+        return self.latent and (self.scale is not None or self.masked)
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask of the user's may leave elements of a draw out of the density."""
+        return self.latent and is_masked(self.fn) and not self._left_open
+
+    @property
+    def _left_open(self) -> bool:
+        """Whether a draw stands for elements of a value that is given for the others."""
+        return self.latent and (self.auxiliary or self.present is not None)
+
     def invalid(self) -> jax.Array:
-        """Whether an unmasked element is NaN or outside the support, a scalar."""
+        """Whether an element that counts is not finite or outside the support, a scalar; of a draw, any element."""
         value = jnp.asarray(self.value)
         inside = jnp.asarray(unmasked(self.fn).support(value))
-        number = value == value
+        number = jnp.isfinite(value) if jnp.issubdtype(value.dtype, jnp.inexact) else jnp.ones(value.shape, bool)
         number = jnp.all(number, axis=tuple(range(inside.ndim, number.ndim)))
-        return jnp.any(~(inside & number) & mask_of(self.fn))
+        wrong = ~(inside & number)
+        return jnp.any(wrong & mask_of(self.fn) if self.observed else wrong)
 
 
 def simulated(records: list[Record], names: Collection[str]) -> list[Record]:
@@ -112,14 +143,28 @@ def is_factor(fn: dist.Distribution) -> bool:
     return isinstance(unmasked(fn), dist.Unit)
 
 
+def is_masked(fn: dist.Distribution) -> bool:
+    """Whether a distribution holds a mask that may leave elements out."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return not (isinstance(fn._mask, bool) and fn._mask) or is_masked(fn.base_dist)
+    return has_base(fn) and is_masked(fn.base_dist)
+
+
+def has_base(fn: dist.Distribution) -> bool:
+    """Whether a distribution is one that wraps another, whose masks are its own."""
+    return isinstance(fn, dist.Independent | dist.ExpandedDistribution) or type(fn) is dist.TransformedDistribution
+
+
 def unmasked(fn: dist.Distribution) -> dist.Distribution:
-    """The distribution without its masks."""
+    """The distribution without its masks, its law."""
     if isinstance(fn, dist.MaskedDistribution):
         return unmasked(fn.base_dist)
     if isinstance(fn, dist.Independent):
         return dist.Independent(unmasked(fn.base_dist), fn.reinterpreted_batch_ndims)
     if isinstance(fn, dist.ExpandedDistribution):
         return dist.ExpandedDistribution(unmasked(fn.base_dist), fn.batch_shape)
+    if has_base(fn) and is_masked(fn.base_dist):
+        return dist.TransformedDistribution(unmasked(fn.base_dist), fn.transforms)
     return fn
 
 

@@ -78,8 +78,10 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
         what = "deterministic" if entry == "deterministic" else "the distribution of"
         for site, pairs in staged.reaches(entry).items():
             step |= dict.fromkeys(sites(pairs), f"{what} '{site}'")
-    density = {name: sites(pairs) for name, pairs in staged.reaches("outside_log_prob").items()}
     reached = staged.reaches("outside_log_prob")
+    for name, pairs in staged.reaches("outside_log_density").items():
+        reached[name] = reached[name] | pairs
+    density = {name: sites(pairs) for name, pairs in reached.items()}
     elsewhere = {name for name, pairs in reached.items() if any(argument == KEY for argument, _ in pairs)}
     after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}
     return Flow(start, fresh, step, through_tail(plan, density, {}), density, after, elsewhere)

@@ -165,6 +165,11 @@ class _Sites(Messenger):
     def keep(self, msg: dict, name: str, **where) -> None:
         if msg["type"] == "sample":
             fn, facts = with_sample_shape(msg), {**where, **msg.get("_gaps", {}), "plates": _plates(msg)}
+            # NumPyro's `obs_mask` splits a site in two, one after the other.
+            facts["auxiliary"] = bool(self.records) and (
+                (self.records[-1].name, name)
+                == tuple(f"{msg['name'].removesuffix('_unobserved')}_{part}" for part in ("observed", "unobserved"))
+            )
             self.records.append(Record(name, fn, msg["value"], msg["_fixed"], msg["scale"], **facts))
         elif msg["type"] == "deterministic":
             self.records.append(Record(name, None, msg["value"], False, None, **where))

@@ -97,11 +97,16 @@ class IndependentLoops:
         return self.parts[0].canonical(theta)
 
     def log_prior(self, theta: Theta) -> jax.Array:
-        """Normalised log-density of the parameters, a scalar."""
+        """Log-density of the parameters; see `StateSpaceModel.log_prior`."""
         return self.parts[0].log_prior(theta)
 
+    @property
+    def reweighted(self) -> tuple[str, ...]:
+        """Parameters whose prior is masked or scaled."""
+        return self.parts[0].reweighted
+
     def sample_prior(self, key: jax.Array) -> Theta:
-        """Draw the parameters from their prior."""
+        """Draw the parameters from their prior, masks and scales left out."""
         return self.parts[0].sample_prior(key)
 
     def constrain(self, z: Theta) -> Theta:
@@ -115,6 +120,10 @@ class IndependentLoops:
     def log_prior_unconstrained(self, z: Theta) -> tuple[Theta, jax.Array]:
         """Parameters, and log p(theta) + log|d theta / d z|, at unconstrained values."""
         return self.parts[0].log_prior_unconstrained(z)
+
+    def log_law_unconstrained(self, z: Theta) -> tuple[jax.Array, jax.Array]:
+        """Log-density of what `sample_prior` draws; see `StateSpaceModel.log_law_unconstrained`."""
+        return self.parts[0].log_law_unconstrained(z)
 
     def log_static(self, theta: Theta) -> jax.Array:
         """Log-likelihood of the observations and factors that no state reaches, a scalar."""

@@ -1,7 +1,7 @@
 r"""Algebra that a compiler does not do: logarithms of exponentials, sums of few terms.
 
 Densities take the logarithm of a scale that models write as an exponential, :math:`\sigma_t = e^{h_t / 2}`.  For
-every a and q, infinities and signs included,
+all real a and q, infinities and signs included,
 
 .. math:: \log e^q = q, \qquad \log(a \, e^q) = \log a + q,
 
@@ -42,7 +42,8 @@ def simplified(eqn: Any, read: Callable[[Any], Any], *, produced: Mapping) -> An
         read: gives the value of a variable or literal.
         produced: `producers` of it and all before it.
     """
-    if eqn.primitive.name != "log":
+    # Of complex numbers the logarithm of an exponential is another branch.
+    if eqn.primitive.name != "log" or not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
         return None
     source = _producer(eqn.invars[0], produced)
     if _is(source, "exp"):

@@ -9,7 +9,7 @@ x = (t, user input), z the innovations, e their base noise:
     start_noise  (theta, e)                             carry, weight and values of the start
     step_noise   (theta, c, x, e)                       carry, weight and values of one step
     prior        (key,)                                 a draw of theta
-    constrain    (unconstrained theta,)                 theta, log prior plus log-Jacobian
+    constrain    (unconstrained theta,)                 theta, log prior and law of its draws, both plus log-Jacobian
     unconstrain  (theta,)                               unconstrained theta
 
 Forward simulation is in `drawing.py`.  Arguments from the carry on are late: they change inside the loop.
@@ -70,6 +70,9 @@ def by_value(script: Script, *, keyed: bool = False) -> Staged:
         sample = {r.name: r for r in records if r.fn is not None}
         out["outside_log_prob"] = {n: r.log_prob() for n, r in sample.items()}
         out["outside_log_density"] = {n: r.log_density() + r.log_excess() for n, r in sample.items() if r.latent}
+        out["outside_log_prior"] = out["outside_log_density"] | {
+            n: r.log_prior() for n, r in sample.items() if r.reweighted
+        }
         out["outside_invalid"] = {n: r.invalid() for n, r in sample.items()}
         out["outside_observed"] = {n: r.given for n, r in sample.items() if r.observed}
         out["outside_replicate"] = {
@@ -199,9 +202,15 @@ def constrain(script: Script, parameters, initial) -> Staged:
             return value
 
         records = [r for r in script.run(data, outside, _pass_loop(script)) if r.name in known]
-        density = sum_of(r.log_density() + r.log_excess() for r in records)
         theta = {r.name: jnp.asarray(r.value, known[r.name].dtype) for r in records}
-        return {"theta": theta, "log_density": density + sum_of(log_jacobian)}
+        law = sum_of(r.log_density() for r in records)
+        prior = sum_of(r.log_prior() for r in records)
+        return {
+            "theta": theta,
+            "log_prior": prior + sum_of(log_jacobian),
+            "log_law": law + sum_of(log_jacobian),
+            "log_reweighting": sum_of(r.log_reweighting() for r in records),
+        }
 
     shapes = jax.eval_shape(lambda data, theta: _unconstrain(script, data, theta, initial), *_theta(script, parameters))
     return script.stage(fn, (shapes,), late=1)

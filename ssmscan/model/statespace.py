@@ -180,8 +180,8 @@ class StateSpaceModel:
         return sum_of(rest(*[UNUSED] * 6)[name].values())
 
     def log_prior(self, theta: Theta) -> jax.Array:
-        """Normalised log-density of the parameters, a scalar."""
-        return self._sum(self.program.log_prior, "outside_log_density", self._outside(theta))
+        """Log-density of the parameters as NumPyro counts it, a scalar: normalised unless masked or scaled."""
+        return self._sum(self.program.log_prior, "outside_log_prior", self._outside(theta))
 
     def log_static(self, theta: Theta) -> jax.Array:
         """Log-likelihood of the observations and factors that no state reaches, a scalar."""
@@ -189,8 +189,13 @@ class StateSpaceModel:
         tail = self.program.tail_static(self.arrays, outside)["log_prob"]
         return self._sum(self.program.log_static, "outside_log_prob", outside) + sum_of(tail.values())
 
+    @property
+    def reweighted(self) -> tuple[str, ...]:
+        """Parameters whose prior is masked or scaled: it is no law, and no evidence is an integral over it."""
+        return self.program.reweighted
+
     def sample_prior(self, key: jax.Array) -> Theta:
-        """Draw the parameters from their prior."""
+        """Draw the parameters from their prior, masks and scales left out."""
         return self.program.prior(self.arrays, one_key(key))["theta"]
 
     def _continuous(self, staged):
@@ -212,7 +217,12 @@ class StateSpaceModel:
     def log_prior_unconstrained(self, z: Theta) -> tuple[Theta, jax.Array]:
         """Parameters, and log p(theta) + log|d theta / d z|, at unconstrained values."""
         out = self._continuous(self.program.constrain)(self.arrays, z)
-        return out["theta"], out["log_density"]
+        return out["theta"], out["log_prior"]
+
+    def log_law_unconstrained(self, z: Theta) -> tuple[jax.Array, jax.Array]:
+        """Log-density of what `sample_prior` draws, and what log p has more, zero unless masked or scaled."""
+        out = self._continuous(self.program.constrain)(self.arrays, z)
+        return out["log_law"], out["log_reweighting"]
 
     # ---- the loop -------------------------------------------------------------------------------
 
@@ -266,7 +276,7 @@ class StateSpaceModel:
         """
         if self.program.summed is not None:
             return summing.log_likelihood(self, theta, noise)
-        return paths.from_noise(self, theta, noise)[0]
+        return paths.from_noise(self, theta, noise).log_likelihood
 
     def states_from_noise(
         self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None
@@ -286,7 +296,7 @@ class StateSpaceModel:
             ValueError: discrete states are to be drawn and there is no key.
         """
         if self.program.summed is None:
-            return summing.Posterior(paths.from_noise(self, theta, noise)[1], {})
+            return summing.Posterior(paths.from_noise(self, theta, noise).values, {})
         if key is None:
             names = ", ".join(repr(site.name) for site in self.summed_out)
             raise ValueError(f"the discrete states {names} are summed out; pass a PRNG key to draw them.")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmscan.model.dataflow import evaluate
+from ssmscan.model.dataflow import evaluate, stage
 from ssmscan.model.simplify import written_out
 
 A, B, C = (np.random.default_rng(k).standard_normal(shape) for k, shape in enumerate(((3, 4), (4,), (2, 3))))
@@ -39,3 +39,17 @@ def test_it_is_what_was_written(name):
     assert result.shape == truth.shape and result.dtype == truth.dtype
     np.testing.assert_allclose(result, truth, rtol=1e-12)
     assert expected is None or any(found) == expected
+
+
+@pytest.mark.parametrize("scale", [None, -2.0], ids=["exp", "product"])
+@pytest.mark.parametrize("q", [4.0j, 1.0 - 7.0j, 2.0], ids=str)
+def test_the_logarithm_of_an_exponential_keeps_its_branch(q, scale):
+    """Im log is in (-pi, pi], Im q need not be."""
+
+    def function(_, q):
+        e = jnp.exp(q) if scale is None else scale * jnp.exp(q)
+        return {"log": jnp.log(e)}
+
+    q = jnp.asarray(q, jnp.result_type(complex))
+    staged = stage(function, (jax.ShapeDtypeStruct((), q.dtype),), [], data=0, late=0)
+    np.testing.assert_allclose(staged([], q)["log"], function([], q)["log"], rtol=1e-5)
