@@ -92,6 +92,7 @@ class Plan(NamedTuple):
             that are parts of their own.
         keyed: whether the model asks for keys with `numpyro.prng_key()`.
         drawn_after: sites drawn after the loop from its states, which nothing observed depends on; simulated.
+        quiet: indices of the loops without noise before a loop with noise that observes nothing.
     """
 
     main: int
@@ -104,6 +105,7 @@ class Plan(NamedTuple):
     horizons: frozenset[int] = frozenset()
     keyed: bool = False
     drawn_after: frozenset[str] = frozenset()
+    quiet: tuple[int, ...] = ()
 
 
 def discover(
@@ -156,12 +158,15 @@ def discover(
     jax.eval_shape(run, data)
     if not loops:
         raise ModelError(_no_loop(found))
+    quiet = _quiet(loops) if main is None else ()
     main, horizons = _choose_main(loops, main)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
     _check_names([*outside, *loops[main]["inside"]])
     facts = {k: loops[main][k] for k in FACTS}
     asks = constants.requests > 0
-    return Plan(main, outside=tuple(outside), **facts, horizons=horizons, keyed=asks, drawn_after=drawn_after)
+    return Plan(
+        main, outside=tuple(outside), **facts, horizons=horizons, keyed=asks, drawn_after=drawn_after, quiet=quiet
+    )
 
 
 FACTS = ("length", "inside", "carry", "x", "ys")
@@ -265,6 +270,12 @@ def _unique(names: list[str]) -> list[str]:
         seen[name] += 1
         result.append(name if seen[name] == 1 else f"{name}__{seen[name]}")
     return result
+
+
+def _quiet(loops: list[dict]) -> tuple[int, ...]:
+    """Loops before all noise, where no loop with noise observes anything; see `program.read`."""
+    noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
+    return () if any(_observed(loops[i]) for i in noisy) else tuple(range(noisy[0] if noisy else 0))
 
 
 def _choose_main(loops: list[dict], main: int | None) -> tuple[int, frozenset[int]]:
