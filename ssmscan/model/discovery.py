@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from ssmscan.model.constants import Constants
+from ssmscan.model.handled import Handled
 from ssmscan.model.loops import SeveralLoops, Simulated
 from ssmscan.model.missing import Gaps, only_whole
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
@@ -138,24 +139,29 @@ def discover(
                 ((_, _, last), (sites, ys)) = result = loop.default()
             except (jax.errors.UnexpectedTracerError, NotImplementedError):
                 # A hidden site leaked from NumPyro's run, or has no sampler; a run of our own names it.
-                _describe_loop(loop, None)
+                _describe_loop(loop, None, Handled())
                 raise
-            loops.append(_describe_loop(loop, ys))
+            loops.append(_describe_loop(loop, ys, handled))
             noisy = [loop for loop in loops if _drawn(loop)]
             if loops[-1] not in noisy:
                 return result
             stepped = (len(noisy) == 1 or _observed(loops[-1])) if main is None else index == main
             return (last, ys) if stepped else Simulated(result)
 
-        records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps, constants=constants)
+        def model():
+            with handled:
+                return call(data)
+
+        records, _ = run_model(model, _placeholder, at_loop, gaps=gaps, constants=constants)
         records = simulated(records, drawn_after)
         found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
         replays.extend(record.replayed for record in records)
         return 0
 
     replays: list[int | None] = []
-    constants = Constants()
+    constants, handled = Constants(), Handled()
     jax.eval_shape(run, data)
+    handled.refuse_unmet()
     if not loops:
         raise ModelError(_no_loop(found))
     quiet = _quiet(loops) if main is None else ()
@@ -181,13 +187,19 @@ def _observed(loop: dict) -> list[str]:
     return [site.name for site in loop["inside"] if site.observed]
 
 
-def _describe_loop(loop: Loop, ys: PyTree) -> dict:
+def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
     carry = jax.tree.map(_shape_of, loop.init)
     x = jax.tree.map(lambda a: Shape(jnp.shape(a)[1:], jnp.result_type(a)), loop.xs)
     sites: list[Drawn] = []
 
+    def transition(carry, x):
+        with handled:
+            return loop.f(carry, x)
+
     def body(t, carry, x):
-        new, _, records = run_step(loop, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
+        step = loop._replace(f=transition)
+        new, _, records = run_step(step, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
+        handled.around(loop, [str(record.name) for record in records if record.fn is not None])
         names = _unique([clean_name(str(record.name)) for record in records])
         sites[:] = [_describe(record, name) for record, name in zip(records, names)]
         return new
