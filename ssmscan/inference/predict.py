@@ -30,7 +30,8 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     Args:
         key: one PRNG key, typed or raw.
         ssm: the model of the result; or the same model traced with more steps, whose data may be shorter than its
-            loop (a handler conditions the first steps) or hold NaN.
+            loop (a handler conditions the first steps) or hold NaN.  Roles that `with_roles` declared are taken
+            over from the result.
         result: what any engine returned, with state paths.
         num_draws: paths used of each chain, evenly spread; all of them by default.
 
@@ -42,6 +43,7 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
         ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps.
     """
     key = stock_key(key)
+    ssm = _with_roles_of(ssm, result)
     num_paths = len(result.state_draws)
     if num_draws is None:
         num_draws = num_paths
@@ -60,6 +62,17 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (keys, theta, states))
     drawn = _predict(ssm, *flat)
     return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*lead, *leaf.shape[1:]), drawn)
+
+
+def _with_roles_of(ssm: Any, result: Result) -> Any:
+    """The model with its sites outside the loop in the roles that they have in the result."""
+    parameters = tuple(site.name for site in ssm.initial if site.name in result.draws)
+    initial = tuple(site.name for site in ssm.parameters if site.name in result.initial)
+    if not (parameters or initial) or ssm.source is None:
+        return ssm
+    kept = [name for name in ssm.source.parameters if name not in initial]
+    started = [name for name in ssm.source.initial if name not in parameters]
+    return ssm.with_roles(parameters=(*kept, *parameters), initial=(*started, *initial))
 
 
 def _known_states(ssm: Any, result: Result) -> list[str]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from ssmscan.model.constants import Constants
+from ssmscan.model.handled import Handled
 from ssmscan.model.loops import SeveralLoops, Simulated
 from ssmscan.model.missing import Gaps, only_whole
 from ssmscan.model.noise import NoiseMap, particle_map, smooth_map
@@ -96,6 +97,7 @@ class Plan(NamedTuple):
             that are parts of their own.
         keyed: whether the model asks for keys with `numpyro.prng_key()`.
         drawn_after: sites drawn after the loop from its states, which nothing observed depends on; simulated.
+        quiet: indices of the loops without noise before a loop with noise that observes nothing.
     """
 
     main: int
@@ -108,6 +110,7 @@ class Plan(NamedTuple):
     horizons: frozenset[int] = frozenset()
     keyed: bool = False
     drawn_after: frozenset[str] = frozenset()
+    quiet: tuple[int, ...] = ()
 
 
 def discover(
@@ -140,32 +143,40 @@ def discover(
                 ((_, _, last), (sites, ys)) = result = loop.default()
             except (jax.errors.UnexpectedTracerError, NotImplementedError):
                 # A hidden site leaked from NumPyro's run, or has no sampler; a run of our own names it.
-                _describe_loop(loop, None)
+                _describe_loop(loop, None, Handled())
                 raise
-            loops.append(_describe_loop(loop, ys))
+            loops.append(_describe_loop(loop, ys, handled))
             noisy = [loop for loop in loops if _drawn(loop)]
             if loops[-1] not in noisy:
                 return result
             stepped = (len(noisy) == 1 or _observed(loops[-1])) if main is None else index == main
             return (last, ys) if stepped else Simulated(result)
 
-        records, _ = run_model(lambda: call(data), _placeholder, at_loop, gaps=gaps, constants=constants)
+        def model():
+            with handled:
+                return call(data)
+
+        records, _ = run_model(model, _placeholder, at_loop, gaps=gaps, constants=constants)
         records = simulated(records, drawn_after)
         found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
         replays.extend(record.replayed for record in records)
         return 0
 
     replays: list[int | None] = []
-    constants = Constants()
+    constants, handled = Constants(), Handled()
     jax.eval_shape(run, data)
+    handled.refuse_unmet()
     if not loops:
         raise ModelError(_no_loop(found))
+    quiet = _quiet(loops) if main is None else ()
     main, horizons = _choose_main(loops, main)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
     _check_names([*outside, *loops[main]["inside"]])
     facts = {k: loops[main][k] for k in FACTS}
     asks = constants.requests > 0
-    return Plan(main, outside=tuple(outside), **facts, horizons=horizons, keyed=asks, drawn_after=drawn_after)
+    return Plan(
+        main, outside=tuple(outside), **facts, horizons=horizons, keyed=asks, drawn_after=drawn_after, quiet=quiet
+    )
 
 
 FACTS = ("length", "inside", "carry", "x", "ys")
@@ -180,13 +191,19 @@ def _observed(loop: dict) -> list[str]:
     return [site.name for site in loop["inside"] if site.observed]
 
 
-def _describe_loop(loop: Loop, ys: PyTree) -> dict:
+def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
     carry = jax.tree.map(_shape_of, loop.init)
     x = jax.tree.map(lambda a: Shape(jnp.shape(a)[1:], jnp.result_type(a)), loop.xs)
     sites: list[Drawn] = []
 
+    def transition(carry, x):
+        with handled:
+            return loop.f(carry, x)
+
     def body(t, carry, x):
-        new, _, records = run_step(loop, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
+        step = loop._replace(f=transition)
+        new, _, records = run_step(step, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
+        handled.around(loop, [str(record.name) for record in records if record.fn is not None])
         names = _unique([clean_name(str(record.name)) for record in records])
         sites[:] = [_describe(record, name) for record, name in zip(records, names)]
         return new
@@ -271,6 +288,12 @@ def _unique(names: list[str]) -> list[str]:
         seen[name] += 1
         result.append(name if seen[name] == 1 else f"{name}__{seen[name]}")
     return result
+
+
+def _quiet(loops: list[dict]) -> tuple[int, ...]:
+    """Loops before all noise, where no loop with noise observes anything; see `program.read`."""
+    noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
+    return () if any(_observed(loops[i]) for i in noisy) else tuple(range(noisy[0] if noisy else 0))
 
 
 def _choose_main(loops: list[dict], main: int | None) -> tuple[int, frozenset[int]]:

@@ -112,7 +112,8 @@ def _flow(script: Script, value: Staged) -> tuple[roles.Flow, Tail]:
 
 
 def _assign(script: Script, flow: roles.Flow, parameters: set[str], initial: tuple[str, ...]) -> dict[str, Role]:
-    mine = tuple(name for name in initial if any(name in sites for sites in flow.start))
+    starting = roles.starting(flow)
+    mine = tuple(name for name in initial if name in starting)
     latent = {site.name for site in script.plan.outside if site.latent}
     assigned = roles.assign(flow, script.plan, tuple(sorted(parameters & latent)), mine)
     return {name: role for name, (role, _) in assigned.items()}

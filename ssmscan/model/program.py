@@ -238,9 +238,13 @@ def read(
     call: Callable[[list], Any], arrays: list, gaps: frozenset[str], main: int | None = None
 ) -> tuple[Script, Staged]:
     """Meet a model and stage it by value; arguments as in `build`, main as in `discover`."""
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
-    script = Script(call, discover(call, shapes, Gaps(gaps), main), list(arrays), len(arrays), Gaps(gaps))
-    value = staging.by_value(script)
+    script, value = _at(call, arrays, gaps, main)
+    for quiet in script.plan.quiet:
+        found = _at(call, arrays, gaps, quiet)
+        if roles.forecasts(found[1], found[0].plan):
+            script, value, main = *found, quiet
+            break
+    shapes = script.data_shapes()
     needed, after = roles.needed_missing(value, script.plan), roles.drawn_after(value, script.plan)
     if needed is not None or after:
         # What nothing reads is integrated out, and not drawn.
@@ -248,6 +252,13 @@ def read(
         script = script._replace(plan=discover(call, shapes, less, main, after), gaps=less)
         value = staging.by_value(script)
     return script, value
+
+
+def _at(call: Callable[[list], Any], arrays: list, gaps: frozenset[str], main: int | None) -> tuple[Script, Staged]:
+    """Meet a model and stage it by value; arguments as in `read`."""
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
+    script = Script(call, discover(call, shapes, Gaps(gaps), main), list(arrays), len(arrays), Gaps(gaps))
+    return script, staging.by_value(script)
 
 
 def intern(program: Program) -> Program:

@@ -3,14 +3,21 @@
 Write c for the leaves of the carry and z for the innovations of a step.
 
     fresh leaf        c'_k depends on some z, or on a fresh leaf (closed over steps)
-    initial state     a latent site before the loop that reaches fresh leaves of the initial carry and
-                      nothing else of the step, its inputs or the code after the loop; or that reaches
-                      only the distributions of such sites
+    initial state     a latent site before the loop whose value enters fresh leaves of the initial carry,
+                      and which reaches nothing else of the step, its inputs or the code after the loop;
+                      distributions of other initial states do not count against it
     parameter         every other latent site outside the loop
 
 A site that enters a leaf no innovation ever refreshes (passed through, rotated, decayed) acts on
 every step with one value, which is what a parameter does; filtering it as a state would let the
-particles forget it.  In doubt: parameter.  The reason of each decision is kept for the table.
+particles forget it.  A site that reaches the start only through the distribution of other sites, such
+as the probability of a first state in all elements of a plate, is a hyper-parameter: one value of it a
+particle would tie the elements together, and a joint filter of many elements keeps one particle.  Only
+a discrete one stays an initial state, since no engine moves discrete parameters.  In doubt: parameter.
+
+Missing elements of observations are drawn like innovations and refresh no leaf: they are there in some
+steps and not in others, and the role of a site may not change with the gaps of the data or with the
+length of the loop.  The reason of each decision is kept for the table.
 """
 
 from __future__ import annotations
@@ -60,10 +67,14 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
 
     carry = jax.tree.leaves(staged.reaches("carry"))
     start = [sites(pairs) for pairs in jax.tree.leaves(staged.reaches("start"))]
+    innovations = sorted((site.name, site.gaps) for site in plan.inside if site.latent)
+    drawn = {k for k, (_, gaps) in enumerate(innovations) if not gaps}
     fresh: set[int] = set()
     while True:
         grown = {
-            k for k, pairs in enumerate(carry) if any(a == Z or (a == CARRY and leaf in fresh) for a, leaf in pairs)
+            k
+            for k, pairs in enumerate(carry)
+            if any((a == Z and i in drawn) or (a == CARRY and i in fresh) for a, i in pairs)
         }
         if grown == fresh:
             break
@@ -100,13 +111,24 @@ def through_tail(plan: Plan, density: dict[str, set[str]], direct: dict[str, set
     return {other for name in later for other in direct.get(name, density[name]) - {name}}
 
 
+def forecasts(staged: Staged, plan: Plan) -> bool:
+    """Whether data are observed in or from the loop of the plan, and the loops with noise only go on from there.
+
+    Exponential smoothing draws nothing in the sample; its forecast, a second scan, does.  What the forecast draws is
+    no state of the model, whose parts have the same roles with it and without.
+    """
+    flow = data_flow(staged, plan)
+    observed = {s.name for s in plan.outside if s.observed}
+    return bool(observed & flow.after or any(s.observed for s in plan.inside)) and not observed & flow.elsewhere
+
+
 def drawn_after(staged: Staged, plan: Plan) -> frozenset[str]:
-    """Sites drawn after the loop from its states, which act on no other density than each other's."""
+    """Sites drawn after the loops from their states, which act on no other density than each other's."""
     later = {s.name for s in plan.outside if s.latent and s.loop > plan.main}
     if not later:
         return frozenset()
     flow = data_flow(staged, plan)
-    found = later & flow.after
+    found = later & (flow.after | flow.elsewhere)
     while grown := {n for n in later - found if flow.density[n] & (found - {n})}:
         found |= grown
     while acting := {n for n in found for user, sites in flow.density.items() if n in sites and user not in found}:
@@ -160,25 +182,36 @@ def assign(
     reasons = {name: _reason_parameter(name, flow) for name in before}
     states = {n for n in before if not reasons[n] and n not in parameters} | set(initial)
     while True:
-        kept = {n for n in states if n in initial or _only_feeds(n, flow, states)}
+        kept = {n for n in states if n in initial or not _hyper(n, flow, plan, states)}
         if kept == states:
             break
         states = kept
+    reasons |= {n: _hyper(n, flow, plan, states) for n in before if not reasons[n]}
     roles: dict[str, tuple[Role, str]] = {}
     for site in plan.outside:
         roles[site.name] = _role(site, flow, plan, states, reasons, parameters, initial)
     return roles
 
 
-def _only_feeds(name: str, flow: Flow, states: set[str]) -> bool:
-    """Whether all that a site reaches is the start: fresh leaves, or other initial sites.
+def _hyper(name: str, flow: Flow, plan: Plan, states: set[str]) -> str:
+    """Why a site that reaches nothing but the start is a parameter all the same, empty if it is an initial state.
 
     Observed sites before the loop do not count against it: they weigh the particles at time 0.
     """
-    latents = {site for site, sites in flow.density.items() if site in sites}
-    users = {other for other in latents - {name} if name in flow.density[other]}
+    latents = {site.name: site for site in plan.outside if site.latent}
+    users = [other for other in flow.density if other in latents and name in flow.density[other] - {other}]
     starts = any(name in sites for k, sites in enumerate(flow.start) if k in flow.fresh)
-    return users <= states and (starts or bool(users))
+    if users and (not set(users) <= states or not (starts or latents[name].discrete)):
+        return f"acts on the distribution of '{sorted(users, key=lambda n: n in states)[0]}'"
+    return "" if starts or users else "reaches no state that innovations refresh"
+
+
+def starting(flow: Flow) -> set[str]:
+    """Sites that reach the start of the loop, by their values or through the distribution of such sites."""
+    found = set().union(*flow.start)
+    while grown := set().union(*(flow.density.get(name, set()) for name in found)) - found:
+        found |= grown
+    return found
 
 
 def _reason_parameter(name: str, flow: Flow) -> str:
@@ -206,13 +239,15 @@ def _role(site: Drawn, flow: Flow, plan: Plan, states, reasons, parameters, init
             )
         if name in states:
             where = ", ".join(str(k) for k, sites in enumerate(flow.start) if name in sites)
-            feeds = f"starts carry leaf {where}, refreshed by innovations" if where else "only feeds the initial state"
+            feeds = (
+                f"starts carry leaf {where}, refreshed by innovations" if where else "discrete, feeds the initial state"
+            )
             return Role.INITIAL, "declared by with_roles" if name in initial else feeds
         if name in parameters:
             return Role.PARAMETER, "declared by with_roles"
         if later:
             return Role.PARAMETER, "drawn after the loop"
-        return Role.PARAMETER, reasons[name] or "reaches no state that innovations refresh"
+        return Role.PARAMETER, reasons[name]
     if name in flow.after:
         return Role.TAIL_OBSERVATION, "observed after the loop, from its outputs"
     reached = sorted(flow.density[name] & states)

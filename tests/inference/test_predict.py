@@ -13,6 +13,7 @@ import ssmscan
 from ssmscan.inference.predict import predict
 from ssmscan.results.result import Costs, Result
 from tests.inference.models import NOISE, Y, switching
+from tests.model.zoo import SMOOTHING
 from tests.truth import z_threshold
 
 pytestmark = pytest.mark.slow
@@ -20,13 +21,13 @@ pytestmark = pytest.mark.slow
 CHAINS, DRAWS, PATHS = 2, 50, 40
 
 
-def made_by_hand(y, draws, states, state_draws, initial=()):
+def made_by_hand(y, draws, states, state_draws, initial=(), sample_stats=None):
     return Result(
         engine="made by hand",
         draws=draws,
         states=states,
         state_draws=state_draws,
-        sample_stats={},
+        sample_stats=sample_stats or {},
         independent_runs=False,
         log_evidence=None,
         log_evidence_error=None,
@@ -176,3 +177,51 @@ def test_a_shorter_model_is_refused(result, linear):
     shorter = ssmscan.trace(horizon, jnp.asarray(Y[:3]))
     with pytest.raises(ValueError, match="give the model that the result was made with"):
         ssmscan.predict(jax.random.key(0), shorter, result)
+
+
+@pytest.mark.parametrize("model", SMOOTHING.values(), ids=SMOOTHING.keys())
+def test_a_forecast_with_one_source_of_error_has_its_closed_form(model):
+    """y_{T+h} ~ N(l_T, sd^2 (1 + (h - 1) alpha^2)), and the first two have the covariance alpha sd^2."""
+    y, future, alpha, level, sd = jnp.asarray(Y[:6]), 3, 0.4, 0.3, 0.7
+    shape = (2, 4000)
+    draws = {name: np.full(shape, value) for name, value in {"alpha": alpha, "level": level, "sd": sd}.items()}
+    in_sample = made_by_hand(y, draws, {}, np.arange(shape[1]))
+    drawn = ssmscan.predict(jax.random.key(0), ssmscan.trace(model, y, future), in_sample)
+    ahead = drawn["ahead"] if "ahead" in drawn else drawn["y"][..., len(y) :]
+    ahead = ahead.reshape(-1, future).astype(float)
+    last = level
+    for value in np.asarray(y, float):
+        last += alpha * (value - last)
+    variance = sd**2 * (1 + alpha**2 * np.arange(future))
+    z = (ahead.mean(0) - last) / np.sqrt(variance / len(ahead))
+    assert np.abs(z).max() < z_threshold(4 * 7)
+    assert np.abs(ahead.var(0) / variance - 1).max() < z_threshold(4 * 7) * np.sqrt(2 / len(ahead))
+    covariance = np.cov(ahead[:, 0], ahead[:, 1])[0, 1]
+    error = np.sqrt((variance[0] * variance[1] + (alpha * sd**2) ** 2) / len(ahead))
+    assert abs(covariance - alpha * sd**2) < z_threshold(4 * 7) * error
+
+
+def test_declared_roles_are_those_of_the_result():
+    """The longer model is traced without them."""
+
+    def model(y, future=0):
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        start = numpyro.sample("start", dist.Normal(mean, 1.0))
+
+        def transition(x, _):
+            x = numpyro.sample("x", dist.Normal(x, 1.0))
+            numpyro.sample("y", dist.Normal(x, 1.0))
+            return x, None
+
+        with handlers.condition(data={"y": y}):
+            scan(transition, start, jnp.arange(len(y) + future))
+
+    y, paths = jnp.asarray(Y[:6]), 10
+    x = {"x": np.zeros((1, paths, 6))}
+    value = np.zeros((1, paths))
+    long = ssmscan.trace(model, y, 2)
+    for draws, initial in ({"mean": value, "start": value}, {}), ({}, {"mean": value, "start": value}):
+        stats = {"energy": value}
+        result = made_by_hand(y, draws, x | initial, np.arange(paths), tuple(initial), stats)
+        drawn = ssmscan.predict(jax.random.key(0), long, result)
+        assert drawn["y"].shape == (1, paths, 8) and (drawn["x"][..., :6] == 0).all()

@@ -102,7 +102,7 @@ def test_simulated_moments_match_the_model():
 def test_prediction_draws_around_the_given_states(traced):
     ssm = traced("hierarchical_start")
     theta = ssm.sample_prior(jax.random.key(0))
-    states = {"m": jnp.zeros(()), "x0": jnp.full((), 100.0), "x": jnp.full(12, -50.0)}
+    states = {"x0": jnp.full((), 100.0), "x": jnp.full(12, -50.0)}
     draws = jax.vmap(lambda k: ssm.predict(k, theta, states))(jax.random.split(jax.random.key(1), 400))
     assert draws["y"].shape == (400, 12) and draws["y0"].shape == (400,)
     assert abs(draws["y0"].mean() - 100.0) < 0.5 and abs(jnp.median(draws["y"]) + 50.0) < 0.5

@@ -227,7 +227,7 @@ CASES = {
     "static_seasonal": Case(static_seasonal, (Y,), {}, ("s0",), ("level0",), ("shock",), ("y",)),
     "holt_winters": Case(holt_winters, (Y,), {}, ("a", "level0", "sd"), (), (), ("y",)),
     "lags_from_data": Case(lags_from_data, (Y,), {}, ("p", "s"), (), ("x",), ("y",)),
-    "hierarchical_start": Case(hierarchical_start, (Y,), {}, ("v",), ("m", "x0"), ("x",), ("y0", "y")),
+    "hierarchical_start": Case(hierarchical_start, (Y,), {}, ("m", "v"), ("x0",), ("x",), ("y0", "y")),
     "conditioned": Case(conditioned, (Y,), {}, ("q", "after"), (), ("x",), ("y",)),
     "masked_and_scaled": Case(masked_and_scaled, (Y, Y > 0), {}, (), ("x0",), ("e",), ("y", "soft")),
     "switching": Case(switching, (Y,), {}, ("stay",), ("z0",), ("z", "k"), ("y",)),
@@ -237,4 +237,74 @@ CASES = {
     "adstock_then_loop": Case(adstock_then_loop, (Y, np.abs(Y)), {}, ("keep", "sd"), (), ("base",), ("y",)),
     "named_by_index": Case(named_by_index, (Y,), {}, (), (), ("x",), ("y",)),
     "sample_shapes": Case(sample_shapes, (Y,), {}, (), ("x0",), ("x",), ("y",)),
+}
+
+
+# ---- one source of error, and its forecasts --------------------------------------------------------
+
+
+def smoothed():
+    """Simple exponential smoothing: the parameters, and the step from an error to the next level."""
+    alpha = numpyro.sample("alpha", dist.Beta(2.0, 2.0))
+    level = numpyro.sample("level", dist.Normal(0.0, 1.0))
+    sd = numpyro.sample("sd", dist.HalfNormal(1.0))
+    return alpha, level, sd
+
+
+def one_source_of_error(y, future=0):
+    """The loop goes on beyond the data, where the observation is drawn."""
+    alpha, level, sd = smoothed()
+
+    def transition(level, _):
+        y = numpyro.sample("y", dist.Normal(level, sd))
+        return level + alpha * (y - level), None
+
+    with handlers.condition(data={"y": y}):
+        scan(transition, level, jnp.arange(y.shape[0] + future))
+
+
+def padded_with_nan(y, future=0):
+    """The same, the data padded with NaN."""
+    alpha, level, sd = smoothed()
+
+    def transition(level, y):
+        y = numpyro.sample("y", dist.Normal(level, sd), obs=y)
+        return level + alpha * (y - level), None
+
+    scan(transition, level, jnp.concatenate([y, jnp.full(future, jnp.nan)]))
+
+
+def with_a_second_scan(y, future=0):
+    """The same, the forecast a scan of its own."""
+    alpha, level, sd = smoothed()
+
+    def transition(level, y):
+        numpyro.sample("y", dist.Normal(level, sd), obs=y)
+        return level + alpha * (y - level), None
+
+    def onward(level, _):
+        y = numpyro.sample("ahead", dist.Normal(level, sd))
+        return level + alpha * (y - level), None
+
+    level, _ = scan(transition, level, y)
+    if future:
+        scan(onward, level, jnp.arange(future))
+
+
+def observed_after_the_scan(y, future=0):
+    """The same, observed after the loop, the forecast a scan of its own."""
+    alpha, level, sd = smoothed()
+
+    def onward(level, _):
+        y = numpyro.sample("ahead", dist.Normal(level, sd))
+        return level + alpha * (y - level), None
+
+    level, levels = scan(lambda level, y: (level + alpha * (y - level), level), level, y)
+    numpyro.sample("y", dist.Normal(levels, sd), obs=y)
+    if future:
+        scan(onward, level, jnp.arange(future))
+
+
+SMOOTHING = {
+    fn.__name__: fn for fn in (one_source_of_error, padded_with_nan, with_a_second_scan, observed_after_the_scan)
 }
