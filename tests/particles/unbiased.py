@@ -210,6 +210,15 @@ def handmade_autoregression() -> tuple[Any, Mapping[str, float], float]:
     return ssm, theta, exact(ssm, theta).log_evidence
 
 
+def few_steps() -> tuple[Any, Mapping[str, float], float]:
+    """Five steps of it; observations tell enough for mistakes to show, and not so much that estimates are uneven."""
+    from tests.particles.handmade import autoregression, exact
+
+    theta = {"rho": 0.9, "sx": 0.5, "sy": 1.0}
+    ssm = replace(autoregression(5, theta=theta), y=jnp.array([0.8, -0.6, 1.0, 0.3, -0.9]))
+    return ssm, theta, exact(ssm, theta).log_evidence
+
+
 def report(cells: list[Cell]) -> bool:
     """Run and print one family; whether all of it is unbiased."""
     print(HEADER, flush=True)

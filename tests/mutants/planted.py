@@ -1,0 +1,434 @@
+"""The mistakes: where each is planted, and which fast tests ought to see it.
+
+The text of a mistake replaces a piece of the package that occurs exactly once in its file.  Most were shipped by
+somebody: evidence that is biased under adaptive resampling, auxiliary filters without second-stage weights, weighted
+particles used as unweighted ones, pseudo-marginal samplers that draw the current estimate again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One mistake.
+
+    Attributes:
+        name: what is wrong, in a few words that can be given on the command line.
+        file: path inside the package.
+        old, new: the text that is replaced, and by what.
+        tests: files, or tests in them, that are run; the first of them that fails kills it.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+LAWS = "tests/particles/test_laws.py"
+UNBIASED = "tests/particles/test_unbiased.py"
+FILTER = "tests/particles/test_filter.py"
+EXACT = "tests/particles/test_by_hand.py"
+WEIGHTS = "tests/particles/test_weights.py"
+ONLINE = "tests/particles/test_online.py"
+TRACING = "tests/model/test_tracing.py"
+MISSING = "tests/model/test_missing.py"
+NOISE = "tests/model/test_noise.py"
+PMMH = "tests/inference/test_pmmh.py"
+NUTS = "tests/inference/test_nuts.py"
+TEMPERING = "tests/inference/test_tempering.py"
+SUMMARY = "tests/results/test_summary.py"
+AGREEMENT = "tests/results/test_agreement.py"
+
+KERNEL = [
+    Mutant(
+        "carried weight dropped where nothing was resampled",
+        "particles/sequential.py",
+        "return jnp.where(needed, ratio - math.log(len(ratio)), log_weights)",
+        "return jnp.where(needed, ratio - math.log(len(ratio)), uniform(len(ratio)))",
+        (UNBIASED,),
+    ),
+    Mutant(
+        "look-ahead weights renormalised",
+        "particles/sequential.py",
+        "carried = _carried(needed, ratio, state.log_weights)",
+        "carried = normalise(_carried(needed, ratio, state.log_weights)).log_weights",
+        (UNBIASED,),
+    ),
+    Mutant(
+        "one key for resampling and moving",
+        "particles/sequential.py",
+        "resample_key, move_key = state.keys",
+        "resample_key = move_key = state.keys[0]",
+        (LAWS,),
+    ),
+    Mutant(
+        "two steps with the same keys",
+        "particles/sequential.py",
+        "low = np.uint32(2) * jnp.asarray(count, np.uint32)",
+        "low = np.uint32(2) * (jnp.asarray(count, np.uint32) // np.uint32(2))",
+        (LAWS,),
+    ),
+    Mutant(
+        "start draws from the stream of the steps' keys",
+        "particles/sequential.py",
+        "_START = 2**31",
+        "_START = 0",
+        (LAWS,),
+    ),
+    Mutant(
+        "evidence from incremental weights alone",
+        "particles/sequential.py",
+        "weighed = normalise(carried + moved.log_weight)",
+        "weighed = normalise(carried + moved.log_weight)\n"
+        "    weighed = weighed._replace(log_sum=normalise(moved.log_weight + uniform(n)).log_sum)",
+        (UNBIASED,),
+    ),
+    Mutant(
+        "auxiliary filter without second-stage weights",
+        "particles/sequential.py",
+        "None if v is None else (log_weights - v.log_weights)[ancestors]",
+        "None if v is None else jnp.zeros_like(log_weights)[ancestors]",
+        (UNBIASED,),
+    ),
+    Mutant(
+        "look-ahead ancestors drawn with the plain weights",
+        "particles/sequential.py",
+        "weights if v is None else v.weights",
+        "weights",
+        (UNBIASED,),
+    ),
+    Mutant(
+        "resampling forgets to move the carry",
+        "particles/sequential.py",
+        'taken = jax.tree.map(lambda leaf: leaf.at[ancestors].get(mode="clip"), carry)',
+        "taken = carry",
+        (UNBIASED,),
+    ),
+    Mutant(
+        "threshold compared the wrong way round",
+        "particles/sequential.py",
+        "else ess < threshold * n",
+        "else ess > threshold * n",
+        (FILTER,),
+    ),
+    Mutant(
+        "status of a vanished cloud forgotten at the next step",
+        "particles/sequential.py",
+        "status = jnp.maximum(state.status, event)",
+        "status = event",
+        (FILTER,),
+    ),
+    Mutant(
+        "start observed twice",
+        "particles/sequential.py",
+        "weighed = normalise(state.log_weights)",
+        "weighed = normalise(state.log_weights + drawn.log_weight)",
+        (FILTER,),
+    ),
+    Mutant(
+        "start observation dropped",
+        "particles/sequential.py",
+        "log_weights=uniform(n) + drawn.log_weight,",
+        "log_weights=uniform(n) + 0 * drawn.log_weight,",
+        (FILTER,),
+    ),
+    Mutant(
+        "summaries with the weights before weighing",
+        "particles/sequential.py",
+        "weights=weighed.weights,\n        moved=moved,",
+        "weights=normalise(carried).weights,\n        moved=moved,",
+        (FILTER,),
+    ),
+    Mutant(
+        "resampling without the gradient of the weights",
+        "particles/sequential.py",
+        "ratio = gradient_alone(state.log_weights[ancestors])",
+        "ratio = jnp.zeros(n)",
+        (EXACT,),
+    ),
+    Mutant(
+        "look-ahead probabilities without stop_gradient",
+        "particles/sequential.py",
+        "lax.stop_gradient(normalise(log_weights + log_auxiliary))",
+        "normalise(log_weights + log_auxiliary)",
+        (EXACT,),
+    ),
+    Mutant(
+        "effective sample size of unnormalised weights",
+        "particles/weights.py",
+        "1 / jnp.sum(weights * weights)",
+        "1 / jnp.sum(unnormalised * unnormalised)",
+        (WEIGHTS,),
+    ),
+    Mutant(
+        "weight that is NaN kept",
+        "particles/weights.py",
+        "return jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf)",
+        "return log_weights",
+        (WEIGHTS,),
+    ),
+    Mutant(
+        "evidence summed without what rounding takes",
+        "particles/weights.py",
+        "return self.total + self.lost",
+        "return self.total",
+        (WEIGHTS, FILTER),
+    ),
+]
+
+RESAMPLING = [
+    Mutant(
+        "systematic: offset halved",
+        "particles/resampling.py",
+        "jnp.ceil(fraction - u)",
+        "jnp.ceil(fraction - u / 2)",
+        (LAWS,),
+    ),
+    Mutant(
+        "stratified: uniforms squared",
+        "particles/resampling.py",
+        "u = jax.random.uniform(key, (n,))",
+        "u = jax.random.uniform(key, (n,)) ** 2",
+        (LAWS,),
+    ),
+    Mutant(
+        "multinomial: one gap too few",
+        "particles/resampling.py",
+        "gaps = jax.random.exponential(key, (n + 1,))",
+        "gaps = jax.random.exponential(key, (n,))",
+        (LAWS,),
+    ),
+    Mutant(
+        "ancestors from a plain float32 cumulative sum",
+        "particles/resampling.py",
+        "return whole + excess.astype(whole.dtype), position - excess",
+        "position = (whole + position.astype(np.float32) + np.float32(1e6)) - np.float32(1e6)\n"
+        "    excess = jnp.floor(position)\n"
+        "    return excess.astype(whole.dtype), position - excess",
+        (LAWS,),
+    ),
+    Mutant(
+        "a tail without weight gets offspring",
+        "particles/resampling.py",
+        "return jnp.where(all_, stop, ends).reshape(-1)",
+        "return ends.reshape(-1)",
+        (LAWS,),
+    ),
+    Mutant(
+        "ancestors of a cloud without weight out of range",
+        "particles/resampling.py",
+        "return jnp.minimum(ancestors, len(ends) - 1)",
+        "return ancestors",
+        (LAWS,),
+    ),
+]
+
+REST_OF_PARTICLES = [
+    Mutant(
+        "one key for all elements of a panel",
+        "particles/filter.py",
+        "return _filter(jax.random.fold_in(key, number), model, element(number), settings)",
+        "return _filter(key, model, element(number), settings)",
+        (LAWS,),
+    ),
+    Mutant(
+        "one key for all loops",
+        "particles/several.py",
+        "run(jax.random.fold_in(key, k), part, theta)",
+        "run(key, part, theta)",
+        (LAWS,),
+    ),
+    Mutant(
+        "what no state reaches left out of the evidence",
+        "particles/found.py",
+        "log_evidence=one.evidence.add(ssm.log_static(theta)).value(),",
+        "log_evidence=one.evidence.value(),",
+        (EXACT,),
+    ),
+    Mutant(
+        "PIT with the weights after the observation",
+        "particles/summaries.py",
+        "w = normalise(carried).weights",
+        "w = moment.weights",
+        (EXACT,),
+    ),
+    Mutant(
+        "standard deviation around no mean",
+        "particles/summaries.py",
+        "deviation = x - _over_particles(moment.weights, x)",
+        "deviation = x",
+        (FILTER,),
+    ),
+    Mutant(
+        "quantiles of unweighted particles",
+        "particles/summaries.py",
+        "            w = moment.weights\n            columns",
+        "            w = jnp.full_like(moment.weights, 1 / len(moment.weights))\n            columns",
+        (EXACT,),
+    ),
+    Mutant(
+        "ancestral paths end at particles drawn without weights",
+        "particles/genealogy.py",
+        "last = _draw(uniforms, steps.log_weights[-1])",
+        "last = _draw(uniforms, jnp.zeros_like(steps.log_weights[-1]))",
+        (EXACT,),
+    ),
+    Mutant(
+        "ancestry off by one step",
+        "particles/genealogy.py",
+        "return _take(ancestors, index), _take(values, index)",
+        "return _take(ancestors, index), _take(values, _take(ancestors, index))",
+        (EXACT,),
+    ),
+    Mutant(
+        "backward sampling without the transition density",
+        "particles/genealogy.py",
+        "log_weights = log_weights + step.log_transition + step.log_observation",
+        "log_weights = log_weights + step.log_observation",
+        (EXACT,),
+    ),
+    Mutant(
+        "online filter reads the data of the step before",
+        "particles/online.py",
+        "lax.dynamic_index_in_dim(a, online.state.step, keepdims=False)",
+        "lax.dynamic_index_in_dim(a, jnp.maximum(online.state.step - 1, 0), keepdims=False)",
+        (ONLINE,),
+    ),
+]
+
+MODEL = [
+    Mutant(
+        "masked observations weighed",
+        "model/records.py",
+        "log_prob = self._log_prob(self.fn)\n",
+        "log_prob = self._log_prob(unmasked(self.fn))\n",
+        (TRACING,),
+    ),
+    Mutant(
+        "missing observations weighed",
+        "model/missing.py",
+        "return jnp.where(present, fn.log_prob(value), 0.0)",
+        "return fn.log_prob(value)",
+        (MISSING,),
+    ),
+    Mutant(
+        "Jacobian left out of the unconstrained prior",
+        "model/staging.py",
+        'return {"theta": theta, "log_density": density + sum_of(log_jacobian)}',
+        'return {"theta": theta, "log_density": density}',
+        (NUTS, TRACING),
+    ),
+    Mutant(
+        "observations after the loop off by one row",
+        "model/bound.py",
+        "return sum_of(self._tail(t, as_output",
+        "return sum_of(self._tail(t + 1, as_output",
+        (TRACING,),
+    ),
+    Mutant(
+        "transport without its correction",
+        "model/transport.py",
+        "return log_density + transport.log_slope(eps) + 0.5 * eps * eps + HALF_LOG_2PI",
+        "return 0.0 * log_density",
+        (NOISE,),
+    ),
+    Mutant(
+        "likelihood that no state reaches left out of gradient engines",
+        "model/paths.py",
+        "log_likelihood = log_static + log_start + jnp.sum(weights)",
+        "log_likelihood = log_start + jnp.sum(weights)",
+        (TRACING,),
+    ),
+]
+
+INFERENCE = [
+    Mutant(
+        "PMMH draws the current estimate again",
+        "inference/marginal.py",
+        "    log_ratio = (proposal.log_prior",
+        "    state = evaluate(jax.random.fold_in(key_filter, 1), ssm, state.z, particle_filter)\n"
+        "    log_ratio = (proposal.log_prior",
+        (PMMH,),
+    ),
+    Mutant(
+        "PMMH adapts after warm-up",
+        "inference/marginal.py",
+        "scale = jnp.where(control.adapting, adapted, chain.scale)",
+        "scale = adapted",
+        (PMMH,),
+    ),
+    Mutant(
+        "PMMH without the prior of the proposal",
+        "inference/marginal.py",
+        "(proposal.log_prior + proposal.log_evidence)",
+        "(state.log_prior + proposal.log_evidence)",
+        (PMMH,),
+    ),
+    Mutant(
+        "path of another run than the accepted one",
+        "inference/replay.py",
+        "result = stored.run(key, ssm, theta)",
+        "result = stored.run(jax.random.fold_in(key, 1), ssm, theta)",
+        (PMMH,),
+    ),
+    Mutant(
+        "NUTS without the density of the noise",
+        "inference/posterior.py",
+        "return log_prior + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_prior))",
+        "return log_prior",
+        (NUTS,),
+    ),
+    Mutant(
+        "NUTS: one key for all chains",
+        "inference/nuts.py",
+        "keys = jax.random.split(key, self.num_chains)",
+        "keys = jax.random.wrap_key_data(jnp.stack([jax.random.key_data(key)] * self.num_chains))",
+        (NUTS,),
+    ),
+    Mutant(
+        "tempered particles used without their last weights",
+        "inference/tempering.py",
+        "    while not finished:\n        finished = reached >= 1.0\n",
+        "    while reached < 1.0:\n",
+        (TEMPERING,),
+    ),
+    Mutant(
+        "tempered evidence of the last temperature alone",
+        "inference/temperature.py",
+        "log_evidence = state.log_evidence + info.log_likelihood_increment",
+        "log_evidence = info.log_likelihood_increment",
+        (TEMPERING,),
+    ),
+    Mutant(
+        "mean of log evidences for the log of their mean",
+        "inference/tempering.py",
+        "total = float(logsumexp(log_evidence) - np.log(runs))",
+        "total = float(np.mean(log_evidence))",
+        (TEMPERING,),
+    ),
+]
+
+RESULTS = [
+    Mutant(
+        "errors of runs as of independent draws",
+        "results/summary.py",
+        "errors = per_run.std(axis=0, ddof=1) / np.sqrt(num_runs)",
+        "errors = per_run.std(axis=0, ddof=1) / np.sqrt(num_runs * length)",
+        (SUMMARY,),
+    ),
+    Mutant(
+        "errors of chains without autocorrelation",
+        "results/summary.py",
+        'ess = containers.ess(draws, "mean")',
+        "ess = float(draws.size)",
+        (SUMMARY,),
+    ),
+]
+
+MUTANTS = [*KERNEL, *RESAMPLING, *REST_OF_PARTICLES, *MODEL, *INFERENCE, *RESULTS]
+
+KNOWN: dict[str, str] = {}
+"""Mistakes that the fast tests let live, and why."""
