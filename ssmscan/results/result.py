@@ -7,7 +7,6 @@ compared, plotted, exported to ArviZ, saved, and loaded in a process that never 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,11 +18,19 @@ import numpy as np
 
 from ssmscan.results import containers, health, storage
 from ssmscan.results.containers import Variable
-from ssmscan.results.holding import as_numbers, require_holdable, variable_name
+from ssmscan.results.holding import (
+    as_flag,
+    as_json,
+    as_number,
+    as_numbers,
+    as_texts,
+    require_holdable,
+    variable_name,
+)
 from ssmscan.results.summary import STATISTICS, Summary, scalars, summarise
 from ssmscan.results.table import Table, count, rounded, significant
 
-_FORMAT = 1
+_FORMAT = 2
 _ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities")
 _IN_GROUPS = (*_ARRAYS, "state_draws", "costs")
 
@@ -45,6 +52,13 @@ class Costs:
     run_seconds: float
     particle_steps: int = 0
     gradient_evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        """Make the numbers Python's."""
+        for field_ in dataclasses.fields(self):
+            number = as_number(field_.name, getattr(self, field_.name))
+            whole = field_.name in ("particle_steps", "gradient_evaluations")
+            object.__setattr__(self, field_.name, int(number) if whole else number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,16 +118,18 @@ class Result:
         for name in _ARRAYS:
             object.__setattr__(self, name, as_numbers(name, getattr(self, name)))
         object.__setattr__(self, "state_draws", np.asarray(self.state_draws, np.int64))
-        object.__setattr__(self, "notes", tuple(self.notes))
-        object.__setattr__(self, "doubts", tuple(self.doubts))
-        object.__setattr__(self, "initial", tuple(self.initial))
+        for name in ("notes", "doubts", "initial"):
+            object.__setattr__(self, name, as_texts(name, getattr(self, name)))
+        for name in ("independent_runs", "interrupted"):
+            object.__setattr__(self, name, as_flag(name, getattr(self, name)))
         for name in ("log_evidence", "log_evidence_error"):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else float(value))
-        try:
-            object.__setattr__(self, "settings", json.loads(json.dumps(self.settings)))
-        except TypeError as error:
-            raise TypeError(f"settings of a Result must be what JSON can hold: {error}") from None
+            object.__setattr__(self, name, None if value is None else as_number(name, value))
+        for name in ("settings", "versions"):
+            object.__setattr__(self, name, as_json(name, getattr(self, name)))
+        as_texts("engine", [self.engine])
+        if not isinstance(self.costs, Costs):
+            raise TypeError(f"costs of a Result must be ssmscan.results.Costs, got {self.costs!r}")
         self._check()
 
     @property
@@ -282,16 +298,29 @@ def load(path: str | os.PathLike[str]) -> Result:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a saved result, or was made by a later version of the package.
+        IsADirectoryError: if it is a folder.
+        ValueError: if the file is not a saved result, is damaged, or was made by a later version of the package.
     """
     groups, header = storage.read(path)
-    if (found := header.pop("format")) > _FORMAT:
-        raise ValueError(f"{path} has format {found}, this ssmscan reads up to {_FORMAT}: update ssmscan")
-    sites = header.pop("sites")
+    try:
+        found, sites = header.pop("format"), header.pop("sites")
+        if found <= _FORMAT:
+            costs, state_draws = _costs(header.pop("costs")), groups["paths"]["state_draws"]
+            return Result(**_arrays(groups, sites), **header, costs=costs, state_draws=state_draws)
+    except KeyError as error:
+        raise storage.damaged(path, f"it has no {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise storage.damaged(path, str(error)) from error
+    raise ValueError(f"{path} has format {found}, this ssmscan reads up to {_FORMAT}: update ssmscan")
+
+
+def _costs(found: Any) -> Costs:
+    if not isinstance(found, dict):
+        raise TypeError(f"costs must be numbers by name, got {found!r}")
+    return Costs(**found)
+
+
+def _arrays(groups: Mapping[str, Any], sites: Mapping[str, list[str]]) -> dict[str, Any]:
     states = "states" if "states" in groups else "posterior"
     places = dict(zip(_ARRAYS, ("posterior", states, "sample_stats", "observed_data", "state_probabilities")))
-    arrays: dict[str, Any] = {
-        name: {site: groups[places[name]][variable_name(site)] for site in sites.get(name, ())} for name in _ARRAYS
-    }
-    costs = Costs(**header.pop("costs"))
-    return Result(**arrays, **header, costs=costs, state_draws=groups["paths"]["state_draws"])
+    return {name: {site: groups[places[name]][variable_name(site)] for site in sites.get(name, ())} for name in _ARRAYS}
