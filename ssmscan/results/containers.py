@@ -66,12 +66,13 @@ def kde(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def datatree(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[str, Any]) -> Any:
     """Build an `xarray.DataTree` with one node a group; empty groups are left out.
 
-    Coordinates are those of `with_coordinates`.
+    Coordinates are those of `with_coordinates`; the attributes are those of the root and of the posterior.
     """
     xarray = require("xarray", "exporting results")
     nodes = {name: _dataset(xarray, variables) for name, variables in groups.items() if variables}
     tree = xarray.DataTree.from_dict(nodes)
-    tree.attrs.update(attributes)
+    for node in (tree, *(tree[name] for name in ("posterior",) if name in nodes)):
+        node.attrs.update(attributes)
     return tree
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.results import containers, health, storage
+from ssmscan.results import containers, health, shown, storage
 from ssmscan.results.containers import Variable
 from ssmscan.results.holding import (
     as_flag,
@@ -29,6 +29,9 @@ from ssmscan.results.holding import (
 )
 from ssmscan.results.summary import STATISTICS, Summary, scalars, summarise
 from ssmscan.results.table import Table, count, rounded, significant
+
+CONCERNS = "ssmscan_concerns"
+"""Attribute of what ArviZ reads: why the result cannot be trusted as it is."""
 
 _FORMAT = 2
 _ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities")
@@ -158,7 +161,7 @@ class Result:
         return health.concerns(self)
 
     def summary(self) -> Table:
-        """Return a table of every scalar parameter: moments, quantiles, their error, ESS and R-hat.
+        """Return a table of every scalar parameter: moments, quantiles, their error, ESS and R-hat; concerns below.
 
         MCSE is the standard error of the mean, and the column beside it half a 95 % interval of the
         mean: autocorrelation-aware for chains, from the spread between runs (Student t) otherwise.
@@ -181,7 +184,7 @@ class Result:
                 )
             )
         columns = ("parameter", *STATISTICS, "MCSE", "± 95 %", "bulk ESS", "tail ESS", "R-hat")
-        return Table(str(self), columns, tuple(rows))
+        return Table(self.title, columns, tuple(rows), notes=self.concerns())
 
     def mean(self) -> dict[str, np.ndarray]:
         """Return the posterior mean of each parameter, ready to be a theta.
@@ -198,7 +201,8 @@ class Result:
         Groups are posterior, sample_stats, observed_data and, if given, posterior_predictive with arrays
         (chains, draws, ...).  State paths are in the posterior when every draw has one; otherwise in a group
         `states`, whose draw coordinate says which draw each path belongs to.  A slash in the name of a site
-        becomes a dot.  All draws have equal weight: ArviZ knows no other.
+        becomes a dot.  The attribute `ssmscan_concerns` of the whole and of the posterior holds the concerns, one a
+        line.  All draws have equal weight: ArviZ knows no other.
 
         Raises:
             ValueError: if a predictive array does not start with (chains, draws).
@@ -208,7 +212,7 @@ class Result:
             predictive = as_numbers("posterior_predictive", posterior_predictive)
             self._require_leading("posterior_predictive", predictive, (self.num_chains, self.num_draws))
             groups["posterior_predictive"] = self._variables(predictive, ("chain", "draw"))
-        return containers.export(containers.datatree(groups, {"inference_library": "ssmscan"}))
+        return containers.export(containers.datatree(groups, self._attributes()))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result to a netCDF file and return its path; `load` gives back the same arrays.
@@ -219,16 +223,27 @@ class Result:
         sites = {name: list(getattr(self, name)) for name in _ARRAYS}
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _IN_GROUPS}
         header = {**plain, "costs": dataclasses.asdict(self.costs), "format": _FORMAT, "sites": sites}
-        return storage.write(path, groups, header)
+        return storage.write(path, groups, header, self._attributes())
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """The engine and the number of draws, in one line."""
         unit = "independent runs" if self.independent_runs else "chains"
         end = ", interrupted" if self.interrupted else ""
         return f"{self.engine}: {self.num_chains} {unit} of {self.num_draws} draws{end}"
 
+    def __repr__(self) -> str:
+        return shown.text(self)
+
+    def _repr_html_(self) -> str:
+        return shown.html(self)
+
     def _require_draws(self) -> None:
         if self.num_draws == 0:
             raise ValueError(f"{self.engine} was stopped before its first draw: there is nothing to summarise")
+
+    def _attributes(self) -> dict[str, str]:
+        return {"inference_library": "ssmscan", CONCERNS: "\n".join(self.concerns())}
 
     def _groups(self) -> dict[str, dict[str, Variable]]:
         states = self._variables(self.states, ("chain", "draw"))

@@ -42,8 +42,10 @@ _OTHER_FILES = {
 Groups = Mapping[str, Mapping[str, containers.Variable]]
 
 
-def write(path: str | os.PathLike[str], groups: Groups, header: Mapping[str, Any]) -> Path:
-    """Write groups of variables and a JSON header; return the path.
+def write(
+    path: str | os.PathLike[str], groups: Groups, header: Mapping[str, Any], attributes: Mapping[str, str]
+) -> Path:
+    """Write groups of variables, a JSON header, and attributes for other readers; return the path.
 
     Raises:
         FileNotFoundError: if the folder of `path` does not exist.
@@ -51,11 +53,11 @@ def write(path: str | os.PathLike[str], groups: Groups, header: Mapping[str, Any
     """
     _require_path("save", path)
     full = {name: containers.with_coordinates(variables) for name, variables in groups.items() if variables}
-    text = json.dumps(header)
+    root = {_ATTRIBUTE: json.dumps(header), **attributes}
 
     def fill(temporary: Path) -> None:
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(_fill, temporary, full, {_ATTRIBUTE: text}).result()
+            thread.submit(_fill, temporary, full, root, attributes).result()
         with open(temporary, "r+b") as file:
             file.write(_checksum(file, os.fstat(file.fileno()).st_size))
 
@@ -138,14 +140,16 @@ def _file(path: Any) -> tuple[Path, bool]:
     return path, checked
 
 
-def _fill(path: Path, groups: Groups, attributes: Mapping[str, str]) -> None:
+def _fill(path: Path, groups: Groups, root: Mapping[str, str], posterior: Mapping[str, str]) -> None:
     h5netcdf = containers.require("h5netcdf", "saving results")
     disk = _Disk(path)
     try:
         with h5netcdf.File(disk, "w") as file:
-            file.attrs.update(attributes)
+            file.attrs.update(root)
             for name, variables in groups.items():
                 group = file.create_group(name)
+                if name == "posterior":
+                    group.attrs.update(posterior)
                 for variable in variables.values():
                     for dim, size in zip(variable.dims, variable.values.shape):
                         if dim not in group.dimensions:

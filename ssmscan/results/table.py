@@ -36,9 +36,8 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [self._line(self.columns), "  ".join("-" * width for width in self._widths())]
-        lines += [self._line(row) for row in self.rows]
-        return "\n".join([self.title, "", *lines, *([""] if self.notes else []), *map(wrapped, self.notes)])
+        notes = ["", *map(wrapped, self.notes)] if self.notes else []
+        return "\n".join([self.title, "", self.grid(), *notes])
 
     def to_markdown(self) -> str:
         """Return the table in Markdown, the title as a bold line above it."""
@@ -48,14 +47,24 @@ class Table(NamedTuple):
         return "\n".join([f"**{self.title}**", "", body[0], "|" + "|".join(rule) + "|", *body[1:], *notes])
 
     def _repr_html_(self) -> str:
+        notes = f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in self.notes)}</ul>" if self.notes else ""
+        return f"<p><b>{escape(self.title)}</b></p>{self.grid_html()}{notes}"
+
+    def grid_html(self) -> str:
+        """Return header and rows in HTML, without title and notes."""
+
         def row(cells: tuple[str, ...], kind: str) -> str:
             sides = ["left" if i < self.labels else "right" for i in range(len(cells))]
             shown = (f'<{kind} style="text-align: {side}">{escape(c)}</{kind}>' for side, c in zip(sides, cells))
             return f"<tr>{''.join(shown)}</tr>"
 
-        head, body = row(self.columns, "th"), "".join(row(cells, "td") for cells in self.rows)
-        notes = f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in self.notes)}</ul>" if self.notes else ""
-        return f"<p><b>{escape(self.title)}</b></p><table><thead>{head}</thead><tbody>{body}</tbody></table>{notes}"
+        body = "".join(row(cells, "td") for cells in self.rows)
+        return f"<table><thead>{row(self.columns, 'th')}</thead><tbody>{body}</tbody></table>"
+
+    def grid(self) -> str:
+        """Return header and rows as `print` aligns them, without title and notes."""
+        rule = "  ".join("-" * width for width in self._widths())
+        return "\n".join([self._line(self.columns), rule, *map(self._line, self.rows)])
 
     def _widths(self) -> list[int]:
         return [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]

@@ -114,10 +114,11 @@ def test_no_limit_of_the_file_system_takes_the_process_along(tmp_path):
     # HDF5 ends a process whose write failed with a segmentation fault, when it is closed or later
     code = f"""
 import pathlib, resource
-from tests.results.test_result import example
-result = example()
+import numpy as np
+from tests.results.samples import result
+result = result({{}}, sample_stats={{name: np.random.rand(2, 500) for name in "abcd"}})
 size = result.save({str(tmp_path / "whole.nc")!r}).stat().st_size
-for limit in range(0, size, size // 12):
+for limit in range(0, size, size // 9):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         result.save({str(tmp_path / "r.nc")!r})
@@ -125,10 +126,10 @@ for limit in range(0, size, size // 12):
         assert "cannot save" in str(error), error
     else:
         raise AssertionError(limit)
-print("alive", result.draws["beta"].shape, [p.name for p in pathlib.Path({str(tmp_path)!r}).iterdir()])
+print("alive", result.sample_stats["d"].shape, [p.name for p in pathlib.Path({str(tmp_path)!r}).iterdir()])
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout) == (0, "alive (2, 20, 2, 3) ['whole.nc']\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "alive (2, 500) ['whole.nc']\n"), ran.stderr
 
 
 def test_files_that_are_not_results(tmp_path):
@@ -200,8 +201,11 @@ def test_a_damaged_file_is_not_believed(tmp_path):
     ],
 )
 def test_a_header_of_something_else_is_named(tmp_path, monkeypatch, changes, message):
-    def write_other(path, groups, header, write=storage.write):
-        return write(path, groups, {key: value for key, value in (header | changes).items() if value is not ...})
+    write = storage.write
+
+    def write_other(path, groups, header, attributes):
+        other = {key: value for key, value in (header | changes).items() if value is not ...}
+        return write(path, groups, other, attributes)
 
     monkeypatch.setattr(storage, "write", write_other)
     path = example().save(tmp_path / "r.nc")
