@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssmscan.results.comparable import different_states, require_comparable
 from ssmscan.results.result import Costs, Result
 from ssmscan.results.summary import STATISTICS, Summary, scalars
 from ssmscan.results.table import MISSING, Table, count, rounded, significant
@@ -49,6 +50,7 @@ class EngineReport(NamedTuple):
         ess_per_second: smallest bulk ESS over warm-up and sampling seconds.
         log_evidence: estimate and standard error, None where not given.
         fault: why its draws deserve no verdict, None where they do.
+        concerns: why its result cannot be trusted as it is, in sentences.
     """
 
     name: str
@@ -60,6 +62,7 @@ class EngineReport(NamedTuple):
     ess_per_second: float
     log_evidence: tuple[float, float | None] | None
     fault: Fault | None
+    concerns: tuple[str, ...]
 
 
 class PairReport(NamedTuple):
@@ -101,10 +104,12 @@ class Comparison:
     Attributes:
         engines: one report an engine, in the order given.
         pairs: one report a pair.
+        notes: what else is to be known before the verdicts are believed, in sentences.
     """
 
     engines: tuple[EngineReport, ...]
     pairs: tuple[PairReport, ...]
+    notes: tuple[str, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
         """Return the tables: verdicts, differences, parameters, costs."""
@@ -117,8 +122,11 @@ class Comparison:
         """Return all tables in Markdown."""
         return "\n\n".join(table.to_markdown() for table in self.tables())
 
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
+    def _repr_html_(self) -> str:
+        return "".join(table._repr_html_() for table in self.tables())
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _verdicts(self) -> Table:
         rows = []
@@ -131,7 +139,9 @@ class Comparison:
             f"Verdicts: agree = {LEVEL:.0%} simultaneous intervals within ±{TOLERANCE} sd, "
             f"disagree = Holm p < {SIGNIFICANCE}, cannot tell = more draws needed, equal within = reach of intervals"
         )
-        return Table(title, ("pair", "verdict", "equal within", "more draws", "because"), tuple(rows), labels=5)
+        concerns = [f"{report.name}: {' '.join(report.concerns)}" for report in self.engines if report.concerns]
+        columns = ("pair", "verdict", "equal within", "more draws", "because")
+        return Table(title, columns, tuple(rows), labels=5, notes=(*self.notes, *concerns))
 
     def _differences(self) -> Table:
         rows = []
@@ -185,20 +195,22 @@ class Comparison:
         return Table(title, columns, tuple(rows), labels=2)
 
 
-def compare(**results: Result) -> Comparison:
+def compare(*unnamed: Any, **results: Result) -> Comparison:
     """Compare engines that sampled the same parameters.
 
     Args:
+        unnamed: nothing; a result without a name is refused.
         results: name -> result, at least two, as in ``compare(nuts=..., pmmh=...)``.
 
     Returns:
         The comparison; ``print`` shows it, ``to_markdown`` is for documents.
 
     Raises:
-        TypeError: if something is not a `Result`.
-        ValueError: if there are fewer than two, one has no draws, or they sampled different parameters.
+        TypeError: if something is not a `Result`, or has no name.
+        ValueError: if there are fewer than two, one has no draws, two hold the same draws, or they sampled different
+            parameters or were given different data.
     """
-    _check(results)
+    require_comparable(unnamed, results)
     draws = {name: dict(scalars(result.draws)) for name, result in results.items()}
     summaries = {name: result.summaries for name, result in results.items()}
     faults = {
@@ -223,7 +235,7 @@ def compare(**results: Result) -> Comparison:
         distances = {label: wasserstein(x[label], y[label], one[label], other[label]) for label in x}
         reports.append(PairReport(*pair, judgement, own, distances))
     engines = tuple(_engine_report(name, result, summaries[name], faults.get(name)) for name, result in results.items())
-    return Comparison(engines, tuple(reports))
+    return Comparison(engines, tuple(reports), different_states(results))
 
 
 def _engine_report(name: str, result: Result, summaries: dict[str, Summary], fault: Fault | None) -> EngineReport:
@@ -242,32 +254,8 @@ def _engine_report(name: str, result: Result, summaries: dict[str, Summary], fau
         ess_per_second=smallest / seconds if seconds > 0.0 else float("nan"),
         log_evidence=evidence,
         fault=fault,
+        concerns=result.concerns(),
     )
-
-
-def _check(results: dict[str, Result]) -> None:
-    for name, result in results.items():
-        if not isinstance(result, Result):
-            raise TypeError(f"compare takes results by name: {name} must be a Result, got {type(result).__name__}")
-    if len(results) < 2:
-        raise ValueError(f"compare needs two results, as in compare(nuts=..., pmmh=...), got {len(results)}")
-    if empty := [name for name, result in results.items() if result.num_draws == 0]:
-        raise ValueError(f"{', '.join(empty)} has no draws: let it run longer before comparing")
-    if not any(result.draws for result in results.values()):
-        raise ValueError("compare is about parameters, and the model has none: compare the states of the results")
-    shapes = {name: {k: x.shape[2:] for k, x in result.draws.items()} for name, result in results.items()}
-    reference, expected = next(iter(shapes.items()))
-    for name, found in shapes.items():
-        if found != expected:
-            differing = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-            details = "; ".join(
-                f"{k}: {_presence(reference, expected, k)}, {_presence(name, found, k)}" for k in differing
-            )
-            raise ValueError(f"engines must have sampled the same parameters, but {details}")
-
-
-def _presence(engine: str, shapes: dict[str, tuple[int, ...]], name: str) -> str:
-    return f"shape {shapes[name]} in {engine}" if name in shapes else f"absent from {engine}"
 
 
 def _evidence(evidence: tuple[float, float | None] | None) -> str:

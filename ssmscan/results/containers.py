@@ -66,13 +66,13 @@ def kde(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def datatree(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[str, Any]) -> Any:
     """Build an `xarray.DataTree` with one node a group; empty groups are left out.
 
-    A variable named like its only dimension becomes the coordinate of that dimension.  The dimensions
-    chain, draw and time count from zero otherwise.
+    Coordinates are those of `with_coordinates`; the attributes are those of the root and of the posterior.
     """
-    xarray = _import("xarray", "saving and exporting results")
+    xarray = require("xarray", "exporting results")
     nodes = {name: _dataset(xarray, variables) for name, variables in groups.items() if variables}
     tree = xarray.DataTree.from_dict(nodes)
-    tree.attrs.update(attributes)
+    for node in (tree, *(tree[name] for name in ("posterior",) if name in nodes)):
+        node.attrs.update(attributes)
     return tree
 
 
@@ -84,19 +84,22 @@ def export(tree: Any) -> Any:
     return tree
 
 
-def _dataset(xarray: ModuleType, variables: Mapping[str, Variable]) -> Any:
+def with_coordinates(variables: Mapping[str, Variable]) -> dict[str, Variable]:
+    """Return the variables of a group with those that count its chains, draws and times from zero, where it has none.
+
+    A variable named like its only dimension is the coordinate of that dimension.
+    """
     sizes: dict[str, int] = {}
     for variable in variables.values():
         sizes.update(zip(variable.dims, variable.values.shape))
-    coordinates: dict[str, np.ndarray] = {
-        name: np.arange(sizes[name]) for name in ("chain", "draw", "time") if name in sizes
-    }
-    data = {}
-    for name, variable in variables.items():
-        if variable.dims == (name,):
-            coordinates[name] = variable.values
-        else:
-            data[name] = (variable.dims, variable.values)
+    counted = {name: Variable((name,), np.arange(sizes[name])) for name in ("chain", "draw", "time") if name in sizes}
+    return counted | dict(variables)
+
+
+def _dataset(xarray: ModuleType, variables: Mapping[str, Variable]) -> Any:
+    full = with_coordinates(variables)
+    coordinates = {name: variable.values for name, variable in full.items() if variable.dims == (name,)}
+    data = {name: tuple(variable) for name, variable in full.items() if name not in coordinates}
     return xarray.Dataset(data, coordinates)
 
 
@@ -104,11 +107,16 @@ def _arviz() -> ModuleType:
     with warnings.catch_warnings():
         # 0.23 announces its successor once a day; nobody who calls us can act on it
         warnings.simplefilter("ignore", FutureWarning)
-        return _import("arviz", "effective sample sizes and R-hat")
+        return require("arviz", "computing effective sample sizes and R-hat")
 
 
-def _import(name: str, purpose: str) -> ModuleType:
+def require(name: str, purpose: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        ImportError: with what it is for and how to install it.
+    """
     try:
         return __import__(name)
     except ImportError as error:
-        raise ImportError(f"{purpose} need {name!r}: install it with `pip install {name}`") from error
+        raise ImportError(f"{purpose} needs {name!r}: install it with `pip install {name}`") from error

@@ -50,7 +50,7 @@ def warn_of_concerns(result: Result) -> Result:
     For the end of an engine's `run`: the warning points at the line that called it.
     """
     if found := result.concerns():
-        warnings.warn(f"{result}. {' '.join(found)}", ResultWarning, stacklevel=3)
+        warnings.warn(f"{result.title}. {' '.join(found)}", ResultWarning, stacklevel=3)
     return result
 
 

@@ -11,6 +11,7 @@ over.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,54 @@ def as_numbers(field: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
         elif values.dtype.kind not in _NUMBERS:
             raise TypeError(f"{field}[{name!r}] must be an array of numbers, got dtype {values.dtype}")
     return numbers
+
+
+def as_texts(field: str, values: Any) -> tuple[str, ...]:
+    """Return a field's sentences or names as a tuple.
+
+    Raises:
+        TypeError: if they are not text, or one text where several are expected.
+    """
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{field} of a Result must be text, got {values!r}")
+    return tuple(values)
+
+
+def as_flag(field: str, value: Any) -> bool:
+    """Return a field's value as Python's True or False.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{field} of a Result must be True or False, got {value!r}")
+    return bool(value)
+
+
+def as_number(field: str, value: Any) -> float:
+    """Return a field's value as Python's number.
+
+    Raises:
+        TypeError: if it is not one number.
+    """
+    if isinstance(value, bool) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
+        raise TypeError(f"{field} of a Result must be a number, got {value!r}")
+    return np.asarray(value).item()
+
+
+def as_json(field: str, value: Any) -> dict[str, Any]:
+    """Return what a file gives back of a field.
+
+    Raises:
+        TypeError: if JSON cannot hold it, or it is not a mapping.
+    """
+    try:
+        found = json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{field} of a Result must be what JSON can hold: {error}") from None
+    if not isinstance(found, dict):
+        raise TypeError(f"{field} of a Result must be a dictionary, got {value!r}")
+    return found
 
 
 def unholdable(

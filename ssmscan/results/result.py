@@ -7,7 +7,6 @@ compared, plotted, exported to ArviZ, saved, and loaded in a process that never 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.results import containers, health, storage
+from ssmscan.results import containers, health, shown, storage
 from ssmscan.results.containers import Variable
-from ssmscan.results.holding import as_numbers, require_holdable, variable_name
+from ssmscan.results.holding import (
+    as_flag,
+    as_json,
+    as_number,
+    as_numbers,
+    as_texts,
+    require_holdable,
+    variable_name,
+)
 from ssmscan.results.summary import STATISTICS, Summary, scalars, summarise
 from ssmscan.results.table import Table, count, rounded, significant
 
-_FORMAT = 1
+CONCERNS = "ssmscan_concerns"
+"""Attribute of what ArviZ reads: why the result cannot be trusted as it is."""
+
+_FORMAT = 2
 _ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities")
 _IN_GROUPS = (*_ARRAYS, "state_draws", "costs")
 
@@ -45,6 +55,13 @@ class Costs:
     run_seconds: float
     particle_steps: int = 0
     gradient_evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        """Make the numbers Python's."""
+        for field_ in dataclasses.fields(self):
+            number = as_number(field_.name, getattr(self, field_.name))
+            whole = field_.name in ("particle_steps", "gradient_evaluations")
+            object.__setattr__(self, field_.name, int(number) if whole else number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,16 +121,18 @@ class Result:
         for name in _ARRAYS:
             object.__setattr__(self, name, as_numbers(name, getattr(self, name)))
         object.__setattr__(self, "state_draws", np.asarray(self.state_draws, np.int64))
-        object.__setattr__(self, "notes", tuple(self.notes))
-        object.__setattr__(self, "doubts", tuple(self.doubts))
-        object.__setattr__(self, "initial", tuple(self.initial))
+        for name in ("notes", "doubts", "initial"):
+            object.__setattr__(self, name, as_texts(name, getattr(self, name)))
+        for name in ("independent_runs", "interrupted"):
+            object.__setattr__(self, name, as_flag(name, getattr(self, name)))
         for name in ("log_evidence", "log_evidence_error"):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else float(value))
-        try:
-            object.__setattr__(self, "settings", json.loads(json.dumps(self.settings)))
-        except TypeError as error:
-            raise TypeError(f"settings of a Result must be what JSON can hold: {error}") from None
+            object.__setattr__(self, name, None if value is None else as_number(name, value))
+        for name in ("settings", "versions"):
+            object.__setattr__(self, name, as_json(name, getattr(self, name)))
+        as_texts("engine", [self.engine])
+        if not isinstance(self.costs, Costs):
+            raise TypeError(f"costs of a Result must be ssmscan.results.Costs, got {self.costs!r}")
         self._check()
 
     @property
@@ -142,7 +161,7 @@ class Result:
         return health.concerns(self)
 
     def summary(self) -> Table:
-        """Return a table of every scalar parameter: moments, quantiles, their error, ESS and R-hat.
+        """Return a table of every scalar parameter: moments, quantiles, their error, ESS and R-hat; concerns below.
 
         MCSE is the standard error of the mean, and the column beside it half a 95 % interval of the
         mean: autocorrelation-aware for chains, from the spread between runs (Student t) otherwise.
@@ -165,7 +184,7 @@ class Result:
                 )
             )
         columns = ("parameter", *STATISTICS, "MCSE", "± 95 %", "bulk ESS", "tail ESS", "R-hat")
-        return Table(str(self), columns, tuple(rows))
+        return Table(self.title, columns, tuple(rows), notes=self.concerns())
 
     def mean(self) -> dict[str, np.ndarray]:
         """Return the posterior mean of each parameter, ready to be a theta.
@@ -182,7 +201,8 @@ class Result:
         Groups are posterior, sample_stats, observed_data and, if given, posterior_predictive with arrays
         (chains, draws, ...).  State paths are in the posterior when every draw has one; otherwise in a group
         `states`, whose draw coordinate says which draw each path belongs to.  A slash in the name of a site
-        becomes a dot.  All draws have equal weight: ArviZ knows no other.
+        becomes a dot.  The attribute `ssmscan_concerns` of the whole and of the posterior holds the concerns, one a
+        line.  All draws have equal weight: ArviZ knows no other.
 
         Raises:
             ValueError: if a predictive array does not start with (chains, draws).
@@ -192,7 +212,7 @@ class Result:
             predictive = as_numbers("posterior_predictive", posterior_predictive)
             self._require_leading("posterior_predictive", predictive, (self.num_chains, self.num_draws))
             groups["posterior_predictive"] = self._variables(predictive, ("chain", "draw"))
-        return containers.export(containers.datatree(groups, {"inference_library": "ssmscan"}))
+        return containers.export(containers.datatree(groups, self._attributes()))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result to a netCDF file and return its path; `load` gives back the same arrays.
@@ -203,16 +223,27 @@ class Result:
         sites = {name: list(getattr(self, name)) for name in _ARRAYS}
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _IN_GROUPS}
         header = {**plain, "costs": dataclasses.asdict(self.costs), "format": _FORMAT, "sites": sites}
-        return storage.write(path, groups, header)
+        return storage.write(path, groups, header, self._attributes())
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """The engine and the number of draws, in one line."""
         unit = "independent runs" if self.independent_runs else "chains"
         end = ", interrupted" if self.interrupted else ""
         return f"{self.engine}: {self.num_chains} {unit} of {self.num_draws} draws{end}"
 
+    def __repr__(self) -> str:
+        return shown.text(self)
+
+    def _repr_html_(self) -> str:
+        return shown.html(self)
+
     def _require_draws(self) -> None:
         if self.num_draws == 0:
             raise ValueError(f"{self.engine} was stopped before its first draw: there is nothing to summarise")
+
+    def _attributes(self) -> dict[str, str]:
+        return {"inference_library": "ssmscan", CONCERNS: "\n".join(self.concerns())}
 
     def _groups(self) -> dict[str, dict[str, Variable]]:
         states = self._variables(self.states, ("chain", "draw"))
@@ -282,16 +313,29 @@ def load(path: str | os.PathLike[str]) -> Result:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a saved result, or was made by a later version of the package.
+        IsADirectoryError: if it is a folder.
+        ValueError: if the file is not a saved result, is damaged, or was made by a later version of the package.
     """
     groups, header = storage.read(path)
-    if (found := header.pop("format")) > _FORMAT:
-        raise ValueError(f"{path} has format {found}, this ssmscan reads up to {_FORMAT}: update ssmscan")
-    sites = header.pop("sites")
+    try:
+        found, sites = header.pop("format"), header.pop("sites")
+        if found <= _FORMAT:
+            costs, state_draws = _costs(header.pop("costs")), groups["paths"]["state_draws"]
+            return Result(**_arrays(groups, sites), **header, costs=costs, state_draws=state_draws)
+    except KeyError as error:
+        raise storage.damaged(path, f"it has no {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise storage.damaged(path, str(error)) from error
+    raise ValueError(f"{path} has format {found}, this ssmscan reads up to {_FORMAT}: update ssmscan")
+
+
+def _costs(found: Any) -> Costs:
+    if not isinstance(found, dict):
+        raise TypeError(f"costs must be numbers by name, got {found!r}")
+    return Costs(**found)
+
+
+def _arrays(groups: Mapping[str, Any], sites: Mapping[str, list[str]]) -> dict[str, Any]:
     states = "states" if "states" in groups else "posterior"
     places = dict(zip(_ARRAYS, ("posterior", states, "sample_stats", "observed_data", "state_probabilities")))
-    arrays: dict[str, Any] = {
-        name: {site: groups[places[name]][variable_name(site)] for site in sites.get(name, ())} for name in _ARRAYS
-    }
-    costs = Costs(**header.pop("costs"))
-    return Result(**arrays, **header, costs=costs, state_draws=groups["paths"]["state_draws"])
+    return {name: {site: groups[places[name]][variable_name(site)] for site in sites.get(name, ())} for name in _ARRAYS}

@@ -7,10 +7,15 @@ digits the draws support.
 from __future__ import annotations
 
 import math
+import textwrap
+from html import escape
 from typing import NamedTuple
 
 MISSING = "-"
 """What stands where there is no number."""
+
+WIDTH = 110
+"""Characters in a line of sentences."""
 
 
 class Table(NamedTuple):
@@ -21,26 +26,45 @@ class Table(NamedTuple):
         columns: the header, one string a column.
         rows: one tuple of strings a row, as long as the header.
         labels: how many leading columns are text, aligned left; numbers are aligned right.
+        notes: sentences below the table.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     labels: int = 1
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [self._line(self.columns), "  ".join("-" * width for width in self._widths())]
-        lines += [self._line(row) for row in self.rows]
-        return "\n".join([self.title, "", *lines])
+        notes = ["", *map(wrapped, self.notes)] if self.notes else []
+        return "\n".join([self.title, "", self.grid(), *notes])
 
     def to_markdown(self) -> str:
         """Return the table in Markdown, the title as a bold line above it."""
         rule = ["---" if i < self.labels else "---:" for i in range(len(self.columns))]
         body = ["| " + " | ".join(map(_escape, row)) + " |" for row in (self.columns, *self.rows)]
-        return "\n".join([f"**{self.title}**", "", body[0], "|" + "|".join(rule) + "|", *body[1:]])
+        notes = ["", *(f"- {note}" for note in self.notes)] if self.notes else []
+        return "\n".join([f"**{self.title}**", "", body[0], "|" + "|".join(rule) + "|", *body[1:], *notes])
 
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
+    def _repr_html_(self) -> str:
+        notes = f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in self.notes)}</ul>" if self.notes else ""
+        return f"<p><b>{escape(self.title)}</b></p>{self.grid_html()}{notes}"
+
+    def grid_html(self) -> str:
+        """Return header and rows in HTML, without title and notes."""
+
+        def row(cells: tuple[str, ...], kind: str) -> str:
+            sides = ["left" if i < self.labels else "right" for i in range(len(cells))]
+            shown = (f'<{kind} style="text-align: {side}">{escape(c)}</{kind}>' for side, c in zip(sides, cells))
+            return f"<tr>{''.join(shown)}</tr>"
+
+        body = "".join(row(cells, "td") for cells in self.rows)
+        return f"<table><thead>{row(self.columns, 'th')}</thead><tbody>{body}</tbody></table>"
+
+    def grid(self) -> str:
+        """Return header and rows as `print` aligns them, without title and notes."""
+        rule = "  ".join("-" * width for width in self._widths())
+        return "\n".join([self._line(self.columns), rule, *map(self._line, self.rows)])
 
     def _widths(self) -> list[int]:
         return [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
@@ -51,6 +75,11 @@ class Table(NamedTuple):
             for i, (cell, width) in enumerate(zip(row, self._widths()))
         ]
         return "  ".join(cells).rstrip()
+
+
+def wrapped(sentence: str, indent: str = "  ") -> str:
+    """Break a sentence into lines that a terminal shows whole, all but the first indented."""
+    return textwrap.fill(sentence, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def rounded(value: float, error: float) -> str:

@@ -140,10 +140,10 @@ def judge(family: Sequence[Difference], size: int) -> Judgement:
         furthest = max(family, key=lambda d: max(-d.low, d.high))
         reason = f"all within ±{TOLERANCE} sd, the furthest {_with_interval(furthest)}"
         if real:
-            reason += f"; small but real: {_with_interval(clearest)}, p = {clearest.p_value:.1g}"
+            reason += f"; small but real: {_with_interval(clearest)}, p = {clearest.p_value:.2g}"
         return Judgement(Verdict.AGREE, reason, 1.0)
     if real:
-        return Judgement(Verdict.DISAGREE, f"{_with_interval(clearest)}, p = {clearest.p_value:.1g}", 1.0)
+        return Judgement(Verdict.DISAGREE, f"{_with_interval(clearest)}, p = {clearest.p_value:.2g}", 1.0)
     worst = max(outside, key=lambda d: max(-d.low, d.high))
     reason = _with_interval(worst)
     if worst.estimate.df < _FEW_DEGREES:
@@ -185,10 +185,10 @@ def find_fault(summaries: dict[str, Summary], *, independent_runs: bool) -> Faul
     rhat, where_rhat = max((s.rhat, label) for label, s in summaries.items())
     ess, where_ess = min((min(s.ess_bulk, s.ess_tail), label) for label, s in summaries.items())
     reasons = []
-    # As it is printed: 1.010 is not more than 1.01.
+    # As they are printed: 1.010 is not more than 1.01, 400 not fewer than 400.
     if round(rhat, 3) > MAXIMUM_RHAT:
         reasons.append(f"R-hat of {where_rhat} is {rhat:.3f} > {MAXIMUM_RHAT}")
-    if ess < MINIMUM_ESS:
+    if round(ess) < MINIMUM_ESS:
         reasons.append(f"ESS of {where_ess} is {ess:.0f} < {MINIMUM_ESS:.0f}")
     if not reasons:
         return None

@@ -1,6 +1,8 @@
 """A result is checked when made, and comes back from a file as it was."""
 
 import dataclasses
+import errno
+import os
 import subprocess
 import sys
 
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 import xarray
 
+from ssmscan.results import result as result_module
+from ssmscan.results import storage
 from ssmscan.results.result import Costs, Result, load
 from tests.results.samples import result
 
@@ -85,19 +89,47 @@ def test_a_file_gives_back_the_same_result(tmp_path, changes):
     assert [p.name for p in tmp_path.iterdir()] == ["r.nc"]
 
 
-def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_full_disk_is_a_sentence_and_the_draws_live(tmp_path, monkeypatch):
     path = example().save(tmp_path / "r.nc")
+    size, written = path.stat().st_size, 0
+    whole = os.pwrite
 
-    def fail(tree, filepath, **kwargs):
-        with open(filepath, "wb") as file:
-            file.write(b"half a file")
-        raise OSError("disk full")
+    def fail(file, data, at):
+        nonlocal written
+        if (written := written + len(data)) > size // 2:
+            raise OSError(errno.ENOSPC, "disk full")
+        return whole(file, data, at)
 
-    monkeypatch.setattr(xarray.DataTree, "to_netcdf", fail)
-    with pytest.raises(OSError, match="disk full"):
-        example(engine="NUTS").save(path)
+    monkeypatch.setattr(os, "pwrite", fail)
+    unsaved = example(engine="NUTS")
+    with pytest.raises(OSError, match=r"cannot save .*r\.nc: disk full.*file that was there before is untouched"):
+        unsaved.save(path)
+    monkeypatch.undo()
     assert load(path).engine == "PMMH"
     assert [p.name for p in tmp_path.iterdir()] == ["r.nc"]
+    assert_same(unsaved, load(unsaved.save(path)))
+
+
+def test_no_limit_of_the_file_system_takes_the_process_along(tmp_path):
+    # HDF5 ends a process whose write failed with a segmentation fault, when it is closed or later
+    code = f"""
+import pathlib, resource
+import numpy as np
+from tests.results.samples import result
+result = result({{}}, sample_stats={{name: np.random.rand(2, 500) for name in "abcd"}})
+size = result.save({str(tmp_path / "whole.nc")!r}).stat().st_size
+for limit in range(0, size, size // 9):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        result.save({str(tmp_path / "r.nc")!r})
+    except OSError as error:
+        assert "cannot save" in str(error), error
+    else:
+        raise AssertionError(limit)
+print("alive", result.sample_stats["d"].shape, [p.name for p in pathlib.Path({str(tmp_path)!r}).iterdir()])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "alive (2, 500) ['whole.nc']\n"), ran.stderr
 
 
 def test_files_that_are_not_results(tmp_path):
@@ -108,6 +140,85 @@ def test_files_that_are_not_results(tmp_path):
     xarray.Dataset({"a": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match="is not a saved Result"):
         load(tmp_path / "other.nc")
+    with pytest.raises(IsADirectoryError, match="is a folder: load takes one file"):
+        load(tmp_path)
+    with pytest.raises(TypeError, match="load takes the path of a file.*got NoneType"):
+        load(None)
+    with pytest.raises(TypeError, match="save takes the path of a file.*got int"):
+        example().save(3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"day,price\n", r"it is not an HDF5 file \(it begins with b'day,pric'\)"),
+        (b"PK\x03\x04 and so on", "ssmscan.resume"),
+        (b"CDF\x01 and so on", "netCDF 3"),
+    ],
+    ids=["empty", "text", "zip", "netCDF 3"],
+)
+def test_files_of_other_kinds_are_named(tmp_path, content, message):
+    (tmp_path / "r.nc").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"r\.nc is not a saved Result: .*{message}"):
+        load(tmp_path / "r.nc")
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # h5netcdf's, of a file it could not open
+def test_a_damaged_file_is_not_believed(tmp_path):
+    path = example().save(tmp_path / "r.nc")
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for at in rng.integers(8, len(good), 60):
+        # a bit that flipped anywhere, also in a number; the end of a copy that broke off; a block of zeros
+        flipped = good[:at] + bytes([good[at] ^ 1 << int(rng.integers(8))]) + good[at + 1 :]
+        for bad in (flipped, good[:at], good[:at] + bytes(64) + good[at + 64 :]):
+            if bad == good:
+                continue
+            path.write_bytes(bad)
+            with pytest.raises(ValueError, match=r"r\.nc is not a saved Result"):
+                load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"engine": ...}, "engine"),
+        ({"engine": 3}, "engine of a Result must be text, got"),
+        ({"format": ...}, "it has no 'format'"),
+        ({"format": "new"}, "not supported between"),
+        ({"format": 99}, "has format 99, this ssmscan reads up to 2: update ssmscan"),
+        ({"costs": {"compile_seconds": 1.0}}, "warmup_seconds"),
+        ({"costs": 3}, "costs"),
+        ({"sites": {"draws": ["absent"]}}, "it has no 'absent'"),
+        ({"sites": []}, "'list' object has no attribute"),
+        ({"initial": ["absent"]}, "initial names"),
+        ({"interrupted": "no"}, "interrupted of a Result must be True or False, got 'no'"),
+        ({"settings": 3}, "settings of a Result must be a dictionary"),
+        ({"of_the_future": 1}, "of_the_future"),
+    ],
+)
+def test_a_header_of_something_else_is_named(tmp_path, monkeypatch, changes, message):
+    write = storage.write
+
+    def write_other(path, groups, header, attributes):
+        other = {key: value for key, value in (header | changes).items() if value is not ...}
+        return write(path, groups, other, attributes)
+
+    monkeypatch.setattr(storage, "write", write_other)
+    path = example().save(tmp_path / "r.nc")
+    with pytest.raises(ValueError, match=message) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_of_format_1_has_no_checksum_and_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(result_module, "_FORMAT", 1)
+    path = example().save(tmp_path / "r.nc")
+    path.write_bytes(path.read_bytes().partition(b"ssmscan sha256 ")[0])
+    assert_same(load(path), example())
 
 
 def test_arviz_reads_the_export_and_the_file(tmp_path):

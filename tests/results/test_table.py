@@ -42,3 +42,19 @@ def test_columns_line_up_and_markdown_has_one_cell_per_column():
         "| a\\|b | 1.0 |",
         "| long name | -10.0 |",
     ]
+
+
+def test_sentences_below_a_table_and_html():
+    table = Table("a < b", ("name", "x"), (("c & d", "1.0"),), notes=("word " * 40 + "<end>",))
+    lines = str(table).splitlines()
+    assert lines[5] == "" and max(map(len, lines)) <= 110
+    assert " ".join(" ".join(lines[6:]).split()) == table.notes[0]
+    assert table.to_markdown().endswith(f"\n\n- {table.notes[0]}")
+    html = table._repr_html_()
+    for part in (
+        "<b>a &lt; b</b>",
+        '<td style="text-align: left">c &amp; d</td>',
+        '"text-align: right">1.0<',
+        "&lt;end",
+    ):
+        assert part in html

@@ -1,0 +1,125 @@
+"""A result as people look at it: about ten lines, the doubts last, where the eye ends.
+
+What is long is counted instead: parameters beyond a handful, settings of settings, the shapes of arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssmscan.results.table import Table, count, rounded, significant, wrapped
+
+if TYPE_CHECKING:
+    from ssmscan.results.result import Result
+
+FEW = 6
+"""As many scalar parameters are shown with their moments; more are counted."""
+
+DOUBTS = "It cannot be trusted as it is:"
+_LABEL = 12
+# what the title says, and what no draw depends on
+_UNSHOWN = ("type", "num_samples", "num_chains", "num_runs", "progress")
+
+
+def text(result: Result) -> str:
+    """Return a result in plain text."""
+    lines = [result.title]
+    lines += [wrapped(f"{label:{_LABEL}}{words}", " " * _LABEL) for label, words in _facts(result)]
+    if (table := _parameters(result)) is not None:
+        lines += ["", table.grid()]
+    if concerns := result.concerns():
+        lines += ["", DOUBTS, *(wrapped(f"- {sentence}") for sentence in concerns)]
+    return "\n".join(lines)
+
+
+def html(result: Result) -> str:
+    """Return a result for a notebook."""
+    facts = "".join(f"<tr><td>{label}</td><td>{escape(words)}</td></tr>" for label, words in _facts(result))
+    table = _parameters(result)
+    shown = f"<p><b>{escape(result.title)}</b></p><table>{facts}</table>{'' if table is None else table.grid_html()}"
+    if concerns := result.concerns():
+        shown += f"<p>{DOUBTS}</p><ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in concerns)}</ul>"
+    return shown
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    """Return what there is to say apart from the parameters: a label and words."""
+    facts = [("took", _costs(result))]
+    if result.log_evidence is not None:
+        value, error = result.log_evidence, result.log_evidence_error
+        known = significant(value, 6) if error is None else f"{rounded(value, error)} ± {significant(error)}"
+        facts.append(("evidence", f"log evidence {known}"))
+    facts += [("settings", settings)] if (settings := _settings(result.settings)) else []
+    facts += [("data", ", ".join(map(_array, result.observed.items())))] if result.observed else []
+    facts += [("states", _states(result))] if result.states else []
+    if result.num_draws and not _few(result):
+        facts.append(("parameters", _counted(result)))
+    return facts + [("note", note) for note in result.notes]
+
+
+def _costs(result: Result) -> str:
+    costs = result.costs
+    seconds = [(costs.warmup_seconds, "warm-up"), (costs.run_seconds, "sampling"), (costs.compile_seconds, "compiling")]
+    work = [(costs.particle_steps, "particle steps"), (costs.gradient_evaluations, "gradients")]
+    spent = [f"{significant(value)} s {what}" for value, what in seconds if value]
+    done = [f"{value:,} {what}" if value < 1e6 else f"{value:.2g} {what}" for value, what in work if value]
+    return ", ".join([*spent, *done])
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """Return the settings in brief: numbers as they are, parts by their type and numbers, their parts by their type."""
+    told = {name: value for name, value in settings.items() if name not in _UNSHOWN}
+    if "used" in told and told["used"] in [value for name, value in told.items() if name != "used"]:
+        del told["used"]
+    return ", ".join(f"{name}={_brief(value)}" for name, value in told.items() if value not in (None, [], {}, ""))
+
+
+def _brief(value: Any, depth: int = 1) -> str:
+    if isinstance(value, dict):
+        inside = {k: v for k, v in value.items() if k != "type" and v not in (None, [], {}, "")}
+        shown = [f"{k}={_brief(v, depth - 1)}" for k, v in inside.items()] if depth else []
+        return f"{value.get('type', '')}({', '.join(shown)})"
+    if isinstance(value, list):
+        return f"[{', '.join(_brief(v, 0) for v in value[:3])}{', ...' if len(value) > 3 else ''}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)[:60]
+
+
+def _states(result: Result) -> str:
+    shapes = ", ".join(_array((name, values[0, 0])) for name, values in result.states.items() if values.size)
+    paths = len(result.state_draws)
+    unit = "run" if result.independent_runs else "chain"
+    return f"{shapes or ', '.join(result.states)}: {count(paths)} {'path' if paths == 1 else 'paths'} in each {unit}"
+
+
+def _array(item: tuple[str, np.ndarray]) -> str:
+    name, values = item
+    return f"{name} {values.shape}" if values.ndim else name
+
+
+def _few(result: Result) -> bool:
+    return _num_scalars(result) <= FEW
+
+
+def _num_scalars(result: Result) -> int:
+    return sum(int(np.prod(values.shape[2:])) for values in result.draws.values())
+
+
+def _counted(result: Result) -> str:
+    shapes = ", ".join(f"{name} {x.shape[2:]}" if x.ndim > 2 else name for name, x in result.draws.items())
+    shapes = shapes if len(shapes) < 200 else f"{shapes[:200]} ..."
+    by_ess = [(s.ess_bulk, label) for label, s in result.summaries.items() if np.isfinite(s.ess_bulk)]
+    by_rhat = [(s.rhat, label) for label, s in result.summaries.items() if np.isfinite(s.rhat)]
+    worst = ""
+    if by_ess and by_rhat:
+        (ess, one), (rhat, other) = min(by_ess), max(by_rhat)
+        worst = f"; least bulk ESS {count(ess)} ({one}), largest R-hat {rounded(rhat, 0.01)} ({other})"
+    return f"{_num_scalars(result):,} scalars, of {shapes}{worst}; print(result.summary()) shows all"
+
+
+def _parameters(result: Result) -> Table | None:
+    """Return the table of a handful of parameters, None if there are none or more."""
+    return result.summary() if result.num_draws and result.draws and _few(result) else None
