@@ -58,6 +58,11 @@ def interruptible() -> _Region:
     return _REGION
 
 
+def keep_interrupt() -> None:
+    """Keep an interrupt that came too late for the region it was raised in: the next region raises it."""
+    _REGION.pending = _REGION.holding
+
+
 @contextmanager
 def hold_interrupts() -> Iterator[None]:
     """Keep Control-C back outside `interruptible` regions; one still kept at the end is dropped."""

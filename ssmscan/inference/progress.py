@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from ssmscan.inference.interrupts import hold_interrupts, interruptible
+from ssmscan.inference.interrupts import hold_interrupts, interruptible, keep_interrupt
 from ssmscan.particles.memory import result_bytes
 
 SECONDS_PER_CHUNK = 0.5
@@ -74,7 +74,8 @@ class Progress(NamedTuple):
         outputs: NumPy arrays with the steps in front, `done` of them.
         done: number of steps.
         seconds: wall time of the steps.
-        interrupted: whether Control-C stopped the run before its last step.
+        interrupted: whether Control-C stopped the run before its last step; one that came after it is kept for what
+            comes next.
     """
 
     state: Any
@@ -213,7 +214,10 @@ def run_chunks(
         state, count = reached
         done = sum(_length(piece) for piece in pieces[:count])
         outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces[:count])
-        return Progress(state, outputs, done, time.perf_counter() - start, interrupted and done < num_steps)
+        if interrupted and done == num_steps:
+            interrupted = False
+            keep_interrupt()
+        return Progress(state, outputs, done, time.perf_counter() - start, interrupted)
 
 
 def no_steps(step: Step, operand: Any, state: Any) -> Progress:
