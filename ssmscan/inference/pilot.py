@@ -109,6 +109,7 @@ class _Tuning:
         self.particle_steps = self.num_steps = 0
         self.chunk: Chunk | None = None
         self.sd, self.limit = np.nan, ""
+        self.too_noisy: dict[int, float] = {}
         self.chains = _unstarted(self.next_keys(), ssm, particle_filter)
 
     def next_key(self) -> jax.Array:
@@ -198,24 +199,30 @@ class _Tuning:
         self.chains = self.chains._replace(state=state)
 
     def fit(self, centre: Any, target_sd: float, most: int, tries: float) -> None:
-        """Choose the number of particles at one theta, with at most so many tries of other numbers."""
-        measured: dict[int, float] = {}
+        """Choose the number of particles at one theta, with at most so many tries of other numbers.
+
+        What was too noisy at the centre of the last round is not tried again.
+        """
+        here: dict[int, float] = {}
         self.limit = ""
         while True:
             began, size = time.perf_counter(), self.filter.num_particles
-            measured[size] = self.replicate(centre)
-            wanted = next_size(measured, size, target_sd, most)
+            here[size] = self.replicate(centre)
+            before = {n: sd for n, sd in self.too_noisy.items() if n < min(here)}
+            wanted = next_size({**before, **here}, size, target_sd, most)
             took = time.perf_counter() - began
-            if wanted is None or len(measured) > tries:
+            if wanted is None or len(here) > tries:
                 break
             expected = took * wanted / size + (self.chunk.compile_seconds if self.chunk else 0.0)
             if wanted > size and time.perf_counter() + expected > self.deadline:
                 self.limit = self.allowed
                 break
             self.resize(wanted)
-        if (best := best_size(measured, target_sd)) != self.filter.num_particles:
+        if (best := best_size(here, target_sd)) != self.filter.num_particles:
             self.resize(best)
-        self.sd = measured[best]
+        self.sd = here[best]
+        if self.num_steps:
+            self.too_noisy = {n: sd for n, sd in here.items() if sd > target_sd}
         if not self.limit and 2 * best > most:
             self.limit = f"max_particles={most} allowed for no more"
 
