@@ -4,12 +4,14 @@
 |---|---|
 | `nuts` | `NUTS`: NumPyro's sampler on parameters and noise |
 | `pmmh` | `PMMH`: a random walk on the likelihood that a particle filter estimates |
-| `marginal`, `pilot`, `replay` | its exact step, what is tuned before it, the state paths of accepted runs |
+| `marginal`, `replay` | its exact step, the state paths of accepted runs |
+| `pilot`, `sizing` | what is tuned before it; how many particles |
 | `tempering`, `temperature` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
 | `maximum`, `curvature` | `MaximumLikelihood`: gradient ascent on the filter's evidence; its standard errors |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
 | `predict` | the observations again, from any result |
-| `progress`, `settings` | chunks, progress bar and interrupt; checks and records of settings |
+| `progress`, `interrupts` | chunks, what is shown meanwhile, and where Control-C may end them |
+| `settings` | checks and records of settings |
 
 Engines are frozen dataclasses with one method, ``run(key, ssm) -> Result``, and hold no state.
 """

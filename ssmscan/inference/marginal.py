@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.particles.filter import ParticleFilter
@@ -41,12 +42,14 @@ class PMMHState(NamedTuple):
         log_prior: log p(theta) + log|d theta / d z|, a scalar.
         log_evidence: the stored estimate, a scalar.
         filter_key: uint32[2], the key of the filter run that made it.
+        status: int32, how that run ended, see `ssmscan.FilterResult`.
     """
 
     z: Theta
     log_prior: jax.Array
     log_evidence: jax.Array
     filter_key: jax.Array
+    status: jax.Array | np.int32 = np.int32(0)
 
 
 class Move(NamedTuple):
@@ -57,19 +60,21 @@ class Move(NamedTuple):
         acceptance: acceptance probability, 0 where the proposal has no finite density.
         accepted: whether the proposal was taken.
         log_evidence: the estimate at the proposal.
+        status: how its filter run ended.
     """
 
     direction: jax.Array
     acceptance: jax.Array
     accepted: jax.Array
     log_evidence: jax.Array
+    status: jax.Array | np.int32 = np.int32(0)
 
 
 def evaluate(key: jax.Array, ssm: Any, z: Theta, particle_filter: ParticleFilter) -> PMMHState:
     """Run the filter at z and make the state of the chain that it belongs to."""
     theta, log_prior = ssm.log_prior_unconstrained(z)
-    log_evidence = particle_filter.run(key, ssm, theta).log_evidence
-    return PMMHState(z, log_prior, log_evidence, jax.random.key_data(key))
+    found = particle_filter.run(key, ssm, theta)
+    return PMMHState(z, log_prior, found.log_evidence, jax.random.key_data(key), found.status)
 
 
 def pmmh_step(
@@ -95,7 +100,7 @@ def pmmh_step(
     acceptance = jnp.exp(jnp.minimum(log_ratio, 0.0))
     accepted = jax.random.uniform(key_accept, (), acceptance.dtype) < acceptance
     state = jax.tree.map(partial(jnp.where, accepted), proposal, state)
-    return state, Move(direction, acceptance, accepted, proposal.log_evidence)
+    return state, Move(direction, acceptance, accepted, proposal.log_evidence, proposal.status)
 
 
 def adapt_scale(scale: jax.Array, move: Move, target: jax.Array, count: jax.Array) -> jax.Array:
@@ -143,11 +148,14 @@ class Trace(NamedTuple):
 
     z: Theta
     theta: Theta
+    log_prior: jax.Array
     log_evidence: jax.Array
     filter_key: jax.Array
+    status: jax.Array | np.int32
     acceptance: jax.Array
     accepted: jax.Array
     proposed_log_evidence: jax.Array
+    proposed_status: jax.Array | np.int32
 
 
 @dataclass(frozen=True)
@@ -169,10 +177,13 @@ class PMMHStep:
         trace = Trace(
             z=state.z,
             theta=control.ssm.constrain(state.z),
+            log_prior=state.log_prior,
             log_evidence=state.log_evidence,
             filter_key=state.filter_key,
+            status=state.status,
             acceptance=move.acceptance,
             accepted=move.accepted,
             proposed_log_evidence=move.log_evidence,
+            proposed_status=move.status,
         )
         return Chain(key, state, scale, num_steps), trace

@@ -1,23 +1,25 @@
 r"""The pilot of PMMH: where chains start, how many particles, and which acceptance to aim at.
 
 Each chain starts at the likeliest of `PRIOR_DRAWS` draws of its own from the prior, so that starts stay
-overdispersed.  Then, in rounds: the chains move with adaptation; the median of all chains over the second half
-of the round is the *central* theta; repeated filters there measure :math:`\sigma = sd(\log \hat Z)`; since
-:math:`\sigma^2 \propto 1/N`, the next number of particles is :math:`N \sigma^2 / \sigma_*^2`.
+overdispersed.  Then, in rounds: repeated filters at a *central* theta measure :math:`\sigma = sd(\log \hat Z)` and
+choose the number of particles (`ssmscan.inference.sizing`); the chains move with adaptation; the next central theta is
+the medoid of the better half of the points they visited.  It is a point of the posterior even where chains sit on
+several modes, between which their medians lie.
 
 The efficiency of a pseudo-marginal random walk is flat around :math:`\sigma_* = 1.2` (Doucet, Pitt, Deligiannidis
 & Kohn 2015, *Biometrika* 102(2): 1.0 to 1.7; Sherlock, Thiery, Roberts & Rosenthal 2015, *Ann. Stat.* 43(1)).
 Even a proposal of length zero is accepted only with probability :math:`2 \Phi(-\sigma / \sqrt 2)`; adaptation
 that aims above it shrinks the proposal to nothing, so the target is half of it, at most 0.234.
 
-The replicates are steps of the same compiled chain with a proposal of length zero: nothing else is compiled.
+The pilot ends: each number of particles is tried once in a round, none that would take longer than the time left, and
+rounds that are cut short leave their steps to the warm-up.  Starts and replicates are steps of the same compiled chain
+with a proposal of length zero: nothing else is compiled.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -26,17 +28,18 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from scipy.special import ndtr
 
-from ssmscan.inference.marginal import Chain, Control, PMMHState, PMMHStep, evaluate
-from ssmscan.inference.progress import Chunk, Progress, compile_chunk, compile_timed, run_chunks
+from ssmscan.inference.interrupts import interruptible
+from ssmscan.inference.marginal import Chain, Control, PMMHState, PMMHStep, Trace, evaluate
+from ssmscan.inference.progress import Chunk, Progress, call_timed, compile_chunk, phase, run_chunks
+from ssmscan.inference.sizing import best_size, next_size
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.loop import filters_at_once
 
 PRIOR_DRAWS = 128
 ROUNDS = 3
 REPLICATES = 64
-FEWEST_PARTICLES, MOST_PARTICLES = 16, 2**17
 INITIAL_SCALE = 0.3
-TOLERANCE = 1.8
+CANDIDATES = 500
+"""Points among which the central one is looked for."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,24 @@ class Pilot:
 
     Attributes:
         particle_filter: the filter with the number of particles to use.
-        chunk: the compiled chain step with that filter.
+        chunk: the compiled chain step with that filter, None if it was stopped before.
         chains: the chains where the pilot left them.
         target: acceptance to aim at.
-        sd: standard deviation of the log evidence estimate at the central theta.
+        sd: standard deviation of the log evidence estimate at the central theta, nan if it was never measured.
+        num_steps: steps of adaptation that were taken.
+        limit: what kept the search from more particles, a clause; empty if nothing did.
         compile_seconds, seconds: what it took.
         particle_steps: particles moved.
         interrupted: whether Control-C ended it; then the rest is as it was by then.
     """
 
     particle_filter: ParticleFilter
-    chunk: Chunk
+    chunk: Chunk | None
     chains: Chain
     target: float
     sd: float
+    num_steps: int
+    limit: str
     compile_seconds: float
     seconds: float
     particle_steps: int
@@ -70,108 +77,183 @@ def target_acceptance(sd: float) -> float:
     return float(np.clip(ndtr(-sd / np.sqrt(2)), 0.01, 0.234))
 
 
-@partial(jax.jit, static_argnames=("particle_filter",))
-def _start(keys: jax.Array, ssm: Any, *, particle_filter: ParticleFilter) -> Chain:
-    """Start each chain at the likeliest of its own draws from the prior."""
+def central(trace: Trace) -> Any:
+    """Return the medoid of the better half of the points visited in the second half of a round, z by site.
 
-    def attempt(key: jax.Array) -> PMMHState:
-        key_prior, key_filter = jax.random.split(key)
-        return evaluate(key_filter, ssm, ssm.unconstrain(ssm.sample_prior(key_prior)), particle_filter)
-
-    def one(key: jax.Array) -> Chain:
-        key, key_prior = jax.random.split(key)
-        states = jax.lax.map(attempt, jax.random.split(key_prior, PRIOR_DRAWS), batch_size=filters_at_once())
-        usable = jnp.isfinite(states.log_evidence) & jnp.isfinite(states.log_prior)
-        best = jnp.argmax(jnp.where(usable, states.log_evidence, -jnp.inf))
-        state = jax.tree.map(lambda leaf: leaf[best], states)
-        # An unusable start has estimate -inf, so that any proposal with a finite one is taken.
-        state = state._replace(log_evidence=jnp.where(usable[best], state.log_evidence, -jnp.inf))
-        flat, _ = ravel_pytree(state.z)
-        scale = INITIAL_SCALE * jnp.eye(flat.size, dtype=flat.dtype)
-        return Chain(key, state, scale, jnp.zeros((), jnp.int32))
-
-    return jax.vmap(one)(keys)
+    The better half by the posterior estimate leaves out chains that have not arrived; distances are sums over
+    coordinates, each on the scale of its spread.
+    """
+    late = jax.tree.map(lambda leaf: leaf[len(leaf) // 2 :].reshape(-1, *leaf.shape[2:]), trace)
+    log_posterior = np.nan_to_num(late.log_prior + late.log_evidence, nan=-np.inf, posinf=-np.inf)
+    better = np.argsort(-log_posterior, kind="stable")[: max(len(log_posterior) // 2, 1)]
+    better = better[np.linspace(0, len(better) - 1, min(len(better), CANDIDATES)).astype(int)]
+    points = np.concatenate([leaf[better].reshape(len(better), -1) for leaf in jax.tree.leaves(late.z)], axis=1)
+    low, high = np.quantile(points, [0.16, 0.84], axis=0)
+    points = points / np.where(high > low, high - low, 1.0)
+    distances = sum(np.abs(x[:, None] - x[None, :]) for x in points.T)
+    medoid = better[np.argmin(distances.sum(1))]
+    return jax.tree.map(lambda leaf: leaf[medoid], late.z)
 
 
 class _Tuning:
-    """The pilot under way: the current filter and chains, and what has been spent."""
+    """The pilot under way: the present filter and chains, and what has been spent."""
 
-    def __init__(self, key: jax.Array, ssm: Any, particle_filter: ParticleFilter, num_chains: int, bar: bool):
+    def __init__(
+        self, key: jax.Array, ssm: Any, particle_filter: ParticleFilter, num_chains: int, seconds: float, bar: bool
+    ):
         self.key, self.ssm, self.bar = key, ssm, bar
         self.filter, self.num_chains = particle_filter, num_chains
+        self.deadline = time.perf_counter() + seconds
+        self.allowed = f"its {seconds:g} seconds (pilot_seconds) did not allow for more"
         self.compile_seconds = self.seconds = 0.0
-        self.particle_steps, self.interrupted = 0, False
-        keys = jax.random.split(self.next_key(), num_chains)
-        start, self.compile_seconds = compile_timed(_start, keys, ssm, particle_filter=particle_filter)
-        began = time.perf_counter()
-        self.chains = jax.block_until_ready(start(keys, ssm))
-        self.seconds = time.perf_counter() - began
-        self.count(PRIOR_DRAWS)
-        if not np.any(np.isfinite(self.chains.state.log_evidence)):
-            raise ValueError(
-                f"every one of {PRIOR_DRAWS * num_chains} parameter draws from the prior has log evidence -inf with "
-                f"{particle_filter.num_particles} particles: check the data against the support of their "
-                "distribution, use more particles, or a prior that says more"
-            )
-        self.compile()
+        self.particle_steps = self.num_steps = 0
+        self.chunk: Chunk | None = None
+        self.sd, self.limit = np.nan, ""
+        self.too_noisy: dict[int, float] = {}
+        self.chains = _unstarted(self.next_keys(), ssm, particle_filter)
 
     def next_key(self) -> jax.Array:
         self.key, key = jax.random.split(self.key)
         return key
 
-    def count(self, num_steps: int) -> None:
-        runs = num_steps * self.num_chains
-        self.particle_steps += runs * self.filter.num_particles * self.ssm.num_steps
+    def next_keys(self) -> jax.Array:
+        return jax.random.split(self.next_key(), self.num_chains)
 
-    def compile(self) -> None:
-        self.chunk = compile_chunk(PMMHStep(self.filter), self.control(0.0), self.chains)
-        self.compile_seconds += self.chunk.compile_seconds
+    def start(self) -> Any:
+        """Start each chain at the likeliest of its own draws from the prior; return the best of these points."""
+        self.chunk = self.compile(self.filter)
+        with phase("PMMH: compiling the prior", progress=self.bar), interruptible():
+            keys = jax.random.split(self.next_key(), (PRIOR_DRAWS, self.num_chains))
+            draws = call_timed(_prior_draws, keys, self.ssm)
+        self.compile_seconds += draws.compile_seconds
+        leaves, tree = jax.tree.flatten(jax.device_get(draws.value))
+        points = [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i in range(PRIOR_DRAWS)]
+        self.chains = self.chains._replace(state=self.chains.state._replace(z=points[0]))
+        best = np.full(self.num_chains, -np.inf)
+        label = f"PMMH pilot: {PRIOR_DRAWS} starts a chain"
+        with phase(label, progress=self.bar, total=PRIOR_DRAWS, leave=False) as bar:
+            for point in points:
+                if self.out_of_time and np.all(np.isfinite(best)):
+                    break
+                there = jax.device_get(self.still(point, 1, "", bar=False).state.state)
+                better = np.isfinite(there.log_evidence) & (there.log_evidence > best)
+                self.chains = self.chains._replace(state=_where(better, there, self.chains.state))
+                best = np.where(better, there.log_evidence, best)
+                bar.update()
+        if not np.any(np.isfinite(best)):
+            raise ValueError(
+                f"every one of {PRIOR_DRAWS * self.num_chains} parameter draws from the prior has log evidence -inf "
+                f"with {self.filter.num_particles} particles: check the data against the support of their "
+                "distribution, use more particles, or a prior that says more"
+            )
+        return jax.tree.map(lambda leaf: leaf[int(np.argmax(best))], self.chains.state.z)
+
+    def compile(self, particle_filter: ParticleFilter) -> Chunk:
+        text = f"PMMH: compiling for {particle_filter.num_particles} particles"
+        with phase(text, progress=self.bar), interruptible():
+            chunk = compile_chunk(PMMHStep(particle_filter), self.control(0.0), self.chains)
+        self.compile_seconds += chunk.compile_seconds
+        return chunk
 
     def control(self, target: float | None) -> Control:
         dtype = self.chains.scale.dtype
         adapting = jnp.asarray(target is not None)
         return Control(self.ssm, jnp.asarray(target or 0.0, dtype), adapting)
 
-    def advance(self, chains: Chain, num_steps: int, target: float | None) -> Progress:
+    def advance(
+        self, chains: Chain, num_steps: int, target: float | None, label: str = "PMMH pilot", **options: Any
+    ) -> Progress:
         """Move chains; adapt if there is a target."""
-        run = run_chunks(self.chunk, self.control(target), chains, num_steps, label="PMMH pilot", progress=self.bar)
+        assert self.chunk is not None
+        options = {"progress": self.bar, "leave": False} | options
+        run = run_chunks(self.chunk, self.control(target), chains, num_steps, label=label, **options)
         self.seconds += run.seconds
-        self.count(run.done)
-        self.interrupted |= run.interrupted
+        self.particle_steps += run.done * self.num_chains * self.filter.num_particles * self.ssm.num_steps
+        return run
+
+    def still(self, z: Any, num_steps: int, label: str, *, bar: bool | None = None) -> Progress:
+        """Take steps of length zero at z, one point a chain; each has an estimate of its own, the first is accepted."""
+        # From an estimate of -inf a proposal of length zero is taken, with its fresh estimate.
+        nothing = jnp.full_like(self.chains.state.log_evidence, -jnp.inf)
+        state = self.chains.state._replace(z=z, log_evidence=nothing)
+        chains = self.chains._replace(key=self.next_keys(), state=state, scale=jnp.zeros_like(self.chains.scale))
+        run = self.advance(chains, num_steps, None, label, progress=self.bar if bar is None else bar)
+        if run.interrupted:
+            raise KeyboardInterrupt
         return run
 
     def replicate(self, centre: Any) -> float:
         """Return the standard deviation of the log evidence at one theta, inf if an estimate is -inf."""
-        keys = jax.random.split(self.next_key(), self.num_chains)
-        state = self.chains.state._replace(z=centre)
-        still = self.chains._replace(key=keys, state=state, scale=jnp.zeros_like(self.chains.scale))
-        estimates = self.advance(still, -(-REPLICATES // self.num_chains), None).outputs.proposed_log_evidence
-        return float(np.std(estimates, ddof=1)) if np.all(np.isfinite(estimates)) else np.inf
+        everywhere = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * self.num_chains), centre)
+        label = f"PMMH pilot: noise with {self.filter.num_particles} particles"
+        estimates = self.still(everywhere, -(-REPLICATES // self.num_chains), label).outputs.proposed_log_evidence
+        self.sd = float(np.std(estimates, ddof=1)) if np.all(np.isfinite(estimates)) else np.inf
+        return self.sd
 
     def resize(self, num_particles: int) -> None:
         """Use another number of particles, with new estimates where the chains are."""
-        self.filter = replace(self.filter, num_particles=num_particles)
-        self.compile()
-        scale = self.chains.scale
-        # From an estimate of -inf a proposal of length zero is taken, with its fresh estimate.
-        nothing = jnp.full_like(self.chains.state.log_evidence, -jnp.inf)
-        state = self.chains.state._replace(log_evidence=nothing)
-        still = self.chains._replace(state=state, scale=jnp.zeros_like(scale))
-        self.chains = self.advance(still, 1, None).state._replace(scale=scale)
+        particle_filter = replace(self.filter, num_particles=num_particles)
+        self.chunk = self.compile(particle_filter)
+        self.filter = particle_filter
+        state = self.still(self.chains.state.z, 1, "", bar=False).state.state
+        self.chains = self.chains._replace(state=state)
 
-    def fit(self, centre: Any, target_sd: float) -> float:
-        """Choose the number of particles at one theta; return the standard deviation there."""
-        while not self.interrupted:
-            sd = self.replicate(centre)
-            ratio = float(np.clip((sd / target_sd) ** 2, 1 / 8, 8))
-            size = int(np.clip(np.ceil(self.filter.num_particles * ratio), FEWEST_PARTICLES, MOST_PARTICLES))
-            if abs(np.log(size / self.filter.num_particles)) < np.log(TOLERANCE):
+    def fit(self, centre: Any, target_sd: float, most: int, tries: float) -> None:
+        """Choose the number of particles at one theta, with at most so many tries of other numbers.
+
+        What was too noisy at the centre of the last round is not tried again.
+        """
+        here: dict[int, float] = {}
+        self.limit = ""
+        while True:
+            began, size = time.perf_counter(), self.filter.num_particles
+            here[size] = self.replicate(centre)
+            before = {n: sd for n, sd in self.too_noisy.items() if n < min(here)}
+            wanted = next_size({**before, **here}, size, target_sd, most)
+            took = time.perf_counter() - began
+            if wanted is None or len(here) > tries:
                 break
-            predicted = sd * np.sqrt(self.filter.num_particles / size)
-            self.resize(size)
-            if 1 / 8 < ratio < 8:
-                return predicted
-        return sd
+            expected = took * wanted / size + (self.chunk.compile_seconds if self.chunk else 0.0)
+            if wanted > size and time.perf_counter() + expected > self.deadline:
+                self.limit = self.allowed
+                break
+            self.resize(wanted)
+        if (best := best_size(here, target_sd)) != self.filter.num_particles:
+            self.resize(best)
+        self.sd = here[best]
+        if self.num_steps:
+            self.too_noisy = {n: sd for n, sd in here.items() if sd > target_sd}
+        if not self.limit and 2 * best > most:
+            self.limit = f"max_particles={most} allowed for no more"
+
+    def move(self, num_steps: int, round_: int) -> Any:
+        """Move the chains by a round, adapting; return the centre of where they have been."""
+        label = f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {self.filter.num_particles} particles"
+        run = self.advance(self.chains, num_steps, target_acceptance(self.sd), label, deadline=self.deadline)
+        self.chains = run.state
+        self.num_steps += run.done
+        if run.interrupted:
+            raise KeyboardInterrupt
+        return central(run.outputs) if run.done else None
+
+    @property
+    def out_of_time(self) -> bool:
+        return time.perf_counter() > self.deadline
+
+    def found(self, *, interrupted: bool) -> Pilot:
+        return Pilot(
+            particle_filter=self.filter,
+            chunk=self.chunk,
+            chains=self.chains,
+            target=target_acceptance(self.sd if np.isfinite(self.sd) else np.inf),
+            sd=self.sd,
+            num_steps=self.num_steps,
+            limit=self.limit,
+            compile_seconds=self.compile_seconds,
+            seconds=self.seconds,
+            particle_steps=self.particle_steps,
+            interrupted=interrupted,
+        )
 
 
 def run_pilot(
@@ -182,6 +264,8 @@ def run_pilot(
     num_chains: int,
     num_steps: int,
     target_sd: float | None,
+    max_particles: int,
+    seconds: float,
     progress: bool,
 ) -> Pilot:
     """Start the chains, move them, and choose the number of particles and the target acceptance.
@@ -193,29 +277,51 @@ def run_pilot(
         num_chains: number of chains.
         num_steps: steps of each chain in a round.
         target_sd: wanted standard deviation of the log evidence; None keeps the number of particles.
-        progress: whether to show a progress bar.
+        max_particles: the largest number to choose.
+        seconds: time after which no more particles are tried and rounds are cut short.
+        progress: whether to show what is done.
 
     Raises:
         ValueError: if no draw from the prior has positive evidence.
     """
-    tuning = _Tuning(key, ssm, particle_filter, num_chains, progress)
-    best = int(np.argmax(tuning.chains.state.log_evidence))
-    centre = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[best], leaf.shape), tuning.chains.state.z)
-    for round_ in range(ROUNDS + 1):
-        sd = tuning.replicate(centre) if target_sd is None else tuning.fit(centre, target_sd)
-        target = target_acceptance(sd)
-        if round_ == ROUNDS or tuning.interrupted:
-            break
-        moved = tuning.advance(tuning.chains, num_steps, target)
-        tuning.chains = moved.state
-        centre = jax.tree.map(_late_median, moved.outputs.z)
-    return Pilot(
-        tuning.filter, tuning.chunk, tuning.chains, target, sd, tuning.compile_seconds, tuning.seconds,
-        tuning.particle_steps, tuning.interrupted,
-    )  # fmt: skip
+    tuning = _Tuning(key, ssm, particle_filter, num_chains, seconds, progress)
+    try:
+        centre = tuning.start()
+        for round_ in range(ROUNDS + 1):
+            # Before the chains have moved, a bad start may ask for any number: one stride is enough to move.
+            tries = 0 if target_sd is None or tuning.out_of_time else 1 if round_ == 0 else np.inf
+            tuning.fit(centre, target_sd or np.inf, max_particles, tries)
+            if round_ == ROUNDS or tuning.out_of_time:
+                break
+            centre = tuning.move(num_steps, round_)
+    except KeyboardInterrupt:
+        return tuning.found(interrupted=True)
+    return tuning.found(interrupted=False)
 
 
-def _late_median(trace: np.ndarray) -> jax.Array:
-    """Return the median over chains and the second half of the steps, repeated for each chain."""
-    median = np.median(trace[len(trace) // 2 :], axis=(0, 1)).astype(trace.dtype)
-    return jnp.broadcast_to(jnp.asarray(median), trace.shape[1:])
+@jax.jit
+def _prior_draws(keys: jax.Array, ssm: Any) -> Any:
+    return jax.vmap(jax.vmap(lambda key: ssm.unconstrain(ssm.sample_prior(key))))(keys)
+
+
+def _unstarted(keys: jax.Array, ssm: Any, particle_filter: ParticleFilter) -> Chain:
+    """Make chains with an estimate of -inf, from which any proposal with a finite one is taken."""
+
+    def start(key: jax.Array) -> PMMHState:
+        return evaluate(key, ssm, ssm.unconstrain(ssm.sample_prior(key)), particle_filter)
+
+    shapes = jax.eval_shape(start, keys[0])
+    state = jax.tree.map(lambda leaf: jnp.zeros((len(keys), *leaf.shape), leaf.dtype), shapes)
+    state = state._replace(log_evidence=jnp.full_like(state.log_evidence, -jnp.inf))
+    flat = jax.eval_shape(lambda z: ravel_pytree(z)[0], shapes.z)
+    scale = jnp.stack([INITIAL_SCALE * jnp.eye(flat.size, dtype=flat.dtype)] * len(keys))
+    return Chain(keys, state, scale, jnp.zeros(len(keys), jnp.int32))
+
+
+def _where(better: np.ndarray, first: Any, second: Any) -> Any:
+    """Choose between two states of every chain, on the host."""
+    return jax.tree.map(
+        lambda a, b: jnp.asarray(np.where(better.reshape(-1, *[1] * (np.ndim(a) - 1)), a, b)),
+        first,
+        jax.device_get(second),
+    )

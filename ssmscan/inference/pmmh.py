@@ -8,6 +8,7 @@ of noise.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssmscan.inference.marginal import Chain, Control
-from ssmscan.inference.pilot import ROUNDS, Pilot, run_pilot
-from ssmscan.inference.progress import Progress, run_chunks
-from ssmscan.inference.replay import replay_paths
+from ssmscan.inference.interrupts import hold_interrupts
+from ssmscan.inference.marginal import Control, PMMHStep, Trace
+from ssmscan.inference.pilot import Pilot, run_pilot
+from ssmscan.inference.progress import Progress, no_steps, run_chunks
+from ssmscan.inference.replay import Runs, replay_paths
 from ssmscan.inference.settings import (
     describe,
     require_between,
@@ -28,12 +30,25 @@ from ssmscan.inference.settings import (
     spread,
     versions,
 )
+from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.sequential import FAULTY
+from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
 from ssmscan.results.result import Costs, Result
+from ssmscan.results.table import significant
 
 ROUND_SHARE = 8
 """Each round of the pilot takes this part of the warm-up."""
+
+TOO_NOISY = 3.0
+"""A standard deviation of the log evidence with which a chain is stuck for hundreds of steps."""
+
+ACCEPTANCE = 0.05, 0.6
+"""Shares of accepted proposals between which a chain of a random walk moves well enough."""
+
+MANY_DRAWS = 100
+"""Draws of a chain from which its share of accepted proposals is judged."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,8 @@ class PMMH:
         particle_filter: its other settings, and the number of particles the pilot starts from.
         num_paths: state paths kept in each chain, evenly spread over its draws.
         progress: whether to show a progress bar on a terminal.
+        max_particles: the pilot chooses no more, rounded down to a power of two.
+        pilot_seconds: after this time the pilot tries no more particles; what is left of its rounds is warm-up.
     """
 
     num_samples: int = 5000
@@ -59,6 +76,8 @@ class PMMH:
     particle_filter: ParticleFilter = ParticleFilter(100, summaries=())
     num_paths: int = 500
     progress: bool = True
+    max_particles: int = 2**14
+    pilot_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -67,6 +86,8 @@ class PMMH:
         require_integer("num_chains", self.num_chains, at_least=1)
         require_between("target_sd", self.target_sd, 0.0, 5.0)
         require_integer("num_paths", self.num_paths, at_least=0)
+        require_integer("max_particles", self.max_particles, at_least=FEWEST)
+        require_between("pilot_seconds", self.pilot_seconds, 0.0, np.inf)
         if self.num_particles is not None:
             require_integer("num_particles", self.num_particles, at_least=2)
 
@@ -78,54 +99,78 @@ class PMMH:
             ssm: a model from `ssmscan.trace`.
 
         Returns:
-            A `Result`; stopped by Control-C, it holds the draws made by then, none if still in warm-up.
+            A `Result`; stopped by Control-C, it holds the draws made by then, none if still in warm-up, and the state
+            paths that there was time for.
+
+        Warns:
+            ResultWarning: if the pilot misses its target, at once; at the end, of whatever `Result.concerns` returns.
 
         Raises:
             ModelError: if a parameter is discrete, or there are none.
+            TypeError: if a site is not of real numbers.
             ValueError: if no draw from the prior has positive evidence.
         """
         require_parameters(ssm)
         require_result_can_hold(ssm, self)
         key = as_key(key)
-        size = self.num_particles or self.particle_filter.num_particles
-        round_steps = self.num_warmup // ROUND_SHARE
-        pilot = run_pilot(
+        with hold_interrupts():
+            pilot = self._pilot(key, ssm)
+            if doubts := self._pilot_doubts(pilot):
+                warnings.warn(" ".join(doubts), ResultWarning, stacklevel=2)
+            warmup, sampled = self._sample(ssm, pilot)
+            result = self._result(ssm, pilot, warmup, sampled)
+        return warn_of_concerns(result)
+
+    def _pilot(self, key: jax.Array, ssm: Any) -> Pilot:
+        size = self.num_particles or min(self.particle_filter.num_particles, self.max_particles)
+        return run_pilot(
             key,
             ssm,
             replace(self.particle_filter, num_particles=size, summaries=()),
             num_chains=self.num_chains,
-            num_steps=round_steps,
+            num_steps=self.num_warmup // ROUND_SHARE,
             target_sd=self.target_sd if self.num_particles is None else None,
+            max_particles=self.max_particles,
+            seconds=float(self.pilot_seconds),
             progress=self.progress,
         )
+
+    def _sample(self, ssm: Any, pilot: Pilot) -> tuple[Progress, Progress]:
+        """Finish the warm-up, freeze the proposal, and make the draws."""
         control = Control(ssm, jnp.asarray(pilot.target, pilot.chains.scale.dtype), jnp.asarray(True))
-        left = 0 if pilot.interrupted else self.num_warmup - ROUNDS * round_steps
-        warmup = self._advance(pilot, control, pilot.chains, left, "PMMH warm-up")
+        if pilot.chunk is None:
+            none = no_steps(PMMHStep(pilot.particle_filter), control, pilot.chains)
+            return none, none
+        left = 0 if pilot.interrupted else self.num_warmup - pilot.num_steps
+        show = self.progress and not pilot.interrupted
+        warmup = run_chunks(pilot.chunk, control, pilot.chains, left, label="PMMH warm-up", progress=show)
         frozen = control._replace(adapting=jnp.asarray(False))
         left = 0 if pilot.interrupted or warmup.interrupted else self.num_samples
-        sampled = self._advance(pilot, frozen, warmup.state, left, "PMMH")
-        return self._result(ssm, pilot, warmup, sampled)
-
-    def _advance(self, pilot: Pilot, control: Control, chains: Chain, num_steps: int, label: str) -> Progress:
-        return run_chunks(pilot.chunk, control, chains, num_steps, label=label, progress=self.progress)
+        return warmup, run_chunks(pilot.chunk, frozen, warmup.state, left, label="PMMH", progress=show)
 
     def _result(self, ssm: Any, pilot: Pilot, warmup: Progress, sampled: Progress) -> Result:
         trace = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), sampled.outputs)
         kept = spread(sampled.done, self.num_paths)
         picked = jax.tree.map(lambda leaf: leaf[:, kept], trace)
-        replayed = replay_paths(picked.filter_key, ssm, picked.theta, pilot.particle_filter)
-        evidence, states = replayed.value
-        runs = (warmup.done + sampled.done) * self.num_chains + evidence.size
+        replayed = replay_paths(
+            Runs(picked.filter_key, picked.theta),
+            ssm,
+            pilot.particle_filter,
+            room=self.num_paths,
+            progress=self.progress,
+        )
+        runs = (warmup.done + sampled.done) * self.num_chains + replayed.log_evidence.size
         return Result(
             engine="PMMH",
             draws=trace.theta,
-            states=states,
-            state_draws=kept,
+            states=replayed.states,
+            state_draws=kept[replayed.made],
             sample_stats={
                 "acceptance_rate": trace.acceptance,
                 "accepted": trace.accepted,
                 "log_evidence": trace.log_evidence,
                 "filter_key": trace.filter_key,
+                "filter_status": trace.status.astype(np.int8),
             },
             independent_runs=False,
             log_evidence=None,
@@ -139,10 +184,84 @@ class PMMH:
             settings={**describe(self), "used": describe(pilot.particle_filter)},
             versions=versions(),
             observed=ssm.observed,
-            interrupted=pilot.interrupted or warmup.interrupted or sampled.interrupted,
-            notes=_notes(pilot, evidence, picked.log_evidence),
-            initial=tuple(site.name for site in ssm.initial),
+            interrupted=pilot.interrupted or warmup.interrupted or sampled.interrupted or replayed.interrupted,
+            notes=_notes(pilot, replayed.log_evidence, picked.log_evidence[:, replayed.made]),
+            doubts=(
+                *self._pilot_doubts(pilot),
+                *fault_doubts(trace, ssm, pilot.particle_filter),
+                *acceptance_doubts(trace.accepted),
+                *replayed.doubts(len(kept)),
+            ),
+            initial=tuple(site.name for site in ssm.initial if site.name in replayed.states),
         )
+
+    def _pilot_doubts(self, pilot: Pilot) -> tuple[str, ...]:
+        """Return what to say of a pilot that did not find what it looked for."""
+        if pilot.interrupted:
+            return ()
+        noise = f"with {pilot.particle_filter.num_particles:,} particles it is {significant(pilot.sd)} at the centre"
+        ways = (
+            "Chains stick with such noise: give priors that say more, of the start above all, or use another "
+            "proposal or engine"
+        )
+        if self.num_particles is not None:
+            if pilot.sd <= TOO_NOISY:
+                return ()
+            return (
+                f"The standard deviation of the log evidence is large: {noise}. {ways}, or a larger num_particles.",
+            )
+        if pilot.sd <= MISSED * self.target_sd:
+            return ()
+        limit = f"; {pilot.limit}" if pilot.limit else ""
+        return (
+            f"The pilot could not bring the standard deviation of the log evidence to {self.target_sd:g}: "
+            f"{noise}{limit}. {ways}.",
+        )
+
+
+def fault_doubts(trace: Trace, ssm: Any, particle_filter: ParticleFilter) -> tuple[str, ...]:
+    """Return what to say of filters that met log weights that are not numbers, with where for one of them."""
+    drawn, proposed = trace.status == FAULTY, trace.proposed_status == FAULTY
+    if not (drawn.any() or proposed.any()):
+        return ()
+    where = ""
+    if drawn.any():
+        chain, draw = np.argwhere(drawn)[0]
+        theta = jax.tree.map(lambda leaf: jnp.asarray(leaf[chain, draw]), trace.theta)
+        found = particle_filter.run(as_key(jnp.asarray(trace.filter_key[chain, draw])), ssm, theta)
+        where = f" Draw {draw} of chain {chain}: {found.message()}"
+    return (
+        f"{int(drawn.sum()):,} of {drawn.size:,} draws and {int(proposed.sum()):,} of the proposals come from filters "
+        "in which log weights of particles were not numbers and counted as impossible, so that the evidence of these "
+        f"parameters is too low: mend the density of the model.{where}",
+    )
+
+
+def acceptance_doubts(accepted: np.ndarray) -> tuple[str, ...]:
+    """Return what to say of chains that accept too few proposals or too many."""
+    if accepted.shape[1] < MANY_DRAWS:
+        return ()
+    shares = accepted.mean(axis=1)
+    low, high = ACCEPTANCE
+    # What is below STUCK_ACCEPTANCE is said of every random walk.
+    few = np.flatnonzero((shares < low) & (shares >= STUCK_ACCEPTANCE))
+    found = []
+    if len(few):
+        found.append(
+            f"Chain(s) {few.tolist()} accepted only {_percent(shares[few])} of the proposals: use more particles "
+            "(a smaller target_sd), or a longer warm-up."
+        )
+    many = np.flatnonzero(shares > high)
+    if len(many):
+        found.append(
+            f"Chain(s) {many.tolist()} accepted {_percent(shares[many])} of the proposals, which are too short to get "
+            "anywhere: use a longer warm-up."
+        )
+    return tuple(found)
+
+
+def _percent(shares: np.ndarray) -> str:
+    return ", ".join(significant(100 * float(share)) for share in shares) + " %"
 
 
 def _notes(pilot: Pilot, evidence: np.ndarray, stored: np.ndarray) -> tuple[str, ...]:

@@ -7,12 +7,19 @@ do not depend on how the run was cut into chunks, and Control-C loses at most th
 
 Compilation is ahead of time and timed apart from the run.  JAX keeps the executable: the same step with
 other data of the same shapes does not compile again.
+
+What is shown: on a terminal each phase has a bar, and a line while it compiles.  Off a terminal (a log file, a
+notebook) a phase is silent, unless it lasts longer than `QUIET_SECONDS`: then it prints its name, once, to stderr.
+With ``progress=False`` nothing is shown.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from ssmscan.inference.interrupts import hold_interrupts, interruptible, keep_interrupt
 from ssmscan.particles.memory import result_bytes
 
 SECONDS_PER_CHUNK = 0.5
@@ -31,6 +39,10 @@ BUFFER_BYTES = 2**25
 
 LONGEST_CHUNK = 4096
 """Largest number of steps in a chunk."""
+
+
+QUIET_SECONDS = 10.0
+"""Off a terminal, how long a phase may last without a word."""
 
 
 class Step(Hashable, Protocol):
@@ -62,7 +74,8 @@ class Progress(NamedTuple):
         outputs: NumPy arrays with the steps in front, `done` of them.
         done: number of steps.
         seconds: wall time of the steps.
-        interrupted: whether Control-C stopped the run before its last step.
+        interrupted: whether Control-C stopped the run before its last step; one that came after it is kept for what
+            comes next.
     """
 
     state: Any
@@ -92,6 +105,31 @@ def compile_timed(function: Any, *args: Any, **static: Any) -> tuple[Callable[..
     start = time.perf_counter()
     compiled = function.lower(*args, **static).compile()
     return compiled, time.perf_counter() - start
+
+
+@contextmanager
+def phase(text: str, *, progress: bool = True, total: int | None = None, leave: bool = True) -> Iterator[Any]:
+    """Show what is under way, and yield the bar.
+
+    Args:
+        text: what is done, such as "PMMH: compiling".
+        progress: whether to show anything.
+        total: steps that the bar counts; None shows the text alone, while it lasts.
+        leave: whether the bar stays on the terminal when it is full.
+    """
+    shape = {"total": 0, "bar_format": "{desc}", "leave": False} if total is None else {"total": total, "leave": leave}
+    with tqdm(desc=text, disable=None if progress else True, **shape) as bar:
+        if not (progress and bar.disable):
+            yield bar
+            return
+        line = f"{text} ..." if total is None else f"{text}: {total} steps ..."
+        timer = threading.Timer(QUIET_SECONDS, print, (line,), {"file": sys.stderr, "flush": True})
+        timer.daemon = True
+        timer.start()
+        try:
+            yield bar
+        finally:
+            timer.cancel()
 
 
 class Timed(NamedTuple):
@@ -125,9 +163,18 @@ def capacity_for(output: Any) -> int:
 
 
 def run_chunks(
-    chunk: Chunk, operand: Any, state: Any, num_steps: int, *, label: str, progress: bool = True
+    chunk: Chunk,
+    operand: Any,
+    state: Any,
+    num_steps: int,
+    *,
+    label: str,
+    progress: bool = True,
+    leave: bool = True,
+    deadline: float = np.inf,
+    enough: Callable[[Any], bool] | None = None,
 ) -> Progress:
-    """Take num_steps steps, or as many as there were before Control-C.
+    """Take num_steps steps, or as many as there were before Control-C, the deadline or enough.
 
     Args:
         chunk: the compiled loop.
@@ -135,7 +182,10 @@ def run_chunks(
         state: where to start.
         num_steps: number of steps, at least 0.
         label: text before the progress bar.
-        progress: whether to show the bar (it is silent off a terminal anyway).
+        progress: whether to show what is done, see `phase`.
+        leave: whether the bar stays on the terminal when it is full.
+        deadline: value of `time.perf_counter` after which no chunk is begun.
+        enough: looks at the outputs of each chunk; once it returns True, no more steps are taken.
 
     Returns:
         The `Progress`.  A run stopped before its first chunk was complete has outputs of length 0.
@@ -144,25 +194,37 @@ def run_chunks(
     done, count, interrupted = 0, 1, False
     start = time.perf_counter()
     try:
-        with tqdm(total=num_steps, desc=label, disable=None if progress else True) as bar:
-            while done < num_steps:
+        with phase(label, progress=progress, total=num_steps, leave=leave) as bar, interruptible():
+            while done < num_steps and (began := time.perf_counter()) < deadline:
                 count = min(count, chunk.capacity, num_steps - done)
-                began = time.perf_counter()
                 state, outputs = jax.block_until_ready(chunk.advance(operand, state, jnp.asarray(count, jnp.int32)))
                 pieces.append(_first(count, outputs))
                 # One assignment, for an interrupt falls between any two: the state after so many pieces.
                 reached = state, len(pieces)
                 done += count
                 bar.update(count)
+                if enough is not None and enough(pieces[-1]):
+                    break
                 # At most a doubling, so that one quick step does not make the next chunk a long one.
                 pace = count / max(time.perf_counter() - began, 1e-9)
                 count = int(np.clip(pace * SECONDS_PER_CHUNK, 1, 2 * count))
     except KeyboardInterrupt:
         interrupted = True
-    state, count = reached
-    done = sum(_length(piece) for piece in pieces[:count])
-    outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces[:count])
-    return Progress(state, outputs, done, time.perf_counter() - start, interrupted and done < num_steps)
+    with hold_interrupts():
+        state, count = reached
+        done = sum(_length(piece) for piece in pieces[:count])
+        outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces[:count])
+        if interrupted and done == num_steps:
+            interrupted = False
+            keep_interrupt()
+        return Progress(state, outputs, done, time.perf_counter() - start, interrupted)
+
+
+def no_steps(step: Step, operand: Any, state: Any) -> Progress:
+    """Return what `run_chunks` returns of a run stopped before its step was compiled."""
+    shapes = jax.eval_shape(jax.jit(step), operand, state)[1]
+    outputs = jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), shapes)
+    return Progress(state, outputs, 0, 0.0, True)
 
 
 def _first(count: int, outputs: Any) -> Any:

@@ -47,14 +47,19 @@ def ess(draws: np.ndarray, method: str, probability: float | None = None) -> flo
 
 
 def rhat(draws: np.ndarray) -> float:
-    """Return the rank-normalised split R-hat of draws (chains, draws); one chain is compared in halves."""
+    """Return the rank-normalised split R-hat of draws (chains, draws); one chain is compared in halves.
+
+    Infinite for chains that stand still at different points.
+    """
     chains, length = draws.shape
     if chains == 1:
         half = length // 2
         draws = np.stack([draws[0, :half], draws[0, length - half :]])
     if draws.shape[1] < MINIMUM_DRAWS:
         return float("nan")
-    return float(_arviz().rhat(draws, method="rank"))
+    # Chains that never moved have no variance within: R-hat is infinite, which is an answer and no fault.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(_arviz().rhat(draws, method="rank"))
 
 
 def kde(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

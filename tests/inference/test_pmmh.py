@@ -103,7 +103,8 @@ def test_the_scale_follows_the_formula():
 
 
 def test_the_scale_is_frozen_unless_adapting(linear):
-    tuning = _Tuning(as_key(jax.random.key(0)), linear, FEW, 4, bar=False)
+    tuning = _Tuning(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, bar=False)
+    tuning.start()
     frozen = tuning.advance(tuning.chains, 3, None)
     adapted = tuning.advance(tuning.chains, 3, 0.2)
     np.testing.assert_array_equal(frozen.state.scale, tuning.chains.scale)
@@ -112,7 +113,8 @@ def test_the_scale_is_frozen_unless_adapting(linear):
 
 
 def test_impossible_points_are_left_and_never_entered(linear):
-    tuning = _Tuning(as_key(jax.random.key(0)), linear, FEW, 4, bar=False)
+    tuning = _Tuning(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, bar=False)
+    tuning.start()
     chains = tuning.chains
     far = jnp.zeros((2, 2)).at[1, 1].set(1e6)  # rho is 0 or 1 to the last digit: no mass in floating point
     scale = jnp.stack([jnp.zeros((2, 2)), far, far, jnp.eye(2)])

@@ -1,9 +1,13 @@
+import io
+import time
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tqdm
 
 from ssmscan.inference import progress
 from ssmscan.inference.progress import compile_chunk, run_chunks
@@ -111,3 +115,38 @@ def test_the_same_step_compiles_once_whatever_the_data(start):
         assert len(compiled) == 1
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_off_a_terminal_only_a_long_phase_says_what_it_is_once(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.02)
+    for text, seconds, show in (("short", 0.0, True), ("hidden", 0.1, False), ("NUTS: compiling", 0.1, True)):
+        with progress.phase(text, progress=show):
+            time.sleep(seconds)
+    with progress.phase("walk", total=50) as bar:
+        time.sleep(0.1)
+        bar.update(50)
+    assert capsys.readouterr().err == "NUTS: compiling ...\nwalk: 50 steps ...\n"
+
+
+def test_a_terminal_shows_a_phase_while_it_lasts(capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "tqdm", partial(tqdm.tqdm, file=terminal))
+        with progress.phase("PMMH: compiling"):
+            during = terminal.getvalue()
+    assert "PMMH: compiling" in during
+    assert terminal.getvalue().endswith("\r") and not capsys.readouterr().err
+
+
+def test_a_deadline_and_enough_end_a_run_between_chunks(start):
+    chunk = compile_chunk(Walk(), drift(), start)
+    late = run_chunks(chunk, drift(), start, 50, label="walk", deadline=0.0)
+    assert (late.done, late.interrupted) == (0, False)
+    first = run_chunks(chunk, drift(), start, 50, label="walk", enough=lambda outputs: True)
+    assert (first.done, first.interrupted) == (1, False)
+    none = progress.no_steps(Walk(), drift(), start)
+    assert (none.done, none.interrupted, none.outputs["x"].shape) == (0, True, (0, 3))

@@ -11,7 +11,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference import pilot
+from ssmscan.inference import progress
 from ssmscan.inference.settings import describe, require_result_can_hold
 
 
@@ -38,7 +38,7 @@ def named(y, parameter="q", state="x", output="double", kind=float):
 )
 def test_a_model_that_no_result_can_hold_is_refused_at_once(names, error, message, monkeypatch):
     ssm = ssmscan.trace(named, jnp.zeros(4), **names)
-    monkeypatch.setattr(pilot, "compile_timed", lambda *_, **__: pytest.fail("something was compiled"))
+    monkeypatch.setattr(progress, "compile_timed", lambda *_, **__: pytest.fail("something was compiled"))
     message = message.replace("complex64", str(jnp.result_type(complex)))
     with pytest.raises(error, match=message):
         ssmscan.PMMH().run(jax.random.key(0), ssm)

@@ -1,0 +1,79 @@
+"""Control-C during a run: raised where the run can take it, kept back where draws would be lost.
+
+A run spends nearly all its time in a few calls that can stop between two chunks or before a compilation.  Everything
+else, such as joining the draws and making the `Result`, takes milliseconds, and a `KeyboardInterrupt` there (the second
+of an impatient user, say) would throw the draws away.  So an engine holds interrupts back for the whole of its `run`
+and opens them in regions:
+
+    with hold_interrupts():
+        try:
+            with interruptible():
+                ...                      # the long part: Control-C is raised here
+        except KeyboardInterrupt:
+            ...                          # keep what there is; no second one is raised here
+        ...                              # one that came meanwhile is raised by the next region, when it is entered
+
+A short block by itself can be held as well.  Outside the main thread, and under a handler of the user's own, nothing
+is held and Python's own rules apply.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+
+class _Region:
+    """Where interrupts are raised; one for the process, since signals are."""
+
+    def __init__(self) -> None:
+        self.holding = self.open = self.pending = False
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        """Raise in the region, which is left by that; keep it for the next region elsewhere."""
+        if not self.open:
+            self.pending = True
+            return
+        self.open = False
+        raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        self.open = True
+        if self.pending:
+            self.open = self.pending = False
+            raise KeyboardInterrupt
+
+    def __exit__(self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self.open = False
+
+
+_REGION = _Region()
+
+
+def interruptible() -> _Region:
+    """Return the region in which Control-C is raised, for a `with`; raise one that was kept back.  Do not nest."""
+    return _REGION
+
+
+def keep_interrupt() -> None:
+    """Keep an interrupt that came too late for the region it was raised in: the next region raises it."""
+    _REGION.pending = _REGION.holding
+
+
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Keep Control-C back outside `interruptible` regions; one still kept at the end is dropped."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or _REGION.holding or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    _REGION.holding, _REGION.open, _REGION.pending = True, False, False
+    signal.signal(signal.SIGINT, _REGION.handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _REGION.holding = _REGION.pending = False
