@@ -33,8 +33,9 @@ from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.noise import NoiseSpec
 from ssmscan.model.paths import from_noise
 from ssmscan.model.records import Record, clean_name, unmasked
-from ssmscan.model.running import ModelError, isolated, run_model
+from ssmscan.model.running import ModelError, run_model
 from ssmscan.model.simulate import Outputs
+from ssmscan.model.stack import exclusive, isolated
 
 if TYPE_CHECKING:
     from ssmscan.model.statespace import StateSpaceModel
@@ -78,6 +79,7 @@ class Check(NamedTuple):
         return not self.failed
 
 
+@exclusive
 def check(key: jax.Array, ssm: Any, source: Any) -> Check:
     """Compare every factor at one draw; missing elements of the data are filled for it.
 

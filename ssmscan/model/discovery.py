@@ -229,7 +229,7 @@ def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
     fn, latent = record.fn, record.latent
     return Drawn(
         name,
-        _family(fn),
+        family_of(fn),
         value.shape,
         value.dtype,
         str(fn.support).removesuffix("()"),
@@ -260,7 +260,8 @@ def _has_cdf(fn: dist.Distribution, value) -> bool:
     return True
 
 
-def _family(fn: dist.Distribution) -> str:
+def family_of(fn: dist.Distribution) -> str:
+    """Name of the class of a distribution under its wrappers."""
     while isinstance(fn, dist.Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
         fn = fn.base_dist
     return type(fn).__name__
@@ -271,7 +272,7 @@ def _placeholder(name: str, fn: dist.Distribution):
         return fn.sample(jax.random.key(0))
     except NotImplementedError:
         raise ModelError(
-            f"site '{clean_name(str(name))}' ({_family(fn)}) has no sampler; prior draws, particles and simulations "
+            f"site '{clean_name(str(name))}' ({family_of(fn)}) has no sampler; prior draws, particles and simulations "
             "need one. Choose a proper distribution, or give its class a sample method."
         ) from None
 

@@ -7,10 +7,13 @@ Time that is shorter than the loop gives the first steps: the rest is missing, a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ssmscan.model.constants import Constants
@@ -22,6 +25,10 @@ PyTree = Any
 
 class ModelError(ValueError):
     """The model cannot be taken apart; the message names the site and the way out."""
+
+
+class NoInputs(ModelError):
+    """A scan has no steps that could be counted; what the model was given may explain it."""
 
 
 class SeveralLoops(Exception):
@@ -69,6 +76,47 @@ class Simulated(NamedTuple):
     """NumPyro's result of a loop that is drawn and takes no part in inference, such as a horizon."""
 
     result: Any
+
+
+def number_of_steps(xs: PyTree, length: int | None) -> int:
+    """The number of steps of a scan.
+
+    Raises:
+        NoInputs: there are neither inputs nor a length, or an input has no axis of time.
+    """
+    leaves = jax.tree.leaves(xs)
+    for leaf in leaves:
+        if not np.ndim(leaf):
+            what = "an array without axes" if hasattr(leaf, "shape") else f"a {type(leaf).__name__}"
+            raise NoInputs(f"an input of the scan is {what}; it needs an axis of time in front. Pass arrays as xs.")
+    if length is None and not leaves:
+        raise NoInputs(
+            "the scan has neither inputs nor a length. Pass the data as xs, or the number of steps as length."
+        )
+    return jnp.shape(leaves[0])[0] if length is None else length
+
+
+def returning_pairs(f: Callable) -> Callable:
+    """The transition, whose result is looked at before it is unpacked."""
+
+    @functools.wraps(f)
+    def transition(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
+        result = f(carry, x)
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            what = f"{len(result)} values" if isinstance(result, tuple | list) else _kind(result)
+            raise ModelError(
+                f"the transition returns {what}, where a scan expects a pair, the carry and what is to be stacked. End "
+                "it with `return carry, output`."
+            )
+        return result[0], result[1]
+
+    return transition
+
+
+def _kind(result: Any) -> str:
+    if result is None:
+        return "nothing"
+    return "one array" if hasattr(result, "shape") else f"a {type(result).__name__}"
 
 
 def given_value(loop: Loop, msg: dict, t) -> tuple[Any, Any]:

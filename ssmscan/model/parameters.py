@@ -42,12 +42,22 @@ def _cast(sites: Mapping[str, Site], theta: Mapping[str, Any]) -> Theta:
     for name, site in sites.items():
         if np.shape(theta[name]) != site.shape:
             raise ValueError(f"theta['{name}'] has shape {np.shape(theta[name])}, expected {site.shape}.")
-        if jnp.issubdtype(site.dtype, jnp.integer) and not isinstance(theta[name], jax.core.Tracer):
-            value = np.asarray(theta[name])
-            if not np.all(np.isfinite(value) & (value == np.round(value))):
-                raise ValueError(f"theta['{name}'] = {value} is not of type {site.dtype}; give integers.")
+        if not isinstance(theta[name], jax.core.Tracer):
+            _check_number(name, np.asarray(theta[name]), site.dtype)
         cast[name] = _of_dtype(theta[name], site.dtype)
     return cast
+
+
+def _check_number(name: str, value: np.ndarray, dtype: Any) -> None:
+    if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"theta['{name}'] = {value} is of type {value.dtype}; give real numbers.")
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return
+    held = np.iinfo(dtype)
+    if not np.all((value >= held.min) & (value <= held.max) & (value == np.round(value))):
+        raise ValueError(
+            f"theta['{name}'] = {value} is not of type {dtype}; give integers from {held.min} to {held.max}."
+        )
 
 
 def _of_dtype(value: Any, dtype: Any) -> jax.Array:

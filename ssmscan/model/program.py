@@ -22,6 +22,7 @@ from ssmscan.model.hidden import refuse_hidden_noise
 from ssmscan.model.loops import SeveralLoops
 from ssmscan.model.missing import Gaps
 from ssmscan.model.panel import find_elements
+from ssmscan.model.repeatable import refuse_changing
 from ssmscan.model.script import Script
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.tail import stage_tail
@@ -126,6 +127,7 @@ class Program:
             else:
                 self.summed = decision
         self.elements = find_elements(script, self)
+        refuse_changing(script, self.value)
 
     def names(self, *roles: Role) -> tuple[str, ...]:
         """Names of the sites with one of some roles."""

@@ -47,7 +47,8 @@ from ssmscan.model.noiseprior import (
     sample_loop_noise,
     sample_site,
 )
-from ssmscan.model.running import ModelError, clean_name, isolated, with_sample_shape
+from ssmscan.model.running import ModelError, clean_name, with_sample_shape
+from ssmscan.model.stack import isolated
 
 PyTree = Any
 

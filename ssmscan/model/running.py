@@ -12,8 +12,7 @@ arrived wherever they stand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -25,9 +24,10 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.model import missing
 from ssmscan.model.constants import Constants
-from ssmscan.model.loops import Loop, ModelError, Simulated, given_value
+from ssmscan.model.loops import Loop, ModelError, Simulated, given_value, number_of_steps, returning_pairs
 from ssmscan.model.missing import NO_GAPS, Gaps
 from ssmscan.model.records import Record, can_be_drawn, clean_name, is_factor, unmasked, with_sample_shape
+from ssmscan.model.stack import isolated
 
 PyTree = Any
 
@@ -86,27 +86,6 @@ def run_step(loop: Loop, t: jax.Array, carry: PyTree, x: PyTree, value_of: Calla
         carry, y = loop.f(carry, x)
     loop.constants.requests += constants.requests
     return carry, y, handler.records
-
-
-@contextmanager
-def isolated() -> Iterator[None]:
-    """Hide every active handler; `handlers.block` would still let key requests through."""
-    saved = list(_PYRO_STACK)
-    _PYRO_STACK.clear()
-    try:
-        yield
-    finally:
-        _PYRO_STACK[:] = saved
-
-
-def refuse_active_handlers() -> None:
-    """Raise if `trace` was called inside a handler, whose effect could not be kept."""
-    if _PYRO_STACK:
-        names = ", ".join(type(handler).__name__ for handler in _PYRO_STACK)
-        raise ModelError(
-            f"ssmscan.trace was called inside the NumPyro handler(s) {names}; their effect would end with "
-            "the block. Wrap the model instead: ssmscan.trace(handlers.condition(model, data=...), ...)."
-        )
 
 
 class _Sites(Messenger):
@@ -229,9 +208,7 @@ class _Outside(_Sites):
         around = [handler for handler in _PYRO_STACK if handler is not self]
 
         def fn(f, init, xs, length, reverse, **rest):
-            leaves = jax.tree.leaves(xs)
-            if length is None and leaves:
-                length = jnp.shape(leaves[0])[0]
+            f, length = returning_pairs(f), number_of_steps(xs, length)
             loop = Loop(
                 f,
                 init,

@@ -10,18 +10,24 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro
 
 from ssmscan.model.constants import Constants
 from ssmscan.model.dataflow import Staged, stage
-from ssmscan.model.discovery import Drawn, Plan
-from ssmscan.model.loops import Simulated
+from ssmscan.model.discovery import Drawn, Plan, family_of
+from ssmscan.model.loops import ModelError, Simulated
 from ssmscan.model.missing import Gaps
-from ssmscan.model.records import Record, simulated
-from ssmscan.model.running import Loop, run_model, run_step
+from ssmscan.model.records import Record, clean_name, simulated
+from ssmscan.model.running import LeaveModel, Loop, run_model, run_step
 
 PyTree = Any
 _HORIZONS, _DRAWN_AFTER = 2**30, 2**31
 """First numbers folded into a key for loops and sites that are simulated; observations drawn again use small ones."""
+
+NOT_REPEATABLE = (
+    "A trace runs the model several times and keeps constants, so do not draw with numpy.random, count calls or read a "
+    "clock in it: do so outside and pass the values as arguments, or sample with numpyro.sample."
+)
 
 Shape = jax.ShapeDtypeStruct
 
@@ -103,27 +109,50 @@ class Script(NamedTuple):
         The model is given keys made from `model_key` where it asks for them.
         """
 
+        expected = dict(self.outside)
+
         def at_loop(index: int, loop: Loop):
             if index in self.plan.horizons:
                 return Simulated(loop.default(None if key is None else jax.random.fold_in(key, _HORIZONS + index)))
-            return at_main(loop) if index == self.plan.main else loop.default()
+            if index != self.plan.main:
+                return loop.default()
+            try:
+                return at_main(loop)
+            except LeaveModel:
+                expected.clear()
+                raise
 
         def value_of(name: str, fn):
             if name not in self.plan.drawn_after:
+                _refuse_other(self.outside.get(name), name, fn)
                 return outside(name, fn)
             number = _DRAWN_AFTER + sorted(self.plan.drawn_after).index(name)
             return fn.sample(jax.random.fold_in(jax.random.key(0) if key is None else key, number))
 
         constants = Constants(key=model_key)
-        records, _ = run_model(lambda: self.call(data), value_of, at_loop, redrawn, self.gaps, constants)
+        # Sites that the wanted results do not depend on are placeholders, which no distribution needs to allow.
+        with numpyro.validation_enabled(False):
+            records, _ = run_model(lambda: self.call(data), value_of, at_loop, redrawn, self.gaps, constants)
         kept = [record for record in records if record.replayed != self.plan.main]
+        for name in expected.keys() - {record.name for record in kept}:
+            _refuse_other(expected[name], name, None)
         return simulated(kept, self.plan.drawn_after)
 
     def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, Record]]:
         """One step with `value_of(site, fn)` for the innovations; records by clean name."""
         t, user_x = x
         sites = self.plan.inside
-        new, y, records = run_step(loop, t, carry, user_x, lambda i, _, fn: value_of(sites[i], fn))
+
+        def drawn(position: int, name: str, fn):
+            site = sites[position] if position < len(sites) and sites[position].latent else None
+            _refuse_other(site, name, fn)
+            return value_of(site, fn)
+
+        new, y, records = run_step(loop, t, carry, user_x, drawn)
+        for k in range(max(len(sites), len(records))):
+            record = records[k] if k < len(records) else None
+            name = sites[k].name if record is None else record.name
+            _refuse_other(sites[k] if k < len(sites) else None, name, record and (record.fn or ""))
         named = {site.name: record for site, record in zip(sites, records)}
         return like(new, self.plan.carry), y, named
 
@@ -131,6 +160,23 @@ class Script(NamedTuple):
         """The per-step inputs x, time in front."""
         user = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), loop.xs, self.plan.x)
         return jnp.arange(self.plan.length, dtype=jnp.int32), user
+
+
+def _refuse_other(site: Drawn | None, name: str, fn) -> None:
+    """Refuse a site that was not there, or was another, when the model was met.
+
+    Args:
+        site: what was met.
+        name: name of the site.
+        fn: its distribution; None where it is not there now, empty for a deterministic.
+    """
+    families = None if fn is None else fn and family_of(fn), None if site is None else site.family
+    if families[0] != families[1]:
+        now, before = ("nothing" if f is None else f"'{f}'" if f else "a deterministic" for f in families)
+        raise ModelError(
+            f"the model is not a function of its arguments: run again, it has {now} at site '{clean_name(name)}' in "
+            f"the place of {before}. {NOT_REPEATABLE}"
+        )
 
 
 def like(tree: PyTree, shapes: PyTree) -> PyTree:

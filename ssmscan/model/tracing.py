@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.model import data
-from ssmscan.model.loops import SeveralLoops
+from ssmscan.model.arguments import explain, is_table, kind_of, refuse_call
+from ssmscan.model.loops import ModelError, NoInputs, SeveralLoops
 from ssmscan.model.partition import build_parts
 from ssmscan.model.program import build
-from ssmscan.model.running import ModelError, refuse_active_handlers
 from ssmscan.model.several import IndependentLoops
+from ssmscan.model.stack import exclusive, refuse_active_handlers
 from ssmscan.model.statespace import StateSpaceModel
 
 _NEEDS_VALUE = (
@@ -62,6 +63,10 @@ class Source(NamedTuple):
             leaves[position] = array
         args, kwargs = jax.tree.unflatten(self.tree, leaves)
         return self.model(*args, **kwargs)
+
+    def arguments(self) -> tuple[tuple, dict]:
+        """Positional and keyword arguments as they were given, arrays canonical."""
+        return jax.tree.unflatten(self.tree, self.leaves)
 
     def run(self) -> Any:
         """Run the model as it was given."""
@@ -120,6 +125,7 @@ class Source(NamedTuple):
         return new if known else assemble(source)
 
 
+@exclusive
 def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:
     """Take a NumPyro model apart into the pure functions that engines need.
 
@@ -137,15 +143,18 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | Indep
 
     Raises:
         ModelError: the model cannot be taken apart; the message names the site and the way out.
+        TypeError: the model does not take these arguments, or fails on one that is no array; the message names it.
     """
     if not callable(model):
         raise TypeError(f"model must be a NumPyro model (a function), got {type(model).__name__}.")
     refuse_active_handlers()
+    refuse_call(model, args, kwargs)
     leaves, tree, _ = flatten(args, kwargs)
     positions = tuple(i for i, leaf in enumerate(leaves) if is_array(leaf))
     return assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
 
 
+@exclusive
 def assemble(source: Source) -> StateSpaceModel | IndependentLoops:
     """Stage a source; arrays whose values the model needs become static."""
     try:
@@ -159,9 +168,17 @@ def assemble(source: Source) -> StateSpaceModel | IndependentLoops:
             gaps = ssm.source.gaps.union(*found)
         if gaps != ssm.source.gaps:
             ssm = _assemble(ssm.source._replace(gaps=gaps))
+    except NoInputs as error:
+        suspects = explain(error, *source.arguments())
+        raise ModelError(str(error) + (f" Look at what the model was given: {suspects}." if suspects else "")) from None
     except ModelError as error:
         # JAX has added a note on its own traceback to what is a message to the user.
         raise ModelError(str(error)) from None
+    except Exception as error:
+        if suspects := explain(error, *source.arguments()):
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise TypeError(f"the model fails on what it was given: {suspects}. It raised {reason}") from error
+        raise
     if known:
         with jax.ensure_compile_time_eval():
             for part in ssm.parts:
@@ -259,6 +276,8 @@ def _is_object(leaf) -> bool:
 
 def describe(leaf: Any) -> str:
     """A leaf in words."""
+    if is_table(leaf):
+        return f"{kind_of(leaf)} (pass its values, np.asarray(...))"
     return f"{leaf.dtype}{list(leaf.shape)}" if is_array(leaf) else repr(leaf)
 
 

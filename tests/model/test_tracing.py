@@ -125,6 +125,54 @@ def test_log_static_is_the_likelihood_no_state_reaches(traced):
     np.testing.assert_allclose(ssm.log_static(theta), dist.Normal(theta["q"], 1.0).log_prob(0.5), rtol=1e-6)
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e300, np.float32(np.inf), jnp.inf], ids=str)
+def test_a_parameter_that_is_not_finite_is_refused(traced, value):
+    """Also infinity on the half line, which holds it; 1e300 is infinite in float32 and far from it in float64."""
+    ssm = traced("local_level")
+    value = value if jnp.result_type(float) == jnp.float32 else np.inf
+    with pytest.raises(ValueError, match=r"theta\['q'\] = (inf|nan) is outside the support.*give a finite value"):
+        ssm.canonical({"q": value, "r": 1.0})
+    with pytest.raises(ValueError, match=r"theta\['q'\] = (inf|nan)"):
+        jax.jit(lambda key: ssm.simulate(key, {"q": value, "r": 1.0}))(jax.random.key(0))
+
+
+def test_a_traced_parameter_is_not_judged(traced):
+    found = jax.jit(lambda q: traced("local_level").canonical({"q": q, "r": 1.0})["q"])(jnp.inf)
+    assert found == jnp.inf
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 0.5, 2**40, 1j, "one"], ids=str)
+def test_a_discrete_parameter_takes_integers_that_its_type_holds(value):
+    def model(y):
+        k = numpyro.sample("k", dist.Poisson(3.0))
+
+        def step(x, yt):
+            x = numpyro.sample("x", dist.Normal(x, 1.0 + k))
+            numpyro.sample("y", dist.Normal(x, 1.0), obs=yt)
+            return x, None
+
+        scan(step, 0.0, y)
+
+    ssm = ssmscan.trace(model, Y)
+    assert ssm.canonical({"k": 2.0})["k"] == 2
+    if jnp.result_type(int) == jnp.int32 or value != 2**40:
+        with pytest.raises(ValueError, match=r"theta\['k'\] = .*; give (integers|real numbers)"):
+            ssm.canonical({"k": value})
+
+
+def test_infinite_data_are_refused_where_the_support_holds_them():
+    def model(y):
+        def step(x, yt):
+            x = numpyro.sample("x", dist.Normal(x, 1.0))
+            numpyro.sample("y", dist.LogNormal(x, 1.0), obs=yt)
+            return x, None
+
+        scan(step, 0.0, y)
+
+    with pytest.raises(ssmscan.ModelError, match="observed site 'y' at step 2 "):
+        ssmscan.trace(model, jnp.array([1.0, 2.0, jnp.inf]))
+
+
 # ---- programs are shared ------------------------------------------------------------------------
 
 
