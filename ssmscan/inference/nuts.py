@@ -35,6 +35,7 @@ from ssmscan.inference.settings import (
     stock_key,
     versions,
 )
+from ssmscan.model.runnable import require_observed
 from ssmscan.results.result import Costs, Result
 
 INIT_RADIUS = 2.0
@@ -127,6 +128,7 @@ class NUTS:
                 function of noise, nor a discrete state that can be summed out; before anything is compiled.
             ValueError: if no starting point with a finite density is found.
         """
+        require_observed(ssm)
         key = stock_key(key)
         keys = jax.random.split(key, self.num_chains)
         step = NUTSStep(self.num_warmup, self.target_accept, self.max_tree_depth)

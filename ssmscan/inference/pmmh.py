@@ -31,6 +31,7 @@ from ssmscan.inference.settings import (
     versions,
 )
 from ssmscan.inference.sizing import FEWEST, MISSED
+from ssmscan.model.runnable import require_observed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.sequential import FAULTY
@@ -110,6 +111,7 @@ class PMMH:
             TypeError: if a site is not of real numbers.
             ValueError: if no draw from the prior has positive evidence.
         """
+        require_observed(ssm)
         require_parameters(ssm)
         require_result_can_hold(ssm, self)
         key = as_key(key)

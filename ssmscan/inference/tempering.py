@@ -35,6 +35,7 @@ from ssmscan.inference.settings import (
     versions,
 )
 from ssmscan.inference.temperature import TUNING_MOVES, Ladder, Particles, tempered
+from ssmscan.model.runnable import require_observed
 from ssmscan.results.result import Costs, Result
 
 FIRST_TUNING_MOVES = 20
@@ -103,6 +104,7 @@ class TemperedSMC:
             ImportError: if BlackJAX is not installed.
             KeyboardInterrupt: if stopped before the first run was finished.
         """
+        require_observed(ssm)
         tempered()
         key = stock_key(key)
         keys = jax.random.split(key, self.num_runs)

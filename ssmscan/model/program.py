@@ -38,6 +38,7 @@ class Program:
         sites: every site with its role, outside sites first.
         parameters: names of the parameters.
         initial: names of the initial-state sites.
+        unread: sites drawn at every step that nothing reads.
         value, start, step, prior, constrain, unconstrain, start_draw, step_draw, step_predict: see `staging`.
         tail: observations after the loop, see `tail`.
         joint: in the first part of a model of several loops, what joins their outputs, see `partition`; else None.
@@ -72,13 +73,14 @@ class Program:
         states = {name for name, (role, _) in assigned.items() if role is Role.INITIAL}
         for name in flow.after & observed:
             assigned[name] = (Role.TAIL_OBSERVATION, self.tail.reason(name, states))
+        self.unread = roles.unread(self.value, plan)
         self.sites: tuple[Site, ...] = (
             *(
                 roles.public_site(s, *assigned[s.name], in_loop=False)
                 for s in plan.outside
                 if s.name not in part.foreign
             ),
-            *roles.inside_sites(plan),
+            *roles.inside_sites(plan, self.unread),
         )
         self.sites = _with_notes(self.sites, plan)
         self.parameters = tuple(s.name for s in self.sites if s.role is Role.PARAMETER)

@@ -8,6 +8,7 @@ shape, is made static too, and the printed table says "fixed at trace".
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from ssmscan.model import data
 from ssmscan.model.loops import SeveralLoops
 from ssmscan.model.partition import build_parts
 from ssmscan.model.program import build
+from ssmscan.model.runnable import unread_warning
 from ssmscan.model.running import ModelError, refuse_active_handlers
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
@@ -143,7 +145,10 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | Indep
     refuse_active_handlers()
     leaves, tree, _ = flatten(args, kwargs)
     positions = tuple(i for i, leaf in enumerate(leaves) if is_array(leaf))
-    return assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
+    ssm = assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
+    if warning := unread_warning(ssm):
+        warnings.warn(warning, stacklevel=2)
+    return ssm
 
 
 def assemble(source: Source) -> StateSpaceModel | IndependentLoops:
