@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.inference.computed import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.marginal import Control, PMMHStep, Trace
 from ssmscan.inference.pilot import Pilot, run_pilot
@@ -120,7 +121,7 @@ class PMMH:
             if doubts := self._pilot_doubts(pilot):
                 warnings.warn(" ".join(doubts), ResultWarning, stacklevel=2)
             warmup, sampled = self._sample(ssm, pilot)
-            result = self._result(ssm, pilot, warmup, sampled)
+            result = with_deterministics(ssm, self._result(ssm, pilot, warmup, sampled))
         return warn_of_concerns(result)
 
     def _pilot(self, key: jax.Array, ssm: Any) -> Pilot:

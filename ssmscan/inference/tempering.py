@@ -24,6 +24,7 @@ import numpy as np
 from scipy.special import logsumexp
 from tqdm.auto import tqdm
 
+from ssmscan.inference.computed import with_deterministics
 from ssmscan.inference.posterior import STATES_STREAM, Position, state_paths
 from ssmscan.inference.progress import compile_timed
 from ssmscan.inference.settings import (
@@ -127,7 +128,8 @@ class TemperedSMC:
                 raise
             interrupted = True
         seconds = time.perf_counter() - began
-        return self._result(key, ssm, ladder, runs, start_seconds + advance_seconds, seconds, interrupted)
+        result = self._result(key, ssm, ladder, runs, start_seconds + advance_seconds, seconds, interrupted)
+        return with_deterministics(ssm, result)
 
     def _result(
         self,
