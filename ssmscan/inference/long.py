@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.inference.progress import Chunk, capacity_for, run_chunks
+from ssmscan.model.runnable import require_observed
 from ssmscan.particles import online
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.found import FilterResult
@@ -60,6 +61,7 @@ def long_run(
         ValueError: if the series has no steps left, or theta is not valid.
         ModelError: if the model has several independent loops.
     """
+    require_observed(ssm)
     first = particle_filter.start(key, ssm, theta) if resume_from is None else resume_from
     theta, left = ssm.canonical(theta), ssm.num_steps - first.step
     if left < 1:

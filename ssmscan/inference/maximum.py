@@ -32,6 +32,7 @@ from ssmscan.inference import curvature
 from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, run_chunks
 from ssmscan.inference.settings import describe, require_between, require_integer, stock_key, versions
+from ssmscan.model.runnable import require_observed
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.loop import filters_at_once
 from ssmscan.results.maximum import APART, Maximum
@@ -142,6 +143,7 @@ class MaximumLikelihood:
             ValueError: if there are no parameters, or no draw from the prior has positive evidence.
             ImportError: if the default optimizer is wanted and optax is not installed.
         """
+        require_observed(ssm)
         if not ssm.parameters:
             raise ValueError("the model has no parameters to estimate; ParticleFilter computes its likelihood")
         return _Run(self, stock_key(key), ssm).result()

@@ -25,6 +25,7 @@ import numpy as np
 from numpyro.infer import NUTS as Kernel
 from numpyro.infer.util import ParamInfo
 
+from ssmscan.inference.computed import with_deterministics
 from ssmscan.inference.posterior import STATES_STREAM, Position, log_posterior, sample_noise, state_paths
 from ssmscan.inference.progress import Chunk, Progress, compile_chunk, compile_timed, run_chunks
 from ssmscan.inference.settings import (
@@ -35,6 +36,7 @@ from ssmscan.inference.settings import (
     stock_key,
     versions,
 )
+from ssmscan.model.runnable import require_observed
 from ssmscan.results.result import Costs, Result
 
 INIT_RADIUS = 2.0
@@ -127,6 +129,7 @@ class NUTS:
                 function of noise, nor a discrete state that can be summed out; before anything is compiled.
             ValueError: if no starting point with a finite density is found.
         """
+        require_observed(ssm)
         key = stock_key(key)
         keys = jax.random.split(key, self.num_chains)
         step = NUTSStep(self.num_warmup, self.target_accept, self.max_tree_depth)
@@ -142,7 +145,7 @@ class NUTS:
         warmup = run_chunks(chunk, ssm, states, self.num_warmup, label="NUTS warm-up", progress=self.progress)
         left = 0 if warmup.interrupted else self.num_samples
         sampled = run_chunks(chunk, ssm, warmup.state, left, label="NUTS", progress=self.progress)
-        return self._result(key, ssm, chunk, start_seconds, warmup, sampled)
+        return with_deterministics(ssm, self._result(key, ssm, chunk, start_seconds, warmup, sampled))
 
     def _result(
         self, key: jax.Array, ssm: Any, chunk: Chunk, start_seconds: float, warmup: Progress, sampled: Progress

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.inference.computed import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.marginal import Control, PMMHStep, Trace
 from ssmscan.inference.pilot import Pilot, run_pilot
@@ -31,6 +32,7 @@ from ssmscan.inference.settings import (
     versions,
 )
 from ssmscan.inference.sizing import FEWEST, MISSED
+from ssmscan.model.runnable import require_observed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.sequential import FAULTY
@@ -110,6 +112,7 @@ class PMMH:
             TypeError: if a site is not of real numbers.
             ValueError: if no draw from the prior has positive evidence.
         """
+        require_observed(ssm)
         require_parameters(ssm)
         require_result_can_hold(ssm, self)
         key = as_key(key)
@@ -118,7 +121,7 @@ class PMMH:
             if doubts := self._pilot_doubts(pilot):
                 warnings.warn(" ".join(doubts), ResultWarning, stacklevel=2)
             warmup, sampled = self._sample(ssm, pilot)
-            result = self._result(ssm, pilot, warmup, sampled)
+            result = with_deterministics(ssm, self._result(ssm, pilot, warmup, sampled))
         return warn_of_concerns(result)
 
     def _pilot(self, key: jax.Array, ssm: Any) -> Pilot:

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from ssmscan.inference.settings import require_integer, spread, stock_key
+from ssmscan.model.runnable import require_traced
 from ssmscan.results.result import Result
 
 BATCH = 64
@@ -42,6 +43,7 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     Raises:
         ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps.
     """
+    require_traced(ssm)
     key = stock_key(key)
     ssm = _with_roles_of(ssm, result)
     num_paths = len(result.state_draws)

@@ -24,6 +24,7 @@ import numpy as np
 from scipy.special import logsumexp
 from tqdm.auto import tqdm
 
+from ssmscan.inference.computed import with_deterministics
 from ssmscan.inference.posterior import STATES_STREAM, Position, state_paths
 from ssmscan.inference.progress import compile_timed
 from ssmscan.inference.settings import (
@@ -35,6 +36,7 @@ from ssmscan.inference.settings import (
     versions,
 )
 from ssmscan.inference.temperature import TUNING_MOVES, Ladder, Particles, tempered
+from ssmscan.model.runnable import require_observed
 from ssmscan.results.result import Costs, Result
 
 FIRST_TUNING_MOVES = 20
@@ -103,6 +105,7 @@ class TemperedSMC:
             ImportError: if BlackJAX is not installed.
             KeyboardInterrupt: if stopped before the first run was finished.
         """
+        require_observed(ssm)
         tempered()
         key = stock_key(key)
         keys = jax.random.split(key, self.num_runs)
@@ -125,7 +128,8 @@ class TemperedSMC:
                 raise
             interrupted = True
         seconds = time.perf_counter() - began
-        return self._result(key, ssm, ladder, runs, start_seconds + advance_seconds, seconds, interrupted)
+        result = self._result(key, ssm, ladder, runs, start_seconds + advance_seconds, seconds, interrupted)
+        return with_deterministics(ssm, result)
 
     def _result(
         self,

@@ -38,16 +38,16 @@ class Handled(Messenger):
 
     def process_message(self, msg: dict) -> None:
         """Enter the name of a site with every handler around it."""
-        name, hidden = msg.get("name"), any(isinstance(h, handlers.block) for h in _PYRO_STACK)
+        name, hidden = str(msg.get("name")), any(isinstance(h, handlers.block) for h in _PYRO_STACK)
         if msg["type"] == "sample":
             self.sites.add(name)
         for handler in _PYRO_STACK:
             kinds = next((kinds for kind, kinds in _ANSWERING.items() if isinstance(handler, kind)), ())
             # Of what a block hides nothing is seen, so that nothing is known of the handlers inside it.
             if kinds and isinstance(handler.data, dict) and not hidden:
-                entry = (type(handler).__name__, handler.data, set())
-                answering = self.met.setdefault(id(handler.data), entry)[2]
-                answering |= {name} if msg["type"] in kinds else set()
+                none: set[str] = set()
+                entry = self.met.setdefault(id(handler.data), (type(handler).__name__, handler.data, none))
+                entry[2].update({name} if msg["type"] in kinds else none)
 
     def around(self, loop: Loop, names: Iterable[str]) -> None:
         """Enter the sample statements of a loop with the handlers around it."""

@@ -114,6 +114,9 @@ class _Proof:
     def __init__(self, script: Script, program: Program, specs: dict[str, NoiseSpec], size: int, *, last: bool):
         self.script, self.program, self.specs, self.size = script, program, specs, size
         self.noise: dict[str, Axis] = {}
+        if common := tuple(name for name in program.initial if size not in script.outside[name].shape):
+            which = f"{', '.join(map(repr, common))} {'are' if len(common) > 1 else 'is'} common to all elements"
+            raise Interacts(f"{which}; ssm.with_roles(parameters={common!r}) lets them be filtered one by one")
         for name, spec in specs.items():
             places = [k for k, n in enumerate(spec.shape) if n == size]
             if spec.is_key:

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from ssmscan.model import drawing, enumeration, roles, staging
+from ssmscan.model import computed, drawing, enumeration, roles, staging
 from ssmscan.model.dataflow import Staged
 from ssmscan.model.discovery import Plan, discover
 from ssmscan.model.hidden import refuse_hidden_noise
@@ -39,6 +39,8 @@ class Program:
         sites: every site with its role, outside sites first.
         parameters: names of the parameters.
         initial: names of the initial-state sites.
+        computed: deterministics outside the loop, of the parameters and of the states, see `computed`.
+        unread: sites drawn at every step that nothing reads.
         value, start, step, prior, constrain, unconstrain, start_draw, step_draw, step_predict: see `staging`.
         tail: observations after the loop, see `tail`.
         joint: in the first part of a model of several loops, what joins their outputs, see `partition`; else None.
@@ -73,13 +75,14 @@ class Program:
         states = {name for name, (role, _) in assigned.items() if role is Role.INITIAL}
         for name in flow.after & observed:
             assigned[name] = (Role.TAIL_OBSERVATION, self.tail.reason(name, states))
+        self.unread = roles.unread(self.value, plan)
         self.sites: tuple[Site, ...] = (
             *(
                 roles.public_site(s, *assigned[s.name], in_loop=False)
                 for s in plan.outside
                 if s.name not in part.foreign
             ),
-            *roles.inside_sites(plan),
+            *roles.inside_sites(plan, self.unread),
         )
         self.sites = _with_notes(self.sites, plan)
         self.parameters = tuple(s.name for s in self.sites if s.role is Role.PARAMETER)
@@ -172,6 +175,7 @@ class Program:
         self.observed_outside = value.select(
             outside_observed=[n for n in _constant_in(value, "outside_observed", ()) if n in here | part.joint]
         )
+        self.computed = computed.select(self, here)
         self.predict_outside = value.select(**outside("outside_replicate"), **outside("outside_deterministic"))
         drawn = [name for name in value.names("outside_replicate") if name in here and name in tail]
         self.replicate_tail = value.select(outside_replicate=drawn, outside_deterministic=self.plan.drawn_after)

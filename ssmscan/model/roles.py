@@ -163,6 +163,27 @@ def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
     return frozenset(needed) if len(needed) < len(hidden) else None
 
 
+def unread(staged: Staged, plan: Plan) -> tuple[str, ...]:
+    """Sites drawn at every step that nothing reads, as an observation whose data were forgotten.
+
+    They reach neither the carry nor another site of the step, nor outputs that a site after the loop reads.
+    """
+    innovations = sorted((site.name, site.gaps) for site in plan.inside if site.latent)
+    drawn = {k: name for k, (name, gaps) in enumerate(innovations) if not gaps}
+
+    def without(uses: list[tuple[str, set]]) -> dict[int, str]:
+        return {k: n for k, n in drawn.items() if not any((Z, k) in pairs for user, pairs in uses if user != n)}
+
+    drawn = without([("", pairs) for pairs in jax.tree.leaves(staged.reaches("carry"))])
+    for entry in ("log_prob", "replicate", "deterministic"):
+        drawn = without(list(staged.reaches(entry).items())) if drawn else {}
+    after = [staged.reaches(entry).values() for entry in ("outside_log_prob", "outside_deterministic") if drawn]
+    read = {leaf for found in after for pairs in found for argument, leaf in pairs if argument == YS}
+    outputs = jax.tree.leaves(staged.reaches("y")) if read else []
+    found = without([("", pairs) for leaf, pairs in enumerate(outputs) if leaf in read]).values()
+    return tuple(site.name for site in plan.inside if site.name in found)
+
+
 def assign(
     flow: Flow, plan: Plan, parameters: tuple[str, ...], initial: tuple[str, ...]
 ) -> dict[str, tuple[Role, str]]:
@@ -275,8 +296,8 @@ def _check_declared(flow: Flow, plan: Plan, parameters: tuple[str, ...], initial
             raise ModelError(f"with_roles declares '{name}' both parameter and initial state.")
 
 
-def inside_sites(plan: Plan) -> list[Site]:
-    """Sites of the loop with their roles."""
+def inside_sites(plan: Plan, unread: tuple[str, ...]) -> list[Site]:
+    """Sites of the loop with their roles; `unread` as found by the function of this name."""
     sites = []
     for drawn in plan.inside:
         if drawn.latent and drawn.gaps:
@@ -284,6 +305,7 @@ def inside_sites(plan: Plan) -> list[Site]:
             role, why = Role.INNOVATION, f"missing elements of '{whose}', which the model reads"
         elif drawn.latent:
             role, why = Role.INNOVATION, "drawn at every step"
+            why += "; nothing observes or reads it (obs= forgotten?)" if drawn.name in unread else ""
         elif drawn.observed and drawn.gaps:
             role, why = Role.OBSERVATION, "observed where data are; missing elements carry no weight"
         elif drawn.observed:

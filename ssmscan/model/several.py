@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssmscan.model.computed import deterministics
 from ssmscan.model.keys import one_key
 from ssmscan.model.noise import NoiseSpec
 from ssmscan.model.script import sum_of
@@ -128,6 +129,8 @@ class IndependentLoops:
     def log_static(self, theta: Theta) -> jax.Array:
         """Log-likelihood of the observations and factors that no state reaches, a scalar."""
         return sum_of(part.log_static(theta) for part in self.parts)
+
+    deterministics = deterministics
 
     # ---- the loops --------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssmscan.model import data, paths, summing
+from ssmscan.model import computed, data, paths, summing
 from ssmscan.model.bound import Bound
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.keys import one_key
@@ -132,8 +132,7 @@ class StateSpaceModel:
     @property
     def missing_sites(self) -> frozenset[str]:
         """Names of the latent sites that hold missing elements of observations."""
-        plan = self.program.plan
-        return frozenset(drawn.name for drawn in plan.inside + plan.outside if drawn.gaps and drawn.latent)
+        return frozenset(s.name for s in self.program.plan.inside + self.program.plan.outside if s.gaps and s.latent)
 
     @property
     def initial_noise(self) -> dict[str, NoiseSpec]:
@@ -223,6 +222,8 @@ class StateSpaceModel:
         """Log-density of what `sample_prior` draws, and what log p has more, zero unless masked or scaled."""
         out = self._continuous(self.program.constrain)(self.arrays, z)
         return out["log_law"], out["log_reweighting"]
+
+    deterministics = computed.deterministics
 
     # ---- the loop -------------------------------------------------------------------------------
 

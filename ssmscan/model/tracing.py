@@ -8,6 +8,7 @@ shape, is made static too, and the printed table says "fixed at trace".
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from ssmscan.model.arguments import explain, is_table, kind_of, refuse_call
 from ssmscan.model.loops import ModelError, NoInputs, SeveralLoops
 from ssmscan.model.partition import build_parts
 from ssmscan.model.program import build
+from ssmscan.model.runnable import unread_warning
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.stack import exclusive, refuse_active_handlers
 from ssmscan.model.statespace import StateSpaceModel
@@ -151,7 +153,10 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | Indep
     refuse_call(model, args, kwargs)
     leaves, tree, _ = flatten(args, kwargs)
     positions = tuple(i for i, leaf in enumerate(leaves) if is_array(leaf))
-    return assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
+    ssm = assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
+    if warning := unread_warning(ssm):
+        warnings.warn(warning, stacklevel=2)
+    return ssm
 
 
 @exclusive

@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from ssmscan.model.element import element_model, elements_at
+from ssmscan.model.runnable import require_observed
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import sequential
@@ -95,6 +96,7 @@ class ParticleFilter:
             ValueError: if theta lacks a parameter, has an unknown one, or a value outside its support.
             MemoryError: if the clouds to be stored are more than the device has memory.
         """
+        require_observed(ssm)
         key, theta, run = as_key(key), ssm.canonical(theta), partial(_run, settings=self)
         several = isinstance(ssm, IndependentLoops)
         if not isinstance(self.store, FinalCloud):

@@ -34,6 +34,7 @@ from jax import Array, lax
 
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.panel import Panel
+from ssmscan.model.runnable import require_traced
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
@@ -90,6 +91,7 @@ def backward_sample(
     Raises:
         ValueError: if the run stored no clouds, or theta is not valid.
     """
+    require_traced(ssm)
     key = as_key(key)
     if isinstance(result, LoopResults):
         return _every(

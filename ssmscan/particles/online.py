@@ -30,6 +30,7 @@ from jax import Array, lax
 
 from ssmscan.files import write_atomically
 from ssmscan.model.element import element_model, elements_at
+from ssmscan.model.runnable import require_observed, require_traced
 from ssmscan.model.running import ModelError
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
@@ -82,6 +83,7 @@ class Online(NamedTuple):
 
 def start(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, settings: ParticleFilter) -> Online:
     """Draw the first cloud, weighed where the model observes its start; see `ParticleFilter.start`."""
+    require_observed(ssm)
     _refuse_several(ssm)
     return _start(as_key(key), ssm, ssm.canonical(theta), settings=settings)
 
@@ -90,6 +92,7 @@ def advance(
     online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], num_steps: int = 1, *, settings: ParticleFilter
 ) -> tuple[Online, Report]:
     """Take the next steps; see `ParticleFilter.update`."""
+    require_traced(ssm)
     _refuse_several(ssm)
     first = online.step
     if num_steps < 1 or first + num_steps > ssm.num_steps:
@@ -199,6 +202,7 @@ def resume(
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not a saved filter of this model with these settings.
     """
+    require_traced(ssm)
     _refuse_several(ssm)
     with np.load(path) as file:
         leaves = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]

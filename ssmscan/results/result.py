@@ -34,7 +34,7 @@ CONCERNS = "ssmscan_concerns"
 """Attribute of what ArviZ reads: why the result cannot be trusted as it is."""
 
 _FORMAT = 2
-_ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities")
+_ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities", "deterministics")
 _IN_GROUPS = (*_ARRAYS, "state_draws", "costs")
 
 
@@ -92,6 +92,8 @@ class Result:
             initial site: the posterior probability of each of its values, in increasing order, averaged over
             the draws in `state_draws` of all chains.  With parameters known these are the smoothing probabilities
             of the forward-backward recursion; they vary less than frequencies in `states`.
+        deterministics: deterministic outside the loop -> (chains, draws, *shape), if parameters decide it; those that
+            states decide are in `states`.  They are computed from the draws: summary and compare leave them out.
 
     Raises:
         ValueError: if an array does not have the shape above; it names the array.
@@ -115,6 +117,7 @@ class Result:
     doubts: tuple[str, ...] = ()
     initial: tuple[str, ...] = ()
     state_probabilities: dict[str, np.ndarray] = field(default_factory=dict)
+    deterministics: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make arrays NumPy's, settings what a file gives back, and check all shapes."""
@@ -248,7 +251,7 @@ class Result:
     def _groups(self) -> dict[str, dict[str, Variable]]:
         states = self._variables(self.states, ("chain", "draw"))
         groups = {
-            "posterior": self._variables(self.draws, ("chain", "draw")),
+            "posterior": self._variables({**self.draws, **self.deterministics}, ("chain", "draw"), timed=False),
             "states": states,
             "sample_stats": self._variables(self.sample_stats, ("chain", "draw")),
             "observed_data": self._variables(self.observed, ()),
@@ -260,13 +263,15 @@ class Result:
             states["draw"] = Variable(("draw",), self.state_draws)
         return groups
 
-    def _variables(self, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...]) -> dict[str, Variable]:
+    def _variables(
+        self, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...], *, timed: bool = True
+    ) -> dict[str, Variable]:
         times, variables = self._times(), {}
         for site, values in arrays.items():
             name = variable_name(site)
             rest = values.shape[len(leading) :]
-            timed = arrays is not self.draws and site not in self.initial and rest[:1] and rest[0] in times
-            dims = [*leading, *([times[rest[0]]] if timed else [])]
+            in_time = timed and site not in self.initial and rest[:1] and rest[0] in times
+            dims = [*leading, *([times[rest[0]]] if in_time else [])]
             dims += [f"{name}_dim_{i}" for i in range(values.ndim - len(dims))]
             variables[name] = Variable(tuple(dims), values)
         return variables
@@ -285,6 +290,7 @@ class Result:
         leading = (self.num_chains, self.num_draws)
         self._require_leading("draws", self.draws, leading)
         self._require_leading("sample_stats", self.sample_stats, leading)
+        self._require_leading("deterministics", self.deterministics, leading)
         if self.state_draws.ndim != 1 or np.any((self.state_draws < 0) | (self.state_draws >= leading[1])):
             raise ValueError(
                 f"state_draws must be a list of draws between 0 and {leading[1] - 1}, "
@@ -297,7 +303,7 @@ class Result:
             self._require_leading("states", {name: values}, paths)
             if name not in self.initial and values.ndim < 3:
                 raise ValueError(f"states[{name!r}] must be (chains, paths, time, ...), got {values.shape}")
-        require_holdable(self.draws, self.states, self.observed)
+        require_holdable({**self.draws, **self.deterministics}, self.states, self.observed)
         require_holdable(self.sample_stats)
         require_holdable(self.state_probabilities)
 
@@ -337,5 +343,6 @@ def _costs(found: Any) -> Costs:
 
 def _arrays(groups: Mapping[str, Any], sites: Mapping[str, list[str]]) -> dict[str, Any]:
     states = "states" if "states" in groups else "posterior"
-    places = dict(zip(_ARRAYS, ("posterior", states, "sample_stats", "observed_data", "state_probabilities")))
+    groups_of = ("posterior", states, "sample_stats", "observed_data", "state_probabilities", "posterior")
+    places = dict(zip(_ARRAYS, groups_of, strict=True))
     return {name: {site: groups[places[name]][variable_name(site)] for site in sites.get(name, ())} for name in _ARRAYS}

@@ -56,6 +56,8 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     facts += [("settings", settings)] if (settings := _settings(result.settings)) else []
     facts += [("data", ", ".join(map(_array, result.observed.items())))] if result.observed else []
     facts += [("states", _states(result))] if result.states else []
+    computed = [_array((name, values[0, 0])) for name, values in result.deterministics.items() if values.size]
+    facts += [("computed", ", ".join(computed))] if computed else []
     if result.num_draws and not _few(result):
         facts.append(("parameters", _counted(result)))
     return facts + [("note", note) for note in result.notes]

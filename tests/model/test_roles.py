@@ -91,6 +91,30 @@ def test_the_probability_of_a_first_state_is_a_parameter_and_elements_are_filter
     assert abs(ratio.mean() - 1) < z_threshold(1) * ratio.std() / np.sqrt(len(ratio))
 
 
+def test_a_start_that_is_written_around_its_mean_says_how_elements_are_filtered_one_by_one():
+    """Mean and deviation both enter the start, as after a reparam: initial states, unless declared otherwise."""
+
+    def model(y):
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        with numpyro.plate("series", 3):
+            deviation = numpyro.sample("deviation", dist.Normal(0.0, 1.0))
+
+        def transition(x, y):
+            with numpyro.plate("series", 3):
+                x = numpyro.sample("x", dist.Normal(x, 0.5))
+                numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+            return x, None
+
+        scan(transition, mean + deviation, y)
+
+    ssm = ssmscan.trace(model, jnp.zeros((4, 3)))
+    assert names(ssm.initial) == {"mean", "deviation"}
+    said = "filtered jointly: 'mean' is common to all elements; ssm.with_roles(parameters=('mean',)) lets them be"
+    assert said in repr(ssm)
+    declared = ssm.with_roles(parameters=("mean",))
+    assert declared.panel is not None and names(declared.initial) == {"deviation"}
+
+
 def chain():
     a = numpyro.sample("a", dist.Normal(0.0, 1.0))
     return numpyro.sample("b", dist.Normal(a, 1.0))

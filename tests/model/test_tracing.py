@@ -25,6 +25,7 @@ def test_roles_follow_the_data_flow(traced, name):
     assert {s.name for s in ssm.initial} == set(case.initial)
     assert tuple(s.name for s in ssm.innovations) == case.innovations
     assert tuple(s.name for s in ssm.observations) == case.observations
+    assert not any("forgotten" in s.reason for s in ssm.sites)
 
 
 @pytest.mark.parametrize("name", NAMES)
