@@ -92,7 +92,8 @@ def _trust(result: ssmscan.Result) -> str:
         return f"not to be trusted as it is. {' '.join(concerns)}"
     found = result.summaries.values()
     rhat, ess = max(s.rhat for s in found), min(min(s.ess_bulk, s.ess_tail) for s in found)
-    return f"nothing speaks against it. R-hat is at most {rounded(rhat, 0.01)}, the effective sample size at least {count(ess)}."
+    known = f"R-hat is at most {rounded(rhat, 0.01)}, the effective sample size at least {count(ess)}."
+    return f"nothing speaks against it. {known}"
 
 
 def _largest(comparison: Any) -> str:
