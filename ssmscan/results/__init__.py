@@ -8,7 +8,7 @@
 | `health` | can it be trusted, and if not, what to do |
 | `comparable`, `agreement`, `verdicts` | may results be compared, do engines agree, and what did each cost |
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
-| `plots`, `paths` | states over data, effective sample size per step, agreement, posterior densities |
+| `plots`, `curves` | states over data, effective sample size per step, agreement, posterior densities |
 | `table`, `shown` | tables as text, Markdown and HTML; a result in ten lines |
 | `containers`, `storage` | ArviZ and netCDF, each known to one file |
 

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ssmscan.results import containers, paths
+from ssmscan.results import curves
 from ssmscan.results.agreement import Comparison
-from ssmscan.results.paths import Categories, Path
+from ssmscan.results.curves import Categories, Path
 from ssmscan.results.result import Result
-from ssmscan.results.summary import PROBABILITIES, scalars
+from ssmscan.results.summary import PROBABILITIES
 from ssmscan.results.table import significant
 from ssmscan.results.verdicts import TOLERANCE
 
@@ -97,17 +97,18 @@ def states(
     """
     if isinstance(source, Result):
         kind, other = "smoothed", "filtered"
-        path = paths.smoothed(source, site, element)
+        path = curves.smoothed(source, site, element)
     elif isinstance(getattr(source, "summaries", None), Mapping):
         kind, other = "filtered", "smoothed"
-        path = paths.filtered(source, site, element, tuple(probabilities))
+        path = curves.filtered(source, site, element, probabilities)
     else:
         raise TypeError(f"states draws a Result or the result of a filter, got {type(source).__name__}")
     ax = _axes(ax, (7.0, 3.0))
     shown = [artist.get_gid() for artist in ax.get_children()]
     if other in shown:
         raise ValueError(f"this Axes shows {other} states; draw the {kind} {site!r} in another")
-    x = _times(times, len(path.probabilities if isinstance(path, Categories) else path.centre))
+    x = curves.times(times, len(path.probabilities if isinstance(path, Categories) else path.centre))
+    _require_colour(colour)
     if observed is not None:
         _draw_data(ax, x, np.asarray(observed), own_axis=observed_on_the_right)
     name = _labelled(site, element)
@@ -180,12 +181,7 @@ def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None
     """
     if not isinstance(comparison, Comparison):
         raise TypeError(f"agreement draws what ssmscan.compare returned, got {type(comparison).__name__}")
-    parameters = [parameters] if isinstance(parameters, str) else parameters
-    known = comparison.engines[0].summaries
-    labels = list(parameters) if parameters is not None else list(known)
-    unknown = [label for label in labels if label not in known]
-    if unknown or not labels:
-        raise KeyError(f"the comparison has no parameter {', '.join(unknown)!r}; it has {', '.join(known)}")
+    labels = curves.labels(comparison.engines[0].summaries, parameters)
     shown = [[d for label in labels for d in pair.differences if d.parameter == label] for pair in comparison.pairs]
     rows = len(shown[0])
     ax = _axes(ax, (6.0, 1.2 + 0.2 * rows * max(1.0, 0.5 * len(shown))))
@@ -227,7 +223,7 @@ def posterior(results: Mapping[str, Result] | Result, parameter: str, *, ax: Any
         results = {results.engine: results}
     if not isinstance(results, Mapping) or not all(isinstance(result, Result) for result in results.values()):
         raise TypeError(f"posterior draws a Result, or results by name, got {type(results).__name__}")
-    densities = {name: _density(name, result, parameter) for name, result in results.items()}
+    densities = {name: curves.density(name, result, parameter) for name, result in results.items()}
     if not densities:
         raise ValueError("posterior needs a result, got none")
     ax = _axes(ax, (4.0, 2.6))
@@ -242,19 +238,6 @@ def posterior(results: Mapping[str, Result] | Result, parameter: str, *, ax: Any
     ax.set_ylabel("posterior density")
     _legend(ax)
     return ax
-
-
-def _density(name: str, result: Result, parameter: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return grid and density of a parameter; the one value, if there is one."""
-    draws = dict(scalars(result.draws))
-    if parameter not in draws:
-        raise KeyError(f"{name} has no parameter {parameter!r}; it has {', '.join(draws)}")
-    values = draws[parameter]
-    if not values.size:
-        raise ValueError(f"{name} has no draws: let it run longer")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} has draws of {parameter} that are not finite: their density cannot be drawn")
-    return containers.kde(values) if np.ptp(values) > 0.0 else (values.ravel()[:1], np.ones(1))
 
 
 def _draw_path(ax: Any, x: np.ndarray, path: Path, name: str, kind: str, colour: str, *, over: bool) -> None:
@@ -294,17 +277,10 @@ def _draw_categories(
     ax.set_ylim(0.0, 1.0)
 
 
-def _times(times: Any, num_steps: int) -> np.ndarray:
-    x = np.arange(1, num_steps + 1) if times is None else np.asarray(times)
-    if x.shape != (num_steps,):
-        raise ValueError(f"times must be ({num_steps},), one a step, got {x.shape}")
-    return x
-
-
 def _label_times(ax: Any, x: np.ndarray, times: Any) -> None:
     """Name the horizontal axis; dates are written so that they do not run into each other."""
     ax.set_xlabel("time step" if times is None else "time")
-    if x.dtype.kind == "M" or type(x.flat[0]).__name__ in ("date", "datetime", "Timestamp"):
+    if x.dtype.kind in "MO":
         from matplotlib import dates
 
         locator = dates.AutoDateLocator(minticks=3, maxticks=9)
@@ -317,8 +293,8 @@ def _labelled(site: str, element: tuple[int, ...]) -> str:
 
 
 def _draw_data(ax: Any, x: np.ndarray, observed: np.ndarray, *, own_axis: bool) -> None:
-    if observed.shape != x.shape:
-        raise ValueError(f"observed must be {x.shape}, one value a step, got {observed.shape}")
+    if observed.shape != x.shape or observed.dtype.kind not in "biuf":
+        raise ValueError(f"observed must be {x.shape} numbers, one a step, got {observed.dtype} {observed.shape}")
     points = {"color": GREY, "markersize": 2.5, "linestyle": "none", "marker": ".", "label": "observed"}
     if not own_axis:
         ax.plot(x, observed, zorder=1, **points)
@@ -343,6 +319,13 @@ def _axes(ax: Any, size: tuple[float, float]) -> Any:
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     return ax
+
+
+def _require_colour(colour: Any) -> None:
+    from matplotlib.colors import is_color_like
+
+    if colour is not None and not (isinstance(colour, (str, tuple)) and is_color_like(colour)):
+        raise ValueError(f"colour must be one of matplotlib, such as '#0072B2', got {colour!r}")
 
 
 def _legend(ax: Any) -> None:

@@ -114,7 +114,7 @@ def test_what_cannot_be_drawn_is_named(example):
         plots.states(filtered, "z")
     with pytest.raises(KeyError, match=r"kept \['pit'\]; run it with summaries=\(Mean\(\), SD\(\)\)"):
         plots.states(SimpleNamespace(summaries={"pit": {}}), "x")
-    with pytest.raises(ValueError, match=r"observed must be \(120,\).*got \(119,\)"):
+    with pytest.raises(ValueError, match=r"observed must be \(120,\).*got float64 \(119,\)"):
         plots.states(filtered, "x", observed=data[1:])
     with pytest.raises(KeyError, match="NUTS has no parameter 'mu'; it has phi, sigma"):
         plots.posterior(results, "mu")
@@ -250,7 +250,17 @@ def test_malformed_calls_are_sentences(example):
     for call, error, message in [
         (lambda: plots.states(results, "x"), TypeError, "a Result or the result of a filter, got dict"),
         (lambda: plots.states(None, "x"), TypeError, "got NoneType"),
-        (lambda: plots.states(nuts, 3), KeyError, "no state 3"),
+        (lambda: plots.states(nuts, 3), TypeError, "the name of a state, got int"),
+        (lambda: plots.states(filtered, ["x"]), TypeError, "the name of a state, got list"),
+        (lambda: plots.states(filtered, "x", probabilities=0.5), ValueError, "increasing levels between 0 and 1"),
+        (lambda: plots.states(nuts, "x", times=[None] * STEPS), TypeError, "numbers or dates, got object"),
+        (
+            lambda: plots.states(nuts, "x", observed=["a"] * STEPS),
+            ValueError,
+            "observed must be .* numbers, one a step",
+        ),
+        (lambda: plots.states(nuts, "x", colour=3), ValueError, "colour must be one of matplotlib.*got 3"),
+        (lambda: plots.agreement(comparison, parameters="phi"), TypeError, "a list of labels, got 'phi'"),
         (lambda: plots.states(nuts, "x", element=3), ValueError, r"shape \(\): choose a scalar .* got 3"),
         (lambda: plots.states(nuts, "x", element=(4,)), ValueError, r"choose a scalar .* got \(4,\)"),
         (lambda: plots.states(nuts, "x", times=data[1:]), ValueError, r"times must be \(120,\).*got \(119,\)"),
@@ -263,6 +273,7 @@ def test_malformed_calls_are_sentences(example):
         (lambda: plots.agreement(comparison, parameters=["mu"]), KeyError, "no parameter 'mu'; it has phi, sigma"),
         (lambda: plots.agreement(comparison, parameters=[]), KeyError, "it has phi, sigma"),
         (lambda: plots.posterior([nuts], "phi"), TypeError, "a Result, or results by name, got list"),
+        (lambda: plots.posterior(nuts, ["phi"]), KeyError, "no parameter"),
         (lambda: plots.posterior({"a": filtered}, "phi"), TypeError, "a Result, or results by name"),
         (lambda: plots.posterior({}, "phi"), ValueError, "needs a result, got none"),
         (lambda: plots.posterior(empty, "phi"), ValueError, "has no draws: let it run longer"),
