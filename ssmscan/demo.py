@@ -2,7 +2,8 @@
 
 `run` fits the model of `examples/stochastic_volatility.py` (shipped as `ssmscan.stochastic_volatility`, the
 same file) to the GBP/USD returns of 1997 by NUTS, PMMH and tempered SMC, none started from another's draws.
-It prints what `trace` found, each posterior and their comparison, and writes into one folder
+It prints what `trace` found, each posterior, their comparison, and last whether each can be trusted, and writes into
+one folder
 
     *.nc                  the results, for `ssmscan.load` or anything that reads netCDF
     states.png            volatility given all data, by NUTS and by PMMH, over the returns
@@ -15,6 +16,7 @@ It prints what `trace` found, each posterior and their comparison, and writes in
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ import numpy as np
 
 import ssmscan
 from ssmscan import datasets
-from ssmscan.results import plots
+from ssmscan.results import ResultWarning, plots
+from ssmscan.results.table import count, rounded, wrapped
 from ssmscan.stochastic_volatility import stochastic_volatility
 
 
@@ -49,19 +52,23 @@ def run(folder: Path, *, seed: int = 0, quick: bool = False) -> dict[str, ssmsca
     results = {}
     for (name, engine), key in zip(_engines(quick).items(), engine_keys):
         print(f"[{time.perf_counter() - start:3.0f} s] {name} ...", flush=True)
-        results[name] = engine.run(key, ssm)
+        with warnings.catch_warnings():
+            # what it says is printed below the summary and once more at the end
+            warnings.simplefilter("ignore", ResultWarning)
+            results[name] = engine.run(key, ssm)
         results[name].save(folder / f"{name}.nc")
         print(f"{results[name].summary()}\n", flush=True)
 
     comparison = ssmscan.compare(**results)
     print(f"{comparison}\n\n{_largest(comparison)}")
     filtered = ssmscan.ParticleFilter(num_particles=10_000).run(filter_key, ssm, results["nuts"].mean())
-    print(f"log evidence at the posterior mean of NUTS: {filtered.log_evidence:.2f}\n")
+    print(f"log evidence at the posterior mean of NUTS: {filtered.log_evidence:.2f}. {filtered.message()}\n")
 
     for name, axes in _figures(results, comparison, filtered, returns, days).items():
         axes.figure.savefig(folder / f"{name}.png", dpi=150)
     written = ", ".join(sorted(path.name for path in folder.iterdir()))
-    print(f"[{time.perf_counter() - start:3.0f} s] in {folder}/: {written}")
+    print(f"[{time.perf_counter() - start:3.0f} s] in {folder}/: {written}\n")
+    print("\n".join(wrapped(f"{name}: {_trust(result)}") for name, result in results.items()))
     return results
 
 
@@ -77,6 +84,16 @@ def _engines(quick: bool) -> dict[str, Any]:
         "pmmh": ssmscan.PMMH(num_warmup=1000, num_samples=2000, num_chains=8, num_particles=64),
         "tempered": ssmscan.TemperedSMC(num_particles=1000, chain_length=10, num_runs=6),
     }
+
+
+def _trust(result: ssmscan.Result) -> str:
+    """Say in sentences whether a result can be trusted."""
+    if concerns := result.concerns():
+        return f"not to be trusted as it is. {' '.join(concerns)}"
+    found = result.summaries.values()
+    rhat, ess = max(s.rhat for s in found), min(min(s.ess_bulk, s.ess_tail) for s in found)
+    known = f"R-hat is at most {rounded(rhat, 0.01)}, the effective sample size at least {count(ess)}."
+    return f"nothing speaks against it. {known}"
 
 
 def _largest(comparison: Any) -> str:
@@ -105,11 +122,11 @@ def _figures(
 
 
 def _two_states(first: ssmscan.Result, second: ssmscan.Result, over_data: Mapping[str, Any]) -> Any:
-    """Draw the smoothed log variance by two engines over each other, with a legend that names the engines."""
+    """Draw the smoothed log variance by two engines, the second as lines, with a legend that names the engines."""
     ax = plots.states(first, "h", **over_data)
-    plots.states(second, "h", times=over_data["times"], colour=plots.VERMILION, ax=ax)
+    plots.states(second, "h", times=over_data["times"], ax=ax)
     medians = [line for line in ax.lines if line.get_gid() == "smoothed"]
-    names = [f"{result.engine}: median, 50 and 90 %" for result in (first, second)]
+    names = [f"{first.engine}: median, 50 and 90 %", f"{second.engine}: median and 90 %"]
     ax.legend(medians, names, frameon=False, fontsize="small", ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     ax.set_ylabel("log variance h, given all data")
     return ax

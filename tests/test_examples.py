@@ -158,6 +158,11 @@ def test_the_demo_writes_figures_and_results(tmp_path, capsys):
         np.testing.assert_array_equal(loaded.draws["phi"], result.draws["phi"])
     printed = capsys.readouterr().out
     assert str(ssmscan.compare(**results)) in printed
+    # twenty draws are not enough, and the last words say so
+    end = " ".join(printed[printed.index("posterior-sigma.png") :].split())
+    for name, result in results.items():
+        assert f"{name}: not to be trusted as it is. {' '.join(result.concerns())}" in end
+    assert "ESS of" in end and "R-hat of" in end
 
 
 def test_the_command_line_names_its_commands(capsys):

@@ -6,10 +6,10 @@
 | `holding` | which names and types can a result hold, asked before anything is drawn |
 | `summary` | what do the draws say about one number, and how well |
 | `health` | can it be trusted, and if not, what to do |
-| `agreement`, `verdicts` | do engines agree, and what did each cost |
+| `comparable`, `agreement`, `verdicts` | may results be compared, do engines agree, and what did each cost |
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
-| `plots` | states over data, effective sample size per step, agreement, posterior densities |
-| `table` | text and Markdown tables |
+| `plots`, `curves` | states over data, effective sample size per step, agreement, posterior densities |
+| `table`, `shown` | tables as text, Markdown and HTML; a result in ten lines |
 | `containers`, `storage` | ArviZ and netCDF, each known to one file |
 
 A result knows nothing of the engine that made it, so results of any engine, saved or fresh, mix freely.

@@ -33,9 +33,11 @@ def as_numbers(field: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return a field's arrays as NumPy's, those of accelerators' narrow types in float32.
 
     Raises:
-        TypeError: if they are not of numbers.
+        TypeError: if they are not arrays by name, or not of numbers.
     """
-    numbers = {name: np.asarray(values) for name, values in arrays.items()}
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"{field} must be arrays by name, got {type(arrays).__name__}")
+    numbers = {name: _array(field, name, values) for name, values in arrays.items()}
     for name, values in numbers.items():
         if _is_narrow(values.dtype):
             numbers[name] = values.astype(np.float32)
@@ -44,13 +46,25 @@ def as_numbers(field: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return numbers
 
 
+def as_indices(field: str, values: Any) -> np.ndarray:
+    """Return a field's list of whole numbers, int64.
+
+    Raises:
+        TypeError: if it is not one.
+    """
+    found = _array(field, "all", values)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise TypeError(f"{field} must be a list of whole numbers, got {found.dtype} of shape {found.shape}")
+    return found.astype(np.int64)
+
+
 def as_texts(field: str, values: Any) -> tuple[str, ...]:
     """Return a field's sentences or names as a tuple.
 
     Raises:
         TypeError: if they are not text, or one text where several are expected.
     """
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, (tuple, list)) or not all(isinstance(value, str) for value in values):
         raise TypeError(f"{field} of a Result must be text, got {values!r}")
     return tuple(values)
 
@@ -118,6 +132,15 @@ def require_holdable(
     """
     if faults := unholdable(draws, states, observed):
         raise ValueError(f"a Result cannot hold these sites: {'; '.join(faults)}")
+
+
+def _array(field: str, name: Any, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{field}[{name!r}] must be an array of numbers, got {type(values).__name__} ({error})"
+        ) from None
 
 
 def _of_name(name: Any) -> str | None:

@@ -13,15 +13,16 @@ matplotlib is imported when a figure is drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from scipy import special
 
-from ssmscan.results import containers
+from ssmscan.results import curves
 from ssmscan.results.agreement import Comparison
+from ssmscan.results.curves import Categories, Path
 from ssmscan.results.result import Result
-from ssmscan.results.summary import PROBABILITIES, scalars
+from ssmscan.results.summary import PROBABILITIES
+from ssmscan.results.table import significant
 from ssmscan.results.verdicts import TOLERANCE
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -29,7 +30,6 @@ COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours of engines and pairs, in order."""
 
 GREY = "#6E6E6E"
-_BANDS = (0.9, 0.5)
 
 
 class Filtered(Protocol):
@@ -70,6 +70,9 @@ def states(
 ) -> Any:
     """Draw the path of a state with ribbons, over the data if given.
 
+    A state of a few whole values is drawn as the probability of each, stacked.  What is drawn into an Axes that shows
+    a state already, by another engine for one, is drawn as lines over it: the centre, and dashed the widest ribbon.
+
     Args:
         source: a `Result`, drawn as smoothed: median, 50 and 90 % of its paths.  Or the result of a filter,
             drawn as filtered: the quantiles it kept, or its mean and the 50 and 90 % ribbons of a normal
@@ -87,30 +90,37 @@ def states(
         The Axes of the state.
 
     Raises:
+        TypeError: if the source is neither.
         KeyError: if there is no such site.
-        ValueError: if the element is not a scalar, the quantiles are not at these levels, or the Axes
-            already shows the other kind of state.
+        ValueError: if the element is not a scalar, the quantiles are not at these levels, the times or data are not one
+            a step, or the Axes already shows the other kind of state.
     """
     if isinstance(source, Result):
-        kind, other, colour = "smoothed", "filtered", colour or BLUE
-        path = _smoothed(source, site, element)
+        kind, other = "smoothed", "filtered"
+        path = curves.smoothed(source, site, element)
+    elif isinstance(getattr(source, "summaries", None), Mapping):
+        kind, other = "filtered", "smoothed"
+        path = curves.filtered(source, site, element, probabilities)
     else:
-        kind, other, colour = "filtered", "smoothed", colour or VERMILION
-        path = _filtered(source, site, element, tuple(probabilities))
+        raise TypeError(f"states draws a Result or the result of a filter, got {type(source).__name__}")
     ax = _axes(ax, (7.0, 3.0))
-    if any(line.get_gid() == other for line in ax.lines):
+    shown = [artist.get_gid() for artist in ax.get_children()]
+    if other in shown:
         raise ValueError(f"this Axes shows {other} states; draw the {kind} {site!r} in another")
-    x = np.arange(1, len(path.centre) + 1) if times is None else np.asarray(times)
-
+    x = curves.times(times, len(path.probabilities if isinstance(path, Categories) else path.centre))
+    _require_colour(colour)
     if observed is not None:
         _draw_data(ax, x, np.asarray(observed), own_axis=observed_on_the_right)
-    for band, low, high in path.ribbons:
-        label = f"{100 * band:.0f} %"
-        ax.fill_between(x, low, high, color=colour, alpha=0.5 - 0.3 * band, linewidth=0, label=label)
-    label = f"{_labelled(site, element)}, {kind} {path.kind_of_centre}"
-    ax.plot(x, path.centre, color=colour, linewidth=1.2, label=label, gid=kind)
-    ax.set_xlabel("time step" if times is None else "time")
-    ax.set_ylabel(_labelled(site, element))
+    name = _labelled(site, element)
+    over = kind in shown
+    label = f"{name}, {source.engine}" if over and isinstance(source, Result) else name
+    if isinstance(path, Categories):
+        _draw_categories(ax, x, path, label, kind, colour, over=over)
+    else:
+        first, second = (BLUE, VERMILION) if kind == "smoothed" else (VERMILION, BLUE)
+        _draw_path(ax, x, path, label, kind, colour or (second if over else first), over=over)
+    ax.set_ylabel(f"probability of {name}" if isinstance(path, Categories) else name)
+    _label_times(ax, x, times)
     ax.margins(x=0.01)
     _legend(ax)
     return ax
@@ -120,20 +130,34 @@ def ess(filtered: Filtered, *, ax: Any = None) -> Any:
     """Draw the effective sample size of the particles at each step, with marks where they were resampled.
 
     The ESS is that of the weights after the step's data, a mark says that the particles were resampled
-    before they moved to the step.  A step where the ESS falls to a few particles is one the model finds
-    surprising.
+    before they moved to the step.  The axis is logarithmic and ends at one particle, so that a step where the ESS falls
+    to a few, which the model finds surprising, is seen however many there are; the least is in the legend.
+
+    Raises:
+        TypeError: if this is not the result of a filter.
+        ValueError: if it is that of many.
     """
-    values, resampled = np.asarray(filtered.ess), np.asarray(filtered.resampled, bool)
+    if isinstance(filtered, Result) or not (hasattr(filtered, "ess") and hasattr(filtered, "resampled")):
+        raise TypeError(f"ess draws the result of a ParticleFilter, got {type(filtered).__name__}")
+    values, resampled = np.asarray(filtered.ess, np.float64), np.asarray(filtered.resampled, bool)
     num_particles = np.shape(filtered.final.log_weights)[-1]
     if values.ndim != 1:
         raise ValueError(f"ess must be that of one filter, (T,), got shape {values.shape}: choose one of them")
     steps = np.arange(len(values)) + (0 if filtered.start_observed else 1)
     ax = _axes(ax, (7.0, 2.4))
-    ax.plot(steps, values, color=BLUE, linewidth=1.0, label="ESS")
+    # no particle at all has no place on the axis: a gap
+    alive = np.where(values > 0.0, values, np.nan)
+    label = "ESS"
+    if np.isfinite(alive).any():
+        least = int(np.nanargmin(alive))
+        label += f", least {significant(float(alive[least]))} at step {steps[least]}"
+    ax.plot(steps, alive, color=BLUE, linewidth=1.0, label=label)
     if not resampled.all():
-        at = steps[resampled]
-        ax.plot(at, np.zeros(len(at)), "|", color=VERMILION, markersize=8, clip_on=False, label="resampled")
-    ax.set_ylim(0, num_particles)
+        at, bottom = steps[resampled], ax.get_xaxis_transform()
+        style = {"color": VERMILION, "markersize": 8, "clip_on": False, "transform": bottom, "label": "resampled"}
+        ax.plot(at, np.zeros(len(at)), "|", **style)
+    ax.set_yscale("log")
+    ax.set_ylim(1, num_particles)
     ax.set_xlabel("time step")
     ax.set_ylabel(f"effective particles of {num_particles:,}")
     ax.margins(x=0.01)
@@ -150,8 +174,14 @@ def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None
         comparison: what `ssmscan.compare` returned.
         parameters: labels of the scalars to show, all by default.
         ax: Axes to draw into.
+
+    Raises:
+        TypeError: if this is not a comparison.
+        KeyError: if it has no such parameter.
     """
-    labels = list(parameters) if parameters is not None else list(comparison.engines[0].summaries)
+    if not isinstance(comparison, Comparison):
+        raise TypeError(f"agreement draws what ssmscan.compare returned, got {type(comparison).__name__}")
+    labels = curves.labels(comparison.engines[0].summaries, parameters)
     shown = [[d for label in labels for d in pair.differences if d.parameter == label] for pair in comparison.pairs]
     rows = len(shown[0])
     ax = _axes(ax, (6.0, 1.2 + 0.2 * rows * max(1.0, 0.5 * len(shown))))
@@ -174,25 +204,35 @@ def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None
     return ax
 
 
-def posterior(results: Mapping[str, Result], parameter: str, *, ax: Any = None) -> Any:
+def posterior(results: Mapping[str, Result] | Result, parameter: str, *, ax: Any = None) -> Any:
     """Draw the posterior densities of one scalar parameter by several engines over each other.
 
+    Draws that are all equal are a vertical line.
+
     Args:
-        results: name -> result, as given to `ssmscan.compare`.
+        results: name -> result, as given to `ssmscan.compare`; or one result.
         parameter: label of the scalar, such as "phi" or "beta[0]".
         ax: Axes to draw into.
 
     Raises:
+        TypeError: if something is not a result.
         KeyError: if a result has no such parameter.
+        ValueError: if there is no result, or one has no draws, or draws that are not finite.
     """
+    if isinstance(results, Result):
+        results = {results.engine: results}
+    if not isinstance(results, Mapping) or not all(isinstance(result, Result) for result in results.values()):
+        raise TypeError(f"posterior draws a Result, or results by name, got {type(results).__name__}")
+    densities = {name: curves.density(name, result, parameter) for name, result in results.items()}
+    if not densities:
+        raise ValueError("posterior needs a result, got none")
     ax = _axes(ax, (4.0, 2.6))
-    for k, (name, result) in enumerate(results.items()):
-        draws = dict(scalars(result.draws))
-        if parameter not in draws:
-            raise KeyError(f"{name} has no parameter {parameter!r}; it has {', '.join(draws)}")
-        grid, density = containers.kde(draws[parameter])
-        style = ("-", "--", ":", "-.")[k % 4]
-        ax.plot(grid, density, style, color=COLOURS[k % len(COLOURS)], linewidth=1.6, label=name)
+    for k, (name, (grid, density)) in enumerate(densities.items()):
+        style = {"linestyle": ("-", "--", ":", "-.")[k % 4], "color": COLOURS[k % len(COLOURS)], "linewidth": 1.6}
+        if len(grid) == 1:
+            ax.axvline(grid[0], label=name, **style)
+        else:
+            ax.plot(grid, density, label=name, **style)
     ax.set_ylim(bottom=0.0)
     ax.set_xlabel(parameter)
     ax.set_ylabel("posterior density")
@@ -200,49 +240,52 @@ def posterior(results: Mapping[str, Result], parameter: str, *, ax: Any = None) 
     return ax
 
 
-class _Path(NamedTuple):
-    """Centre (T,) of a scalar state, and ribbons from the widest: probability, low (T,), high (T,)."""
-
-    centre: np.ndarray
-    kind_of_centre: str
-    ribbons: list[tuple[float, np.ndarray, np.ndarray]]
-
-
-def _smoothed(source: Result, site: str, element: tuple[int, ...]) -> _Path:
-    timed = [name for name in source.states if name not in source.initial]
-    if site not in timed:
-        raise KeyError(f"the result has no state {site!r} with a time axis; it has {timed}")
-    paths = _scalar(source.states[site], site, element, leading=3)
-    paths = paths.reshape(-1, paths.shape[-1])
-    ribbons = [(band, *np.quantile(paths, [0.5 - band / 2, 0.5 + band / 2], axis=0)) for band in _BANDS]
-    return _Path(np.median(paths, axis=0), "median", ribbons)
+def _draw_path(ax: Any, x: np.ndarray, path: Path, name: str, kind: str, colour: str, *, over: bool) -> None:
+    """Draw a centre with its ribbons; over another path only lines, which leave that visible."""
+    centre = f"{name}, {kind} {path.kind_of_centre}"
+    if over:
+        band, *edges = path.ribbons[0]
+        for edge, label in zip(edges, (f"{name}, {100 * band:.0f} %", None)):
+            ax.plot(x, edge, "--", color=colour, linewidth=0.7, label=label)
+    else:
+        for band, low, high in path.ribbons:
+            label = f"{100 * band:.0f} %"
+            ax.fill_between(x, low, high, color=colour, alpha=0.5 - 0.3 * band, linewidth=0, label=label)
+    ax.plot(x, path.centre, color=colour, linewidth=0.7 if over else 1.5, label=centre, gid=kind)
 
 
-def _filtered(source: Filtered, site: str, element: tuple[int, ...], probs: tuple[float, ...]) -> _Path:
-    kept = source.summaries
-    if "quantiles" not in kept and not {"mean", "sd"} <= kept.keys():
-        raise KeyError(f"the filter kept {sorted(kept)}; run it with summaries=(Mean(), SD()) or (Quantiles(),)")
-    sites = kept["quantiles" if "quantiles" in kept else "mean"]
-    if site not in sites:
-        raise KeyError(f"the filter has no state {site!r}; it has {list(sites)}")
-    if "quantiles" in kept:
-        levels = _scalar(sites[site], site, element, leading=2)
-        if levels.shape[1] != len(probs) or 0.5 not in probs:
-            raise ValueError(f"probabilities must be the filter's {levels.shape[1]}, 0.5 among them, got {probs}")
-        ribbons = [(probs[-1 - k] - probs[k], levels[:, k], levels[:, -1 - k]) for k in range(len(probs) // 2)]
-        return _Path(levels[:, probs.index(0.5)], "median", ribbons)
-    mean, sd = (_scalar(kept[name][site], site, element, leading=1) for name in ("mean", "sd"))
-    widths = [(band, special.ndtri(0.5 + band / 2) * sd) for band in _BANDS]
-    return _Path(mean, "mean", [(band, mean - width, mean + width) for band, width in widths])
+def _draw_categories(
+    ax: Any, x: np.ndarray, path: Categories, name: str, kind: str, colour: str | None, *, over: bool
+) -> None:
+    """Draw probabilities one on top of the other; over others, only lines where they meet.
+
+    Of two values the larger is drawn, and the other is what is left.
+    """
+    probabilities, values = path
+    if len(values) == 2:
+        probabilities, values = probabilities[:, 1:], values[1:]
+    lower = np.zeros(len(x))
+    for k, (value, probability) in enumerate(zip(values, probabilities.T)):
+        upper = lower + probability
+        label = f"{name} = {value}, {kind}" if k == 0 else value
+        if not over:
+            shade = colour if colour and k == 0 else COLOURS[k % len(COLOURS)]
+            ax.fill_between(x, lower, upper, color=shade, alpha=0.6, linewidth=0, label=label, gid=kind)
+        elif k == 0 or k < len(values) - 1:
+            ax.plot(x, upper, color=colour or "black", linewidth=1.0, label=None if k else f"{name}, {kind}", gid=kind)
+        lower = upper
+    ax.set_ylim(0.0, 1.0)
 
 
-def _scalar(values: Any, site: str, element: tuple[int, ...], *, leading: int) -> np.ndarray:
-    values = np.asarray(values, np.float64)
-    shape = values.shape[leading:]
-    if len(element) != len(shape):
-        raise ValueError(f"{site} has shape {shape}: choose a scalar with element=, got {element}")
-    index: tuple[Any, ...] = (..., *element)
-    return values[index]
+def _label_times(ax: Any, x: np.ndarray, times: Any) -> None:
+    """Name the horizontal axis; dates are written so that they do not run into each other."""
+    ax.set_xlabel("time step" if times is None else "time")
+    if x.dtype.kind in "MO":
+        from matplotlib import dates
+
+        locator = dates.AutoDateLocator(minticks=3, maxticks=9)
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
 def _labelled(site: str, element: tuple[int, ...]) -> str:
@@ -250,8 +293,8 @@ def _labelled(site: str, element: tuple[int, ...]) -> str:
 
 
 def _draw_data(ax: Any, x: np.ndarray, observed: np.ndarray, *, own_axis: bool) -> None:
-    if observed.shape != x.shape:
-        raise ValueError(f"observed must be {x.shape}, one value a step, got {observed.shape}")
+    if observed.shape != x.shape or observed.dtype.kind not in "biuf":
+        raise ValueError(f"observed must be {x.shape} numbers, one a step, got {observed.dtype} {observed.shape}")
     points = {"color": GREY, "markersize": 2.5, "linestyle": "none", "marker": ".", "label": "observed"}
     if not own_axis:
         ax.plot(x, observed, zorder=1, **points)
@@ -271,10 +314,20 @@ def _axes(ax: Any, size: tuple[float, float]) -> Any:
         import matplotlib.pyplot as plt
 
         _, ax = plt.subplots(figsize=size, layout="constrained")
+    if not (hasattr(ax, "plot") and hasattr(ax, "spines")):
+        raise TypeError(f"ax must be one Axes of matplotlib, got {type(ax).__name__}")
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     return ax
 
 
+def _require_colour(colour: Any) -> None:
+    from matplotlib.colors import is_color_like
+
+    if colour is not None and not (isinstance(colour, (str, tuple)) and is_color_like(colour)):
+        raise ValueError(f"colour must be one of matplotlib, such as '#0072B2', got {colour!r}")
+
+
 def _legend(ax: Any) -> None:
-    ax.legend(frameon=False, fontsize="small", ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    columns = 4 if len(ax.get_legend_handles_labels()[0]) <= 4 else 3
+    ax.legend(frameon=False, fontsize="small", ncols=columns, loc="lower right", bbox_to_anchor=(1.0, 1.0))

@@ -20,6 +20,7 @@ from ssmscan.results import containers, health, shown, storage
 from ssmscan.results.containers import Variable
 from ssmscan.results.holding import (
     as_flag,
+    as_indices,
     as_json,
     as_number,
     as_numbers,
@@ -123,7 +124,7 @@ class Result:
         """Make arrays NumPy's, settings what a file gives back, and check all shapes."""
         for name in _ARRAYS:
             object.__setattr__(self, name, as_numbers(name, getattr(self, name)))
-        object.__setattr__(self, "state_draws", np.asarray(self.state_draws, np.int64))
+        object.__setattr__(self, "state_draws", as_indices("state_draws", self.state_draws))
         for name in ("notes", "doubts", "initial"):
             object.__setattr__(self, name, as_texts(name, getattr(self, name)))
         for name in ("independent_runs", "interrupted"):
@@ -211,7 +212,7 @@ class Result:
             ValueError: if a predictive array does not start with (chains, draws).
         """
         groups = self._groups()
-        if posterior_predictive:
+        if posterior_predictive is not None:
             predictive = as_numbers("posterior_predictive", posterior_predictive)
             self._require_leading("posterior_predictive", predictive, (self.num_chains, self.num_draws))
             groups["posterior_predictive"] = self._variables(predictive, ("chain", "draw"))

@@ -45,10 +45,35 @@ def made_up(seed: int = 0) -> tuple[np.ndarray, np.ndarray, dict[str, Result], S
     return state, data, results, filtered
 
 
+def categories(seed: int = 0) -> dict[str, Result]:
+    """Return results whose state z has two values, or three."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name, num_values, time in (("two", 2, 40.0), ("three", 3, 30.0), ("three again", 3, 30.0)):
+        level = autoregression(np.random.default_rng(seed + num_values), (STEPS,), time)
+        z = np.digitize(
+            level + 0.5 * rng.standard_normal((4, 100, STEPS)), np.linspace(-0.7, 0.7, num_values + 1)[1:-1]
+        )
+        draws = {"phi": autoregression(rng, (4, 100), 1.0)}
+        found[name] = result(draws, engine=name, states={"z": z}, state_draws=np.arange(100))
+    return found
+
+
 def main(folder: Path) -> None:
     """Draw and save every figure."""
     _, data, results, filtered = made_up()
+    regimes = categories()
+    days = np.datetime64("1997-01-02") + np.arange(STEPS)
+    two = plots.states(results["NUTS"], "x", times=days, observed=data)
+    plots.states(results["PMMH"], "x", times=days, ax=two)
+    two_regimes = plots.states(regimes["three"], "z")
+    plots.states(regimes["three again"], "z", ax=two_regimes)
+    starved = SimpleNamespace(**{**vars(filtered), "ess": np.where(np.arange(STEPS) % 40 == 20, 1.0, filtered.ess)})
     drawn = {
+        "two engines": two,
+        "two values": plots.states(regimes["two"], "z", times=days),
+        "three values": two_regimes,
+        "starved": plots.ess(starved),
         "smoothed": plots.states(results["NUTS"], "x", observed=data),
         "filtered": plots.states(filtered, "x", observed=10 * data, observed_on_the_right=True),
         "ess": plots.ess(filtered),

@@ -13,7 +13,7 @@ from ssmscan.particles.summaries import SD, Mean, Quantiles
 from ssmscan.results import plots
 from ssmscan.results.agreement import compare
 from ssmscan.results.summary import PROBABILITIES
-from tests.results.figures import STEPS, made_up
+from tests.results.figures import STEPS, categories, made_up
 from tests.results.samples import result
 
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_drawn_is_named(example):
         plots.states(filtered, "z")
     with pytest.raises(KeyError, match=r"kept \['pit'\]; run it with summaries=\(Mean\(\), SD\(\)\)"):
         plots.states(SimpleNamespace(summaries={"pit": {}}), "x")
-    with pytest.raises(ValueError, match=r"observed must be \(120,\).*got \(119,\)"):
+    with pytest.raises(ValueError, match=r"observed must be \(120,\).*got float64 \(119,\)"):
         plots.states(filtered, "x", observed=data[1:])
     with pytest.raises(KeyError, match="NUTS has no parameter 'mu'; it has phi, sigma"):
         plots.posterior(results, "mu")
@@ -126,7 +126,10 @@ def test_ess_marks_the_steps_that_were_resampled(example):
     line, marks = ax.lines
     np.testing.assert_allclose(line.get_ydata(), filtered.ess)
     np.testing.assert_array_equal(marks.get_xdata(), 1 + np.flatnonzero(filtered.resampled))
-    assert ax.get_ylim() == (0, 1000)
+    # a few particles of a thousand are seen: they have a decade of their own
+    assert ax.get_ylim() == (1, 1000) and ax.get_yscale() == "log"
+    least = int(np.argmin(filtered.ess))
+    assert texts(ax) == [f"ESS, least {filtered.ess[least]:.0f} at step {least + 1}", "resampled"]
 
 
 def test_ess_of_an_observed_start_is_at_time_zero(example):
@@ -159,3 +162,122 @@ def test_posterior_densities_integrate_to_one_and_are_drawn_into_the_axes_given(
     for line in ax.lines:
         assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(1.0, abs=0.02)
     assert isinstance(plots.posterior({"a": result({"b": np.random.rand(2, 50, 2)})}, "b[1]"), Axes)
+
+
+@pytest.mark.parametrize("name", ["two", "three"])
+def test_categories_are_probabilities_and_not_medians_of_codes(name):
+    z = categories()[name]
+    ax = plots.states(z, "z")
+    paths = z.states["z"].reshape(-1, STEPS)
+    shown = range(1, 2) if name == "two" else range(3)
+    edges = np.cumsum([(paths == value).mean(0) for value in shown], axis=0)
+    for k, edge in enumerate(edges):
+        np.testing.assert_allclose(ribbon(ax, k)[1], edge, atol=1e-12)
+    assert ax.get_ylim() == (0, 1) and ax.get_ylabel() == "probability of z"
+    assert texts(ax) == (["z = 1, smoothed"] if name == "two" else ["z = 0, smoothed", "1", "2"])
+    # another engine's are lines where the areas meet
+    plots.states(z, "z", ax=ax)
+    for line, edge in zip(ax.lines, edges if name == "two" else edges[:-1], strict=True):
+        np.testing.assert_allclose(line.get_ydata(), edge)
+
+
+def test_probabilities_of_a_state_that_was_summed_out_are_drawn_as_they_are():
+    known = np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], (STEPS, 2))
+    z = np.ones((1, 4, STEPS, 2), int)
+    made = result({"phi": np.zeros((1, 4))}, states={"z": z}, state_draws=range(4), state_probabilities={"z": known})
+    ax = plots.states(made, "z", element=(1,))
+    np.testing.assert_allclose(ribbon(ax, 0)[1], known[:, 1, 0])
+    # of three values the paths have one; they count from zero as far as is known
+    assert texts(ax) == ["z[1] = 0, smoothed", "1", "2"]
+
+
+def test_a_filtered_state_of_zero_and_one_is_a_probability_and_a_count_is_not():
+    one = np.random.default_rng(0).random(STEPS)
+    kept = {"mean": {"z": one}, "sd": {"z": np.sqrt(one * (1 - one))}}
+    final = SimpleNamespace(values={"z": np.array([0, 1, 1])}, log_weights=np.zeros(3))
+    ax = plots.states(SimpleNamespace(summaries=kept, final=final), "z")
+    np.testing.assert_allclose(ribbon(ax, 0)[1], one)
+    assert texts(ax) == ["z = 1, filtered"]
+    count = SimpleNamespace(summaries=kept | {"sd": {"z": np.sqrt(one)}}, final=final)
+    assert texts(plots.states(count, "z"))[-1] == "z, filtered mean"
+
+
+def test_the_second_engine_is_lines_over_the_ribbons_of_the_first(example):
+    _, _, results, _ = example
+    ax = plots.states(results["NUTS"], "x")
+    ribbons, colours = len(ax.collections), {line.get_color() for line in ax.lines}
+    plots.states(results["PMMH"], "x", ax=ax)
+    assert len(ax.collections) == ribbons == 2
+    paths = results["PMMH"].states["x"].reshape(-1, STEPS)
+    low, high, median = ax.lines[-3:]
+    np.testing.assert_allclose(median.get_ydata(), np.median(paths, axis=0))
+    np.testing.assert_allclose([low.get_ydata(), high.get_ydata()], np.quantile(paths, [0.05, 0.95], axis=0))
+    assert median.get_color() not in colours
+    assert texts(ax)[-2:] == ["x, PMMH, 90 %", "x, PMMH, smoothed median"]
+
+
+@pytest.mark.parametrize("days", [30, STEPS, 3000])
+def test_labels_of_dates_do_not_overlap(example, days):
+    _, _, results, _ = example
+    times = np.datetime64("1997-01-02") + np.linspace(0, days, STEPS).astype(int)
+    ax = plots.states(results["NUTS"], "x", times=times)
+    ax.figure.canvas.draw()
+    boxes = [t.get_window_extent() for t in ax.get_xticklabels() if t.get_text()]
+    assert len(boxes) >= 3
+    assert not any(one.overlaps(other) for one, other in zip(boxes, boxes[1:]))
+
+
+def test_a_step_without_particles_is_a_gap(example):
+    *_, filtered = example
+    dead = SimpleNamespace(**(vars(filtered) | {"ess": np.append(filtered.ess[:-1], 0.0)}))
+    assert np.isnan(plots.ess(dead).lines[0].get_ydata()[-1])
+    assert texts(plots.ess(SimpleNamespace(**(vars(filtered) | {"ess": np.zeros(STEPS)}))))[0] == "ESS"
+
+
+def test_the_posterior_of_one_result_and_of_draws_that_are_equal(example):
+    _, _, results, _ = example
+    assert texts(plots.posterior(results["NUTS"], "phi")) == ["NUTS"]
+    (line,) = plots.posterior(result({"phi": np.full((2, 9), 0.7)}), "phi").lines
+    assert list(line.get_xdata()) == [0.7, 0.7]
+
+
+def test_malformed_calls_are_sentences(example):
+    _, data, results, filtered = example
+    nuts, comparison = results["NUTS"], compare(**results)
+    no_paths = dataclasses.replace(nuts, states={"x": np.zeros((4, 0, STEPS))}, state_draws=[])
+    batch = SimpleNamespace(**(vars(filtered) | {"ess": np.ones((2, STEPS))}))
+    empty = result({"phi": np.zeros((2, 0))}, interrupted=True)
+    for call, error, message in [
+        (lambda: plots.states(results, "x"), TypeError, "a Result or the result of a filter, got dict"),
+        (lambda: plots.states(None, "x"), TypeError, "got NoneType"),
+        (lambda: plots.states(nuts, 3), TypeError, "the name of a state, got int"),
+        (lambda: plots.states(filtered, ["x"]), TypeError, "the name of a state, got list"),
+        (lambda: plots.states(filtered, "x", probabilities=0.5), ValueError, "increasing levels between 0 and 1"),
+        (lambda: plots.states(nuts, "x", times=[None] * STEPS), TypeError, "numbers or dates, got object"),
+        (
+            lambda: plots.states(nuts, "x", observed=["a"] * STEPS),
+            ValueError,
+            "observed must be .* numbers, one a step",
+        ),
+        (lambda: plots.states(nuts, "x", colour=3), ValueError, "colour must be one of matplotlib.*got 3"),
+        (lambda: plots.agreement(comparison, parameters="phi"), TypeError, "a list of labels, got 'phi'"),
+        (lambda: plots.states(nuts, "x", element=3), ValueError, r"shape \(\): choose a scalar .* got 3"),
+        (lambda: plots.states(nuts, "x", element=(4,)), ValueError, r"choose a scalar .* got \(4,\)"),
+        (lambda: plots.states(nuts, "x", times=data[1:]), ValueError, r"times must be \(120,\).*got \(119,\)"),
+        (lambda: plots.states(nuts, "x", ax="here"), TypeError, "one Axes of matplotlib, got str"),
+        (lambda: plots.states(nuts, "x", ax=plt.subplots(2)[1]), TypeError, "one Axes of matplotlib, got ndarray"),
+        (lambda: plots.states(no_paths, "x"), ValueError, "no path of 'x': run the engine with num_paths"),
+        (lambda: plots.ess(nuts), TypeError, "result of a ParticleFilter, got Result"),
+        (lambda: plots.ess(batch), ValueError, "one filter"),
+        (lambda: plots.agreement(results), TypeError, "what ssmscan.compare returned, got dict"),
+        (lambda: plots.agreement(comparison, parameters=["mu"]), KeyError, "no parameter 'mu'; it has phi, sigma"),
+        (lambda: plots.agreement(comparison, parameters=[]), KeyError, "it has phi, sigma"),
+        (lambda: plots.posterior([nuts], "phi"), TypeError, "a Result, or results by name, got list"),
+        (lambda: plots.posterior(nuts, ["phi"]), KeyError, "no parameter"),
+        (lambda: plots.posterior({"a": filtered}, "phi"), TypeError, "a Result, or results by name"),
+        (lambda: plots.posterior({}, "phi"), ValueError, "needs a result, got none"),
+        (lambda: plots.posterior(empty, "phi"), ValueError, "has no draws: let it run longer"),
+        (lambda: plots.posterior(result({"a": np.full((2, 9), np.inf)}), "a"), ValueError, "a that are not finite"),
+    ]:
+        with pytest.raises(error, match=message):
+            call()

@@ -258,6 +258,17 @@ def test_paths_of_all_draws_are_in_the_posterior():
         ({"state_draws": np.arange(4)}, ValueError, r"states\['x'\].*\(2, 4\)"),
         ({"initial": ("y0",)}, ValueError, "y0"),
         ({"settings": {"f": print}}, TypeError, "JSON"),
+        ({"settings": [1]}, TypeError, "settings of a Result must be a dictionary"),
+        ({"versions": {"jax": print}}, TypeError, "versions of a Result must be what JSON can hold"),
+        ({"engine": None}, TypeError, "engine of a Result must be text"),
+        ({"notes": "one note"}, TypeError, "notes of a Result must be text, got 'one note'"),
+        ({"doubts": None}, TypeError, "doubts of a Result must be text, got None"),
+        ({"interrupted": 1}, TypeError, "interrupted of a Result must be True or False, got 1"),
+        ({"log_evidence": "x"}, TypeError, "log_evidence of a Result must be a number, got 'x'"),
+        ({"costs": 3}, TypeError, "costs of a Result must be"),
+        ({"observed": [1.0]}, TypeError, "observed must be arrays by name, got list"),
+        ({"observed": {"y": [[1.0], [1.0, 2.0]]}}, TypeError, r"observed\['y'\] must be an array of numbers"),
+        ({"state_draws": "all"}, TypeError, "state_draws must be a list of whole numbers"),
         ({"draws": {"a/b": np.zeros((2, 20)), "a.b": np.zeros((2, 20))}}, ValueError, "a.b"),
         ({"observed": {"a/b": np.zeros(2), "a.b": np.ones(2)}}, ValueError, "become 'a.b' in a file"),
         ({"draws": {".": np.zeros((2, 20))}}, ValueError, "no variable of a netCDF file"),
@@ -279,6 +290,14 @@ def test_loops_of_several_lengths_have_each_their_time():
 def test_predictive_draws_must_be_of_these_draws():
     with pytest.raises(ValueError, match=r"posterior_predictive\['y'\].*\(2, 20\)"):
         example().to_arviz(posterior_predictive={"y": np.zeros((CHAINS, 3, STEPS))})
+
+
+def test_costs_are_numbers_that_a_file_holds(tmp_path):
+    costs = Costs(np.float32(1), jnp.asarray(2.0), 3, np.int64(4))
+    assert dataclasses.astuple(costs) == (1.0, 2.0, 3, 4, 0)
+    assert load(example(costs=costs).save(tmp_path / "r.nc")).costs == costs
+    with pytest.raises(TypeError, match="run_seconds of a Result must be a number, got 'x'"):
+        Costs(1.0, 2.0, "x")
 
 
 def test_means_are_over_chains_and_draws_of_what_jax_gave():
