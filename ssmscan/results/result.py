@@ -202,20 +202,26 @@ class Result:
     def to_arviz(self, *, posterior_predictive: Mapping[str, np.ndarray] | None = None) -> Any:
         """Return what the installed ArviZ works with: a DataTree, or `InferenceData` before ArviZ 1.
 
-        Groups are posterior, sample_stats, observed_data and, if given, posterior_predictive with arrays
-        (chains, draws, ...).  State paths are in the posterior when every draw has one; otherwise in a group
-        `states`, whose draw coordinate says which draw each path belongs to.  A slash in the name of a site
-        becomes a dot.  The attribute `ssmscan_concerns` of the whole and of the posterior holds the concerns, one a
-        line.  All draws have equal weight: ArviZ knows no other.
+        Groups are posterior, sample_stats, observed_data and, if given, posterior_predictive with arrays of all draws
+        (chains, draws, ...), or of those with a state path (chains, paths, ...) as `ssmscan.predict` makes them.  State
+        paths are in the posterior when every draw has one; otherwise in a group `states`, whose draw coordinate says
+        which draw each path belongs to.  A slash in the name of a site becomes a dot.  The attribute
+        `ssmscan_concerns` of the whole and of the posterior holds the concerns, one a line.  All draws have equal
+        weight: ArviZ knows no other.
 
         Raises:
-            ValueError: if a predictive array does not start with (chains, draws).
+            ValueError: if a predictive array is of neither all draws nor all state paths.
         """
         groups = self._groups()
         if posterior_predictive is not None:
             predictive = as_numbers("posterior_predictive", posterior_predictive)
-            self._require_leading("posterior_predictive", predictive, (self.num_chains, self.num_draws))
+            paths = len(self.state_draws)
+            of_paths = {values.shape[:2] for values in predictive.values()} == {(self.num_chains, paths)}
+            if not of_paths:
+                self._require_leading("posterior_predictive", predictive, (self.num_chains, self.num_draws))
             groups["posterior_predictive"] = self._variables(predictive, ("chain", "draw"))
+            if of_paths and paths < self.num_draws:
+                groups["posterior_predictive"]["draw"] = Variable(("draw",), self.state_draws)
         return containers.export(containers.datatree(groups, self._attributes()))
 
     def save(self, path: str | os.PathLike[str]) -> Path:

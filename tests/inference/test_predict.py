@@ -1,5 +1,6 @@
 import dataclasses
 
+import arviz
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +68,17 @@ def test_the_key_decides(result, linear):
     draws = [predict(jax.random.key(k), linear, result, num_draws=2)["y"] for k in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert (draws[0] != draws[2]).all()
+
+
+def test_draws_of_some_paths_are_plotted_by_arviz(linear):
+    found = ssmscan.PMMH(num_samples=300, num_warmup=80, num_particles=20, num_paths=30).run(jax.random.key(0), linear)
+    replicated = ssmscan.predict(jax.random.key(1), linear, found)
+    made = found.to_arviz(posterior_predictive=replicated)
+    np.testing.assert_array_equal(made["posterior_predictive"]["draw"], found.state_draws)
+    np.testing.assert_array_equal(made["posterior_predictive"]["x"], found.states["x"])
+    arviz.plot_ppc(made, num_pp_samples=5, show=False)
+    with pytest.raises(ValueError, match=r"posterior_predictive\['.*'\] must have a shape that begins with"):
+        found.to_arviz(posterior_predictive=ssmscan.predict(jax.random.key(1), linear, found, num_draws=5))
 
 
 def test_more_draws_than_paths_are_refused(result, linear):

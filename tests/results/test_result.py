@@ -287,6 +287,15 @@ def test_loops_of_several_lengths_have_each_their_time():
         example(states={"x": np.zeros((CHAINS, 5))}, initial=())
 
 
+def test_predictive_draws_belong_to_all_draws_or_to_those_with_a_path():
+    made = example()
+    for count, draws in ((5, made.state_draws), (DRAWS, np.arange(DRAWS))):
+        predictive = {"y": np.zeros((CHAINS, count, STEPS)), "time": np.zeros((CHAINS, count))}
+        tree = made.to_arviz(posterior_predictive=predictive)
+        np.testing.assert_array_equal(tree["posterior_predictive"]["draw"], draws)
+        assert tree["posterior_predictive"]["y"].dims == ("chain", "draw", "time")
+
+
 def test_predictive_draws_must_be_of_these_draws():
     with pytest.raises(ValueError, match=r"posterior_predictive\['y'\].*\(2, 20\)"):
         example().to_arviz(posterior_predictive={"y": np.zeros((CHAINS, 3, STEPS))})
