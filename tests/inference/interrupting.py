@@ -20,12 +20,12 @@ def control_c_at(monkeypatch, label, *, update=3, presses=1):
         def __init__(self, **settings):
             super().__init__(**settings)
             self.watched, self.updates = settings["desc"] == label, 0
-            if self.watched and not settings.get("total"):
+            if self.watched and not settings.get("total") and not pressed:
                 press()
 
         def update(self, n=1):
             self.updates += 1
-            if self.watched and self.updates == update:
+            if self.watched and self.updates == update and not pressed:
                 press()
             return super().update(n)
 
