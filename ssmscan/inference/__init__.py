@@ -2,12 +2,12 @@
 
 | file | what it does |
 |---|---|
-| `nuts` | `NUTS`: NumPyro's sampler on parameters and noise |
+| `nuts`, `rewarming` | `NUTS`: NumPyro's sampler on parameters and noise; its second warm-up where draws diverge |
 | `pmmh` | `PMMH`: a random walk on the likelihood that a particle filter estimates |
 | `marginal`, `replay` | its exact step, the state paths of accepted runs |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
 | `tempering`, `temperature` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
-| `maximum`, `curvature` | `MaximumLikelihood`: gradient ascent on the filter's evidence; its standard errors |
+| `maximum`, `curvature`, `averages` | `MaximumLikelihood`: gradient ascent on the filter's evidence; standard errors; averages of noisy numbers |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
 | `predict` | the observations again, from any result |
 | `progress`, `interrupts` | chunks, what is shown meanwhile, and where Control-C may end them |

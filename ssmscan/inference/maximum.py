@@ -20,6 +20,7 @@ For a posterior rather than a point use NUTS or PMMH; standard errors are as in 
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -29,12 +30,15 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.inference import curvature
+from ssmscan.inference.averages import BATCHES, average_error, halves, log_mean_exp, sd
 from ssmscan.inference.curvature import ProbeStep, objective
-from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, run_chunks
+from ssmscan.inference.interrupts import hold_interrupts, interruptible
+from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, no_steps, phase, run_chunks
 from ssmscan.inference.settings import describe, require_between, require_integer, stock_key, versions
 from ssmscan.model.runnable import require_observed
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.loop import filters_at_once
+from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import APART, Maximum
 from ssmscan.results.result import Costs
 
@@ -43,9 +47,6 @@ PRIOR_DRAWS = 32
 
 FIRST_KEYS = 16
 """Keys of the first pass for standard errors, which only chooses displacements."""
-
-BATCHES = 10
-"""Batches of the averaged part, whose means say how noisy the average is; the halves are made of them."""
 
 
 class Climb(NamedTuple):
@@ -136,17 +137,22 @@ class MaximumLikelihood:
             ssm: a model from `ssmscan.trace`.
 
         Returns:
-            A `Maximum`; stopped by Control-C it holds the averages by then.
+            A `Maximum`; stopped by Control-C it holds the averages by then, and by a second one no standard errors.
 
         Raises:
             ModelError: if a parameter is discrete.
             ValueError: if there are no parameters, or no draw from the prior has positive evidence.
             ImportError: if the default optimizer is wanted and optax is not installed.
+            KeyboardInterrupt: if stopped before the first step.
         """
         require_observed(ssm)
         if not ssm.parameters:
             raise ValueError("the model has no parameters to estimate; ParticleFilter computes its likelihood")
-        return _Run(self, stock_key(key), ssm).result()
+        with hold_interrupts():
+            found = _Run(self, stock_key(key), ssm).result()
+            if not found.converged:
+                warnings.warn(f"MaximumLikelihood. {found.message()}", ResultWarning, stacklevel=2)
+            return found
 
 
 @functools.cache
@@ -196,30 +202,31 @@ class _Run:
         kept = path[:, path.shape[1] - max(int(path.shape[1] * self.settings.average), 1) :]
         ends = kept.mean(axis=1)
         ranked = self.probe(self.key_rank, ends, self.settings.num_replicates, gradient=False)
-        height = _log_mean_exp(np.asarray(ranked.objective))
-        best = int(np.argmax(np.where(np.isfinite(height), height, -np.inf)))
-        scores, steps = self.scores(ends[best])
-        spread = curvature.covariance(curvature.information(scores, steps))
+        height = log_mean_exp(np.asarray(ranked.objective))
+        # Without a filter at the ends, for that was interrupted, those of the ascent say which is the best.
+        known = height if len(ranked.objective) else np.mean(climbed.outputs.log_evidence[-len(kept[0]) :], axis=0)
+        best = int(np.argmax(np.where(np.isfinite(known), known, -np.inf)))
+        spread, noise = self.errors(ends[best])
         errors = np.sqrt(np.diag(spread))
         theta, jacobian = self.to_theta(ends[best])
         evidence = np.asarray(ranked.log_evidence, np.float64)[:, best]
-        weights = np.exp(evidence - evidence.max())
+        weights = np.exp(evidence - evidence.max(initial=-np.inf))
         distance = np.abs(ends - ends[best]) / errors
         return Maximum(
             theta=self.named(theta),
             standard_errors=self.named(np.sqrt(np.diag(jacobian @ spread @ jacobian.T))),
             covariance=spread,
-            standard_error_noise=curvature.relative_noise(scores, steps),
-            log_likelihood=float(_log_mean_exp(evidence)),
-            log_likelihood_error=float(weights.std(ddof=1) / weights.mean() / len(weights) ** 0.5),
-            log_evidence_sd=float(evidence.std(ddof=1)),
+            standard_error_noise=noise,
+            log_likelihood=float(log_mean_exp(evidence)),
+            log_likelihood_error=sd(weights / weights.mean()) / len(weights) ** 0.5 if len(weights) else np.nan,
+            log_evidence_sd=sd(evidence),
             objective="posterior density" if self.settings.prior else "likelihood",
             starts=self.constrained(ends),
             start_objective=height,
             best=best,
             agreeing=1 + int(np.sum(np.delete(np.max(distance, axis=1), best) <= APART)),
-            drift=float(np.max(np.abs(_halves(kept[best])) / errors)),
-            noise=float(np.max(_average_error(kept[best]) / errors)),
+            drift=float(np.max(np.abs(halves(kept[best])) / errors)),
+            noise=float(np.max(average_error(kept[best]) / errors)),
             failed_steps=float(1 - np.mean(climbed.outputs.usable)),
             path=self.constrained(path),
             log_evidence=climbed.outputs.log_evidence.T,
@@ -240,9 +247,10 @@ class _Run:
         settings = self.settings
         step = ClimbStep(self.filter, settings.optimizer or default_optimizer(), settings.prior)
         keys = jax.random.split(self.key_start, settings.num_starts)
-        start, compile_seconds = compile_timed(_start, keys, self.ssm, step=step)
-        self.compile_seconds += compile_seconds
-        climbs, usable = jax.block_until_ready(start(keys, self.ssm))
+        with phase("starts: compiling", progress=settings.progress), interruptible():
+            start, compile_seconds = compile_timed(_start, keys, self.ssm, step=step)
+            self.compile_seconds += compile_seconds
+            climbs, usable = jax.block_until_ready(start(keys, self.ssm))
         self.filters += settings.num_starts * PRIOR_DRAWS
         if not np.all(usable):
             raise ValueError(
@@ -259,24 +267,37 @@ class _Run:
         label = "standard errors" if gradient else "likelihood"
         return self.advance(step, operand, key, num_keys, len(points), label).outputs
 
-    def scores(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (K, 2d, d) around a point, and the displacements."""
+    def errors(self, z: np.ndarray) -> tuple[np.ndarray, float]:
+        """Covariance (d, d) at a point and the noise of its roots; NaN if stopped before the first score."""
         last = np.full(len(z), curvature.FIRST_STEP)
+        found = np.full((len(z), len(z)), np.nan), np.nan
         for num_keys in (min(FIRST_KEYS, self.settings.num_replicates), self.settings.num_replicates):
             points = curvature.displaced(z, last)
             scores = np.asarray(self.probe(self.key_score, points, num_keys, gradient=True).gradient, np.float64)
-            steps, last = last, curvature.next_steps(scores, last)
-        return scores, steps
+            if not len(scores):
+                break
+            found = curvature.covariance(curvature.information(scores, last)), curvature.relative_noise(scores, last)
+            last = curvature.next_steps(scores, last)
+        return found
 
     def advance(self, step: Any, operand: Any, state: Any, num_steps: int, width: int, label: str) -> Progress:
-        chunk = compile_chunk(step, operand, state)
+        """Compile and take steps; an ascent without one has nothing to keep, and other stages are done without."""
+        needed = isinstance(step, ClimbStep)
+        try:
+            with phase(f"{label}: compiling", progress=self.settings.progress), interruptible():
+                chunk = compile_chunk(step, operand, state)
+        except KeyboardInterrupt:
+            if needed:
+                raise
+            self.interrupted = True
+            return no_steps(step, operand, state)
         run = run_chunks(chunk, operand, state, num_steps, label=label, progress=self.settings.progress)
         self.compile_seconds += chunk.compile_seconds
         self.seconds += run.seconds
         self.filters += run.done * width
         self.gradients += 0 if isinstance(step, ProbeStep) and not step.gradient else run.done * width
         self.interrupted |= run.interrupted
-        if not run.done:
+        if needed and not run.done:
             raise KeyboardInterrupt
         return run
 
@@ -320,28 +341,3 @@ def _flat(z: Any) -> np.ndarray:
     """Join iterates, leaves (steps, starts, ...), into (starts, steps, d) float64."""
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(z)]
     return np.swapaxes(np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1), 0, 1)
-
-
-def _log_mean_exp(values: np.ndarray) -> np.ndarray:
-    """Average estimates of an evidence over the first axis, in logarithms."""
-    values = np.asarray(values, np.float64)
-    top = np.where(np.isfinite(values.max(axis=0)), values.max(axis=0), 0.0)
-    with np.errstate(divide="ignore"):
-        return top + np.log(np.exp(values - top).mean(axis=0))
-
-
-def _batch_means(kept: np.ndarray) -> np.ndarray:
-    return np.array([part.mean(axis=0) for part in np.array_split(kept, min(BATCHES, len(kept)))])
-
-
-def _halves(kept: np.ndarray) -> np.ndarray:
-    """How far the mean of the second half of the iterates (n, d) is from that of the first, (d,)."""
-    means = _batch_means(kept)
-    half = len(means) // 2
-    return means[half:].mean(axis=0) - means[:half].mean(axis=0) if half else np.full(kept.shape[1], np.nan)
-
-
-def _average_error(kept: np.ndarray) -> np.ndarray:
-    """Monte Carlo error of the mean of autocorrelated iterates (n, d), from the means of batches, (d,)."""
-    means = _batch_means(kept)
-    return means.std(axis=0, ddof=1) / len(means) ** 0.5 if len(means) > 1 else np.full(kept.shape[1], np.nan)

@@ -5,6 +5,8 @@ standard normal base noise of every initial state and innovation move together. 
 step size and diagonal mass, and its tree are NumPyro's (Hoffman & Gelman 2014, *JMLR* 15, algorithm 6; Phan,
 Pradhan & Jankowiak 2019), advanced in compiled chunks from the host.
 
+Divergences lead to one new warm-up with shorter steps: `ssmscan.inference.rewarming`.
+
 Chains run side by side under vmap: a leapfrog step through a time loop costs mostly the loop, so that four
 chains cost about twice one, although all wait for the longest tree.
 
@@ -26,17 +28,22 @@ from numpyro.infer import NUTS as Kernel
 from numpyro.infer.util import ParamInfo
 
 from ssmscan.inference.computed import with_deterministics
+from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.posterior import STATES_STREAM, Position, log_posterior, sample_noise, state_paths
-from ssmscan.inference.progress import Chunk, Progress, compile_chunk, compile_timed, run_chunks
+from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phase, run_chunks
+from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, Attempt, diverged, rewarmed, warmed_anew
 from ssmscan.inference.settings import (
     describe,
     require_between,
+    require_flag,
     require_integer,
+    require_result_can_hold,
     spread,
     stock_key,
     versions,
 )
 from ssmscan.model.runnable import require_observed
+from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Costs, Result
 
 INIT_RADIUS = 2.0
@@ -45,33 +52,37 @@ INIT_ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class NUTSStep:
-    """One NUTS transition of every chain; see `ssmscan.inference.progress.Step`."""
+    """One NUTS transition of every chain; see `ssmscan.inference.progress.Step`.
+
+    The operand is (ssm, the acceptance that warm-up aims at).
+    """
 
     num_warmup: int
-    target_accept: float
     max_tree_depth: int
 
-    def kernel(self, ssm: Any) -> Kernel:
+    def kernel(self, ssm: Any, target_accept: Any = 0.8) -> Kernel:
         """Build NumPyro's kernel for this model."""
         return Kernel(
             potential_fn=lambda z: -log_posterior(ssm, Position(**z)),
-            target_accept_prob=self.target_accept,
             max_tree_depth=self.max_tree_depth,
+            target_accept_prob=target_accept,
         )
 
     def init(self, key: jax.Array, ssm: Any, position: Position) -> Any:
         """Start one chain."""
         return self.kernel(ssm).init(key, self.num_warmup, position._asdict())
 
-    def __call__(self, ssm: Any, states: Any) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, operand: tuple[Any, jax.Array], states: Any) -> tuple[Any, dict[str, Any]]:
         """Advance all chains; states has the chains in front."""
-        kernel = self.kernel(ssm)
+        ssm, target_accept = operand
+        kernel = self.kernel(ssm, target_accept)
         one = jax.tree.map(lambda leaf: leaf[0], states)
         # NumPyro's kernel learns its warm-up schedule in init; with the gradient given, nothing is evaluated.
         kernel.init(one.rng_key, self.num_warmup, ParamInfo(one.z, one.potential_energy, one.z_grad))
         states = jax.vmap(lambda state: kernel.sample(state, (), {}))(states)
+        constrain = jax.vmap(lambda z: ssm.constrain(z["parameters"]), axis_size=len(states.num_steps))
         return states, {
-            "draws": jax.vmap(lambda z: ssm.constrain(z["parameters"]))(states.z),
+            "draws": constrain(states.z),
             "noise": states.z["noise"],
             "stats": {
                 "acceptance_rate": states.accept_prob,
@@ -95,15 +106,18 @@ class NUTS:
         max_tree_depth: at most 2**max_tree_depth gradients a draw.
         num_paths: state paths kept in each chain, evenly spread over its draws.
         progress: whether to show a progress bar on a terminal.
+        rewarm: whether a divergence among the draws leads, once, to a new warm-up that aims at an acceptance of 0.99,
+            after which the draws are made anew; never where target_accept is as high as that.
     """
 
     num_warmup: int = 1000
     num_samples: int = 1000
     num_chains: int = 4
-    target_accept: float = 0.8
+    target_accept: float = 0.9
     max_tree_depth: int = 10
     num_paths: int = 1000
     progress: bool = True
+    rewarm: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -113,6 +127,7 @@ class NUTS:
         require_between("target_accept", self.target_accept, 0.0, 1.0)
         require_integer("max_tree_depth", self.max_tree_depth, at_least=1)
         require_integer("num_paths", self.num_paths, at_least=0)
+        require_flag("rewarm", self.rewarm)
 
     def run(self, key: jax.Array, ssm: Any) -> Result:
         """Sample the posterior of the parameters and the states.
@@ -130,55 +145,97 @@ class NUTS:
             ValueError: if no starting point with a finite density is found.
         """
         require_observed(ssm)
-        key = stock_key(key)
-        keys = jax.random.split(key, self.num_chains)
-        step = NUTSStep(self.num_warmup, self.target_accept, self.max_tree_depth)
-        start, start_seconds = compile_timed(_start, keys, ssm, step=step)
-        states, found = start(keys, ssm)
-        if not np.all(found):
-            raise ValueError(
-                f"no point with a finite log density in {INIT_ATTEMPTS} attempts for chain(s) "
-                f"{np.flatnonzero(~np.asarray(found)).tolist()}: look for data outside the support of their "
-                "distribution, or for a prior that reaches where the model has no value"
-            )
-        chunk = compile_chunk(step, ssm, states)
-        warmup = run_chunks(chunk, ssm, states, self.num_warmup, label="NUTS warm-up", progress=self.progress)
-        left = 0 if warmup.interrupted else self.num_samples
-        sampled = run_chunks(chunk, ssm, warmup.state, left, label="NUTS", progress=self.progress)
-        return with_deterministics(ssm, self._result(key, ssm, chunk, start_seconds, warmup, sampled))
+        with hold_interrupts():
+            return warn_of_concerns(with_deterministics(ssm, self._sample(stock_key(key), ssm)))
 
-    def _result(
-        self, key: jax.Array, ssm: Any, chunk: Chunk, start_seconds: float, warmup: Progress, sampled: Progress
-    ) -> Result:
-        by_chain = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), sampled.outputs)
-        kept = spread(sampled.done, self.num_paths)
-        states_key = jax.random.fold_in(key, STATES_STREAM)
-        states = state_paths(states_key, ssm, by_chain["draws"], by_chain["noise"], kept)
-        gradients = sum(int(run.outputs["stats"]["n_steps"].sum()) for run in (warmup, sampled))
-        diverging = int(by_chain["stats"]["diverging"].sum())
+    def _sample(self, key: jax.Array, ssm: Any) -> Result:
+        require_result_can_hold(ssm, self)
+        step = NUTSStep(self.num_warmup, self.max_tree_depth)
+        with phase("NUTS: compiling", progress=self.progress), interruptible():
+            keys = jax.random.split(key, self.num_chains)
+            start, start_seconds = compile_timed(_start, keys, ssm, step=step)
+            states, found = start(keys, ssm)
+            if not np.all(found):
+                raise ValueError(
+                    f"no point with a finite log density in {INIT_ATTEMPTS} attempts for chain(s) "
+                    f"{np.flatnonzero(~np.asarray(found)).tolist()}: look for data outside the support of their "
+                    "distribution, or for a prior that reaches where the model has no value"
+                )
+            chunk = compile_chunk(step, _operand(ssm, self.target_accept), states)
+        attempts = [self._attempt(chunk, ssm, states, self.target_accept)]
+        if self._may_rewarm and attempts[0].diverging and not attempts[0].interrupted:
+            # From the end of the warm-up, not from the draw it was seen at, which depends on how the run was cut.
+            keys = jax.random.split(jax.random.fold_in(key, REWARM_STREAM), self.num_chains)
+            states = warmed_anew(keys, states, attempts[0].warmup.state)
+            attempts.append(self._attempt(chunk, ssm, states, REWARM_ACCEPT))
+        return self._result(key, ssm, start_seconds + chunk.compile_seconds, attempts)
+
+    @property
+    def _may_rewarm(self) -> bool:
+        return self.rewarm and self.target_accept < REWARM_ACCEPT
+
+    def _attempt(self, chunk: Chunk, ssm: Any, states: Any, target_accept: float) -> Attempt:
+        """Warm up and draw, until a divergence if another warm-up may follow."""
+        operand, again = _operand(ssm, target_accept), "" if target_accept == self.target_accept else " again"
+        enough = diverged if self._may_rewarm and not again else None
+        warmup = run_chunks(
+            chunk, operand, states, self.num_warmup, label=f"NUTS warm-up{again}", progress=self.progress
+        )
+        left = 0 if warmup.interrupted else self.num_samples
+        sampled = run_chunks(
+            chunk, operand, warmup.state, left, label=f"NUTS{again}", progress=self.progress, enough=enough
+        )
+        return Attempt(target_accept, warmup, sampled)
+
+    def _result(self, key: jax.Array, ssm: Any, compile_seconds: float, attempts: list[Attempt]) -> Result:
+        kept = next((one for one in reversed(attempts) if one.sampled.done), attempts[-1])
+        by_chain = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), kept.sampled.outputs)
+        wanted = spread(kept.sampled.done, self.num_paths)
+        paths = state_paths(
+            jax.random.fold_in(key, STATES_STREAM),
+            ssm,
+            by_chain["draws"],
+            by_chain["noise"],
+            wanted,
+            num_chains=self.num_chains,
+            progress=self.progress,
+        )
+        notes, doubts = rewarmed(attempts, kept)
+        total = sum(one.warmup.seconds + one.sampled.seconds for one in attempts)
         return Result(
             engine="NUTS",
             draws=by_chain["draws"],
-            states=states.value.states,
-            state_draws=kept,
-            sample_stats=by_chain["stats"],
+            states=paths.states,
+            state_draws=paths.draws,
+            sample_stats=_with_depth(by_chain["stats"], self.max_tree_depth),
             independent_runs=False,
             log_evidence=None,
             log_evidence_error=None,
             costs=Costs(
-                compile_seconds=start_seconds + chunk.compile_seconds + states.compile_seconds,
-                warmup_seconds=warmup.seconds,
-                run_seconds=sampled.seconds + states.seconds,
-                gradient_evaluations=gradients,
+                compile_seconds=compile_seconds + paths.compile_seconds,
+                warmup_seconds=total - kept.sampled.seconds,
+                run_seconds=kept.sampled.seconds + paths.seconds,
+                gradient_evaluations=sum(one.gradients for one in attempts),
             ),
             settings=describe(self),
             versions=versions(),
             observed=ssm.observed,
-            interrupted=warmup.interrupted or sampled.interrupted,
-            notes=(f"{diverging} divergent transitions: raise target_accept",) if diverging else (),
-            initial=tuple(site.name for site in ssm.initial),
-            state_probabilities=states.value.probabilities,
+            interrupted=paths.interrupted or any(one.interrupted for one in attempts),
+            notes=notes,
+            doubts=(*doubts, *paths.doubts(len(wanted))),
+            initial=tuple(site.name for site in ssm.initial if site.name in paths.states),
+            state_probabilities=paths.probabilities,
         )
+
+
+def _operand(ssm: Any, target_accept: float) -> tuple[Any, jax.Array]:
+    return ssm, jnp.asarray(target_accept, jnp.result_type(float))
+
+
+def _with_depth(stats: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarray]:
+    """Add the depth of each tree, and whether it reached the limit: all doublings were made, and none turned."""
+    depth = np.frexp(stats["n_steps"])[1]
+    return {**stats, "tree_depth": depth, "reached_max_treedepth": stats["n_steps"] >= 2**limit - 1}
 
 
 @partial(jax.jit, static_argnames=("step",))

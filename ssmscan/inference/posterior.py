@@ -15,6 +15,8 @@ where data are weak; with very informative observations the states are better sa
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 
-from ssmscan.inference.progress import Timed, call_timed
+from ssmscan.inference.interrupts import hold_interrupts, interruptible
+from ssmscan.inference.progress import compile_chunk, phase, run_chunks
 
 Theta = dict[str, jax.Array]
 
@@ -69,6 +72,12 @@ def sample_noise(key: jax.Array, ssm: Any) -> Theta:
     return {name: jax.random.normal(k, spec.shape) for k, (name, spec) in zip(keys, specs.items())}
 
 
+def num_coordinates(ssm: Any) -> int:
+    """Count the coordinates of a point; none are left where a model has no parameters and its states are summed out."""
+    shapes = jax.eval_shape(lambda: sample_reference(jax.random.key(0), ssm))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
 def sample_reference(key: jax.Array, ssm: Any) -> Position:
     """Draw from the prior of z and the noise."""
     key_parameters, key_noise = jax.random.split(key)
@@ -80,29 +89,62 @@ class Paths(NamedTuple):
 
     Attributes:
         states: initial sites, innovations and deterministics of the loop, (chains, paths, ...).
+        draws: (paths,) the draws they belong to.
         probabilities: discrete site that is summed out -> (T, *shape, values), or (*shape, values) for an
-            initial site: the posterior probability of each of its values, averaged over the draws.
+            initial site: the posterior probability of each of its values, averaged over these draws.
+        compile_seconds: time spent tracing and compiling.
+        seconds: time spent making them.
+        interrupted: whether Control-C came before all were made.
     """
 
     states: dict[str, np.ndarray]
+    draws: np.ndarray
     probabilities: dict[str, np.ndarray]
+    compile_seconds: float = 0.0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    def doubts(self, wanted: int) -> tuple[str, ...]:
+        """Return what to say of paths that were wanted and not made."""
+        if not self.interrupted:
+            return ()
+        return (
+            f"The run was stopped while the state paths were made: {len(self.draws)} of {wanted} are there, and the "
+            "draws of the parameters are whole.",
+        )
 
 
-@jax.jit
-def _states_of(keys: jax.Array, ssm: Any, theta: Theta, noise: Theta, weights: jax.Array) -> Any:
-    """States of draws in batches (B, b, ...); probabilities summed over each batch with weights."""
+class BatchOfPaths(NamedTuple):
+    """States of the draws of a batch (b, ...), and their probabilities summed over the `real` draws in it."""
 
-    def batch(inputs: tuple) -> tuple:
-        keys, theta, noise, weights = inputs
+    states: dict[str, jax.Array]
+    probabilities: dict[str, jax.Array]
+    real: jax.Array
+
+
+@dataclass(frozen=True)
+class PathsStep:
+    """The paths of one batch; see `ssmscan.inference.progress.Step`.
+
+    The operand is (ssm, keys, theta, noise, weights), all but the model (batches, b, ...): one batch at a time, for
+    all at once would hold every carry of every draw.  The state is the number of the batch.
+    """
+
+    def __call__(self, operand: tuple, number: jax.Array) -> tuple[jax.Array, BatchOfPaths]:
+        """Make the paths of one batch."""
+        ssm, *batches = operand
+        keys, theta, noise, weights = jax.tree.map(lambda leaf: leaf[number], batches)
         found = jax.vmap(lambda key, *pair: ssm.posterior_states(*pair, key))(keys, theta, noise)
-        return found.states, jax.tree.map(lambda p: jnp.tensordot(weights, p, 1), found.probabilities)
-
-    # A batch at a time: all at once would hold every carry of every draw.
-    return jax.lax.map(batch, (keys, theta, noise, weights))
+        sums = jax.tree.map(lambda p: jnp.tensordot(weights, p, 1), found.probabilities)
+        return number + 1, BatchOfPaths(found.states, sums, weights.sum())
 
 
-def state_paths(key: jax.Array, ssm: Any, draws: Any, noise: Any, kept: np.ndarray) -> Timed:
+def state_paths(
+    key: jax.Array, ssm: Any, draws: Any, noise: Any, kept: np.ndarray, *, num_chains: int, progress: bool = False
+) -> Paths:
     """Rebuild the state paths of some draws; discrete states that are summed out are drawn.
+
+    Control-C ends it with the paths made by then, none while it compiles: the draws are worth more than the paths.
 
     Args:
         key: typed PRNG key of the discrete states.
@@ -110,31 +152,76 @@ def state_paths(key: jax.Array, ssm: Any, draws: Any, noise: Any, kept: np.ndarr
         draws: parameters, (chains, draws, ...).
         noise: base noise, (chains, draws, ...).
         kept: (paths,) the draws wanted.
-
-    Returns:
-        `Paths`, and the time it took.
+        num_chains: the number of chains, which a model without parameters and noise does not show.
+        progress: whether to show what is under way.
     """
-    picked = jax.tree.map(lambda leaf: np.asarray(leaf)[:, kept], (draws, noise))
-    lead = jax.tree.leaves(picked)[0].shape[:2]
-    count = lead[0] * lead[1]
-    size = max(min(BATCH, count), 1)
-    batches = -(-count // size)
-    # The last batch is filled up with the first draw.
-    order = np.where(np.arange(batches * size) < count, np.arange(batches * size), 0)
+    with hold_interrupts():
+        batches = Batches(num_chains, len(kept))
+        step, first, began = PathsStep(), jnp.zeros((), jnp.int32), time.perf_counter()
+        inputs = jax.tree.map(lambda leaf: batches.split(np.asarray(leaf)[:, kept]), (draws, noise))
+        weights = jnp.asarray(batches.real, jnp.result_type(float))
+        operand = (ssm, jax.random.split(key, weights.shape), *inputs, weights)
+        try:
+            with phase("state paths: compiling", progress=progress), interruptible():
+                if not len(kept):
+                    shapes = jax.eval_shape(step, operand, first)[1].states
+                    states = {name: np.zeros((num_chains, 0, *s.shape[1:]), s.dtype) for name, s in shapes.items()}
+                    return Paths(states, kept, {}, time.perf_counter() - began)
+                chunk = compile_chunk(step, operand, first)
+        except KeyboardInterrupt:
+            return Paths({}, kept[:0], {}, time.perf_counter() - began, interrupted=True)
+        run = run_chunks(chunk, operand, first, batches.number, label="state paths", progress=progress, leave=False)
+        states, total = run.outputs.states, run.outputs.real.sum()
+        sums = run.outputs.probabilities if run.done else {}
+        return Paths(
+            {name: batches.join(values) for name, values in states.items()},
+            kept[: batches.draws_in(run.done)],
+            {name: values.sum(0) / total for name, values in sums.items()},
+            chunk.compile_seconds,
+            run.seconds,
+            run.interrupted,
+        )
 
-    def batched(leaf: np.ndarray) -> np.ndarray:
-        return leaf.reshape(-1, *leaf.shape[2:])[order].reshape(batches, size, *leaf.shape[2:])
 
-    real = np.arange(batches * size).reshape(batches, size) < count
-    weights = np.asarray(real / max(count, 1), jnp.result_type(float))
-    keys = jax.random.split(key, (batches, size))
-    timed = call_timed(_states_of, keys, ssm, *jax.tree.map(batched, picked), weights)
-    paths, sums = timed.value
+@dataclass(frozen=True)
+class Batches:
+    """Draws (chains, draws, ...) cut into batches (batches, b, ...) of whole draws of all chains, the last filled up.
 
-    def unbatched(leaf: Any) -> np.ndarray:
-        leaf = np.asarray(leaf)
-        return leaf.reshape(-1, *leaf.shape[2:])[:count].reshape(*lead, *leaf.shape[2:])
+    Draw follows draw, so that whatever number of batches is made holds the first draws of every chain.
+    """
 
-    states = {name: unbatched(values) for name, values in paths.items()}
-    probabilities = {name: np.asarray(values).sum(0) for name, values in sums.items()}
-    return timed._replace(value=Paths(states, probabilities))
+    num_chains: int
+    num_draws: int
+
+    @property
+    def draws_each(self) -> int:
+        """Draws of each chain in a batch."""
+        return max(min(BATCH // self.num_chains, self.num_draws), 1)
+
+    @property
+    def number(self) -> int:
+        """Number of batches."""
+        return max(-(-self.num_draws // self.draws_each), 1)
+
+    @property
+    def real(self) -> np.ndarray:
+        """Which elements of the batches are draws, (batches, b)."""
+        shape = self.number, self.draws_each * self.num_chains
+        return np.arange(shape[0] * shape[1]).reshape(shape) < self.num_draws * self.num_chains
+
+    def draws_in(self, number: int) -> int:
+        """Return how many draws of each chain that many batches hold."""
+        return min(number * self.draws_each, self.num_draws)
+
+    def split(self, leaf: np.ndarray) -> jax.Array:
+        """Cut draws into batches, which are filled up with the last draw, or zeros where there is none."""
+        shape = self.number * self.draws_each, self.num_chains, *leaf.shape[2:]
+        filled = np.zeros(shape, leaf.dtype)
+        if self.num_draws:
+            filled[:] = np.swapaxes(leaf, 0, 1)[np.minimum(np.arange(shape[0]), self.num_draws - 1)]
+        return jnp.asarray(filled.reshape(self.number, self.draws_each * self.num_chains, *leaf.shape[2:]))
+
+    def join(self, leaf: np.ndarray) -> np.ndarray:
+        """Join the first so many batches into draws again."""
+        draws = leaf.reshape(len(leaf) * self.draws_each, self.num_chains, *leaf.shape[2:])
+        return np.swapaxes(draws[: self.draws_in(len(leaf))], 0, 1)

@@ -35,6 +35,12 @@ def require_between(argument: str, value: Any, low: float, high: float) -> None:
         raise ValueError(f"{argument} must be between {low} and {high}, exclusive, got {value}")
 
 
+def require_flag(argument: str, value: Any) -> None:
+    """Raise an error that names the argument unless value is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be True or False, got {value!r}")
+
+
 def require_parameters(ssm: Any) -> None:
     """Refuse a model in which nothing is left to draw but the states.
 

@@ -22,24 +22,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
-from tqdm.auto import tqdm
 
 from ssmscan.inference.computed import with_deterministics
-from ssmscan.inference.posterior import STATES_STREAM, Position, state_paths
-from ssmscan.inference.progress import compile_timed
+from ssmscan.inference.interrupts import hold_interrupts, interruptible
+from ssmscan.inference.posterior import STATES_STREAM, Position, num_coordinates, state_paths
+from ssmscan.inference.progress import compile_timed, phase
 from ssmscan.inference.settings import (
     describe,
     require_between,
     require_integer,
+    require_result_can_hold,
     spread,
     stock_key,
     versions,
 )
 from ssmscan.inference.temperature import TUNING_MOVES, Ladder, Particles, tempered
 from ssmscan.model.runnable import require_observed
+from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Costs, Result
+from ssmscan.results.table import significant
 
 FIRST_TUNING_MOVES = 20
+
+MOST_TEMPERATURES = 5000
+"""Temperatures after which a run is given up."""
+
+STALLED_TEMPERATURES = 50
+"""A run is also given up where the last of these together raise the temperature by less than a thousandth."""
+
+FEW_RUNS = 4
+"""Fewer runs than these do not say how far they spread."""
+
+FEW_FINITE = 50
+"""Fewer draws of a run with a finite likelihood than these are a poor start."""
+
+LOW_ACCEPTANCE = 0.3
+"""Acceptance of the last moves below which the particles are copies of a few."""
 
 
 class Run(NamedTuple):
@@ -49,7 +67,8 @@ class Run(NamedTuple):
     log_evidence: float
     temperatures: int
     acceptance: float
-    not_finite: int
+    last_acceptance: float
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -103,48 +122,65 @@ class TemperedSMC:
             ModelError: if an innovation, initial state or parameter is not a smooth
                 function of noise, nor a discrete state that can be summed out; before anything is compiled.
             ImportError: if BlackJAX is not installed.
+            ValueError: if a run begins without a finite likelihood, or no run reaches the posterior.
             KeyboardInterrupt: if stopped before the first run was finished.
         """
         require_observed(ssm)
         tempered()
-        key = stock_key(key)
+        with hold_interrupts():
+            return warn_of_concerns(with_deterministics(ssm, self._sample(stock_key(key), ssm)))
+
+    def _sample(self, key: jax.Array, ssm: Any) -> Result:
+        require_result_can_hold(ssm, self)
+        if not num_coordinates(ssm):
+            raise ValueError(
+                "nothing is left to temper: the model has no parameters, and all its states are summed out or given by "
+                "the others. ssmscan.NUTS draws the states"
+            )
         keys = jax.random.split(key, self.num_runs)
         ladder = Ladder(self.num_particles, self.chain_length, self.num_leapfrog, self.target_ess)
-        start, start_seconds = compile_timed(_start, keys[0], ssm, ladder=ladder)
-        shapes, _ = jax.eval_shape(partial(_start, ladder=ladder), keys[0], ssm)
-        moves = jax.ShapeDtypeStruct((), jnp.int32)
-        advance, advance_seconds = compile_timed(_advance, ssm, shapes, moves, ladder=ladder)
+        with phase("TemperedSMC: compiling", progress=self.progress), interruptible():
+            start, start_seconds = compile_timed(_start, keys[0], ssm, ladder=ladder)
+            finite = self.num_particles - np.array([int(start(key, ssm)[1]) for key in keys])
+            _require_finite(finite, self.num_particles)
+            shapes, _ = jax.eval_shape(partial(_start, ladder=ladder), keys[0], ssm)
+            moves = jax.ShapeDtypeStruct((), jnp.int32)
+            advance, advance_seconds = compile_timed(_advance, ssm, shapes, moves, ladder=ladder)
 
         runs: list[Run] = []
         interrupted = False
         began = time.perf_counter()
         try:
-            with tqdm(total=self.num_runs, desc="TemperedSMC", disable=None if self.progress else True) as bar:
+            with phase("TemperedSMC", progress=self.progress, total=self.num_runs) as bar, interruptible():
                 for run_key in keys:
                     runs.append(_temper(run_key, ssm, start, advance, bar))
                     bar.update()
         except KeyboardInterrupt:
-            if not runs:
+            if not any(run.temperature >= 1 for run in runs):
                 raise
             interrupted = True
         seconds = time.perf_counter() - began
-        result = self._result(key, ssm, ladder, runs, start_seconds + advance_seconds, seconds, interrupted)
-        return with_deterministics(ssm, result)
+        return self._result(key, ssm, ladder, runs, finite, start_seconds + advance_seconds, seconds, interrupted)
 
     def _result(
         self,
         key: jax.Array,
         ssm: Any,
         ladder: Ladder,
-        runs: list[Run],
+        made: list[Run],
+        finite: np.ndarray,
         compile_seconds: float,
         seconds: float,
         interrupted: bool,
     ) -> Result:
+        runs = [run for run in made if run.temperature >= 1]
+        if not runs:
+            raise ValueError(f"{_stalled(made)}; there are no draws. {STALLED_WAYS_OUT}")
         positions = jax.tree.map(lambda *leaves: np.stack(leaves), *(run.positions for run in runs))
         theta = jax.tree.map(np.asarray, jax.jit(_constrain)(ssm, positions.parameters))
         kept = spread(self.num_particles, self.num_paths)
-        states = state_paths(jax.random.fold_in(key, STATES_STREAM), ssm, theta, positions.noise, kept)
+        states_key = jax.random.fold_in(key, STATES_STREAM)
+        paths = state_paths(states_key, ssm, theta, positions.noise, kept, num_chains=len(runs), progress=self.progress)
         evidence = combine_evidence(np.array([run.log_evidence for run in runs]))
         log_evidence, error = (None, None) if ssm.reweighted else evidence
         per_draw = (len(runs), self.num_particles)
@@ -152,30 +188,31 @@ class TemperedSMC:
         gradients = sum(
             run.temperatures * ladder.gradients(TUNING_MOVES)
             + (ladder.gradients(FIRST_TUNING_MOVES) - ladder.gradients(TUNING_MOVES))
-            for run in runs
+            for run in made
         )
         return Result(
             engine="TemperedSMC",
             draws=theta,
-            states=states.value.states,
-            state_draws=kept,
+            states=paths.states,
+            state_draws=paths.draws,
             sample_stats={name: np.broadcast_to(value[:, None], per_draw) for name, value in stats.items()},
             independent_runs=True,
             log_evidence=log_evidence,
             log_evidence_error=error,
             costs=Costs(
-                compile_seconds=compile_seconds + states.compile_seconds,
+                compile_seconds=compile_seconds + paths.compile_seconds,
                 warmup_seconds=0.0,
-                run_seconds=seconds + states.seconds,
+                run_seconds=seconds + paths.seconds,
                 gradient_evaluations=gradients,
             ),
             settings=describe(self),
             versions=versions("blackjax"),
             observed=ssm.observed,
-            interrupted=interrupted,
-            notes=_notes(runs, self.num_particles, ssm.reweighted),
-            initial=tuple(site.name for site in ssm.initial),
-            state_probabilities=states.value.probabilities,
+            interrupted=interrupted or paths.interrupted,
+            notes=_notes(runs, finite, self.num_particles, ssm.reweighted),
+            doubts=(*_doubts(made, finite, self.num_particles), *paths.doubts(len(kept))),
+            initial=tuple(site.name for site in ssm.initial if site.name in paths.states),
+            state_probabilities=paths.probabilities,
         )
 
 
@@ -189,19 +226,60 @@ def _advance(ssm: Any, state: Particles, tuning_moves: jax.Array, *, ladder: Lad
     return ladder.advance(ssm, state, tuning_moves)
 
 
+def _require_finite(finite: np.ndarray, num_particles: int) -> None:
+    """Raise a sentence unless every run has draws from the prior with a finite likelihood."""
+    if empty := int(np.sum(finite == 0)):
+        raise ValueError(
+            f"in {empty} of {len(finite)} runs none of the {num_particles:,} draws from the prior has a finite log "
+            f"likelihood ({int(finite.sum()):,} of {num_particles * len(finite):,} in all): look for data outside the "
+            "support of their distribution or a model without a value, use more particles, or a prior that says more"
+        )
+
+
 def _temper(key: jax.Array, ssm: Any, start: Any, advance: Any, bar: Any) -> Run:
-    """Take one cloud from the prior to the posterior."""
-    state, not_finite = start(key, ssm)
-    moves, acceptance, reached, finished = FIRST_TUNING_MOVES, [], 0.0, False
+    """Take one cloud from the prior towards the posterior, unless its temperature comes to a halt."""
+    state, _ = start(key, ssm)
+    moves, acceptance, temperatures, finished = FIRST_TUNING_MOVES, [], [0.0], False
     # The weights at temperature one still need a resampling and a move, which leave the temperature alone.
-    while not finished:
-        finished = reached >= 1.0
+    while not finished and not _stands_still(temperatures):
+        finished = temperatures[-1] >= 1.0
         state, report = jax.block_until_ready(advance(ssm, state, jnp.asarray(moves, jnp.int32)))
-        moves, reached = TUNING_MOVES, float(report.temperature)
+        moves = TUNING_MOVES
+        temperatures.append(float(report.temperature))
         acceptance.append(float(report.acceptance))
-        bar.set_postfix(temperature=f"{reached:.1e}", refresh=False)
-    positions = jax.tree.map(np.asarray, state.cloud.particles)
-    return Run(positions, float(state.log_evidence), len(acceptance), float(np.mean(acceptance)), int(not_finite))
+        bar.set_postfix(temperature=f"{temperatures[-1]:.1e}", refresh=False)
+    return Run(
+        positions=jax.tree.map(np.asarray, state.cloud.particles),
+        log_evidence=float(state.log_evidence),
+        temperatures=len(acceptance),
+        acceptance=float(np.mean(acceptance)),
+        last_acceptance=acceptance[-1],
+        temperature=temperatures[-1] if finished else min(temperatures[-1], np.nextafter(1.0, 0.0)),
+    )
+
+
+def _stands_still(temperatures: list[float]) -> bool:
+    """Return whether a run should be given up, from the temperatures it has reached; NaN is no progress."""
+    if len(temperatures) <= STALLED_TEMPERATURES or temperatures[-1] >= 1.0:
+        return False
+    grew = temperatures[-1] > 1.001 * temperatures[-1 - STALLED_TEMPERATURES]
+    return not grew or len(temperatures) > MOST_TEMPERATURES
+
+
+def _stalled(runs: list[Run]) -> str:
+    """Return which runs were given up, and where."""
+    found = [run for run in runs if not run.temperature >= 1]
+    ends = ", ".join(significant(run.temperature) for run in found[:3]) + (", ..." if len(found) > 3 else "")
+    return (
+        f"{len(found)} of {len(runs)} runs came to a halt on the way from the prior (temperature 0) to the posterior "
+        f"(1), at {ends}, after {found[0].temperatures} temperatures"
+    )
+
+
+STALLED_WAYS_OUT = (
+    "Use more particles, a smaller target_ess or a prior that says more, and look for a likelihood that changes "
+    "abruptly."
+)
 
 
 def combine_evidence(log_evidence: np.ndarray) -> tuple[float, float]:
@@ -216,18 +294,41 @@ def _constrain(ssm: Any, z: Any) -> Any:
     return jax.vmap(jax.vmap(ssm.constrain))(z) if z else {}
 
 
-def _notes(runs: list[Run], num_particles: int, reweighted: tuple[str, ...]) -> tuple[str, ...]:
+def _notes(runs: list[Run], finite: np.ndarray, num_particles: int, reweighted: tuple[str, ...]) -> tuple[str, ...]:
     steps = [run.temperatures for run in runs]
     accept = np.mean([run.acceptance for run in runs])
     notes = [f"{min(steps)} to {max(steps)} temperatures a run, mean acceptance of the moves {accept:.2f}"]
-    if lost := sum(run.not_finite for run in runs):
-        notes.append(
-            f"{lost} of {num_particles * len(runs)} draws from the prior had no finite log likelihood; they count "
-            "as impossible"
-        )
+    total = num_particles * len(finite)
+    if lost := total - int(finite.sum()):
+        notes.append(f"{lost} of {total} draws from the prior had no finite log likelihood; they count as impossible")
     if reweighted:
         notes.append(
             f"no evidence: the prior of {', '.join(map(repr, reweighted))} is masked or scaled, so it is no law that "
             "the likelihood could be averaged over"
         )
     return tuple(notes)
+
+
+def _doubts(runs: list[Run], finite: np.ndarray, num_particles: int) -> tuple[str, ...]:
+    """Return what speaks against the runs that came to their end."""
+    found = []
+    ended = [run for run in runs if run.temperature >= 1]
+    if len(ended) < len(runs):
+        found.append(f"{_stalled(runs)}: draws and evidence are of the others only. {STALLED_WAYS_OUT}")
+    if len(ended) < FEW_RUNS:
+        found.append(
+            f"The spread between {len(ended)} runs, from which the errors and R-hat are computed, is hardly known: "
+            f"make at least {FEW_RUNS} runs."
+        )
+    if finite.min() < FEW_FINITE:
+        found.append(
+            f"Of the {num_particles:,} draws of a run from the prior as few as {int(finite.min())} had a finite log "
+            "likelihood, and all others descend from these: use more particles, or a prior that says more."
+        )
+    lowest = min(run.last_acceptance for run in ended)
+    if not lowest >= LOW_ACCEPTANCE:
+        found.append(
+            f"Moves at the last temperature were accepted with probability {significant(lowest)} in one run: its "
+            "particles are copies of a few. Use more particles, from which scales and step size are found."
+        )
+    return tuple(found)

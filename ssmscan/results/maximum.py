@@ -19,6 +19,9 @@ NOISE = 0.1
 APART = 0.5
 """Starts whose averages are nearer than this, in the same unit, are at one maximum."""
 
+FAILED = 0.5
+"""Share of the steps without a finite gradient above which there was no ascent to speak of."""
+
 LOOSE_SD = 1.5
 """Above this standard deviation of the log evidence its mean is no guide to the likelihood."""
 
@@ -84,7 +87,14 @@ class Maximum:
         num_starts = len(self.start_objective)
         found = []
         if self.interrupted:
-            found.append("the ascent was interrupted")
+            found.append("it was interrupted")
+        if self.failed_steps > FAILED:
+            found.append(
+                f"{self.failed_steps:.0%} of the steps had no finite gradient and were not taken: use more particles, "
+                "or look for a model without a value or a slope"
+            )
+        if self.interrupted and np.isnan(self.covariance).all():
+            return [*found, "there are no standard errors, and how near the average is is not known"]
         if not np.isfinite(self.covariance).all():
             found.append(
                 f"the {self.objective} is flat or rises away from the estimate in some direction, so that there are "
@@ -128,7 +138,7 @@ class Maximum:
                 f" The log evidence of one filter has standard deviation {significant(self.log_evidence_sd)}: the "
                 "estimate is biased, use more particles."
             )
-        if self.failed_steps > 0.01:
+        if 0.01 < self.failed_steps <= FAILED:
             text += f" {self.failed_steps:.0%} of the steps had no finite gradient and were not taken."
         return text
 

@@ -1,11 +1,14 @@
 """`log_sp500_small`: three engines against quadrature on a posterior with a heavy, narrow tail.
 
 Means of phi and sigma, medians of all three parameters, and the evidence.  `python -m tests.inference.sp500`
-prints the table; it takes some minutes.
+prints the table; it takes some minutes.  `python -m tests.inference.sp500 nuts` runs NUTS as it is by default and as it
+was before divergences led to a new warm-up, with ten keys each.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -29,6 +32,13 @@ ENGINES = {
     "PMMH, N = 20": (PMMH(num_samples=60_000, num_warmup=8000, num_particles=20), 0.06),
 }
 """Each engine, and the largest Monte Carlo error allowed, in posterior standard deviations."""
+
+
+DEFAULTS = {
+    "default": NUTS(progress=False),
+    "target_accept 0.8, no new warm-up": NUTS(target_accept=0.8, rewarm=False, progress=False),
+}
+KEYS = 10
 
 
 class Check(NamedTuple):
@@ -96,5 +106,43 @@ def main() -> None:
             )
 
 
+def many_keys() -> None:
+    """Print, for NUTS by default now and formerly, what the draws of all keys together say, and their cost."""
+    exact = quadrature(datasets.sp500().values)
+    ssm = ssmscan.trace(stochastic_volatility, datasets.sp500().values)
+    for name, engine in DEFAULTS.items():
+        print(f"\nNUTS, {name}")
+        results = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ssmscan.ResultWarning)
+            for seed in range(KEYS):
+                results.append(result := engine.run(jax.random.key(seed), ssm))
+                draws = {"phi": 2 * result.draws["b"] - 1, "sigma": result.draws["sigma"]}
+                means = ", ".join(f"E {label} {values.mean():.4f}" for label, values in draws.items())
+                print(
+                    f"  key {seed}: {means}; {int(result.sample_stats['diverging'].sum())} divergences, "
+                    f"{result.costs.gradient_evaluations:,} gradients, compile {result.costs.compile_seconds:.1f} s, "
+                    f"warm-up {result.costs.warmup_seconds:.1f} s, run {result.costs.run_seconds:.1f} s",
+                    *result.notes,
+                    flush=True,
+                )
+        pooled = {label: np.concatenate([r.draws[label] for r in results]) for label in ("b", "sigma")}
+        for label, values in (("phi", 2 * pooled["b"] - 1), ("sigma", pooled["sigma"])):
+            found, truth = summarise(values, independent_runs=False).mean, exact.marginals[label]
+            z = (found.value - truth.mean) / found.error
+            print(
+                f"  E {label}: exact {truth.mean:.5f}, found {found.value:.5f} +- {found.error:.5f}, z {z:.2f}, "
+                f"{(found.value - truth.mean) / truth.sd:.1%} of an sd"
+            )
+        diverging = [int(r.sample_stats["diverging"].sum()) for r in results]
+        gradients = sum(r.costs.gradient_evaluations for r in results)
+        seconds = sum(r.costs.warmup_seconds + r.costs.run_seconds for r in results)
+        print(
+            f"  all keys: {sum(diverging)} divergences in {sum(map(bool, diverging))} runs, {gradients:,} gradients, "
+            f"{seconds:.0f} s, {1e6 * seconds / gradients:.1f} us a gradient",
+            flush=True,
+        )
+
+
 if __name__ == "__main__":
-    main()
+    many_keys() if sys.argv[1:] == ["nuts"] else main()

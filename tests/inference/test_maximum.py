@@ -11,10 +11,12 @@ from scipy import optimize
 
 import ssmscan
 from ssmscan import MaximumLikelihood, ParticleFilter
-from ssmscan.inference import curvature
+from ssmscan.inference import curvature, progress
+from ssmscan.inference.averages import average_error, halves, log_mean_exp
 from ssmscan.inference.curvature import objective
-from ssmscan.inference.maximum import Climb, ClimbStep, _average_error, _halves, _log_mean_exp
+from ssmscan.inference.maximum import Climb, ClimbStep
 from ssmscan.results import Costs, Maximum
+from tests.inference.interrupting import control_c_at
 from tests.inference.maximum import hessian
 from tests.inference.models import NOISE, Y, linear_gaussian
 from tests.truth import LinearGaussian
@@ -107,6 +109,8 @@ def test_the_result_has_the_shapes_it_says(found):
         ({"agreeing": 1}, "no other start ended there"),
         ({"covariance": np.full((2, 2), np.nan)}, "flat or rises away"),
         ({"interrupted": True}, "was interrupted"),
+        ({"interrupted": True, "covariance": np.full((2, 2), np.nan)}, "there are no standard errors"),
+        ({"failed_steps": 0.9}, "90% of the steps had no finite gradient and were not taken: use more particles"),
     ],
 )
 def test_what_is_not_a_maximum_is_called_so_with_what_to_do(plain, change, words):
@@ -152,6 +156,43 @@ def test_a_point_without_a_gradient_is_left_to_the_next_key_and_the_optimizer_do
     assert after.z["q"][1] != z["q"][1]
 
 
+QUICK = MaximumLikelihood(
+    num_steps=40, num_starts=2, num_replicates=4, particle_filter=ParticleFilter(16, summaries=())
+)
+
+
+@pytest.mark.parametrize(
+    ("label", "presses", "likelihood", "errors"),
+    [
+        ("ascent", 1, True, True),
+        ("ascent", 2, False, True),
+        ("ascent", 3, False, False),
+        ("likelihood: compiling", 1, False, True),
+        ("likelihood", 2, True, False),
+        ("standard errors: compiling", 1, True, False),
+        ("standard errors", 1, True, True),
+    ],
+)
+def test_no_step_is_lost_by_control_c_however_often(linear, monkeypatch, label, presses, likelihood, errors):
+    monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.0)
+    with pytest.warns(ssmscan.ResultWarning, match="it was interrupted"):
+        with control_c_at(monkeypatch, label, presses=presses):
+            stopped = QUICK.run(KEY, linear)
+    assert stopped.interrupted and not stopped.converged
+    assert np.isfinite([*stopped.theta.values()]).all()
+    assert stopped.path["q"].shape == (2, 3 if label == "ascent" else 40)
+    assert np.isfinite(stopped.log_likelihood) == likelihood
+    if not errors:
+        assert np.isnan(stopped.covariance).all() and "there are no standard errors" in stopped.message()
+    assert len(str(stopped.summary())) > 100
+
+
+@pytest.mark.parametrize("label", ["starts: compiling", "ascent: compiling"])
+def test_an_interrupt_before_the_first_step_is_raised(linear, monkeypatch, label):
+    with pytest.raises(KeyboardInterrupt), control_c_at(monkeypatch, label):
+        QUICK.run(KEY, linear)
+
+
 # ---- numbers ------------------------------------------------------------------------------------------
 
 
@@ -174,14 +215,14 @@ def test_noise_of_the_average_counts_the_autocorrelation():
     for t in range(1, 4000):
         walk[:, t] = 0.9 * walk[:, t - 1] + steps[:, t]
     true = walk.mean(axis=1).std()
-    estimated = np.mean([_average_error(path)[0] for path in walk])
+    estimated = np.mean([average_error(path)[0] for path in walk])
     np.testing.assert_allclose(estimated, true, rtol=0.15)
-    np.testing.assert_allclose(np.std([_halves(path)[0] for path in walk]), 2 * true, rtol=0.2)
+    np.testing.assert_allclose(np.std([halves(path)[0] for path in walk]), 2 * true, rtol=0.2)
 
 
 def test_averaging_evidences_survives_impossible_ones():
     values = np.array([[-1000.0, -np.inf], [-1001.0, -np.inf]])
-    np.testing.assert_allclose(_log_mean_exp(values), [-1000 + np.log((1 + np.exp(-1)) / 2), -np.inf])
+    np.testing.assert_allclose(log_mean_exp(values), [-1000 + np.log((1 + np.exp(-1)) / 2), -np.inf])
 
 
 # ---- bad input ----------------------------------------------------------------------------------------

@@ -1,3 +1,8 @@
+import itertools
+import re
+import signal
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +12,13 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference import progress
-from ssmscan.inference.nuts import NUTS
-from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
+from ssmscan.inference import nuts, progress
+from ssmscan.inference.nuts import NUTS, _with_depth
+from ssmscan.inference.posterior import Batches, Position, log_likelihood, log_posterior, log_reference
+from ssmscan.inference.rewarming import Attempt, rewarmed
 from ssmscan.results import containers
 from ssmscan.results.summary import summarise
+from tests.inference.interrupting import control_c_at, count_compilations
 from tests.inference.models import Y, counting
 from tests.inference.test_progress import Interrupting
 from tests.truth import z_threshold
@@ -36,7 +43,15 @@ def test_the_result_is_complete(result, linear):
     assert result.draws["rho"].shape == (4, 500)
     assert result.states["x"].shape == (4, 500, len(Y))
     assert result.states["x_0"].shape == (4, 500)
-    assert set(result.sample_stats) == {"acceptance_rate", "diverging", "energy", "n_steps", "step_size"}
+    assert set(result.sample_stats) == {
+        "acceptance_rate",
+        "diverging",
+        "energy",
+        "n_steps",
+        "reached_max_treedepth",
+        "step_size",
+        "tree_depth",
+    }
     assert result.costs.gradient_evaluations > result.sample_stats["n_steps"].sum()
     assert result.costs.compile_seconds > 0
     assert result.initial == ("x_0",)
@@ -46,6 +61,111 @@ def test_the_result_is_complete(result, linear):
 def test_the_step_size_is_frozen_after_warm_up(result):
     assert np.ptp(result.sample_stats["step_size"], axis=1).max() == 0
     assert 0.7 < result.sample_stats["acceptance_rate"].mean() < 1
+
+
+def test_the_depth_of_a_tree_is_the_number_of_its_doublings():
+    steps = np.array([[1, 2, 3, 4, 6, 7]])
+    found = _with_depth({"n_steps": steps}, 3)
+    np.testing.assert_array_equal(found["tree_depth"], [[1, 2, 2, 3, 3, 3]])
+    np.testing.assert_array_equal(found["reached_max_treedepth"], steps == 7)
+
+
+def test_divergences_lead_to_one_new_warm_up_with_shorter_steps(result, linear, monkeypatch):
+    rough = replace(SMALL, target_accept=0.3)
+    with count_compilations() as compiled:
+        tamed = rough.run(jax.random.key(0), linear)
+    assert not compiled  # the target is a number at run time
+    (note,) = tamed.notes
+    dropped = int(re.match("([0-9]+) of [0-9]+ draws at target_accept 0.3 ended in a divergence", note).group(1))
+    assert dropped > 0 and "after a new warm-up 0 of 2,000 draws at target_accept 0.99 did" in note
+    assert not tamed.doubts and not tamed.sample_stats["diverging"].any()
+    assert 0.97 < tamed.sample_stats["acceptance_rate"].mean() and tamed.draws["q"].shape == (4, 500)
+    assert tamed.sample_stats["step_size"].max() < result.sample_stats["step_size"].min()
+    assert tamed.costs.warmup_seconds > 0
+    # Where the new warm-up begins does not depend on how the run was cut.
+    monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.01)
+    again = rough.run(jax.random.key(0), linear)
+    np.testing.assert_array_equal(again.draws["q"], tamed.draws["q"])
+
+    left = replace(rough, rewarm=False).run(jax.random.key(0), linear)
+    assert not left.notes and left.sample_stats["diverging"].any()
+    assert any("ended in a divergence" in sentence for sentence in left.concerns())
+
+
+def test_where_draws_diverge_after_the_new_warm_up_too_it_is_said(result):
+    def attempt(target, diverging):
+        done = progress.Progress(
+            None, {"stats": {"diverging": diverging, "n_steps": diverging}}, len(diverging), 1, False
+        )
+        return Attempt(target, done, done)
+
+    few, none = np.array([[True, False], [True, False]]), np.zeros((2, 0), bool)
+    first, second = attempt(0.9, few), attempt(0.99, few)
+    sentence = (
+        "2 of 4 draws at target_accept 0.9 ended in a divergence: they were dropped, and after a new warm-up 2 of 4 "
+        "draws at target_accept 0.99 did."
+    )
+    assert rewarmed([first, second], second) == ((sentence,), (sentence,))
+    assert rewarmed([first], first) == ((), ())
+    notes, (doubt,) = rewarmed([first, attempt(0.99, none)], first)
+    assert not notes and "stopped in the new warm-up at 0.99" in doubt
+
+
+@pytest.mark.parametrize(
+    ("target_accept", "label", "presses"),
+    [(0.9, "NUTS warm-up", 1), (0.9, "NUTS", 2), (0.3, "NUTS warm-up again", 1), (0.3, "NUTS again", 2)],
+)
+def test_no_draw_is_lost_by_control_c_however_often(result, linear, monkeypatch, target_accept, label, presses):
+    monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.01)
+    with control_c_at(monkeypatch, label, presses=presses):
+        stopped = replace(SMALL, target_accept=target_accept).run(jax.random.key(0), linear)
+    assert stopped.interrupted
+    assert any("was stopped" in sentence for sentence in stopped.concerns())
+    draws, paths = stopped.num_draws, len(stopped.state_draws)
+    assert (draws > 0) == (label != "NUTS warm-up")
+    assert paths == (draws if presses == 1 else 0)
+    if label == "NUTS":
+        np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"][:, :draws])
+    if draws:
+        assert np.isfinite(stopped.summaries["q"].mean.value)
+
+
+def test_control_c_while_paths_are_made_keeps_the_draws_and_the_paths_by_then(result, linear, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.01)
+    with control_c_at(monkeypatch, "state paths"):
+        stopped = SMALL.run(jax.random.key(0), linear)
+    np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"])
+    paths = len(stopped.state_draws)
+    assert stopped.interrupted and 0 < paths < 500
+    assert stopped.states["x"].shape == (4, paths, len(Y))
+    np.testing.assert_allclose(stopped.states["x"], result.states["x"][:, :paths], rtol=1e-5)
+    assert any(f"{paths} of 500 are there" in sentence for sentence in stopped.concerns())
+
+    with control_c_at(monkeypatch, "state paths: compiling"):
+        stopped = SMALL.run(jax.random.key(0), linear)
+    np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"])
+    assert stopped.interrupted and not stopped.states and not stopped.initial
+
+
+def test_control_c_at_the_end_is_late(result, linear, monkeypatch):
+    original = nuts.Result
+
+    def late(**fields):
+        signal.raise_signal(signal.SIGINT)
+        return original(**fields)
+
+    monkeypatch.setattr(nuts, "Result", late)
+    np.testing.assert_array_equal(SMALL.run(jax.random.key(0), linear).draws["q"], result.draws["q"])
+
+
+def test_batches_of_draws_are_joined_in_the_order_they_came():
+    draws = np.arange(3 * 70 * 2).reshape(3, 70, 2)
+    batches = Batches(3, 70)
+    cut = np.asarray(batches.split(draws))
+    assert cut.shape == (4, 63, 2) and batches.real.sum() == 210
+    np.testing.assert_array_equal(batches.join(cut), draws)
+    np.testing.assert_array_equal(batches.join(cut[:2]), draws[:, :42])
+    assert batches.draws_in(2) == 42 and Batches(100, 2).split(np.zeros((100, 2))).shape == (2, 100)
 
 
 def test_raw_and_typed_keys_give_the_same_draws(result, linear):
@@ -113,6 +233,7 @@ def test_a_model_without_a_finite_density_is_refused():
         ({"target_accept": "high"}, TypeError),
         ({"max_tree_depth": True}, TypeError),
         ({"num_paths": -1}, ValueError),
+        ({"rewarm": "no"}, TypeError),
     ],
 )
 def test_bad_settings_are_named(setting, error):
@@ -138,13 +259,55 @@ def test_a_model_without_parameters_has_states():
         scan(step, 0.0, y)
 
     ssm = ssmscan.trace(walk, y)
-    nuts = ssmscan.NUTS(num_warmup=300, num_samples=2000, num_chains=2, progress=False).run(jax.random.key(0), ssm)
+    found = ssmscan.NUTS(num_warmup=300, num_samples=2000, num_chains=2, progress=False).run(jax.random.key(0), ssm)
     steps = np.arange(1, 5)
     cov = np.minimum.outer(steps, steps).astype(float)
     exact = cov @ np.linalg.solve(cov + np.eye(4), y)
-    x = np.asarray(nuts.states["x"], float)
+    x = np.asarray(found.states["x"], float)
     errors = [x[..., t].std() / np.sqrt(containers.ess(x[..., t], "mean")) for t in range(4)]
     assert np.all(np.abs(x.mean((0, 1)) - exact) < z_threshold(4) * np.array(errors)) and max(errors) < 0.05
-    assert not nuts.draws and nuts.num_draws == 2000 and nuts.summary().rows == ()
+    assert not found.draws and found.num_draws == 2000 and found.summary().rows == ()
     with pytest.raises(ValueError, match="the model has none"):
-        ssmscan.compare(one=nuts, other=nuts)
+        ssmscan.compare(one=found, other=found)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_summed_out_whole_has_exact_states():
+    def weather(y):
+        def step(s, yt):
+            s = numpyro.sample("s", dist.Bernoulli(jnp.where(s == 1, 0.8, 0.2)))
+            numpyro.sample("y", dist.Normal(2.0 * s, 1.0), obs=yt)
+            return s, None
+
+        scan(step, 0, y)
+
+    y = np.array([0.1, 1.9, 2.2, 0.3])
+    found = NUTS(num_warmup=1, num_samples=2000, num_chains=2).run(jax.random.key(0), ssmscan.trace(weather, y))
+    paths = np.array(list(itertools.product([0, 1], repeat=4)))
+    before = np.concatenate([np.zeros((16, 1), int), paths[:, :-1]], axis=1)
+    weights = np.where(paths == before, 0.8, 0.2).prod(1) * np.exp(-((y - 2 * paths) ** 2) / 2).prod(1)
+    exact = weights @ paths / weights.sum()
+    np.testing.assert_allclose(found.state_probabilities["s"][:, 1], exact, rtol=1e-4)
+    errors = np.sqrt(exact * (1 - exact) / 2000)
+    # Each chain has one path a draw, and they are independent.
+    assert np.all(np.abs(found.states["s"].mean((0, 1)) - exact) < z_threshold(4) * errors)
+    assert not found.concerns()
+
+
+@pytest.mark.slow
+def test_a_site_that_the_others_give_is_part_of_the_states():
+    def copied(y):
+        q = numpyro.sample("q", dist.HalfNormal(1.0))
+
+        def step(x, yt):
+            e = numpyro.sample("e", dist.Normal(0.0, q))
+            x = numpyro.sample("x", dist.Delta(0.9 * x + e))
+            numpyro.sample("y", dist.Normal(x, 1.0), obs=yt)
+            return x, None
+
+        scan(step, 0.0, y)
+
+    found = NUTS(num_warmup=100, num_samples=50, num_chains=2).run(jax.random.key(0), ssmscan.trace(copied, Y))
+    e, x = found.states["e"], found.states["x"]
+    before = np.concatenate([np.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
+    np.testing.assert_allclose(x, 0.9 * before + e, atol=1e-5)

@@ -1,4 +1,7 @@
+import itertools
+import signal
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,16 @@ from scipy import stats
 import ssmscan
 from ssmscan.inference import tempering
 from ssmscan.inference.temperature import Ladder, bisect_log, coordinate_scales
-from ssmscan.inference.tempering import TemperedSMC, combine_evidence
+from ssmscan.inference.tempering import (
+    MOST_TEMPERATURES,
+    Run,
+    TemperedSMC,
+    _doubts,
+    _require_finite,
+    _temper,
+    combine_evidence,
+)
+from tests.inference.interrupting import control_c_at
 from tests.inference.models import Y, counting, linear_gaussian
 from tests.truth import ERROR_RATE
 
@@ -96,18 +108,117 @@ def test_likelihoods_that_are_not_finite_are_counted(result):
     assert result.draws["sign"].min() >= 0
 
 
-def test_an_interrupt_returns_the_finished_runs(result, ssm, monkeypatch):
-    class Interrupting(tempering.tqdm):
-        def update(self, n=1):
-            self.updates = getattr(self, "updates", 0) + 1
-            if self.updates == 3:
-                raise KeyboardInterrupt
-            return super().update(n)
-
-    monkeypatch.setattr(tempering, "tqdm", Interrupting)
-    stopped = SMALL.run(jax.random.key(0), ssm)
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupt_returns_the_finished_runs(result, ssm, monkeypatch, presses):
+    with control_c_at(monkeypatch, "TemperedSMC", presses=presses):
+        stopped = SMALL.run(jax.random.key(0), ssm)
     assert stopped.interrupted
     np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"][:3])
+    assert len(stopped.state_draws) == (400 if presses == 1 else 0)
+    assert any("The spread between 3 runs" in sentence for sentence in stopped.doubts)
+
+
+@pytest.mark.parametrize("label", ["TemperedSMC: compiling", "TemperedSMC"])
+def test_an_interrupt_before_the_first_run_is_finished_is_raised(ssm, monkeypatch, label):
+    temper = tempering._temper
+
+    def pressed(*args):
+        signal.raise_signal(signal.SIGINT)
+        return temper(*args)
+
+    if label == "TemperedSMC":
+        monkeypatch.setattr(tempering, "_temper", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            SMALL.run(jax.random.key(0), ssm)
+    else:
+        with pytest.raises(KeyboardInterrupt), control_c_at(monkeypatch, label):
+            SMALL.run(jax.random.key(0), ssm)
+
+
+def test_a_prior_without_a_finite_likelihood_is_refused_before_the_ladder():
+    _require_finite(np.array([3, 400]), 400)
+    words = r"in 1 of 2 runs none of the 4,000 draws from the prior has a finite log likelihood \(7 of 8,000 in all\)"
+    with pytest.raises(ValueError, match=words):
+        _require_finite(np.array([0, 7]), 4000)
+
+
+@pytest.mark.slow
+def test_a_model_that_no_draw_from_the_prior_explains_does_not_run_for_ever():
+    def impossible(y):
+        numpyro.factor("never", jnp.where(numpyro.sample("a", dist.Normal()) > 100.0, 0.0, -jnp.inf))
+        linear_gaussian(y)
+
+    with pytest.raises(ValueError, match="in 6 of 6 runs none of the 400 draws"):
+        SMALL.run(jax.random.key(0), ssmscan.trace(impossible, Y))
+
+
+@pytest.fixture
+def ladder_that_reaches():
+    """A ladder of made-up temperatures, for `_temper`."""
+
+    class Bar:
+        def set_postfix(self, **_):
+            pass
+
+    def temper(temperatures):
+        left = iter(temperatures)
+        cloud = SimpleNamespace(particles=np.zeros(2))
+        state = SimpleNamespace(cloud=cloud, log_evidence=0.0)
+        report = lambda: SimpleNamespace(temperature=next(left), acceptance=0.9)  # noqa: E731
+        return _temper(None, None, lambda *_: (state, 0), lambda *_: (state, report()), Bar())
+
+    return temper
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "end", "count"),
+    [
+        ([0.5, 1.0, 1.0], 1.0, 3),
+        (np.minimum(np.geomspace(1e-30, 1.5, 200), 1.0), 1.0, None),
+        (itertools.repeat(1e-12), 1e-12, 51),
+        (itertools.repeat(np.nan), None, 50),
+        (itertools.chain([0.1, 0.2], itertools.repeat(0.3)), 0.3, 53),
+        ((1e-30 * 1.001 ** (n / 40) for n in itertools.count()), None, MOST_TEMPERATURES),
+    ],
+)
+def test_a_ladder_that_does_not_advance_comes_to_an_end(ladder_that_reaches, temperatures, end, count):
+    run = ladder_that_reaches(temperatures)
+    assert (run.temperature >= 1) == (end == 1.0)
+    if end is not None:
+        assert run.temperature == end
+    if count is not None:
+        assert run.temperatures == count
+
+
+def test_runs_that_stand_still_are_left_out_and_named(result, ssm, monkeypatch):
+    count = itertools.count()
+    temper = tempering._temper
+
+    def stalled(*args):
+        return temper(*args)._replace(temperature=1e-12 if next(count) % 2 else 1.0)
+
+    monkeypatch.setattr(tempering, "_temper", stalled)
+    kept = SMALL.run(jax.random.key(0), ssm)
+    np.testing.assert_array_equal(kept.draws["q"], result.draws["q"][::2])
+    doubt = kept.doubts[0]
+    assert doubt.startswith(
+        "3 of 6 runs came to a halt on the way from the prior (temperature 0) to the posterior (1), at"
+    )
+    assert "draws and evidence are of the others only. Use more particles" in doubt
+    monkeypatch.setattr(tempering, "_temper", lambda *args: temper(*args)._replace(temperature=1e-12))
+    with pytest.raises(ValueError, match="6 of 6 runs came to a halt .* there are no draws. Use more particles"):
+        SMALL.run(jax.random.key(0), ssm)
+
+
+def test_what_speaks_against_the_runs_is_said():
+    run = Run(None, 0.0, 12, 0.8, 0.8, 1.0)
+    assert _doubts([run] * 4, np.full(4, 400), 400) == ()
+    (few,) = _doubts([run] * 3, np.full(3, 400), 400)
+    assert "The spread between 3 runs" in few and "at least 4 runs" in few
+    (poor,) = _doubts([run] * 4, np.array([400, 9, 400, 400]), 400)
+    assert "as few as 9 had a finite log likelihood" in poor and "more particles" in poor
+    (stuck,) = _doubts([run] * 3 + [run._replace(last_acceptance=0.1)], np.full(4, 400), 400)
+    assert "accepted with probability 0.10 in one run" in stuck
 
 
 def test_a_discrete_innovation_is_refused_by_name():

@@ -1,0 +1,80 @@
+"""A second warm-up of NUTS, with shorter steps, where draws diverge.
+
+A draw that ends in a divergence has met a place too narrow for the step size, and what lies behind it is missing from
+all draws (Betancourt 2017, arXiv:1701.02434, section 5.3).  So the first one ends the sampling: its draws are dropped,
+step size and mass are adapted once more, for an acceptance of `REWARM_ACCEPT`, and the draws are made anew.  The target
+is a number at run time: nothing is compiled for it.  What was dropped counts as warm-up in the costs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+from ssmscan.inference.progress import Progress
+
+REWARM_ACCEPT = 0.99
+"""Acceptance that the new warm-up after a divergence aims at."""
+
+REWARM_STREAM = 2**32 - 2
+"""What is folded into the key of a run for the new warm-up."""
+
+
+POINT = ("z", "z_grad", "potential_energy", "energy")
+SCALES = ("inverse_mass_matrix", "mass_matrix_sqrt", "mass_matrix_sqrt_inv")
+
+
+class Attempt(NamedTuple):
+    """A warm-up and the draws after it."""
+
+    target_accept: float
+    warmup: Progress
+    sampled: Progress
+
+    @property
+    def diverging(self) -> int:
+        """Draws that ended in a divergence."""
+        return int(self.sampled.outputs["stats"]["diverging"].sum())
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Control-C ended it."""
+        return self.warmup.interrupted or self.sampled.interrupted
+
+    @property
+    def gradients(self) -> int:
+        """Gradients evaluated."""
+        return sum(int(run.outputs["stats"]["n_steps"].sum()) for run in (self.warmup, self.sampled))
+
+    def __str__(self) -> str:
+        """How many of how many draws diverged."""
+        size = self.sampled.outputs["stats"]["diverging"].size
+        return f"{self.diverging:,} of {size:,} draws at target_accept {self.target_accept:g}"
+
+
+def diverged(outputs: Any) -> bool:
+    """Return whether one of these draws ended in a divergence."""
+    return bool(outputs["stats"]["diverging"].any())
+
+
+def warmed_anew(keys: jax.Array, begun: Any, warm: Any) -> Any:
+    """Return NumPyro's states of chains that adapt from the start: as `begun`, at the points and scales of `warm`."""
+    found = warm.adapt_state
+    scales = {name: getattr(found, name) for name in ("step_size", *SCALES)}
+    point = {name: getattr(warm, name) for name in POINT}
+    return begun._replace(adapt_state=begun.adapt_state._replace(**scales), rng_key=keys, **point)
+
+
+def rewarmed(attempts: list[Attempt], kept: Attempt) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what is to be noted of a new warm-up, and what is to be doubted after it."""
+    if len(attempts) == 1:
+        return (), ()
+    first, second = attempts
+    if kept is first:
+        return (), (
+            f"{first} ended in a divergence, and the run was stopped in the new warm-up at {REWARM_ACCEPT:g} that "
+            "followed: these are the draws before it.",
+        )
+    note = f"{first} ended in a divergence: they were dropped, and after a new warm-up {second} did."
+    return (note,), ((note,) if second.diverging else ())
