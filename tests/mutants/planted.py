@@ -33,11 +33,18 @@ FILTER = "tests/particles/test_filter.py"
 EXACT = "tests/particles/test_by_hand.py"
 WEIGHTS = "tests/particles/test_weights.py"
 ONLINE = "tests/particles/test_online.py"
-TRACING = "tests/model/test_tracing.py"
-MISSING = "tests/model/test_missing.py"
-NOISE = "tests/model/test_noise.py"
+PARTS = "tests/model/test_tracing.py::test_parts_add_up_to_the_density_of_the_original"
+STATIC = "tests/model/test_tracing.py::test_log_static_is_the_likelihood_no_state_reaches"
+JACOBIAN = "tests/model/test_tracing.py::test_unconstrained_space_round_trips"
+MISSING = "tests/model/test_missing.py::test_the_filter_integrates_missing_elements_out"
+NOISE = "tests/model/test_noise.py::test_density_identity"
 PMMH = "tests/inference/test_pmmh.py"
-NUTS = "tests/inference/test_nuts.py"
+STORED = f"{PMMH}::test_the_estimate_is_stored_until_a_proposal_is_accepted"
+REPLAYED = f"{PMMH}::test_a_stored_key_replays_the_accepted_run"
+FROZEN = f"{PMMH}::test_the_scale_is_frozen_unless_adapting"
+POSTERIOR = f"{PMMH}::test_parameters_and_states_agree_with_dense_linear_algebra"
+NUTS = "tests/inference/test_nuts.py::test_parameters_and_states_agree_with_dense_linear_algebra"
+REFERENCE = "tests/inference/test_nuts.py::test_reference_and_likelihood_make_the_posterior"
 TEMPERING = "tests/inference/test_tempering.py"
 SUMMARY = "tests/results/test_summary.py"
 AGREEMENT = "tests/results/test_agreement.py"
@@ -305,7 +312,7 @@ MODEL = [
         "model/records.py",
         "log_prob = self._log_prob(self.fn)\n",
         "log_prob = self._log_prob(unmasked(self.fn))\n",
-        (TRACING,),
+        (f"{PARTS}[masked_and_scaled]",),
     ),
     Mutant(
         "missing observations weighed",
@@ -319,14 +326,14 @@ MODEL = [
         "model/staging.py",
         'return {"theta": theta, "log_density": density + sum_of(log_jacobian)}',
         'return {"theta": theta, "log_density": density}',
-        (NUTS, TRACING),
+        (JACOBIAN, REFERENCE),
     ),
     Mutant(
         "observations after the loop off by one row",
         "model/bound.py",
         "return sum_of(self._tail(t, as_output",
         "return sum_of(self._tail(t + 1, as_output",
-        (TRACING,),
+        (f"{PARTS}[after_the_loop]",),
     ),
     Mutant(
         "transport without its correction",
@@ -340,7 +347,7 @@ MODEL = [
         "model/paths.py",
         "log_likelihood = log_static + log_start + jnp.sum(weights)",
         "log_likelihood = log_start + jnp.sum(weights)",
-        (TRACING,),
+        (STATIC, REFERENCE),
     ),
 ]
 
@@ -351,35 +358,35 @@ INFERENCE = [
         "    log_ratio = (proposal.log_prior",
         "    state = evaluate(jax.random.fold_in(key_filter, 1), ssm, state.z, particle_filter)\n"
         "    log_ratio = (proposal.log_prior",
-        (PMMH,),
+        (STORED,),
     ),
     Mutant(
         "PMMH adapts after warm-up",
         "inference/marginal.py",
         "scale = jnp.where(control.adapting, adapted, chain.scale)",
         "scale = adapted",
-        (PMMH,),
+        (FROZEN,),
     ),
     Mutant(
         "PMMH without the prior of the proposal",
         "inference/marginal.py",
         "(proposal.log_prior + proposal.log_evidence)",
         "(state.log_prior + proposal.log_evidence)",
-        (PMMH,),
+        (POSTERIOR,),
     ),
     Mutant(
         "path of another run than the accepted one",
         "inference/replay.py",
         "result = stored.run(key, ssm, theta)",
         "result = stored.run(jax.random.fold_in(key, 1), ssm, theta)",
-        (PMMH,),
+        (REPLAYED,),
     ),
     Mutant(
         "NUTS without the density of the noise",
         "inference/posterior.py",
         "return log_prior + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_prior))",
         "return log_prior",
-        (NUTS,),
+        (REFERENCE, NUTS),
     ),
     Mutant(
         "NUTS: one key for all chains",
