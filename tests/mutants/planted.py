@@ -324,8 +324,8 @@ MODEL = [
     Mutant(
         "Jacobian left out of the unconstrained prior",
         "model/staging.py",
-        'return {"theta": theta, "log_density": density + sum_of(log_jacobian)}',
-        'return {"theta": theta, "log_density": density}',
+        "log_jacobian.append(jnp.sum(transform.log_abs_det_jacobian(z[name], value)))",
+        "log_jacobian.append(jnp.zeros(()))",
         (JACOBIAN, REFERENCE),
     ),
     Mutant(
@@ -384,8 +384,8 @@ INFERENCE = [
     Mutant(
         "NUTS without the density of the noise",
         "inference/posterior.py",
-        "return log_prior + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_prior))",
-        "return log_prior",
+        "return log_law + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_law))",
+        "return log_law",
         (REFERENCE, NUTS),
     ),
     Mutant(
