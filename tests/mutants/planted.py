@@ -28,16 +28,32 @@ class Mutant(NamedTuple):
 
 
 LAWS = "tests/particles/test_laws.py"
+LAW = f"{LAWS}::test_ancestors_have_the_joint_law_of_their_scheme"
+KEYS = f"{LAWS}::test_no_key_is_used_twice_and_the_start_draws_from_none_of_the_steps"
+ELEMENTS = f"{LAWS}::test_starts_steps_and_elements_of_a_panel_have_independent_noise"
+LOOPS = f"{LAWS}::test_every_loop_has_a_key_of_its_own"
 UNBIASED = "tests/particles/test_unbiased.py"
 FILTER = "tests/particles/test_filter.py"
-EXACT = "tests/particles/test_by_hand.py"
+BY_HAND = "tests/particles/test_by_hand.py"
+CLOUDS = f"{BY_HAND}::test_weights_increments_and_decisions_are_those_of_the_stored_clouds"
+SUMMARIES = f"{BY_HAND}::test_summaries_are_those_of_the_weighted_clouds"
+ANCESTRAL = f"{BY_HAND}::test_ancestral_paths_end_with_the_last_weights_and_follow_the_parents"
+BACKWARD = f"{BY_HAND}::test_backward_paths_have_the_smoothing_weights_of_the_clouds"
+GRADIENT = f"{BY_HAND}::test_the_gradient_is_of_weights_over_odds_that_are_held_constant"
 WEIGHTS = "tests/particles/test_weights.py"
 ONLINE = "tests/particles/test_online.py"
-TRACING = "tests/model/test_tracing.py"
-MISSING = "tests/model/test_missing.py"
-NOISE = "tests/model/test_noise.py"
+PARTS = "tests/model/test_tracing.py::test_parts_add_up_to_the_density_of_the_original"
+STATIC = "tests/model/test_tracing.py::test_log_static_is_the_likelihood_no_state_reaches"
+JACOBIAN = "tests/model/test_tracing.py::test_unconstrained_space_round_trips"
+MISSING = "tests/model/test_missing.py::test_the_filter_integrates_missing_elements_out"
+NOISE = "tests/model/test_noise.py::test_density_identity"
 PMMH = "tests/inference/test_pmmh.py"
-NUTS = "tests/inference/test_nuts.py"
+STORED = f"{PMMH}::test_the_estimate_is_stored_until_a_proposal_is_accepted"
+REPLAYED = f"{PMMH}::test_a_stored_key_replays_the_accepted_run"
+FROZEN = f"{PMMH}::test_the_scale_is_frozen_unless_adapting"
+POSTERIOR = f"{PMMH}::test_parameters_and_states_agree_with_dense_linear_algebra"
+NUTS = "tests/inference/test_nuts.py::test_parameters_and_states_agree_with_dense_linear_algebra"
+REFERENCE = "tests/inference/test_nuts.py::test_reference_and_likelihood_make_the_posterior"
 TEMPERING = "tests/inference/test_tempering.py"
 SUMMARY = "tests/results/test_summary.py"
 AGREEMENT = "tests/results/test_agreement.py"
@@ -62,21 +78,21 @@ KERNEL = [
         "particles/sequential.py",
         "resample_key, move_key = state.keys",
         "resample_key = move_key = state.keys[0]",
-        (LAWS,),
+        (KEYS,),
     ),
     Mutant(
         "two steps with the same keys",
         "particles/sequential.py",
         "low = np.uint32(2) * jnp.asarray(count, np.uint32)",
         "low = np.uint32(2) * (jnp.asarray(count, np.uint32) // np.uint32(2))",
-        (LAWS,),
+        (KEYS,),
     ),
     Mutant(
         "start draws from the stream of the steps' keys",
         "particles/sequential.py",
         "_START = 2**31",
         "_START = 0",
-        (LAWS,),
+        (KEYS,),
     ),
     Mutant(
         "evidence from incremental weights alone",
@@ -112,56 +128,56 @@ KERNEL = [
         "particles/sequential.py",
         "else ess < threshold * n",
         "else ess > threshold * n",
-        (FILTER,),
+        (CLOUDS,),
     ),
     Mutant(
         "status of a vanished cloud forgotten at the next step",
         "particles/sequential.py",
         "status = jnp.maximum(state.status, event)",
         "status = event",
-        (FILTER,),
+        (f"{FILTER}::test_a_dead_cloud_ends_with_minus_infinity_and_keeps_what_was_before",),
     ),
     Mutant(
         "start observed twice",
         "particles/sequential.py",
         "weighed = normalise(state.log_weights)",
         "weighed = normalise(state.log_weights + drawn.log_weight)",
-        (FILTER,),
+        (CLOUDS,),
     ),
     Mutant(
         "start observation dropped",
         "particles/sequential.py",
         "log_weights=uniform(n) + drawn.log_weight,",
         "log_weights=uniform(n) + 0 * drawn.log_weight,",
-        (FILTER,),
+        (CLOUDS,),
     ),
     Mutant(
         "summaries with the weights before weighing",
         "particles/sequential.py",
         "weights=weighed.weights,\n        moved=moved,",
         "weights=normalise(carried).weights,\n        moved=moved,",
-        (FILTER,),
+        (SUMMARIES,),
     ),
     Mutant(
         "resampling without the gradient of the weights",
         "particles/sequential.py",
         "ratio = gradient_alone(state.log_weights[ancestors])",
         "ratio = jnp.zeros(n)",
-        (EXACT,),
+        (GRADIENT,),
     ),
     Mutant(
         "look-ahead probabilities without stop_gradient",
         "particles/sequential.py",
         "lax.stop_gradient(normalise(log_weights + log_auxiliary))",
         "normalise(log_weights + log_auxiliary)",
-        (EXACT,),
+        (GRADIENT,),
     ),
     Mutant(
         "effective sample size of unnormalised weights",
         "particles/weights.py",
         "1 / jnp.sum(weights * weights)",
         "1 / jnp.sum(unnormalised * unnormalised)",
-        (WEIGHTS,),
+        (CLOUDS, WEIGHTS),
     ),
     Mutant(
         "weight that is NaN kept",
@@ -175,7 +191,7 @@ KERNEL = [
         "particles/weights.py",
         "return self.total + self.lost",
         "return self.total",
-        (WEIGHTS, FILTER),
+        (WEIGHTS,),
     ),
 ]
 
@@ -185,21 +201,21 @@ RESAMPLING = [
         "particles/resampling.py",
         "jnp.ceil(fraction - u)",
         "jnp.ceil(fraction - u / 2)",
-        (LAWS,),
+        (f"{LAW}[systematic]",),
     ),
     Mutant(
         "stratified: uniforms squared",
         "particles/resampling.py",
         "u = jax.random.uniform(key, (n,))",
         "u = jax.random.uniform(key, (n,)) ** 2",
-        (LAWS,),
+        (f"{LAW}[stratified]",),
     ),
     Mutant(
         "multinomial: one gap too few",
         "particles/resampling.py",
         "gaps = jax.random.exponential(key, (n + 1,))",
         "gaps = jax.random.exponential(key, (n,))",
-        (LAWS,),
+        (f"{LAW}[multinomial]",),
     ),
     Mutant(
         "ancestors from a plain float32 cumulative sum",
@@ -208,21 +224,21 @@ RESAMPLING = [
         "position = (whole + position.astype(np.float32) + np.float32(1e6)) - np.float32(1e6)\n"
         "    excess = jnp.floor(position)\n"
         "    return excess.astype(whole.dtype), position - excess",
-        (LAWS,),
+        (LAW,),
     ),
     Mutant(
         "a tail without weight gets offspring",
         "particles/resampling.py",
         "return jnp.where(all_, stop, ends).reshape(-1)",
         "return ends.reshape(-1)",
-        (LAWS,),
+        (LAW,),
     ),
     Mutant(
         "ancestors of a cloud without weight out of range",
         "particles/resampling.py",
         "return jnp.minimum(ancestors, len(ends) - 1)",
         "return ancestors",
-        (LAWS,),
+        (LAW,),
     ),
 ]
 
@@ -232,63 +248,63 @@ REST_OF_PARTICLES = [
         "particles/filter.py",
         "return _filter(jax.random.fold_in(key, number), model, element(number), settings)",
         "return _filter(key, model, element(number), settings)",
-        (LAWS,),
+        (ELEMENTS,),
     ),
     Mutant(
         "one key for all loops",
         "particles/several.py",
         "run(jax.random.fold_in(key, k), part, theta)",
         "run(key, part, theta)",
-        (LAWS,),
+        (LOOPS,),
     ),
     Mutant(
         "what no state reaches left out of the evidence",
         "particles/found.py",
         "log_evidence=one.evidence.add(ssm.log_static(theta)).value(),",
         "log_evidence=one.evidence.value(),",
-        (EXACT,),
+        (CLOUDS,),
     ),
     Mutant(
         "PIT with the weights after the observation",
         "particles/summaries.py",
         "w = normalise(carried).weights",
         "w = moment.weights",
-        (EXACT,),
+        (SUMMARIES,),
     ),
     Mutant(
         "standard deviation around no mean",
         "particles/summaries.py",
         "deviation = x - _over_particles(moment.weights, x)",
         "deviation = x",
-        (FILTER,),
+        (SUMMARIES,),
     ),
     Mutant(
         "quantiles of unweighted particles",
         "particles/summaries.py",
         "            w = moment.weights\n            columns",
         "            w = jnp.full_like(moment.weights, 1 / len(moment.weights))\n            columns",
-        (EXACT,),
+        (SUMMARIES,),
     ),
     Mutant(
         "ancestral paths end at particles drawn without weights",
         "particles/genealogy.py",
         "last = _draw(uniforms, steps.log_weights[-1])",
         "last = _draw(uniforms, jnp.zeros_like(steps.log_weights[-1]))",
-        (EXACT,),
+        (ANCESTRAL,),
     ),
     Mutant(
         "ancestry off by one step",
         "particles/genealogy.py",
         "return _take(ancestors, index), _take(values, index)",
         "return _take(ancestors, index), _take(values, _take(ancestors, index))",
-        (EXACT,),
+        (ANCESTRAL,),
     ),
     Mutant(
         "backward sampling without the transition density",
         "particles/genealogy.py",
         "log_weights = log_weights + step.log_transition + step.log_observation",
         "log_weights = log_weights + step.log_observation",
-        (EXACT,),
+        (BACKWARD,),
     ),
     Mutant(
         "online filter reads the data of the step before",
@@ -305,7 +321,7 @@ MODEL = [
         "model/records.py",
         "log_prob = self._log_prob(self.fn)\n",
         "log_prob = self._log_prob(unmasked(self.fn))\n",
-        (TRACING,),
+        (f"{PARTS}[masked_and_scaled]",),
     ),
     Mutant(
         "missing observations weighed",
@@ -317,16 +333,16 @@ MODEL = [
     Mutant(
         "Jacobian left out of the unconstrained prior",
         "model/staging.py",
-        'return {"theta": theta, "log_density": density + sum_of(log_jacobian)}',
-        'return {"theta": theta, "log_density": density}',
-        (NUTS, TRACING),
+        "log_jacobian.append(jnp.sum(transform.log_abs_det_jacobian(z[name], value)))",
+        "log_jacobian.append(jnp.zeros(()))",
+        (JACOBIAN, REFERENCE),
     ),
     Mutant(
         "observations after the loop off by one row",
         "model/bound.py",
         "return sum_of(self._tail(t, as_output",
         "return sum_of(self._tail(t + 1, as_output",
-        (TRACING,),
+        (f"{PARTS}[after_the_loop]",),
     ),
     Mutant(
         "transport without its correction",
@@ -340,7 +356,7 @@ MODEL = [
         "model/paths.py",
         "log_likelihood = log_static + log_start + jnp.sum(weights)",
         "log_likelihood = log_start + jnp.sum(weights)",
-        (TRACING,),
+        (STATIC, REFERENCE),
     ),
 ]
 
@@ -351,35 +367,35 @@ INFERENCE = [
         "    log_ratio = (proposal.log_prior",
         "    state = evaluate(jax.random.fold_in(key_filter, 1), ssm, state.z, particle_filter)\n"
         "    log_ratio = (proposal.log_prior",
-        (PMMH,),
+        (STORED,),
     ),
     Mutant(
         "PMMH adapts after warm-up",
         "inference/marginal.py",
         "scale = jnp.where(control.adapting, adapted, chain.scale)",
         "scale = adapted",
-        (PMMH,),
+        (FROZEN,),
     ),
     Mutant(
         "PMMH without the prior of the proposal",
         "inference/marginal.py",
         "(proposal.log_prior + proposal.log_evidence)",
         "(state.log_prior + proposal.log_evidence)",
-        (PMMH,),
+        (POSTERIOR,),
     ),
     Mutant(
         "path of another run than the accepted one",
         "inference/replay.py",
         "result = stored.run(key, ssm, theta)",
         "result = stored.run(jax.random.fold_in(key, 1), ssm, theta)",
-        (PMMH,),
+        (REPLAYED,),
     ),
     Mutant(
         "NUTS without the density of the noise",
         "inference/posterior.py",
-        "return log_prior + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_prior))",
-        "return log_prior",
-        (NUTS,),
+        "return log_law + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_law))",
+        "return log_law",
+        (REFERENCE, NUTS),
     ),
     Mutant(
         "NUTS: one key for all chains",
