@@ -19,9 +19,11 @@ import numpy as np
 from ssmscan.inference.progress import Chunk, capacity_for, run_chunks
 from ssmscan.model.runnable import require_observed
 from ssmscan.particles import online
+from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.found import FilterResult
 from ssmscan.particles.online import Online
+from ssmscan.particles.shown import Card
 
 
 class LongRun(NamedTuple):
@@ -37,6 +39,20 @@ class LongRun(NamedTuple):
     online: Online
     interrupted: bool
 
+    def card(self) -> Card:
+        """Show the run: what is printed, and what a notebook shows."""
+        shown = self.result.card()
+        if not self.interrupted:
+            return shown
+        stopped = f"Control-C stopped it after step {self.online.step - 1}: go on with resume_from=run.online."
+        return shown._replace(sentences=(*shown.sentences, stopped))
+
+    def __repr__(self) -> str:
+        return self.card().text()
+
+    def _repr_html_(self) -> str:
+        return self.card().html()
+
 
 def long_run(
     key: jax.Array,
@@ -48,6 +64,8 @@ def long_run(
     progress: bool = True,
 ) -> LongRun:
     """Filter a series in chunks, with a progress bar on a terminal; Control-C keeps the steps taken.
+
+    It ends with a warning for each thing that speaks against the run, see `FilterResult.concerns`.
 
     Args:
         key: one PRNG key, typed or raw; of no effect on a run that goes on.
@@ -72,6 +90,7 @@ def long_run(
     axes = (lambda leaf: np.moveaxis(leaf, 0, 1)) if ssm.panel is not None else np.asarray
     reports = jax.tree.map(axes, done.outputs)
     result = online.result_of(first, done.state, reports, ssm, theta, settings=particle_filter)
+    warn_of(result.concerns(), stacklevel=3)
     return LongRun(result, done.state, done.interrupted)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssmscan.model.keys import one_key
 from ssmscan.model.running import ModelError
-from ssmscan.particles.draws import as_key
 from ssmscan.results.result import Costs, Result
 
 
@@ -126,7 +126,7 @@ def stock_key(key: Any) -> jax.Array:
 
     Other people's kernels draw little and compile faster with it than with the unrolled one of the filters.
     """
-    return jax.random.wrap_key_data(jax.random.key_data(as_key(key)))
+    return one_key(key)
 
 
 def spread(num_draws: int, num_paths: int) -> np.ndarray:

@@ -76,18 +76,14 @@ def as_key(key: Any, argument: str = "key") -> Array:
     """Turn what a user calls one PRNG key into a typed key of `unrolled_threefry`.
 
     Args:
-        key: a typed key (`jax.random.key(0)`) of any implementation, or a raw uint32[2] key
-            (`jax.random.PRNGKey(0)`); traced values are fine.
+        key: a typed key (`jax.random.key(0)`) of any generator, or a raw one (`jax.random.PRNGKey(0)`); traced values
+            are fine.
         argument: name of the argument in the error.
 
     Raises:
         TypeError: if it is not one key.
     """
-    key = one_key(key, argument)
-    data = jax.random.key_data(key)
-    if data.shape != (2,):  # another generator, such as rbg: its first 64 bits are the key
-        data = jax.random.bits(key, (2,), np.uint32)
-    return jax.random.wrap_key_data(data, impl=unrolled_threefry)
+    return jax.random.wrap_key_data(jax.random.key_data(one_key(key, argument)), impl=unrolled_threefry)
 
 
 def standard_normal(key: Array, shape: tuple[int, ...], stream: int = 0) -> Array:

@@ -25,6 +25,7 @@ from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
 from ssmscan.particles import sequential
 from ssmscan.particles.clouds import Cloud
+from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
 from ssmscan.particles.loop import each
@@ -33,6 +34,7 @@ from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
 from ssmscan.particles.sequential import Moment, State
 from ssmscan.particles.several import LoopResults, run_loops
+from ssmscan.particles.shown import known
 from ssmscan.particles.stores import FinalCloud, Store
 from ssmscan.particles.summaries import SD, Mean, Summary
 
@@ -146,12 +148,19 @@ def log_evidence(
 ) -> Array:
     """Estimate the log evidence p(y | theta), a scalar; its exponential is unbiased.
 
+    What speaks against the estimate is said in a warning, unless it is -inf, which says it.  Under jit, vmap and grad
+    nothing can be said: there use `ParticleFilter.run`, whose result has `status` and `faulty_step`, and look at its
+    `concerns` afterwards.  Particles whose log weight is NaN or +inf count as impossible.
+
     Arguments as in `ParticleFilter`, without summaries.
     """
     settings = ParticleFilter(
         num_particles, resampling=resampling, threshold=threshold, proposal=proposal, summaries=()
     )
-    return settings.run(key, ssm, theta).log_evidence
+    result = settings.run(key, ssm, theta)
+    if known(result.log_evidence) and not np.ndim(result.log_evidence) and result.log_evidence > -np.inf:
+        warn_of(result.concerns(), stacklevel=3)
+    return result.log_evidence
 
 
 def report_of(settings: ParticleFilter) -> Callable[[Any, State, Moment], tuple[Any, Report]]:

@@ -17,9 +17,10 @@ from jax import Array, lax
 
 from ssmscan.model.panel import Panel
 from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles import panels
+from ssmscan.particles import concerns, panels
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
-from ssmscan.particles.sequential import FAULTY, VANISHED, State
+from ssmscan.particles.sequential import COMPLETE, FAULTY, NOWHERE, VANISHED, State
+from ssmscan.particles.shown import Card, forms, known, listed
 from ssmscan.particles.weights import CompensatedSum
 
 
@@ -35,9 +36,10 @@ from ssmscan.particles.weights import CompensatedSum
         "status",
         "failed_step",
         "failed_element",
+        "faulty_step",
         "history",
     ],
-    meta_fields=["observations", "start_observed", "panel"],
+    meta_fields=["observations", "start_observed", "panel", "first_step"],
 )
 @dataclass(frozen=True)
 class FilterResult:
@@ -60,10 +62,12 @@ class FilterResult:
         status: int32, see `message`.
         failed_step: int32, step of the event that `status` tells of, -1 the start, -2 none.
         failed_element: int32, the element of a panel it happened to, else 0.
+        faulty_step: int32, first step with a log weight that was NaN or +inf, -1 the start, -2 none.
         history: what the store kept to draw paths from; the tree of each element of a panel by itself, in front.
         observations: names of the observed sites.
         start_observed: whether the series begin with the start.
         panel: where the elements of a panel are, None for one filter.
+        first_step: number of the first of the steps, above 0 where an earlier run went on.
     """
 
     log_evidence: Array
@@ -75,53 +79,102 @@ class FilterResult:
     status: Array
     failed_step: Array
     failed_element: Array
+    faulty_step: Array
     history: History | Tree | None
     observations: tuple[str, ...]
     start_observed: bool
     panel: Panel | None = None
+    first_step: int = 0
 
-    def message(self) -> str:
-        """Say in a sentence how the run ended; on the host, for one run.
+    @property
+    def num_particles(self) -> int:
+        """N."""
+        return self.final.log_weights.shape[-1]
+
+    def concerns(self) -> tuple[str, ...]:
+        """Return what speaks against the run, a sentence each; on the host, for one run.
+
+        Nothing if all is well; else that weights vanished or were not numbers, that the filter starved, or that paths
+        were lost.  The rules are in `ssmscan.particles.concerns`.
 
         Raises:
-            ValueError: for a batch of runs, as made by vmap.
+            ValueError: for a batch of runs, as made by vmap, and for traced values.
         """
-        if jnp.ndim(self.status):
+        self._refuse_many()
+        return concerns.concerns(self)
+
+    def message(self) -> str:
+        """Say how the run ended, and what speaks against it; on the host, for one run.
+
+        Raises:
+            ValueError: as for `concerns`.
+        """
+        self._refuse_many()
+        return concerns.message(self)
+
+    def _refuse_many(self) -> None:
+        if not known(self.status):
+            raise ValueError("the run has no values while it is traced: return it from jit, and look at it then.")
+        if self.status.ndim:
             raise ValueError(
-                "message() describes one run; index the batch first, e.g. jax.tree.map(lambda x: x[0], r)."
+                "message() and concerns() describe one run; index the batch first, e.g. "
+                "jax.tree.map(lambda x: x[0], r)."
             )
-        return self._ended() + self._paths()
 
-    def _ended(self) -> str:
-        step = int(self.failed_step)
-        where = "at the start" if step < 0 else f"at step {step} (counting from 0)"
-        if self.panel is not None:
-            where += f" in element {int(self.failed_element)}"
-            where += f" of '{self.panel.name}'" if self.panel.name else ""
-        sites = ", ".join(f"'{name}'" for name in self.observations)
-        if self.status == VANISHED:
-            return (
-                f"Every particle has weight zero {where}: none can produce the observation of {sites}. "
-                "The log evidence is -inf; results before that step stand. Check that observation and the "
-                "parameters, or use more particles."
-            )
-        if self.status == FAULTY:
-            return (
-                f"The run is complete, but log weights were NaN or +inf, first {where}: the density of "
-                f"{sites} is not a number there. Such particles counted as impossible."
-            )
-        return "The run is complete."
+    def card(self) -> Card:
+        """Show the run: what is printed, and what a notebook shows."""
+        series = {name: getattr(self, name) for name in ("log_evidence", "increments", "ess", "resampled", "status")}
+        if not known(*series.values()):
+            return forms("FilterResult", series, "of arrays without values")
+        title = f"Particle filter, {self.brief()}"
+        if self.log_evidence.ndim:
+            return Card(f"{title}: a batch of {self.log_evidence.shape}", self._of_batch(), [_INDEX])
+        rows = [
+            ("log evidence", f"{float(self.log_evidence):.8g}"),
+            *self._of_steps(),
+            ("sites", listed(self.final.values)),
+            ("summaries", listed(self.summaries) or "none"),
+            ("kept", "the last cloud" if self.history is None else f"{type(self.history).__name__} of clouds"),
+        ]
+        return Card(title, rows, [self.message()])
 
-    def _paths(self) -> str:
-        """Say whether paths are missing."""
-        tree = self.history
-        if not isinstance(tree, Tree) or int(jnp.max(tree.lost)) < 0:
-            return ""
-        step = int(jnp.min(jnp.where(tree.lost < 0, jnp.iinfo(np.int32).max, tree.lost)))
-        return (
-            f" Its ancestral paths are not: at step {step} (counting from 0) the particles had more ancestors than "
-            "there was room for. Give Ancestry(room=...) more room; everything else is right."
-        )
+    def _of_steps(self) -> list[tuple[str, str]]:
+        ess = np.asarray(self.ess)
+        if not ess.size:
+            return []
+        where = np.unravel_index(np.argmin(ess), ess.shape)
+        step = self.first_step + int(where[0]) - self.start_observed
+        return [
+            ("effective particles", f"least {ess[where]:.1f} {concerns.when(step)}, median {np.median(ess):.1f}"),
+            ("resampled", f"before {np.mean(self.resampled):.0%} of the steps"),
+        ]
+
+    def brief(self) -> str:
+        """Print the size of the run."""
+        size = f"{self.num_particles} particles, {self.increments.shape[-1] - self.start_observed} steps"
+        if self.panel is None:
+            return size
+        return size + f", {self.panel.size} elements of " + (f"'{self.panel.name}'" if self.panel.name else "a panel")
+
+    def _of_batch(self) -> list[tuple[str, str]]:
+        evidence, status = np.asarray(self.log_evidence), np.asarray(self.status)
+        ended = [f"{np.sum(status == code)} {words}" for code, words in _ENDED.items() if np.any(status == code)]
+        return [
+            ("log evidence", f"{evidence.min():.8g} to {evidence.max():.8g}" if evidence.size else "none"),
+            ("effective particles", f"least {np.min(self.ess, initial=np.inf):.1f}"),
+            ("ended", ", ".join(ended)),
+        ]
+
+    def __repr__(self) -> str:
+        return self.card().text()
+
+    def _repr_html_(self) -> str:
+        return self.card().html()
+
+
+_INDEX = "For one run and its message index it, e.g. jax.tree.map(lambda x: x[0], r)."
+
+_ENDED = {COMPLETE: "complete", FAULTY: "with log weights that are not numbers", VANISHED: "without any weight left"}
 
 
 class Report(NamedTuple):
@@ -145,6 +198,7 @@ class Run(NamedTuple):
     final: Cloud
     status: Array
     failed_step: Array
+    faulty_step: Array
     history: History | Tree | None
 
     @classmethod
@@ -163,6 +217,7 @@ class Run(NamedTuple):
             final=final,
             status=last.status,
             failed_step=last.failed_step,
+            faulty_step=last.faulty_step,
             history=history,
         )
 
@@ -182,9 +237,16 @@ def join_elements(every: Run, panel: Panel) -> tuple[Run, Array]:
         final=panels.join_cloud(every.final, panel),
         status=status,
         failed_step=every.failed_step[number],
+        faulty_step=first_fault(every.faulty_step),
         history=panels.join_history(every.history, panel) if isinstance(every.history, History) else every.history,
     )
     return joined, number.astype(np.int32)
+
+
+def first_fault(steps: Array) -> Array:
+    """Return the first step of those at which runs met a fault, NOWHERE if none did."""
+    met = jnp.where(steps == NOWHERE, np.iinfo(np.int32).max, steps).min(0)
+    return jnp.where(met == np.iinfo(np.int32).max, NOWHERE, met).astype(np.int32)
 
 
 def finish(one: Run, number: Array, ssm: StateSpaceModel, theta: dict[str, Array]) -> FilterResult:
@@ -199,6 +261,7 @@ def finish(one: Run, number: Array, ssm: StateSpaceModel, theta: dict[str, Array
         status=one.status,
         failed_step=one.failed_step,
         failed_element=number,
+        faulty_step=one.faulty_step,
         history=one.history,
         observations=tuple(site.name for site in ssm.observations),
         start_observed=ssm.start_observed,

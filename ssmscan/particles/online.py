@@ -184,7 +184,7 @@ def result_of(
     number = jnp.zeros((), np.int32)
     if ssm.panel is not None:
         one, number = join_elements(one, ssm.panel)
-    return replace(finish(one, number, ssm, theta), start_observed=start_observed)
+    return replace(finish(one, number, ssm, theta), start_observed=start_observed, first_step=first.step)
 
 
 def resume(

@@ -83,6 +83,7 @@ class State(NamedTuple):
         status: () int32, COMPLETE, FAULTY or VANISHED.
         failed_step: () int32, step of the first event of that kind, the start being -1;
             `NOWHERE` while COMPLETE.
+        faulty_step: () int32, first step with a log weight that is NaN or +inf, whatever came of it; else `NOWHERE`.
     """
 
     key: Array
@@ -95,13 +96,14 @@ class State(NamedTuple):
     evidence: CompensatedSum
     status: Array
     failed_step: Array
+    faulty_step: Array
 
 
 _START = 2**31
 """First stream of the start, which draws from the key of the run itself: keys of steps use stream 0."""
 
 NOWHERE = -2
-"""failed_step of a run without a failure."""
+"""failed_step of a run without a failure, faulty_step of one without a fault."""
 
 
 class Moment(NamedTuple):
@@ -159,6 +161,7 @@ def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: Bound) ->
         evidence=CompensatedSum.zero(),
         status=jnp.full((), COMPLETE, np.int32),
         failed_step=jnp.full((), NOWHERE, np.int32),
+        faulty_step=jnp.full((), NOWHERE, np.int32),
     )
     if not ssm.start_observed:
         # All are equal; what gradient they have is of draws without a smooth map, and stays until the first increment.
@@ -245,6 +248,8 @@ def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
     event = jnp.where(weighed.log_sum == -jnp.inf, VANISHED, jnp.where(weighed.faulty, FAULTY, COMPLETE))
     event = event.astype(np.int32)
     status = jnp.maximum(state.status, event)
+    # Once a cloud has vanished it goes on from states that cannot be.
+    first_fault = weighed.faulty & (state.faulty_step == NOWHERE) & (state.status != VANISHED)
     return state._replace(
         carry=carry,
         log_weights=weighed.log_weights,
@@ -253,6 +258,7 @@ def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
         evidence=state.evidence.add(jnp.where(status == VANISHED, -jnp.inf, weighed.log_sum)),
         status=status,
         failed_step=jnp.where(status > state.status, step, state.failed_step),
+        faulty_step=jnp.where(first_fault, step, state.faulty_step),
     )
 
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from jax import Array
 
 from ssmscan.model.several import IndependentLoops
-
-if TYPE_CHECKING:
-    from ssmscan.particles.found import FilterResult
+from ssmscan.particles.found import FilterResult, first_fault
+from ssmscan.particles.shown import Card, forms, known
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["parts"], meta_fields=[])
@@ -43,9 +42,38 @@ class LoopResults:
         """int32, the worst of the loops."""
         return jax.numpy.stack([part.status for part in self.parts]).max(0)
 
+    @property
+    def faulty_step(self) -> Array:
+        """int32, first step of any loop with a log weight that was NaN or +inf, -2 if there was none."""
+        return first_fault(jax.numpy.stack([part.faulty_step for part in self.parts]))
+
+    def concerns(self) -> tuple[str, ...]:
+        """Return what speaks against the runs, the loop named; on the host, for one run of each."""
+        return tuple(f"Loop {k}: {sentence}" for k, part in enumerate(self.parts) for sentence in part.concerns())
+
     def message(self) -> str:
         """Say in a sentence for each loop how its run ended; on the host, for one run."""
         return " ".join(f"Loop {k}: {part.message()}" for k, part in enumerate(self.parts))
+
+    def card(self) -> Card:
+        """Show the runs, a row each: what is printed, and what a notebook shows."""
+        title = f"Particle filters of {len(self.parts)} independent loops"
+        evidence = [part.log_evidence for part in self.parts]
+        status = [part.status for part in self.parts]
+        if not known(*evidence, *status):
+            return forms(title, {f"loop {k}": value for k, value in enumerate(evidence)}, "of arrays without values")
+        if evidence[0].ndim:
+            return Card(f"{title}: a batch of {evidence[0].shape}", (), ["Index it for one run and its message."])
+        rows = [
+            (f"loop {k}", f"log evidence {part.log_evidence:.8g}, {part.brief()}") for k, part in enumerate(self.parts)
+        ]
+        return Card(title, [("log evidence", f"{self.log_evidence:.8g}"), *rows], self.concerns() or (self.message(),))
+
+    def __repr__(self) -> str:
+        return self.card().text()
+
+    def _repr_html_(self) -> str:
+        return self.card().html()
 
 
 def run_loops(

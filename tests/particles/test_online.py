@@ -164,6 +164,18 @@ def test_a_long_run_is_the_whole_run_however_often_it_stops(name, monkeypatch):
         ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=rest.online)
 
 
+@pytest.mark.slow
+def test_a_long_run_ends_with_a_warning_that_names_the_step_of_the_whole_series():
+    pf, key = FILTERS["default"], jax.random.key(0)
+    ssm = ssmscan.trace(level, np.where(np.arange(T) == 8, 40.0, Y))
+    online, _ = pf.update(pf.start(key, ssm, THETA), ssm, THETA, 5)
+    with pytest.warns(UserWarning, match=r"fell to 1\.0 of 200 particles at step 8 \(counting from 0\)"):
+        run = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=online, progress=False)
+    assert "200 particles, 7 steps" in str(run) and "fell to 1.0" in str(run)
+    assert "Control-C stopped it after step 11: go on with resume_from" in str(run._replace(interrupted=True))
+    assert "<table>" in run._repr_html_()
+
+
 def test_control_c_keeps_the_steps_taken(monkeypatch):
     pf, ssm, key = FILTERS["default"], ssmscan.trace(level, Y), jax.random.key(0)
     real, calls = ssmscan.particles.online.take, []

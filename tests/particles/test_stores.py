@@ -103,7 +103,7 @@ def test_a_tree_without_room_costs_its_paths_and_nothing_else(ssm, full):
     settings = replace(FULL, threshold=0, store=Ancestry(0.1))
     result, right = settings.run(KEY, ssm, THETA), replace(settings, store=FinalCloud()).run(KEY, ssm, THETA)
     close((result.log_evidence, result.increments, result.final), (right.log_evidence, right.increments, right.final))
-    assert "complete. Its ancestral paths are not: at step" in result.message() and "room=" in result.message()
+    assert "complete. The ancestral paths are not complete: at step" in result.message() and "room=" in result.message()
     with pytest.raises(ValueError, match=r"paths are incomplete: at step .* larger Ancestry\(room=...\)"):
         trace_ancestry(KEY, result, num_paths=2)
     paths = jax.jit(lambda result: trace_ancestry(KEY, result, num_paths=2))(result)

@@ -1,0 +1,165 @@
+r"""What speaks against a run of a filter, in sentences; on the host.
+
+A filter reaches its end whatever happens on the way, and its estimate of the evidence is unbiased at any number of
+particles: most estimates of a starved filter are far too low, and a rare one makes up for them.  So a run says what
+happened to it.
+
+**Starving.**  The increment of a step is a mean of weights whose relative variance is :math:`1/\mathrm{ESS} - 1/N`.  A
+step starves when, after weighing, :math:`\mathrm{ESS} < \min(10, N/10)`.  Below ten the increment is wrong by a third
+or more, the cloud has fewer than ten different ancestors to go on from, and the effective sample size itself, estimated
+from these few, is too high: a cloud that misses the data does not know what it misses.  Below a tenth of the cloud,
+because a filter of few particles, as a pseudo-marginal sampler may want it, does not starve by being small.  One such
+step need not be the end: the cloud spreads again, and only the evidence keeps the factor.  The sentence has the count.
+
+**Weights that are not numbers.**  A particle whose log weight is NaN or +inf counts as impossible, so that the estimate
+is unbiased for the model in which such states cannot be.  That is another model than the one that was written.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssmscan.particles.clouds import Tree
+from ssmscan.particles.sequential import FAULTY, NOWHERE, VANISHED
+
+if TYPE_CHECKING:
+    from ssmscan.particles.found import FilterResult
+
+FEW, SHARE = 10.0, 0.1
+"""A step starves with fewer effective particles than FEW and than this share of the cloud."""
+
+_COUNTED = "Such particles counted as impossible, so the estimate is of a model in which these states cannot be"
+
+
+def concerns(result: FilterResult) -> tuple[str, ...]:
+    """Return what speaks against a run, the gravest first; nothing if all is well."""
+    return tuple(sentence for sentence in (*_against_evidence(result), _lost_paths(result)) if sentence)
+
+
+def message(result: FilterResult) -> str:
+    """Say how a run ended: that it is complete, unless something speaks against what it found, and what does."""
+    found = concerns(result)
+    complete = not any(_against_evidence(result))
+    return " ".join(("The run is complete.", *found) if complete else found)
+
+
+def _against_evidence(result: FilterResult) -> tuple[str, ...]:
+    return _vanished(result), _not_numbers(result), _not_finite(result), _starved(result)
+
+
+def warn_of(sentences: Iterable[str], stacklevel: int) -> None:
+    """Warn of each; stacklevel 2 is the caller."""
+    for sentence in sentences:
+        warnings.warn(sentence, stacklevel=stacklevel)
+
+
+def starving_limit(num_particles: int) -> float:
+    """Effective sample size below which a step starves."""
+    return min(FEW, SHARE * num_particles)
+
+
+def faulty_runs(faulty_step: Any, observations: tuple[str, ...], what: str = "filter runs") -> str:
+    """Say how many of many runs met log weights that are not numbers; nothing if none did.
+
+    Args:
+        faulty_step: `FilterResult.faulty_step` of the runs, in an array of any shape.
+        observations: names of the observed sites.
+        what: the runs, in words.
+    """
+    steps = np.asarray(faulty_step)
+    met = steps[steps != NOWHERE]
+    if not met.size:
+        return ""
+    return (
+        f"{met.size} of {steps.size} {what} met log weights that are NaN or +inf, first {when(met.min())}: the "
+        f"density of {_sites(observations)} is not a number there. {_COUNTED}."
+    )
+
+
+def when(step: Any) -> str:
+    """Name a step, -1 the start."""
+    return "at the start" if step < 0 else f"at step {int(step)} (counting from 0)"
+
+
+def _sites(names: tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _in_element(result: FilterResult, number: Any) -> str:
+    if result.panel is None:
+        return ""
+    return f" in element {int(number)}" + (f" of '{result.panel.name}'" if result.panel.name else "")
+
+
+def _vanished(result: FilterResult) -> str:
+    if result.status != VANISHED:
+        return ""
+    where = when(result.failed_step) + _in_element(result, result.failed_element)
+    return (
+        f"Every particle has weight zero {where}: none can produce the observation of {_sites(result.observations)}. "
+        "The log evidence is -inf; results before that step stand. Check that observation and the parameters, or use "
+        "more particles."
+    )
+
+
+def _not_numbers(result: FilterResult) -> str:
+    if result.faulty_step == NOWHERE:
+        return ""
+    where = when(result.faulty_step)
+    if result.status == FAULTY:
+        where += _in_element(result, result.failed_element)
+    return (
+        f"Log weights were NaN or +inf, first {where}: the density of {_sites(result.observations)} is not a number "
+        f"there. {_COUNTED}."
+    )
+
+
+def _not_finite(result: FilterResult) -> str:
+    if result.status == VANISHED or np.isfinite(result.log_evidence):
+        return ""
+    return (
+        f"The log evidence is {float(result.log_evidence)}: the observations and factors that no state reaches have no "
+        "finite log-density at these parameters. What the filter itself found stands."
+    )
+
+
+def _starved(result: FilterResult) -> str:
+    """Name the worst step, and say how many starve.  From the step where all weights vanish ESS is 0."""
+    n = result.num_particles
+    limit = starving_limit(n)
+    ess = np.asarray(result.ess)
+    starved = (ess > 0) & (ess < limit)
+    if not starved.any():
+        return ""
+    worst = np.unravel_index(np.argmin(np.where(starved, ess, np.inf)), ess.shape)
+    step = result.first_step + int(worst[0]) - result.start_observed
+    element = _in_element(result, worst[1]) if ess.ndim > 1 else ""
+    steps = starved.reshape(len(ess), -1).any(1)
+    often = f"below {limit:g} at {_share(steps)} steps" if steps.sum() > 1 else f"below {limit:g} at that step alone"
+    if ess.ndim > 1:
+        often += f", in {_share(starved.any(0))} elements"
+    return (
+        f"The effective sample size fell to {ess[worst]:.1f} of {n} particles {when(step)}{element}, at the "
+        f"observation of {_sites(result.observations)}, and {often}. The log evidence and the states there rest on a "
+        "handful of particles and may be far off, the log evidence mostly too low. Use more particles, or a proposal "
+        "that goes where the observations are; ssmscan.NUTS samples parameters and states without particles."
+    )
+
+
+def _share(which: Any) -> str:
+    return f"all {len(which)}" if which.all() else f"{which.sum()} of {len(which)}"
+
+
+def _lost_paths(result: FilterResult) -> str:
+    tree = result.history
+    if not isinstance(tree, Tree) or int(np.max(tree.lost)) < 0:
+        return ""
+    lost = np.asarray(tree.lost)
+    return (
+        f"The ancestral paths are not complete: {when(lost[lost >= 0].min())} the particles had more ancestors than "
+        "there was room for. Give Ancestry(room=...) more room; everything else is right."
+    )
