@@ -31,6 +31,7 @@ from ssmscan.inference.settings import (
     describe,
     require_between,
     require_integer,
+    require_unknowns,
     spread,
     stock_key,
     versions,
@@ -127,6 +128,7 @@ class NUTS:
                 function of noise, nor a discrete state that can be summed out; before anything is compiled.
             ValueError: if no starting point with a finite density is found.
         """
+        require_unknowns(ssm)
         key = stock_key(key)
         keys = jax.random.split(key, self.num_chains)
         step = NUTSStep(self.num_warmup, self.target_accept, self.max_tree_depth)

@@ -48,6 +48,23 @@ def require_parameters(ssm: Any) -> None:
         )
 
 
+def require_unknowns(ssm: Any) -> None:
+    """Refuse a model of which gradients have nothing to move.
+
+    Raises:
+        ModelError: there are no parameters, and no states that are not summed out.
+    """
+    if ssm.parameters or ssm.smooth_noise:
+        return
+    names = ", ".join(repr(site.name) for site in ssm.summed_out)
+    without = f"its states {names} are summed out" if names else "no states"
+    raise ModelError(
+        f"the model has no parameters and {without}, so nothing is left to sample. The exact answer is there without a "
+        "sampler: ssm.log_likelihood_given_noise at empty parameters and noise is the log evidence, and "
+        "ssm.posterior_states draws the states, with their smoothing probabilities."
+    )
+
+
 def require_result_can_hold(ssm: Any, settings: Any = None) -> None:
     """Raise what the `Result` of a run would raise when its draws have been made; call it before anything is compiled.
 

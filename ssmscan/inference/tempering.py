@@ -30,6 +30,7 @@ from ssmscan.inference.settings import (
     describe,
     require_between,
     require_integer,
+    require_unknowns,
     spread,
     stock_key,
     versions,
@@ -104,6 +105,7 @@ class TemperedSMC:
             KeyboardInterrupt: if stopped before the first run was finished.
         """
         tempered()
+        require_unknowns(ssm)
         key = stock_key(key)
         keys = jax.random.split(key, self.num_runs)
         ladder = Ladder(self.num_particles, self.chain_length, self.num_leapfrog, self.target_ess)
