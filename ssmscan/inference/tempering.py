@@ -38,6 +38,7 @@ from ssmscan.inference.settings import (
 )
 from ssmscan.inference.temperature import TUNING_MOVES, Ladder, Particles, tempered
 from ssmscan.model.runnable import require_observed
+from ssmscan.model.running import ModelError
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Costs, Result
 from ssmscan.results.table import significant
@@ -133,9 +134,9 @@ class TemperedSMC:
     def _sample(self, key: jax.Array, ssm: Any) -> Result:
         require_result_can_hold(ssm, self)
         if not num_coordinates(ssm):
-            raise ValueError(
+            raise ModelError(
                 "nothing is left to temper: the model has no parameters, and all its states are summed out or given by "
-                "the others. ssmscan.NUTS draws the states"
+                "the others. ssmscan.NUTS draws the states."
             )
         keys = jax.random.split(key, self.num_runs)
         ladder = Ladder(self.num_particles, self.chain_length, self.num_leapfrog, self.target_ess)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro import distributions as dist
 
 from ssmscan.model import missing
@@ -141,6 +142,23 @@ def with_sample_shape(msg: dict) -> dist.Distribution:
 def is_factor(fn: dist.Distribution) -> bool:
     """Whether a site comes from `numpyro.factor`, which observes nothing."""
     return isinstance(unmasked(fn), dist.Unit)
+
+
+def is_point(fn: dist.Distribution) -> bool:
+    """Whether a distribution has one value, so that what is drawn from it is computed."""
+    return isinstance(_bottom(fn), dist.Delta)
+
+
+def point_counts(fn: dist.Distribution) -> bool:
+    """Whether a distribution of one value adds to the log-density; where that is not known, it does."""
+    log_density = _bottom(fn).log_density
+    return isinstance(log_density, jax.core.Tracer) or bool(np.any(np.asarray(log_density) != 0.0))
+
+
+def _bottom(fn: dist.Distribution) -> Any:
+    while isinstance(fn, dist.MaskedDistribution | dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return fn
 
 
 def is_masked(fn: dist.Distribution) -> bool:

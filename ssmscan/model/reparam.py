@@ -47,6 +47,7 @@ from ssmscan.model.noiseprior import (
     sample_loop_noise,
     sample_site,
 )
+from ssmscan.model.records import is_point, point_counts
 from ssmscan.model.running import ModelError, clean_name, with_sample_shape
 from ssmscan.model.stack import isolated
 
@@ -275,7 +276,10 @@ def _step(f: Callable, plan: dict[str, Moved], scales: list, known: dict | None,
         if known is None and plan[name].changing:
             extra[f"{name}_correction"] = noise_map.log_correction(fn, eps)
         factors = [*scales, *([] if scale is None else [scale])]
-        if known is None and factors:
+        if known is None and is_point(fn):
+            if point_counts(fn):
+                extra[f"{name}_log_density"] = jnp.sum(math.prod(factors) * fn.log_prob(value))
+        elif known is None and factors:
             extra[f"{name}_scaled"] = jnp.sum((math.prod(factors) - 1.0) * fn.log_prob(value))
         return value
 

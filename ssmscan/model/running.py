@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
+from numpyro import distributions as dist
 from numpyro import handlers
 from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import _PYRO_STACK, Messenger
@@ -26,7 +27,16 @@ from ssmscan.model import missing
 from ssmscan.model.constants import Constants
 from ssmscan.model.loops import Loop, ModelError, Simulated, given_value, number_of_steps, returning_pairs
 from ssmscan.model.missing import NO_GAPS, Gaps
-from ssmscan.model.records import Record, can_be_drawn, clean_name, is_factor, unmasked, with_sample_shape
+from ssmscan.model.records import (
+    Record,
+    can_be_drawn,
+    clean_name,
+    is_factor,
+    is_point,
+    point_counts,
+    unmasked,
+    with_sample_shape,
+)
 from ssmscan.model.stack import isolated
 
 PyTree = Any
@@ -141,8 +151,21 @@ class _Sites(Messenger):
             self.records.append(Record(hidden, fn, value, False, None, **facts))
         msg["value"] = value
 
+    def compute(self, msg: dict) -> bool:
+        """Give a site that has one value this value, which makes it a deterministic, and a factor if it has a density."""
+        if msg["value"] is None and is_point(msg["fn"]):
+            msg["value"], msg["_point"] = with_sample_shape(msg).sample(jax.random.key(0)), True
+        return msg.get("_point", False)
+
     def keep(self, msg: dict, name: str, **where) -> None:
-        if msg["type"] == "sample":
+        if msg.get("_point"):
+            fn = with_sample_shape(msg)
+            self.records.append(Record(name, None, msg["value"], False, None, **where))
+            if point_counts(fn):
+                factor = dist.Unit(fn.log_prob(msg["value"]))
+                nothing, facts = jnp.zeros(factor.shape()), {**where, "plates": _plates(msg)}
+                self.records.append(Record(f"{name}_log_density", factor, nothing, True, msg["scale"], **facts))
+        elif msg["type"] == "sample":
             fn, facts = with_sample_shape(msg), {**where, **msg.get("_gaps", {}), "plates": _plates(msg)}
             # NumPyro's `obs_mask` splits a site in two, one after the other.
             facts["auxiliary"] = bool(self.records) and (
@@ -182,6 +205,8 @@ class _Outside(_Sites):
                     "use jnp.where on the parameters of one site instead."
                 )
             msg["_fixed"] = msg["value"] is not None
+            if self.compute(msg):
+                return None
             if msg["value"] is None or msg["name"] in self.redrawn:
                 msg["value"] = self.value_of(msg["name"], with_sample_shape(msg))
             elif replayed:
@@ -283,7 +308,7 @@ class _Inside(_Sites):
                 msg["value"] = self.loop.draw_observed(with_sample_shape(msg))
                 if self.records and self.records[-1].name == clean_name(msg["name"]) + missing.SUFFIX:
                     self.records[-1] = self.records[-1]._replace(value=msg["value"])
-        else:
+        elif not self.compute(msg):
             msg["value"] = self.value_of(len(self.records), msg["name"], with_sample_shape(msg))
 
     def postprocess_message(self, msg: dict) -> None:
