@@ -237,3 +237,23 @@ def test_declared_roles_are_those_of_the_result():
         result = made_by_hand(y, draws, x | initial, np.arange(paths), tuple(initial), stats)
         drawn = ssmscan.predict(jax.random.key(0), long, result)
         assert drawn["y"].shape == (1, paths, 8) and (drawn["x"][..., :6] == 0).all()
+
+
+def test_a_model_traced_without_data_goes_on_from_the_states():
+    """As NumPyro's forecasts are often written: `obs=y`, with y None."""
+
+    def model(length, y=None):
+        def transition(x, y):
+            x = numpyro.sample("x", dist.Normal(x, 1.0))
+            numpyro.sample("y", dist.Normal(x, 0.1), obs=y)
+            return x, None
+
+        scan(transition, 0.0, y, length=length)
+
+    x = np.random.default_rng(0).normal(size=(1, 50, 6))
+    result = made_by_hand(Y[:6], {}, {"x": x}, np.arange(50), sample_stats={"energy": np.zeros((1, 50))})
+    drawn = predict(jax.random.key(0), ssmscan.trace(model, 8), result)
+    assert drawn["y"].shape == (1, 50, 8)
+    np.testing.assert_allclose(drawn["x"][..., :6], x, rtol=1e-6)
+    noise = (drawn["y"] - drawn["x"]) / 0.1
+    assert abs((noise**2).mean() - 1) < z_threshold(1) * np.sqrt(2 / noise.size)
