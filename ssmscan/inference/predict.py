@@ -43,8 +43,8 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     Raises:
         ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps.
     """
-    require_traced(ssm)
     key = stock_key(key)
+    require_traced(ssm)
     ssm = _with_roles_of(ssm, result)
     num_paths = len(result.state_draws)
     if num_draws is None:
