@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from ssmscan.inference.settings import require_integer, spread, stock_key
-from ssmscan.model.runnable import require_traced
+from ssmscan.model.runnable import require_traced, unread_sites
 from ssmscan.results.result import Result
 
 BATCH = 64
@@ -31,8 +31,8 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     Args:
         key: one PRNG key, typed or raw.
         ssm: the model of the result; or the same model traced with more steps, whose data may be shorter than its
-            loop (a handler conditions the first steps) or hold NaN.  Roles that `with_roles` declared are taken
-            over from the result.
+            loop (a handler conditions the first steps), hold NaN, or be left out where no state reads them.  Roles
+            that `with_roles` declared are taken over from the result.
         result: what any engine returned, with state paths.
         num_draws: paths used of each chain, evenly spread; all of them by default.
 
@@ -43,8 +43,8 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     Raises:
         ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps.
     """
-    require_traced(ssm)
     key = stock_key(key)
+    require_traced(ssm)
     ssm = _with_roles_of(ssm, result)
     num_paths = len(result.state_draws)
     if num_draws is None:
@@ -81,7 +81,8 @@ def _known_states(ssm: Any, result: Result) -> list[str]:
     """Latent sites of the model that the result knows, after checking that it is a result of this model."""
     initial, loop = [site.name for site in ssm.initial], [site.name for site in ssm.innovations]
     parameters = [site.name for site in ssm.parameters]
-    unknown = (set(initial) | set(loop)) - set(result.states) - ssm.missing_sites
+    # What nothing reads, as observations of a model traced without data, follows from the rest.
+    unknown = (set(initial) | set(loop)) - set(result.states) - ssm.missing_sites - set(unread_sites(ssm))
     if unknown or set(parameters) != set(result.draws):
         raise ValueError(
             f"the model has parameters {parameters} and latent sites {initial + loop}, the result "

@@ -67,8 +67,8 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
 
     carry = jax.tree.leaves(staged.reaches("carry"))
     start = [sites(pairs) for pairs in jax.tree.leaves(staged.reaches("start"))]
-    innovations = sorted((site.name, site.gaps) for site in plan.inside if site.latent)
-    drawn = {k for k, (_, gaps) in enumerate(innovations) if not gaps}
+    innovations = sorted(site.name for site in plan.inside if site.latent)
+    drawn = {k for k, name in enumerate(innovations) if name not in missing_elements(plan)}
     fresh: set[int] = set()
     while True:
         grown = {
@@ -96,6 +96,13 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     elsewhere = {name for name, pairs in reached.items() if any(argument == KEY for argument, _ in pairs)}
     after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}
     return Flow(start, fresh, step, through_tail(plan, density, {}), density, after, elsewhere)
+
+
+def missing_elements(plan: Plan) -> set[str]:
+    """Sites of the loop that hold missing elements of observations: of NaN, or of NumPyro's `obs_mask`."""
+    seen = {site.name for site in plan.inside if site.observed}
+    masked = {name.removesuffix("_observed") + "_unobserved" for name in seen if name.endswith("_observed")}
+    return {site.name for site in plan.inside if site.latent and (site.gaps or site.name in masked)}
 
 
 def through_tail(plan: Plan, density: dict[str, set[str]], direct: dict[str, set[str]]) -> set[str]:

@@ -43,7 +43,7 @@ def require_observed(ssm: Any) -> None:
     sites = getattr(ssm, "sites", ())
     if sites and not any(site.role in OBSERVED for site in sites):
         unread = unread_sites(ssm)
-        asked = f" Site '{unread[0]}' is drawn, and nothing reads it: is its obs= missing, or None?" if unread else ""
+        asked = f" Site '{unread[0]}' is drawn, and nothing reads it: did you forget obs=?" if unread else ""
         raise ModelError(
             f"no site of the model is observed, so that there is nothing to infer.{asked} Trace the model with its "
             "data; to draw from a model without data use ssm.sample_prior and ssm.simulate."

@@ -98,8 +98,9 @@ class ParticleFilter:
             ValueError: if theta lacks a parameter, has an unknown one, or a value outside its support.
             MemoryError: if the clouds to be stored are more than the device has memory.
         """
+        key = as_key(key)
         require_observed(ssm)
-        key, theta, run = as_key(key), ssm.canonical(theta), partial(_run, settings=self)
+        theta, run = ssm.canonical(theta), partial(_run, settings=self)
         several = isinstance(ssm, IndependentLoops)
         if not isinstance(self.store, FinalCloud):
             what = f"{self.store} of {ssm.num_steps} steps and {self.num_particles} particles"

@@ -91,8 +91,8 @@ def backward_sample(
     Raises:
         ValueError: if the run stored no clouds, or theta is not valid.
     """
-    require_traced(ssm)
     key = as_key(key)
+    require_traced(ssm)
     if isinstance(result, LoopResults):
         return _every(
             key,

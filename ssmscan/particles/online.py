@@ -83,9 +83,10 @@ class Online(NamedTuple):
 
 def start(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, settings: ParticleFilter) -> Online:
     """Draw the first cloud, weighed where the model observes its start; see `ParticleFilter.start`."""
+    key = as_key(key)
     require_observed(ssm)
     _refuse_several(ssm)
-    return _start(as_key(key), ssm, ssm.canonical(theta), settings=settings)
+    return _start(key, ssm, ssm.canonical(theta), settings=settings)
 
 
 def advance(

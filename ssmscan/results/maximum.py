@@ -31,7 +31,7 @@ class Maximum:
     """Where stochastic gradient ascent ended.
 
     Attributes:
-        theta: parameter -> estimate, on the scale of the model.
+        theta: parameter -> estimate, on the scale of the model; `ssm.deterministics` computes what follows from it.
         standard_errors: parameter -> standard error, from the observed information; NaN where that has none.
         covariance: (d, d) inverse of the observed information in the unconstrained parameters, in the order of the
             names and then row by row.

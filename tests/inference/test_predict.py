@@ -197,7 +197,9 @@ def test_a_forecast_with_one_source_of_error_has_its_closed_form(model):
     y, future, alpha, level, sd = jnp.asarray(Y[:6]), 3, 0.4, 0.3, 0.7
     shape = (2, 4000)
     draws = {name: np.full(shape, value) for name, value in {"alpha": alpha, "level": level, "sd": sd}.items()}
-    in_sample = made_by_hand(y, draws, {}, np.arange(shape[1]))
+    drawn_in_sample = [site.name for site in ssmscan.trace(model, y).innovations]
+    states = {name: np.zeros((*shape, len(y))) for name in drawn_in_sample}
+    in_sample = made_by_hand(y, draws, states, np.arange(shape[1]))
     drawn = ssmscan.predict(jax.random.key(0), ssmscan.trace(model, y, future), in_sample)
     ahead = drawn["ahead"] if "ahead" in drawn else drawn["y"][..., len(y) :]
     ahead = ahead.reshape(-1, future).astype(float)
@@ -206,11 +208,11 @@ def test_a_forecast_with_one_source_of_error_has_its_closed_form(model):
         last += alpha * (value - last)
     variance = sd**2 * (1 + alpha**2 * np.arange(future))
     z = (ahead.mean(0) - last) / np.sqrt(variance / len(ahead))
-    assert np.abs(z).max() < z_threshold(4 * 7)
-    assert np.abs(ahead.var(0) / variance - 1).max() < z_threshold(4 * 7) * np.sqrt(2 / len(ahead))
+    assert np.abs(z).max() < z_threshold(5 * 7)
+    assert np.abs(ahead.var(0) / variance - 1).max() < z_threshold(5 * 7) * np.sqrt(2 / len(ahead))
     covariance = np.cov(ahead[:, 0], ahead[:, 1])[0, 1]
     error = np.sqrt((variance[0] * variance[1] + (alpha * sd**2) ** 2) / len(ahead))
-    assert abs(covariance - alpha * sd**2) < z_threshold(4 * 7) * error
+    assert abs(covariance - alpha * sd**2) < z_threshold(5 * 7) * error
 
 
 def test_declared_roles_are_those_of_the_result():
@@ -237,3 +239,23 @@ def test_declared_roles_are_those_of_the_result():
         result = made_by_hand(y, draws, x | initial, np.arange(paths), tuple(initial), stats)
         drawn = ssmscan.predict(jax.random.key(0), long, result)
         assert drawn["y"].shape == (1, paths, 8) and (drawn["x"][..., :6] == 0).all()
+
+
+def test_a_model_traced_without_data_goes_on_from_the_states():
+    """As NumPyro's forecasts are often written: `obs=y`, with y None."""
+
+    def model(length, y=None):
+        def transition(x, y):
+            x = numpyro.sample("x", dist.Normal(x, 1.0))
+            numpyro.sample("y", dist.Normal(x, 0.1), obs=y)
+            return x, None
+
+        scan(transition, 0.0, y, length=length)
+
+    x = np.random.default_rng(0).normal(size=(1, 50, 6))
+    result = made_by_hand(Y[:6], {}, {"x": x}, np.arange(50), sample_stats={"energy": np.zeros((1, 50))})
+    drawn = predict(jax.random.key(0), ssmscan.trace(model, 8), result)
+    assert drawn["y"].shape == (1, 50, 8)
+    np.testing.assert_allclose(drawn["x"][..., :6], x, rtol=1e-6)
+    noise = (drawn["y"] - drawn["x"]) / 0.1
+    assert abs((noise**2).mean() - 1) < z_threshold(1) * np.sqrt(2 / noise.size)

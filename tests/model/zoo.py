@@ -274,6 +274,18 @@ def padded_with_nan(y, future=0):
     scan(transition, level, jnp.concatenate([y, jnp.full(future, jnp.nan)]))
 
 
+def masked_beyond_the_data(y, future=0):
+    """The same, what lies beyond the data masked."""
+    alpha, level, sd = smoothed()
+    steps = jnp.arange(y.shape[0] + future)
+
+    def transition(level, t):
+        y_t = numpyro.sample("y", dist.Normal(level, sd), obs=y[jnp.minimum(t, len(y) - 1)], obs_mask=t < len(y))
+        return level + alpha * (y_t - level), None
+
+    scan(transition, level, steps)
+
+
 def with_a_second_scan(y, future=0):
     """The same, the forecast a scan of its own."""
     alpha, level, sd = smoothed()
@@ -306,5 +318,12 @@ def observed_after_the_scan(y, future=0):
 
 
 SMOOTHING = {
-    fn.__name__: fn for fn in (one_source_of_error, padded_with_nan, with_a_second_scan, observed_after_the_scan)
+    fn.__name__: fn
+    for fn in (
+        one_source_of_error,
+        padded_with_nan,
+        masked_beyond_the_data,
+        with_a_second_scan,
+        observed_after_the_scan,
+    )
 }
