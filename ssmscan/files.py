@@ -41,6 +41,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise _failure(path, target, error) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ clouds moves to the host after each chunk: the device holds O(N) and one chunk, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.found import FilterResult
 from ssmscan.particles.online import Online
+from ssmscan.particles.origin import Origin
 from ssmscan.particles.shown import Card
 
 
@@ -80,7 +82,10 @@ def long_run(
         ModelError: if the model has several independent loops.
     """
     require_observed(ssm)
+    if not isinstance(particle_filter, ParticleFilter):
+        raise TypeError(f"particle_filter: expected a ParticleFilter, got {type(particle_filter).__name__}.")
     first = particle_filter.start(key, ssm, theta) if resume_from is None else resume_from
+    online.refuse_other(first, ssm, particle_filter, argument="resume_from")
     theta, left = ssm.canonical(theta), ssm.num_steps - first.step
     if left < 1:
         raise ValueError(f"resume_from has taken all {ssm.num_steps} steps of the series: nothing is left to do.")
@@ -91,7 +96,8 @@ def long_run(
     reports = jax.tree.map(axes, done.outputs)
     result = online.result_of(first, done.state, reports, ssm, theta, settings=particle_filter)
     warn_of(result.concerns(), stacklevel=3)
-    return LongRun(result, done.state, done.interrupted)
+    after = replace(done.state, origin=Origin(ssm, theta, particle_filter))
+    return LongRun(result, after, done.interrupted)
 
 
 def _chunk(first: Online, ssm: Any, theta: Any, settings: ParticleFilter) -> Chunk:

@@ -14,6 +14,7 @@ Taking it apart
     staging.py      the same function staged for each way the engines need it; drawing.py, forward simulation
     roles.py        parameter, initial state, innovation or observation, and why
     hidden.py       randomness that no site announces is refused where it reaches a density
+    digest.py       a hash of what a program computes, the same in every process
     program.py      all staged functions of a model without its data, interned
 One axis through a jaxpr
     axes.py         evaluate a jaxpr at one place of an axis; windows.py, axisrules.py, axisalgebra.py, lines.py

@@ -10,13 +10,14 @@ JAX that change meaning.  The model object is not part of it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from ssmscan.model import computed, drawing, enumeration, roles, staging
 from ssmscan.model.dataflow import Staged
+from ssmscan.model.digest import digest, mentions
 from ssmscan.model.discovery import Plan, discover
 from ssmscan.model.hidden import refuse_hidden_noise
 from ssmscan.model.loops import SeveralLoops
@@ -203,6 +204,21 @@ class Program:
         flags = tuple(getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision"))
         part = sorted(self.part.foreign), sorted(self.part.joint), self.part.first
         return "\n".join([*staged, repr(self.plan), repr(self.sites), repr(part), repr(flags)])
+
+    def digest(self, arrays: Sequence[str]) -> str:
+        """Return a hash of what a filter runs, the same in every process that has the same versions.
+
+        Args:
+            arrays: for each array that the model reads, what tells it from others.
+        """
+        whole = (self.value, self.start, self.step, self.tail.step, self.tail.rest)
+        return " ".join(digest(staged.jaxpr, [arrays[i] for i in staged.shared]) for staged in whole)
+
+    def digests_without_length(self) -> list[str]:
+        """Return hashes of what one particle runs that no other length of the loop changes; empty where one does."""
+        near = range(self.plan.length - 1, self.plan.length + 2)
+        whole = (self.start, self.step, self.tail.step)
+        return ["" if mentions(staged.jaxpr, near) else digest(staged.jaxpr) for staged in whole]
 
 
 def _with_notes(sites: tuple[Site, ...], plan: Plan) -> tuple[Site, ...]:

@@ -74,6 +74,12 @@ class Source(NamedTuple):
         """Run the model as it was given."""
         return self.call([self.leaves[i] for i in self.data])
 
+    def data_paths(self) -> list[str]:
+        """Printed paths of the leaves that are data."""
+        args, kwargs = jax.tree.unflatten(self.tree, range(len(self.leaves)))
+        paths = flatten(args, kwargs)[2]
+        return [paths[i] for i in self.data]
+
     def filled(self) -> tuple[StateSpaceModel | IndependentLoops, Source]:
         """The same model over data whose missing elements are filled by the first that is not."""
 

@@ -62,24 +62,6 @@ def starving_limit(num_particles: int) -> float:
     return min(FEW, SHARE * num_particles)
 
 
-def faulty_runs(faulty_step: Any, observations: tuple[str, ...], what: str = "filter runs") -> str:
-    """Say how many of many runs met log weights that are not numbers; nothing if none did.
-
-    Args:
-        faulty_step: `FilterResult.faulty_step` of the runs, in an array of any shape.
-        observations: names of the observed sites.
-        what: the runs, in words.
-    """
-    steps = np.asarray(faulty_step)
-    met = steps[steps != NOWHERE]
-    if not met.size:
-        return ""
-    return (
-        f"{met.size} of {steps.size} {what} met log weights that are NaN or +inf, first {when(met.min())}: the "
-        f"density of {_sites(observations)} is not a number there. {_COUNTED}."
-    )
-
-
 def when(step: Any) -> str:
     """Name a step, -1 the start."""
     return "at the start" if step < 0 else f"at step {int(step)} (counting from 0)"

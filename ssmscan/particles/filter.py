@@ -23,7 +23,7 @@ from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.runnable import require_observed
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles import sequential
+from ssmscan.particles import checks, sequential
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.draws import as_key
@@ -53,12 +53,12 @@ class ParticleFilter:
         resampling: scheme, see `ssmscan.particles.resampling`.
         threshold: resample when ESS < threshold * N; 1 is at every step, 0 never.
         proposal: what moves and weighs the cloud.
-        summaries: what to compute at each step.
+        summaries: what to compute at each step, no two of one name.
         store: what to keep of the clouds.
 
     Raises:
-        ValueError: for fewer than two particles or a threshold outside [0, 1].
-        TypeError: for settings of the wrong kind.
+        ValueError: for fewer than two particles, a threshold outside [0, 1], or two summaries of one name.
+        TypeError: for settings of the wrong kind, a class in place of an object included.
     """
 
     num_particles: int
@@ -70,20 +70,20 @@ class ParticleFilter:
     store: Store = FinalCloud()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_particles, int | np.integer) or self.num_particles < 2:
-            raise ValueError(f"num_particles: expected an integer of at least 2, got {self.num_particles!r}.")
-        if not 0 <= self.threshold <= 1:
+        object.__setattr__(self, "num_particles", checks.integer("num_particles", self.num_particles, at_least=2))
+        expected = "a fraction of the particles in [0, 1]"
+        if not 0 <= checks.number("threshold", self.threshold, expected) <= 1:
             raise ValueError(
-                f"threshold: expected a fraction of the particles in [0, 1], got {self.threshold!r}; "
-                "1 resamples at every step, 0 never."
+                f"threshold: expected {expected}, got {self.threshold!r}; 1 resamples at every step, 0 never."
             )
         if not callable(self.resampling):
             raise TypeError(
                 "resampling: expected a function (key, weights, n) -> ancestors, such as systematic; "
                 f"got {self.resampling!r}."
             )
-        object.__setattr__(self, "num_particles", int(self.num_particles))
-        object.__setattr__(self, "summaries", tuple(self.summaries))
+        checks.strategy("proposal", self.proposal, ("log_auxiliary", "propagate"), "Bootstrap()")
+        checks.strategy("store", self.store, ("begin", "keep", "result", "copies"), "FinalCloud()")
+        object.__setattr__(self, "summaries", checks.summaries(self.summaries))
 
     def run(self, key: Array, ssm: Any, theta: Mapping[str, Any]) -> FilterResult | LoopResults:
         """Filter the data of a model at given parameters; independent loops one by one.
@@ -94,7 +94,7 @@ class ParticleFilter:
             theta: value of every parameter by name.
 
         Raises:
-            TypeError: if key is not one PRNG key.
+            TypeError: if key is not one PRNG key, or ssm was not traced.
             ValueError: if theta lacks a parameter, has an unknown one, or a value outside its support.
             MemoryError: if the clouds to be stored are more than the device has memory.
         """

@@ -36,6 +36,7 @@ from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.panel import Panel
 from ssmscan.model.runnable import require_traced
 from ssmscan.model.statespace import StateSpaceModel
+from ssmscan.particles.checks import integer
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.found import FilterResult
@@ -63,7 +64,8 @@ def trace_ancestry(key: Array, result: FilterResult | LoopResults, *, num_paths:
     Raises:
         ValueError: if the run stored no history, or had too little room for it.
     """
-    key = as_key(key)
+    key, num_paths = as_key(key), integer("num_paths", num_paths, at_least=1)
+    _refuse_other(result)
     if isinstance(result, LoopResults):
         return _every(key, lambda key, k: trace_ancestry(key, result.parts[k], num_paths=num_paths), result)
     kept = _kept(result)
@@ -91,8 +93,9 @@ def backward_sample(
     Raises:
         ValueError: if the run stored no clouds, or theta is not valid.
     """
-    key = as_key(key)
+    key, num_paths = as_key(key), integer("num_paths", num_paths, at_least=1)
     require_traced(ssm)
+    _refuse_other(result)
     if isinstance(result, LoopResults):
         return _every(
             key,
@@ -106,6 +109,14 @@ def backward_sample(
             "ParticleFilter(..., store=FullHistory()), or LastSteps(k) for the last k steps, or use trace_ancestry."
         )
     return _backward(key, ssm, ssm.canonical(theta), kept, num_paths=num_paths)
+
+
+def _refuse_other(result: Any) -> None:
+    if not isinstance(result, FilterResult | LoopResults):
+        raise TypeError(
+            f"result: expected what ParticleFilter.run returned, got {type(result).__name__}; states of a sampler are "
+            "in the `states` of its Result."
+        )
 
 
 def _every(key: Array, draw: Callable[[Array, int], Paths], result: LoopResults) -> Paths:

@@ -15,37 +15,46 @@ One step costs the same however long the series has become.  For a whole series 
 
 from __future__ import annotations
 
-import json
 import os
+import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ssmscan.files import write_atomically
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.runnable import require_observed, require_traced
 from ssmscan.model.running import ModelError
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles import sequential
+from ssmscan.particles import checks, origin, saved, sequential
 from ssmscan.particles.clouds import Cloud
+from ssmscan.particles.concerns import when
 from ssmscan.particles.draws import as_key, unrolled_threefry
 from ssmscan.particles.filter import ParticleFilter, report_of
 from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
 from ssmscan.particles.loop import each
-from ssmscan.particles.sequential import State
+from ssmscan.particles.origin import Origin
+from ssmscan.particles.sequential import NOWHERE, VANISHED, State
+from ssmscan.particles.shown import Card, forms, known, listed
 
 Theta = dict[str, Array]
 
 
-class Online(NamedTuple):
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["state", "values", "held"],
+    meta_fields=[],
+    drop_fields=["origin"],
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class Online:
     """A filter between two steps; with the elements of a panel in front of every leaf.
 
     Attributes:
@@ -53,11 +62,13 @@ class Online(NamedTuple):
             what no state reaches.
         values: values of the particles by site: of the initial state before the first step, then of the last one.
         held: what the store of the filter holds.
+        origin: what it was made with; on the host only, absent inside jit.
     """
 
     state: State
     values: dict[str, Array]
     held: Any
+    origin: Origin | None = None
 
     @property
     def step(self) -> int:
@@ -65,20 +76,43 @@ class Online(NamedTuple):
         return int(np.max(self.state.step))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write to a file, in one step; `ssmscan.resume` reads it.
+        """Write to a file, in one step, with a record of what it belongs to; `ssmscan.resume` reads it.
 
         Raises:
             FileNotFoundError: if its folder does not exist.
             OSError: if it cannot be written; the file that was there before is untouched.
         """
-        leaves, tree = jax.tree.flatten(jax.device_get(jax.tree.map(_plain, self)))
+        leaves = [_plain(leaf) for leaf in jax.tree.leaves(self)]
+        of = None if self.origin is None else origin.record(self.origin, self.step)
+        return saved.write(path, jax.device_get(leaves), of)
 
-        def write(temporary: Path) -> None:
-            header = np.frombuffer(json.dumps({"tree": str(tree)}).encode(), np.uint8)
-            with open(temporary, "wb") as file:
-                np.savez(file, header=header, **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
+    def card(self) -> Card:
+        """Show the filter: what is printed, and what a notebook shows."""
+        state = self.state
+        if not known(state.step, state.ess, state.status):
+            return forms("Online", {"step": state.step, "ess": state.ess}, "of arrays without values")
+        n, ess = state.log_weights.shape[-1], np.asarray(state.ess)
+        elements = f", {ess.size} elements" if ess.ndim else ""
+        rows = [
+            ("log evidence so far", f"{np.sum(state.evidence.value()):.8g}, without what no state reaches"),
+            ("effective particles", f"{ess.min():.1f} of {n}" + (", the least of the elements" if elements else "")),
+            ("sites", listed(self.values)),
+        ]
+        ended = [
+            f"{words}, first {when(np.asarray(step)[np.asarray(step) != NOWHERE].min())}."
+            for words, step, met in (
+                ("Every particle had weight zero", state.failed_step, state.status == VANISHED),
+                ("Log weights were NaN or +inf", state.faulty_step, state.faulty_step != NOWHERE),
+            )
+            if np.any(met)
+        ]
+        return Card(f"Particle filter between steps, {n} particles, {self.step} steps taken{elements}", rows, ended)
 
-        return write_atomically(path, write)
+    def __repr__(self) -> str:
+        return self.card().text()
+
+    def _repr_html_(self) -> str:
+        return self.card().html()
 
 
 def start(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, settings: ParticleFilter) -> Online:
@@ -86,23 +120,24 @@ def start(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, setting
     key = as_key(key)
     require_observed(ssm)
     _refuse_several(ssm)
-    return _start(key, ssm, ssm.canonical(theta), settings=settings)
+    theta = ssm.canonical(theta)
+    return replace(_start(key, ssm, theta, settings=settings), origin=Origin(ssm, theta, settings))
 
 
 def advance(
     online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], num_steps: int = 1, *, settings: ParticleFilter
 ) -> tuple[Online, Report]:
     """Take the next steps; see `ParticleFilter.update`."""
-    require_traced(ssm)
-    _refuse_several(ssm)
-    first = online.step
-    if num_steps < 1 or first + num_steps > ssm.num_steps:
+    refuse_other(online, ssm, settings)
+    first, num_steps = online.step, checks.integer("num_steps", num_steps, at_least=1)
+    if first + num_steps > ssm.num_steps:
         raise ValueError(
             f"num_steps is {num_steps}, after {first} steps of a series of {ssm.num_steps}: there are "
             f"{ssm.num_steps - first} steps left. For more, trace the model with a longer series."
         )
-    count = np.int32(num_steps)
-    return take(online, ssm, ssm.canonical(theta), count, settings=settings, capacity=num_steps)
+    theta = ssm.canonical(theta)
+    after, reports = take(online, ssm, theta, np.int32(num_steps), settings=settings, capacity=num_steps)
+    return replace(after, origin=Origin(ssm, theta, settings)), reports
 
 
 @partial(jax.jit, static_argnames=("settings",))
@@ -151,7 +186,7 @@ def take(
         shapes = jax.eval_shape(step, online)
         values, room = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (shapes[0].values, shapes[1]))
         room = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), room)
-        return lax.fori_loop(jnp.zeros_like(count), count, body, (online._replace(values=values), room))
+        return lax.fori_loop(jnp.zeros_like(count), count, body, (replace(online, values=values), room))
 
     if ssm.panel is None:
         return one(online, ssm, ssm.at(theta))
@@ -193,32 +228,88 @@ def resume(
 ) -> Online:
     """Read a filter that `Online.save` wrote, and go on with `ParticleFilter.update`.
 
+    What it was saved with and what is given here are compared, the data as far as they have been seen; see
+    `ssmscan.particles.origin`.  What is to change from here on, such as the parameters, is given to `update`.
+
     Args:
         path: the file.
-        ssm: the model that was filtered, of any length.
-        theta: the parameters.
+        ssm: the model that was filtered, of any length that holds the steps taken.
+        theta: the parameters of the last step.
         particle_filter: the settings.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a saved filter of this model with these settings.
+        ValueError: if the file is of something else, damaged, or of a filter with another model, other parameters, data
+            or settings; the message says which.
+        TypeError: if ssm is not a traced model, or particle_filter not a `ParticleFilter`.
     """
     require_traced(ssm)
     _refuse_several(ssm)
-    with np.load(path) as file:
-        leaves = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
-    start_, theta = partial(_start, settings=particle_filter), ssm.canonical(theta)
-    begun = jax.eval_shape(start_, as_key(jax.random.key(0)), ssm, theta)
+    if not isinstance(particle_filter, ParticleFilter):
+        raise TypeError(f"particle_filter: expected a ParticleFilter, got {type(particle_filter).__name__}.")
+    theta = ssm.canonical(theta)
+    leaves, of = saved.read(path)
+    given = Origin(ssm, theta, particle_filter)
+    wanted = f"{path} does not hold a filter of this model with {particle_filter.num_particles} particles"
+    if of is not None and (found := origin.differences(of, origin.record(given, of.facts["step"], like=of))):
+        raise ValueError(
+            f"{wanted}, at these parameters and data: {'; '.join(found)}. Give what it was saved with; what is to "
+            "change from here on is given to update."
+        )
+    begun = jax.eval_shape(partial(_start, settings=particle_filter), as_key(jax.random.key(0)), ssm, theta)
     taking = partial(take, settings=particle_filter, capacity=1)
     gone_on = jax.eval_shape(taking, begun, ssm, theta, jax.ShapeDtypeStruct((), np.int32))[0]
     for shapes in (gone_on, begun):
-        wanted, tree = jax.tree.flatten(shapes)
-        if [_stored(leaf) for leaf in wanted] == [(leaf.shape, leaf.dtype) for leaf in leaves]:
-            return jax.tree.unflatten(tree, [_typed(leaf, like) for leaf, like in zip(leaves, wanted)])
-    raise ValueError(
-        f"{path} does not hold a filter of this model with {particle_filter.num_particles} particles: its arrays have "
-        "other shapes. Give the model and the settings it was saved with."
+        likes, tree = jax.tree.flatten(shapes)
+        if [_stored(leaf) for leaf in likes] == [(leaf.shape, leaf.dtype) for leaf in leaves]:
+            break
+    else:
+        raise ValueError(
+            f"{wanted}: its arrays have other shapes. Give the model and the settings it was saved with; where values "
+            "have come to be missing since, the series as it was then, and the new one to update."
+        )
+    if of is None:
+        warnings.warn(
+            f"{path} has no record of the model, the parameters and the data its filter was made with, so they could "
+            "not be compared with those given.",
+            stacklevel=2,
+        )
+    online = jax.tree.unflatten(tree, [_typed(leaf, like) for leaf, like in zip(leaves, likes)])
+    return replace(online, origin=given)
+
+
+def refuse_other(online: Any, ssm: Any, settings: ParticleFilter, *, argument: str = "online") -> None:
+    """Refuse to go on with something else than a filter of this model and these settings, as far as it shows."""
+    if not isinstance(online, Online):
+        given = type(online).__name__
+        raise TypeError(
+            f"{argument}: expected what start, update or ssmscan.resume returned, got {given}"
+            + (": read the file with ssmscan.resume first." if isinstance(online, str | os.PathLike) else ".")
+        )
+    require_traced(ssm)
+    _refuse_several(ssm)
+    n = online.state.log_weights.shape[-1]
+    if n != settings.num_particles:
+        raise ValueError(
+            f"{argument}: it has {n} particles, and this filter {settings.num_particles}; go on with the same."
+        )
+    before = online.origin
+    if before is None or before.ssm.program is ssm.program and before.settings is settings:
+        return
+    if before.settings.store != settings.store:
+        raise ValueError(
+            f"{argument}: it was started with store={before.settings.store!r}, and this filter has {settings.store!r}; "
+            "go on with the same."
+        )
+    was, now = (
+        {(s.name, s.role, s.shape, str(s.dtype)) for s in model.sites if s.name not in model.missing_sites}
+        for model in (before.ssm, ssm)
     )
+    if was != now:
+        names = ", ".join(sorted({repr(site[0]) for site in was ^ now}))
+        raise ValueError(
+            f"{argument}: it is a filter of another model, whose sites differ in {names}; go on with the same."
+        )
 
 
 def _refuse_several(ssm: Any) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.particles import pool
+from ssmscan.particles.checks import integer, number
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.sequential import Moment, State
 
@@ -121,15 +122,15 @@ class LastSteps:
         num_steps: k, at least 1.
 
     Raises:
-        ValueError: for another number.
+        TypeError: for something else.
+        ValueError: for a smaller number.
     """
 
     num_steps: int
     copies = 2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_steps, int | np.integer) or self.num_steps < 1:
-            raise ValueError(f"num_steps: expected an integer of at least 1, got {self.num_steps!r}.")
+        object.__setattr__(self, "num_steps", integer("num_steps", self.num_steps, at_least=1))
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> _Ring:
         """Make room for k clouds."""
@@ -170,6 +171,7 @@ class Ancestry:
         room: nodes there is room for after pruning, less T, in units of N log N.
 
     Raises:
+        TypeError: for something else.
         ValueError: unless it is a positive number.
     """
 
@@ -177,8 +179,9 @@ class Ancestry:
     copies = 3
 
     def __post_init__(self) -> None:
-        if not 0 < self.room < float("inf"):
-            raise ValueError(f"room: expected a positive number of times N log N, got {self.room!r}.")
+        expected = "a positive number of times N log N"
+        if not 0 < number("room", self.room, expected) < float("inf"):
+            raise ValueError(f"room: expected {expected}, got {self.room!r}.")
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> pool.Pool:
         """Make room, with the start in it."""

@@ -14,6 +14,7 @@ uniforms if the model is right.  For discrete data it is the mid-distribution tr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ssmscan.particles.checks import number
 from ssmscan.particles.sequential import Moment
 from ssmscan.particles.weights import normalise
 
@@ -92,7 +94,9 @@ class Quantiles:
     name = "quantiles"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "probs", tuple(self.probs))
+        given = self.probs if isinstance(self.probs, Iterable) and not isinstance(self.probs, str) else (self.probs,)
+        probs = tuple(number("probs", p, "numbers strictly between 0 and 1") for p in given)
+        object.__setattr__(self, "probs", probs)
         if not self.probs or not all(0 < p < 1 for p in self.probs):
             raise ValueError(f"probs: expected probabilities strictly between 0 and 1, got {self.probs}.")
 

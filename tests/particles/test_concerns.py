@@ -11,7 +11,7 @@ import pytest
 
 from ssmscan import ParticleFilter, log_evidence
 from ssmscan.model.panel import Panel
-from ssmscan.particles.concerns import faulty_runs, starving_limit
+from ssmscan.particles.concerns import starving_limit
 from ssmscan.particles.sequential import FAULTY, NOWHERE, VANISHED
 from ssmscan.particles.several import LoopResults
 from tests.particles.handmade import THETA, autoregression, exact
@@ -118,16 +118,6 @@ def test_a_density_that_is_nan_for_every_particle_is_not_called_an_impossible_ob
 def test_a_density_outside_the_loop_that_is_not_finite_is_said(healthy):
     (sentence,) = replace(healthy, log_evidence=jnp.float32(jnp.nan)).concerns()
     assert sentence.startswith("The log evidence is nan: the observations and factors that no state reaches")
-
-
-def test_many_runs_are_counted():
-    steps = np.array([[NOWHERE, 3], [-1, NOWHERE]])
-    assert faulty_runs(np.full(4, NOWHERE), ("y",)) == ""
-    sentence = faulty_runs(steps, ("y", "z"))
-    assert sentence.startswith(
-        "2 of 4 filter runs met log weights that are NaN or +inf, first at the start: the densit"
-    )
-    assert "'y', 'z'" in sentence
 
 
 def test_loops_name_themselves(healthy, starved):

@@ -11,10 +11,11 @@ from ssmscan.particles import sequential
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter, log_evidence
 from ssmscan.particles.found import FilterResult
+from ssmscan.particles.proposals import Bootstrap
 from ssmscan.particles.resampling import multinomial
 from ssmscan.particles.sequential import FAULTY, VANISHED
 from ssmscan.particles.stores import FullHistory
-from ssmscan.particles.summaries import SD, Mean
+from ssmscan.particles.summaries import SD, Mean, Quantiles
 from tests.particles.handmade import THETA, autoregression, exact
 from tests.truth import z_threshold
 
@@ -248,11 +249,41 @@ def test_function_and_front_object_agree(small):
     np.testing.assert_allclose(value, small.log_evidence, rtol=1e-6)
 
 
+class Unhashable(Bootstrap):
+    __hash__ = None
+
+
+def test_one_summary_may_be_given_as_it_is():
+    assert ParticleFilter(10, summaries=Mean()) == ParticleFilter(10, summaries=[Mean()])
+    assert ParticleFilter(np.int64(10), threshold=np.float32(0.5)).num_particles == 10
+
+
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
         (partial(ParticleFilter, 1), ValueError, "num_particles: .* at least 2, got 1"),
-        (partial(ParticleFilter, 2.5), ValueError, "num_particles"),
+        (partial(ParticleFilter, 2.5), TypeError, "num_particles: expected an integer of at least 2, got 2.5"),
+        (partial(ParticleFilter, True), TypeError, "num_particles: .* got True"),
+        (partial(ParticleFilter, "10"), TypeError, "num_particles: .* got '10'"),
+        (partial(ParticleFilter, 10, threshold=True), TypeError, "threshold: expected a fraction .* got True"),
+        (partial(ParticleFilter, 10, threshold=None), TypeError, "threshold: expected a fraction .* got None"),
+        (partial(ParticleFilter, 10, threshold=jnp.ones(())), TypeError, "threshold: expected a fraction"),
+        (partial(ParticleFilter, 10, store=FullHistory), TypeError, "store: .*got the class FullHistory; call it"),
+        (partial(ParticleFilter, 10, store="all"), TypeError, r"store: expected an object such as FinalCloud\(\), got"),
+        (partial(ParticleFilter, 10, proposal=Bootstrap), TypeError, "proposal: .*got the class Bootstrap; call it"),
+        (partial(ParticleFilter, 10, proposal=Unhashable()), TypeError, "proposal: .* cannot be hashed.*frozen=True"),
+        (partial(ParticleFilter, 10, summaries=Mean), TypeError, "summaries: .*got the class Mean; call it"),
+        (partial(ParticleFilter, 10, summaries=(Mean,)), TypeError, "summaries: .*got the class Mean; call it"),
+        (partial(ParticleFilter, 10, summaries="mean"), TypeError, r"summaries: .* such as Mean\(\), got 'mean'"),
+        (partial(ParticleFilter, 10, summaries=None), TypeError, r"summaries: .* such as Mean\(\), got None"),
+        (partial(ParticleFilter, 10, summaries=(Mean(), Mean())), ValueError, "both called 'mean'"),
+        (
+            partial(ParticleFilter, 10, summaries=(Quantiles((0.1,)), Quantiles((0.9,)))),
+            ValueError,
+            r"summaries: Quantiles\(probs=\(0.1,\)\) and Quantiles\(probs=\(0.9,\)\) are both called 'quantiles'",
+        ),
+        (partial(SMALL.run, KEY, lambda y: y, {}), TypeError, "ssm: expected a traced model, got the function"),
+        (partial(SMALL.run, KEY, [1.0], {}), TypeError, "ssm: expected a traced model, got a value of type list"),
         (partial(ParticleFilter, 10, threshold=1.5), ValueError, r"threshold: .*\[0, 1\], got 1.5"),
         (partial(ParticleFilter, 10, threshold=float("nan")), ValueError, "threshold"),
         (partial(ParticleFilter, 10, resampling="systematic"), TypeError, "resampling: .*'systematic'"),

@@ -113,12 +113,19 @@ def test_a_tree_without_room_costs_its_paths_and_nothing_else(ssm, full):
 def test_what_cannot_be_is_refused_with_a_sentence(ssm, monkeypatch):
     with pytest.raises(ValueError, match=r"ancestors alone, .*store=FullHistory\(\)\), or LastSteps\(k\)"):
         backward_sample(KEY, ssm, THETA, PRUNED.run(KEY, ssm, THETA), num_paths=2)
-    for number in (0, -1, 2.5):
-        with pytest.raises(ValueError, match="num_steps: expected an integer of at least 1"):
+    for number, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError), ("2", TypeError)):
+        with pytest.raises(error, match="num_steps: expected an integer of at least 1"):
             LastSteps(number)
     for room in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="room: expected a positive number"):
             Ancestry(room)
+    with pytest.raises(TypeError, match="room: expected a positive number of times N log N, got '2'"):
+        Ancestry("2")
+    for draw in (partial(trace_ancestry, KEY), partial(backward_sample, KEY, ssm, THETA)):
+        with pytest.raises(TypeError, match="num_paths: expected an integer of at least 1, got 2.0"):
+            draw(None, num_paths=2.0)
+        with pytest.raises(TypeError, match=r"result: expected what ParticleFilter\.run returned, got dict"):
+            draw({}, num_paths=2)
     with pytest.raises(ValueError, match=r"of 60 steps and 40000000 particles makes room for 24\d+ nodes, more than"):
         ParticleFilter(4 * 10**7, store=Ancestry()).run(KEY, ssm, THETA)
     monkeypatch.setattr(ssmscan.particles.memory, "device_bytes", lambda: 2**30)

@@ -1,0 +1,57 @@
+"""The file of a filter between two steps: an npz archive of its arrays and of the record of what it belongs to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssmscan.files import write_atomically
+from ssmscan.particles.origin import Record
+
+_FORMAT = "ssmscan filter"
+
+
+def write(path: str | os.PathLike[str], leaves: Sequence[np.ndarray], record: Record | None) -> Path:
+    """Write the arrays of a filter; errors as of `ssmscan.files.write_atomically`."""
+    header = {"format": _FORMAT, "leaves": len(leaves), "record": None if record is None else record.facts}
+    arrays: dict[str, Any] = {f"leaf_{i}": leaf for i, leaf in enumerate(leaves)}
+    arrays |= {} if record is None else {f"rows_{k}": rows for k, rows in enumerate(record.rows)}
+
+    def save(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+
+    return write_atomically(path, save)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Record | None]:
+    """Read what `write` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        OSError: if it may not be read.
+        ValueError: if it is a file of something else, or damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no saved filter at {path}")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            header = json.loads(archive["header"].tobytes())
+            leaves = [archive[f"leaf_{i}"] for i in range(header["leaves"])]
+            facts = header["record"]
+            if facts is None:
+                return leaves, None
+            return leaves, Record(facts, tuple(archive[f"rows_{k}"] for k in range(len(facts["data"]))))
+    except (PermissionError, IsADirectoryError) as error:
+        raise type(error)(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # whatever a file of something else makes of NumPy, zipfile, zlib and json
+        raise ValueError(
+            f"{path} is not a filter saved by Online.save, or it is damaged: reading it ended with "
+            f"{type(error).__name__}. Results of samplers are read by ssmscan.load."
+        ) from error
