@@ -86,32 +86,29 @@ def require_whole(result, tmp_path):
     result.to_arviz()
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    "text",
+    "stage",
     [
-        "PMMH: compiling",
-        "PMMH: compiling the prior",
-        "PMMH pilot: 8 starts",
-        "PMMH pilot: noise",
-        "PMMH pilot: round 2",
+        Stage("PMMH: compiling for"),
+        pytest.param(Stage("PMMH: compiling the prior"), marks=SLOW),
+        pytest.param(Stage("PMMH pilot: 8 starts"), marks=SLOW),
+        Stage("PMMH pilot: 8 starts", 3),
+        pytest.param(Stage("PMMH pilot: noise"), marks=SLOW),
+        pytest.param(Stage("PMMH pilot: noise", 1), marks=SLOW),
+        pytest.param(Stage("PMMH pilot: round 2"), marks=SLOW),
+        Stage("PMMH pilot: round 2", 1),
+        Stage("PMMH warm-up"),
+        pytest.param(Stage("PMMH warm-up", 2), marks=SLOW),
     ],
 )
-@pytest.mark.parametrize("update", [None, 1])
-def test_control_c_in_the_pilot_gives_a_result_without_draws(text, update, linear, monkeypatch, tmp_path):
-    if update and "compiling" in text:
-        pytest.skip("nothing is counted")
-    left = pressing([Stage(text, update)], monkeypatch)
+def test_control_c_before_the_first_draw_gives_a_result_without_draws(stage, linear, monkeypatch, tmp_path):
+    left = pressing([stage], monkeypatch)
     stopped = SHORT.run(KEY, linear)
     assert not left
     assert stopped.draws["q"].shape == (4, 0)
-    require_whole(stopped, tmp_path)
-
-
-@pytest.mark.parametrize("stages", [[Stage("PMMH warm-up", 2)], [Stage("PMMH warm-up")]])
-def test_control_c_in_the_warm_up_gives_a_result_without_draws(stages, linear, monkeypatch, tmp_path):
-    left = pressing(stages, monkeypatch)
-    stopped = SHORT.run(KEY, linear)
-    assert not left and stopped.draws["q"].shape == (4, 0)
     require_whole(stopped, tmp_path)
 
 
@@ -120,8 +117,8 @@ def test_control_c_in_the_warm_up_gives_a_result_without_draws(stages, linear, m
     [
         ([Stage("PMMH", 3)], range(1, 200), True),
         ([Stage("PMMH", 3), Stage("PMMH: compiling the state paths")], range(1, 200), False),
-        ([Stage("PMMH: compiling the state paths")], [200], False),
-        ([Stage("PMMH state paths")], [200], False),
+        pytest.param([Stage("PMMH: compiling the state paths")], [200], False, marks=SLOW),
+        pytest.param([Stage("PMMH state paths")], [200], False, marks=SLOW),
         ([Stage("PMMH state paths", 3)], [200], range(1, 99)),
         ([Stage("PMMH", 3), Stage("PMMH state paths", 2)], range(1, 200), range(200)),
     ],
@@ -168,6 +165,7 @@ def test_paths_that_fail_leave_the_draws(linear, whole, monkeypatch):
     assert any("could not be made (MemoryError: FullHistory() takes 3 TiB): 0 of 100" in s for s in found.concerns())
 
 
+@SLOW
 def test_paths_are_spread_over_the_draws_whenever_they_end(linear, whole, monkeypatch):
     left = pressing([Stage("PMMH state paths", 6)], monkeypatch)
     stopped = SHORT.run(KEY, linear)
@@ -288,7 +286,7 @@ def test_chains_that_accept_too_little_or_too_much_are_named(share, said):
     assert pmmh.acceptance_doubts(accepted[:, :50]) == ()
 
 
-@pytest.mark.slow
+@SLOW
 def test_one_chain_and_one_draw_are_enough(linear):
     tiny = replace(SHORT, num_chains=1, num_particles=None, num_samples=1, num_warmup=8, num_paths=3)
     found = tiny.run(as_key(KEY), linear)
