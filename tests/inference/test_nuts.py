@@ -12,7 +12,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference import nuts, progress
+from ssmscan.inference import nuts, posterior, progress
 from ssmscan.inference.nuts import NUTS, _with_depth
 from ssmscan.inference.posterior import Batches, Position, log_likelihood, log_posterior, log_reference
 from ssmscan.inference.rewarming import Attempt, rewarmed
@@ -139,12 +139,21 @@ def test_control_c_while_paths_are_made_keeps_the_draws_and_the_paths_by_then(re
     assert stopped.interrupted and 0 < paths < 500
     assert stopped.states["x"].shape == (4, paths, len(Y))
     np.testing.assert_allclose(stopped.states["x"], result.states["x"][:, :paths], rtol=1e-5)
-    assert any(f"{paths} of 500 are there" in sentence for sentence in stopped.concerns())
+    assert any(f"{paths} of 500 state paths a chain are there" in sentence for sentence in stopped.concerns())
 
     with control_c_at(monkeypatch, "state paths: compiling"):
         stopped = SMALL.run(jax.random.key(0), linear)
     np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"])
     assert stopped.interrupted and not stopped.states and not stopped.initial
+
+    def failing(*_):
+        raise MemoryError("out of it.")
+
+    monkeypatch.setattr(posterior, "compile_chunk", failing)
+    without = SMALL.run(jax.random.key(0), linear)
+    np.testing.assert_array_equal(without.draws["q"], result.draws["q"])
+    assert not without.interrupted and not without.states
+    assert "could not be made (MemoryError: out of it): 0 of 500" in without.doubts[0]
 
 
 def test_control_c_at_the_end_is_late(result, linear, monkeypatch):
