@@ -175,10 +175,10 @@ QUICK = MaximumLikelihood(
 )
 def test_no_step_is_lost_by_control_c_however_often(linear, monkeypatch, label, presses, likelihood, errors):
     monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.0)
-    with pytest.warns(ssmscan.ResultWarning, match="it was interrupted"):
+    with pytest.warns(ssmscan.ResultWarning, match="it was interrupted") as caught:
         with control_c_at(monkeypatch, label, presses=presses):
             stopped = QUICK.run(KEY, linear)
-    assert stopped.interrupted and not stopped.converged
+    assert stopped.interrupted and not stopped.converged and caught[0].filename == __file__
     assert np.isfinite([*stopped.theta.values()]).all()
     assert stopped.path["q"].shape == (2, 3 if label == "ascent" else 40)
     assert np.isfinite(stopped.log_likelihood) == likelihood

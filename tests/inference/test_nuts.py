@@ -87,7 +87,9 @@ def test_divergences_lead_to_one_new_warm_up_with_shorter_steps(result, linear, 
     again = rough.run(jax.random.key(0), linear)
     np.testing.assert_array_equal(again.draws["q"], tamed.draws["q"])
 
-    left = replace(rough, rewarm=False).run(jax.random.key(0), linear)
+    with pytest.warns(ssmscan.ResultWarning, match="ended in a divergence") as caught:
+        left = replace(rough, rewarm=False).run(jax.random.key(0), linear)
+    assert caught[0].filename == __file__
     assert not left.notes and left.sample_stats["diverging"].any()
     assert any("ended in a divergence" in sentence for sentence in left.concerns())
 
@@ -105,7 +107,8 @@ def test_where_draws_diverge_after_the_new_warm_up_too_it_is_said(result):
         "2 of 4 draws at target_accept 0.9 ended in a divergence: they were dropped, and after a new warm-up 2 of 4 "
         "draws at target_accept 0.99 did."
     )
-    assert rewarmed([first, second], second) == ((sentence,), (sentence,))
+    (note,), (doubt,) = rewarmed([first, second], second)
+    assert note == sentence and doubt == f"{sentence[:-1]}: what is left to raise is target_accept above 0.99."
     assert rewarmed([first], first) == ((), ())
     notes, (doubt,) = rewarmed([first, attempt(0.99, none)], first)
     assert not notes and "stopped in the new warm-up at 0.99" in doubt
