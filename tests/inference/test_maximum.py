@@ -208,6 +208,14 @@ def test_information_of_linear_scores_is_their_matrix():
     assert np.isnan(curvature.covariance(np.diag([1.0, -1.0]))).all()
 
 
+def test_scores_that_are_nan_are_left_out():
+    scores = np.array([[[1.0], [-1.0]], [[np.nan], [-3.0]]])
+    np.testing.assert_allclose(curvature.information(scores, np.array([0.5])), [[-3.0]])
+    nowhere = np.full((4, 2, 1), np.nan)
+    assert np.isnan(curvature.information(nowhere, np.array([0.5]))).all()
+    assert np.isnan(curvature.relative_noise(nowhere, np.array([0.5])))
+
+
 def test_noise_of_the_average_counts_the_autocorrelation():
     steps = np.random.default_rng(0).normal(size=(200, 4000, 1))
     walk = np.empty_like(steps)
