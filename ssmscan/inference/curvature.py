@@ -74,9 +74,14 @@ def displaced(z: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def information(scores: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Average differences of scores (K, 2d, d) at `displaced` points into the symmetric information (d, d)."""
+    """Average differences of scores (K, 2d, d) at `displaced` points into the symmetric information (d, d).
+
+    Scores that are NaN are left out; where all are, so is the information.
+    """
     d = len(steps)
-    mean = np.nanmean(np.asarray(scores, np.float64), axis=0)
+    there = ~np.isnan(scores)
+    count = there.sum(axis=0)
+    mean = np.where(count, np.where(there, scores, 0.0).sum(axis=0), np.nan) / np.maximum(count, 1)
     columns = -(mean[:d] - mean[d:]) / (2 * steps[:, None])
     return (columns + columns.T) / 2
 

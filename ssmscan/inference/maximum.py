@@ -34,7 +34,14 @@ from ssmscan.inference.averages import BATCHES, average_error, halves, log_mean_
 from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, no_steps, phase, run_chunks
-from ssmscan.inference.settings import describe, require_between, require_integer, stock_key, versions
+from ssmscan.inference.settings import (
+    describe,
+    gradients_required,
+    require_between,
+    require_integer,
+    stock_key,
+    versions,
+)
 from ssmscan.model.runnable import require_observed
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.loop import filters_at_once
@@ -140,7 +147,7 @@ class MaximumLikelihood:
             A `Maximum`; stopped by Control-C it holds the averages by then, and by a second one no standard errors.
 
         Raises:
-            ModelError: if a parameter is discrete.
+            ModelError: if a parameter is discrete, or JAX has no gradient.
             ValueError: if there are no parameters, or no draw from the prior has positive evidence.
             ImportError: if the default optimizer is wanted and optax is not installed.
             KeyboardInterrupt: if stopped before the first step.
@@ -284,7 +291,8 @@ class _Run:
         """Compile and take steps; an ascent without one has nothing to keep, and other stages are done without."""
         needed = isinstance(step, ClimbStep)
         try:
-            with phase(f"{label}: compiling", progress=self.settings.progress), interruptible():
+            compiling = phase(f"{label}: compiling", progress=self.settings.progress)
+            with gradients_required("MaximumLikelihood"), compiling, interruptible():
                 chunk = compile_chunk(step, operand, state)
         except KeyboardInterrupt:
             if needed:

@@ -34,6 +34,7 @@ from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phas
 from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, Attempt, diverged, rewarmed, warmed_anew
 from ssmscan.inference.settings import (
     describe,
+    gradients_required,
     require_between,
     require_flag,
     require_integer,
@@ -141,7 +142,8 @@ class NUTS:
 
         Raises:
             ModelError: if an innovation, initial state or parameter is not a smooth
-                function of noise, nor a discrete state that can be summed out; before anything is compiled.
+                function of noise, nor a discrete state that can be summed out, or JAX has no gradient of the model;
+                before anything is compiled.
             ValueError: if no starting point with a finite density is found.
         """
         require_observed(ssm)
@@ -151,7 +153,7 @@ class NUTS:
     def _sample(self, key: jax.Array, ssm: Any) -> Result:
         require_result_can_hold(ssm, self)
         step = NUTSStep(self.num_warmup, self.max_tree_depth)
-        with phase("NUTS: compiling", progress=self.progress), interruptible():
+        with gradients_required("NUTS"), phase("NUTS: compiling", progress=self.progress), interruptible():
             keys = jax.random.split(key, self.num_chains)
             start, start_seconds = compile_timed(_start, keys, ssm, step=step)
             states, found = start(keys, ssm)

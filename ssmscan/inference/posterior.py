@@ -95,6 +95,7 @@ class Paths(NamedTuple):
         compile_seconds: time spent tracing and compiling.
         seconds: time spent making them.
         interrupted: whether Control-C came before all were made.
+        failure: what else ended it, empty if nothing did.
     """
 
     states: dict[str, np.ndarray]
@@ -103,15 +104,18 @@ class Paths(NamedTuple):
     compile_seconds: float = 0.0
     seconds: float = 0.0
     interrupted: bool = False
+    failure: str = ""
 
     def doubts(self, wanted: int) -> tuple[str, ...]:
         """Return what to say of paths that were wanted and not made."""
-        if not self.interrupted:
-            return ()
-        return (
-            f"The run was stopped while the state paths were made: {len(self.draws)} of {wanted} are there, and the "
-            "draws of the parameters are whole.",
+        there = (
+            f"{len(self.draws)} of {wanted} state paths a chain are there, and the draws of the parameters are whole"
         )
+        if self.interrupted:
+            return (f"The run was stopped while the state paths were made: {there}.",)
+        if self.failure:
+            return (f"The state paths could not be made ({self.failure}): {there}. Use fewer of them, num_paths.",)
+        return ()
 
 
 class BatchOfPaths(NamedTuple):
@@ -144,7 +148,8 @@ def state_paths(
 ) -> Paths:
     """Rebuild the state paths of some draws; discrete states that are summed out are drawn.
 
-    Control-C ends it with the paths made by then, none while it compiles: the draws are worth more than the paths.
+    The draws are worth more than the paths: Control-C ends it with those made by then, and a failure, such as too
+    little memory, without any.
 
     Args:
         key: typed PRNG key of the discrete states.
@@ -170,6 +175,9 @@ def state_paths(
                 chunk = compile_chunk(step, operand, first)
         except KeyboardInterrupt:
             return Paths({}, kept[:0], {}, time.perf_counter() - began, interrupted=True)
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}".rstrip(".")
+            return Paths({}, kept[:0], {}, time.perf_counter() - began, failure=failure)
         run = run_chunks(chunk, operand, first, batches.number, label="state paths", progress=progress, leave=False)
         states, total = run.outputs.states, run.outputs.real.sum()
         sums = run.outputs.probabilities if run.done else {}

@@ -77,4 +77,6 @@ def rewarmed(attempts: list[Attempt], kept: Attempt) -> tuple[tuple[str, ...], t
             "followed: these are the draws before it.",
         )
     note = f"{first} ended in a divergence: they were dropped, and after a new warm-up {second} did."
-    return (note,), ((note,) if second.diverging else ())
+    if not second.diverging:
+        return (note,), ()
+    return (note,), (f"{note[:-1]}: what is left to raise is target_accept above {REWARM_ACCEPT:g}.",)

@@ -7,6 +7,8 @@ a `Result` keeps the settings as JSON can hold them, and the versions of the pac
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from numbers import Integral, Real
 from typing import Any
@@ -92,6 +94,33 @@ def require_result_can_hold(ssm: Any, settings: Any = None) -> None:
         observed=observed,
         initial=tuple(name for name in latent if name not in lengths),
     )
+
+
+NO_GRADIENT = {
+    "Reverse-mode differentiation does not work": "a lax.while_loop, or a lax.fori_loop whose ends are not known when "
+    "it is traced, cannot be differentiated backwards",
+    "callbacks do not support JVP": "a callback to Python cannot be differentiated",
+}
+"""Part of what JAX says where it has no gradient -> what that means."""
+
+
+@contextmanager
+def gradients_required(engine: str) -> Iterator[None]:
+    """Compile inside what takes gradients of a model.
+
+    Raises:
+        ModelError: if JAX has no gradient of it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        reasons = [meaning for words, meaning in NO_GRADIENT.items() if words in str(error)]
+        if not reasons:
+            raise
+        raise ModelError(
+            f"{engine} needs the gradient of the model, and JAX has none: {reasons[0]}. Use a lax.scan instead, or "
+            "jax.custom_jvp to say what the derivative is, or ssmscan.PMMH, which needs no gradient."
+        ) from None
 
 
 def describe(settings: Any) -> Any:

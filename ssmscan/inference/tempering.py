@@ -29,6 +29,7 @@ from ssmscan.inference.posterior import STATES_STREAM, Position, num_coordinates
 from ssmscan.inference.progress import compile_timed, phase
 from ssmscan.inference.settings import (
     describe,
+    gradients_required,
     require_between,
     require_integer,
     require_result_can_hold,
@@ -146,7 +147,8 @@ class TemperedSMC:
             _require_finite(finite, self.num_particles)
             shapes, _ = jax.eval_shape(partial(_start, ladder=ladder), keys[0], ssm)
             moves = jax.ShapeDtypeStruct((), jnp.int32)
-            advance, advance_seconds = compile_timed(_advance, ssm, shapes, moves, ladder=ladder)
+            with gradients_required("TemperedSMC"):
+                advance, advance_seconds = compile_timed(_advance, ssm, shapes, moves, ladder=ladder)
 
         runs: list[Run] = []
         interrupted = False

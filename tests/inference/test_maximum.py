@@ -175,10 +175,10 @@ QUICK = MaximumLikelihood(
 )
 def test_no_step_is_lost_by_control_c_however_often(linear, monkeypatch, label, presses, likelihood, errors):
     monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.0)
-    with pytest.warns(ssmscan.ResultWarning, match="it was interrupted"):
+    with pytest.warns(ssmscan.ResultWarning, match="it was interrupted") as caught:
         with control_c_at(monkeypatch, label, presses=presses):
             stopped = QUICK.run(KEY, linear)
-    assert stopped.interrupted and not stopped.converged
+    assert stopped.interrupted and not stopped.converged and caught[0].filename == __file__
     assert np.isfinite([*stopped.theta.values()]).all()
     assert stopped.path["q"].shape == (2, 3 if label == "ascent" else 40)
     assert np.isfinite(stopped.log_likelihood) == likelihood
@@ -206,6 +206,14 @@ def test_information_of_linear_scores_is_their_matrix():
     assert curvature.relative_noise(scores, steps) < 1e-12
     np.testing.assert_allclose(curvature.covariance(truth), np.linalg.inv(truth))
     assert np.isnan(curvature.covariance(np.diag([1.0, -1.0]))).all()
+
+
+def test_scores_that_are_nan_are_left_out():
+    scores = np.array([[[1.0], [-1.0]], [[np.nan], [-3.0]]])
+    np.testing.assert_allclose(curvature.information(scores, np.array([0.5])), [[-3.0]])
+    nowhere = np.full((4, 2, 1), np.nan)
+    assert np.isnan(curvature.information(nowhere, np.array([0.5]))).all()
+    assert np.isnan(curvature.relative_noise(nowhere, np.array([0.5])))
 
 
 def test_noise_of_the_average_counts_the_autocorrelation():

@@ -12,7 +12,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference import nuts, progress
+from ssmscan.inference import nuts, posterior, progress
 from ssmscan.inference.nuts import NUTS, _with_depth
 from ssmscan.inference.posterior import Batches, Position, log_likelihood, log_posterior, log_reference
 from ssmscan.inference.rewarming import Attempt, rewarmed
@@ -87,7 +87,9 @@ def test_divergences_lead_to_one_new_warm_up_with_shorter_steps(result, linear, 
     again = rough.run(jax.random.key(0), linear)
     np.testing.assert_array_equal(again.draws["q"], tamed.draws["q"])
 
-    left = replace(rough, rewarm=False).run(jax.random.key(0), linear)
+    with pytest.warns(ssmscan.ResultWarning, match="ended in a divergence") as caught:
+        left = replace(rough, rewarm=False).run(jax.random.key(0), linear)
+    assert caught[0].filename == __file__
     assert not left.notes and left.sample_stats["diverging"].any()
     assert any("ended in a divergence" in sentence for sentence in left.concerns())
 
@@ -105,7 +107,8 @@ def test_where_draws_diverge_after_the_new_warm_up_too_it_is_said(result):
         "2 of 4 draws at target_accept 0.9 ended in a divergence: they were dropped, and after a new warm-up 2 of 4 "
         "draws at target_accept 0.99 did."
     )
-    assert rewarmed([first, second], second) == ((sentence,), (sentence,))
+    (note,), (doubt,) = rewarmed([first, second], second)
+    assert note == sentence and doubt == f"{sentence[:-1]}: what is left to raise is target_accept above 0.99."
     assert rewarmed([first], first) == ((), ())
     notes, (doubt,) = rewarmed([first, attempt(0.99, none)], first)
     assert not notes and "stopped in the new warm-up at 0.99" in doubt
@@ -139,12 +142,21 @@ def test_control_c_while_paths_are_made_keeps_the_draws_and_the_paths_by_then(re
     assert stopped.interrupted and 0 < paths < 500
     assert stopped.states["x"].shape == (4, paths, len(Y))
     np.testing.assert_allclose(stopped.states["x"], result.states["x"][:, :paths], rtol=1e-5)
-    assert any(f"{paths} of 500 are there" in sentence for sentence in stopped.concerns())
+    assert any(f"{paths} of 500 state paths a chain are there" in sentence for sentence in stopped.concerns())
 
     with control_c_at(monkeypatch, "state paths: compiling"):
         stopped = SMALL.run(jax.random.key(0), linear)
     np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"])
     assert stopped.interrupted and not stopped.states and not stopped.initial
+
+    def failing(*_):
+        raise MemoryError("out of it.")
+
+    monkeypatch.setattr(posterior, "compile_chunk", failing)
+    without = SMALL.run(jax.random.key(0), linear)
+    np.testing.assert_array_equal(without.draws["q"], result.draws["q"])
+    assert not without.interrupted and not without.states
+    assert "could not be made (MemoryError: out of it): 0 of 500" in without.doubts[0]
 
 
 def test_control_c_at_the_end_is_late(result, linear, monkeypatch):

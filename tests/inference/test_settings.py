@@ -12,7 +12,7 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference import progress
-from ssmscan.inference.settings import describe, require_result_can_hold
+from ssmscan.inference.settings import describe, gradients_required, require_result_can_hold
 
 
 def named(y, parameter="q", state="x", output="double", kind=float):
@@ -53,3 +53,19 @@ def test_numbers_of_numpy_and_jax_are_described_as_numbers():
     found = describe(settings)
     assert (found["num_samples"], found["target_sd"]) == (40, 0.5)
     assert json.loads(json.dumps(describe({"a": jnp.asarray(2), "b": (True, None)}))) == {"a": 2, "b": [True, None]}
+
+
+@pytest.mark.parametrize("engine", ["NUTS", "TemperedSMC", "MaximumLikelihood"])
+def test_where_jax_has_no_gradient_it_is_said_whose_it_is(engine):
+    def loop(x):
+        return jax.lax.while_loop(lambda z: z < 1.0, lambda z: 2.0 * z, x)
+
+    def callback(x):
+        return jax.pure_callback(np.sin, jax.ShapeDtypeStruct((), x.dtype), x)
+
+    for function, words in ((loop, "lax.while_loop"), (callback, "callback to Python")):
+        with pytest.raises(ssmscan.ModelError, match=f"{engine} needs the gradient .* {words}"):
+            with gradients_required(engine):
+                jax.eval_shape(jax.grad(function), jnp.ones(()))
+    with pytest.raises(ValueError, match="^another$"), gradients_required(engine):
+        raise ValueError("another")

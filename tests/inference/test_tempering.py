@@ -110,8 +110,10 @@ def test_likelihoods_that_are_not_finite_are_counted(result):
 
 @pytest.mark.parametrize("presses", [1, 2])
 def test_an_interrupt_returns_the_finished_runs(result, ssm, monkeypatch, presses):
-    with control_c_at(monkeypatch, "TemperedSMC", presses=presses):
-        stopped = SMALL.run(jax.random.key(0), ssm)
+    with pytest.warns(ssmscan.ResultWarning, match="was stopped") as caught:
+        with control_c_at(monkeypatch, "TemperedSMC", presses=presses):
+            stopped = SMALL.run(jax.random.key(0), ssm)
+    assert caught[0].filename == __file__
     assert stopped.interrupted
     np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"][:3])
     assert len(stopped.state_draws) == (400 if presses == 1 else 0)
