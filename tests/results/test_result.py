@@ -270,6 +270,7 @@ def test_paths_of_all_draws_are_in_the_posterior():
         ({"observed": {"y": [[1.0], [1.0, 2.0]]}}, TypeError, r"observed\['y'\] must be an array of numbers"),
         ({"state_draws": "all"}, TypeError, "state_draws must be a list of whole numbers"),
         ({"draws": {"a/b": np.zeros((2, 20)), "a.b": np.zeros((2, 20))}}, ValueError, "a.b"),
+        ({"deterministics": {"beta": np.zeros((2, 20))}}, ValueError, "the sites 'beta', 'beta' all become 'beta'"),
         ({"observed": {"a/b": np.zeros(2), "a.b": np.ones(2)}}, ValueError, "become 'a.b' in a file"),
         ({"draws": {".": np.zeros((2, 20))}}, ValueError, "no variable of a netCDF file"),
     ],
