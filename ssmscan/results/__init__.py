@@ -10,6 +10,7 @@
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
 | `plots`, `curves` | states over data, effective sample size per step, agreement, posterior densities |
 | `table`, `shown` | tables as text, Markdown and HTML; a result in ten lines |
+| `layout` | in which group and with which dimensions is each array |
 | `containers`, `storage` | ArviZ and netCDF, each known to one file |
 
 A result knows nothing of the engine that made it, so results of any engine, saved or fresh, mix freely.

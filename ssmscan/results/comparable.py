@@ -112,7 +112,7 @@ def _share_draws(x: Result, y: Result) -> bool:
     """Return whether some chain of one begins as one of the other, as that of a longer run with the same key does."""
     length = min(x.num_draws, y.num_draws)
     one, other = (
-        np.concatenate([np.reshape(v[:, :length], (len(v), length, -1)) for v in r.draws.values()], axis=2)
+        np.concatenate([np.reshape(v[:, :length], (len(v), length, -1)) for _, v in sorted(r.draws.items())], axis=2)
         for r in (x, y)
     )
     varies = np.any(one != one[:, :1], axis=(1, 2))

@@ -96,13 +96,13 @@ def filtered(source: Any, site: str, element: tuple[int, ...], probabilities: An
 
 
 def density(name: str, result: Result, parameter: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return grid and density of a scalar parameter of the result called `name`; its one value, if there is one.
+    """Return grid and density of a scalar of the result called `name`, a parameter or computed; its one value, if one.
 
     Raises:
         KeyError: if there is no such parameter.
         ValueError: if there are no draws, or some are not finite.
     """
-    draws = dict(scalars(result.draws))
+    draws = dict(scalars({**result.draws, **result.deterministics}))
     if not isinstance(parameter, str) or parameter not in draws:
         raise KeyError(f"{name} has no parameter {parameter!r}; it has {', '.join(draws)}")
     values = draws[parameter]

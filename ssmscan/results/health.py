@@ -47,9 +47,14 @@ def concerns(result: Result) -> tuple[str, ...]:
 def warn_of_concerns(result: Result) -> Result:
     """Warn of what `concerns` returns, in one `ResultWarning`; return the result.
 
-    For the end of an engine's `run`: the warning points at the line that called it.
+    For the end of an engine's `run`: the warning points at the line that called it.  Control-C stops the looking, which
+    takes long for thousands of parameters, and loses no draw.
     """
-    if found := result.concerns():
+    try:
+        found = result.concerns()
+    except KeyboardInterrupt:
+        found = ("Whether it can be trusted was not found out, since Control-C came: result.concerns() looks again.",)
+    if found:
         warnings.warn(f"{result.title}. {' '.join(found)}", ResultWarning, stacklevel=3)
     return result
 

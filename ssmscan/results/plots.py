@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ssmscan.particles.concerns import starving_limit
 from ssmscan.results import curves
 from ssmscan.results.agreement import Comparison
 from ssmscan.results.curves import Categories, Path
@@ -131,7 +132,8 @@ def ess(filtered: Filtered, *, ax: Any = None) -> Any:
 
     The ESS is that of the weights after the step's data, a mark says that the particles were resampled
     before they moved to the step.  The axis is logarithmic and ends at one particle, so that a step where the ESS falls
-    to a few, which the model finds surprising, is seen however many there are; the least is in the legend.
+    to a few, which the model finds surprising, is seen however many there are; below the shade's edge the filter says
+    that it starves.  The least is in the legend.
 
     Raises:
         TypeError: if this is not the result of a filter.
@@ -158,6 +160,8 @@ def ess(filtered: Filtered, *, ax: Any = None) -> Any:
         ax.plot(at, np.zeros(len(at)), "|", **style)
     ax.set_yscale("log")
     ax.set_ylim(1, num_particles)
+    if (limit := starving_limit(num_particles)) > 1.0:
+        ax.axhspan(1, limit, color=GREY, alpha=0.12, linewidth=0, label=f"starving: below {limit:g}")
     ax.set_xlabel("time step")
     ax.set_ylabel(f"effective particles of {num_particles:,}")
     ax.margins(x=0.01)

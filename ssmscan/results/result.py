@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.results import containers, health, shown, storage
+from ssmscan.results import containers, health, layout, shown, storage
 from ssmscan.results.containers import Variable
 from ssmscan.results.holding import (
     as_flag,
@@ -26,7 +26,6 @@ from ssmscan.results.holding import (
     as_numbers,
     as_texts,
     require_holdable,
-    variable_name,
 )
 from ssmscan.results.summary import STATISTICS, Summary, scalars, summarise
 from ssmscan.results.table import Table, count, rounded, significant
@@ -35,8 +34,7 @@ CONCERNS = "ssmscan_concerns"
 """Attribute of what ArviZ reads: why the result cannot be trusted as it is."""
 
 _FORMAT = 2
-_ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities", "deterministics")
-_IN_GROUPS = (*_ARRAYS, "state_draws", "costs")
+_IN_GROUPS = (*layout.ARRAYS, "state_draws", "costs")
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class Result:
 
     def __post_init__(self) -> None:
         """Make arrays NumPy's, settings what a file gives back, and check all shapes."""
-        for name in _ARRAYS:
+        for name in layout.ARRAYS:
             object.__setattr__(self, name, as_numbers(name, getattr(self, name)))
         object.__setattr__(self, "state_draws", as_indices("state_draws", self.state_draws))
         for name in ("notes", "doubts", "initial"):
@@ -212,14 +210,14 @@ class Result:
         Raises:
             ValueError: if a predictive array is of neither all draws nor all state paths.
         """
-        groups = self._groups()
+        groups = layout.groups(self)
         if posterior_predictive is not None:
             predictive = as_numbers("posterior_predictive", posterior_predictive)
             paths = len(self.state_draws)
             of_paths = {values.shape[:2] for values in predictive.values()} == {(self.num_chains, paths)}
             if not of_paths:
                 self._require_leading("posterior_predictive", predictive, (self.num_chains, self.num_draws))
-            groups["posterior_predictive"] = self._variables(predictive, ("chain", "draw"))
+            groups["posterior_predictive"] = layout.variables(self, predictive, ("chain", "draw"))
             if of_paths and paths < self.num_draws:
                 groups["posterior_predictive"]["draw"] = Variable(("draw",), self.state_draws)
         return containers.export(containers.datatree(groups, self._attributes()))
@@ -229,8 +227,8 @@ class Result:
 
         An existing file is replaced in one step, never left half written.
         """
-        groups = {**self._groups(), "paths": {"state_draws": Variable(("path",), self.state_draws)}}
-        sites = {name: list(getattr(self, name)) for name in _ARRAYS}
+        groups = {**layout.groups(self), "paths": {"state_draws": Variable(("path",), self.state_draws)}}
+        sites = {name: list(getattr(self, name)) for name in layout.ARRAYS}
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _IN_GROUPS}
         header = {**plain, "costs": dataclasses.asdict(self.costs), "format": _FORMAT, "sites": sites}
         return storage.write(path, groups, header, self._attributes())
@@ -255,39 +253,6 @@ class Result:
     def _attributes(self) -> dict[str, str]:
         return {"inference_library": "ssmscan", CONCERNS: "\n".join(self.concerns())}
 
-    def _groups(self) -> dict[str, dict[str, Variable]]:
-        states = self._variables(self.states, ("chain", "draw"))
-        groups = {
-            "posterior": self._variables({**self.draws, **self.deterministics}, ("chain", "draw"), timed=False),
-            "states": states,
-            "sample_stats": self._variables(self.sample_stats, ("chain", "draw")),
-            "observed_data": self._variables(self.observed, ()),
-            "state_probabilities": self._variables(self.state_probabilities, ()),
-        }
-        if np.array_equal(self.state_draws, np.arange(self.num_draws)):
-            groups["posterior"] |= groups.pop("states")
-        elif states:
-            states["draw"] = Variable(("draw",), self.state_draws)
-        return groups
-
-    def _variables(
-        self, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...], *, timed: bool = True
-    ) -> dict[str, Variable]:
-        times, variables = self._times(), {}
-        for site, values in arrays.items():
-            name = variable_name(site)
-            rest = values.shape[len(leading) :]
-            in_time = timed and site not in self.initial and rest[:1] and rest[0] in times
-            dims = [*leading, *([times[rest[0]]] if in_time else [])]
-            dims += [f"{name}_dim_{i}" for i in range(values.ndim - len(dims))]
-            variables[name] = Variable(tuple(dims), values)
-        return variables
-
-    def _times(self) -> dict[int, str]:
-        """Name the time axis of each length: loops of one model may have several."""
-        lengths = dict.fromkeys(x.shape[2] for name, x in self.states.items() if name not in self.initial)
-        return {length: f"time_{k}" if k else "time" for k, length in enumerate(lengths)}
-
     def _check(self) -> None:
         if not (self.draws or self.sample_stats):
             raise ValueError("a Result needs draws of a parameter, or sample_stats where there are none; got neither")
@@ -310,6 +275,7 @@ class Result:
             self._require_leading("states", {name: values}, paths)
             if name not in self.initial and values.ndim < 3:
                 raise ValueError(f"states[{name!r}] must be (chains, paths, time, ...), got {values.shape}")
+        require_holdable(self.draws, self.deterministics)
         require_holdable({**self.draws, **self.deterministics}, self.states, self.observed)
         require_holdable(self.sample_stats)
         require_holdable(self.state_probabilities)
@@ -334,7 +300,7 @@ def load(path: str | os.PathLike[str]) -> Result:
         found, sites = header.pop("format"), header.pop("sites")
         if found <= _FORMAT:
             costs, state_draws = _costs(header.pop("costs")), groups["paths"]["state_draws"]
-            return Result(**_arrays(groups, sites), **header, costs=costs, state_draws=state_draws)
+            return Result(**layout.arrays(groups, sites), **header, costs=costs, state_draws=state_draws)
     except KeyError as error:
         raise storage.damaged(path, f"it has no {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
@@ -346,10 +312,3 @@ def _costs(found: Any) -> Costs:
     if not isinstance(found, dict):
         raise TypeError(f"costs must be numbers by name, got {found!r}")
     return Costs(**found)
-
-
-def _arrays(groups: Mapping[str, Any], sites: Mapping[str, list[str]]) -> dict[str, Any]:
-    states = "states" if "states" in groups else "posterior"
-    groups_of = ("posterior", states, "sample_stats", "observed_data", "state_probabilities", "posterior")
-    places = dict(zip(_ARRAYS, groups_of, strict=True))
-    return {name: {site: groups[places[name]][variable_name(site)] for site in sites.get(name, ())} for name in _ARRAYS}

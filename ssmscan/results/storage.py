@@ -120,9 +120,8 @@ def _file(path: Any) -> tuple[Path, bool]:
     _require_path("load", path)
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(
-            f"{path} is a folder: load takes one file that Result.save wrote, such as {path}/nuts.nc"
-        )
+        inside = ", ".join(sorted(file.name for file in path.glob("*.nc"))[:4]) or "none here"
+        raise IsADirectoryError(f"{path} is a folder: load takes one file that Result.save wrote ({inside})")
     if not path.is_file():
         raise FileNotFoundError(f"no result to load at {path}")
     with path.open("rb") as file:

@@ -40,19 +40,20 @@ def test_the_same_data_in_another_precision_are_the_same(data):
 
 
 def test_a_run_is_not_compared_with_itself(tmp_path):
-    one = engine(0)
+    one = result({k: engine(i).draws["phi"] for i, k in enumerate(("phi", "beta"))}, observed={"y": Y})
     copies = {
         "itself": one,
         "a copy": dataclasses.replace(one, engine="PMMH"),
         "a file": load(one.save(tmp_path / "r.nc")),
-        "the beginning": dataclasses.replace(one, draws={"phi": one.draws["phi"][:, :20]}),
-        "some chains": dataclasses.replace(one, draws={"phi": one.draws["phi"][2:]}),
+        "another order": dataclasses.replace(one, draws=dict(reversed(one.draws.items()))),
+        "the beginning": dataclasses.replace(one, draws={k: x[:, :20] for k, x in one.draws.items()}),
+        "some chains": dataclasses.replace(one, draws={k: x[2:] for k, x in one.draws.items()}),
     }
     for copy in copies.values():
         with pytest.raises(ValueError, match="a and b hold the same draws: a run always agrees with itself"):
             compare(a=one, b=copy)
     with pytest.raises(ValueError, match="a and c hold the same draws"):
-        compare(a=one, b=engine(1), c=one)
+        compare(a=engine(0), b=engine(1), c=engine(0))
 
 
 def test_draws_that_never_move_are_no_sign_of_one_run():

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from ssmscan.results import health
 from ssmscan.results.health import ResultWarning, warn_of_concerns
+from ssmscan.results.verdicts import find_fault
 from tests.results.samples import autoregression, result
 
 RNG = np.random.default_rng(0)
@@ -55,3 +57,21 @@ def test_a_run_without_draws_has_one_concern():
     empty = result({"phi": np.zeros((4, 0))}, interrupted=True, sample_stats={"diverging": np.zeros((4, 0), bool)})
     (sentence,) = empty.concerns()
     assert "before its first draw" in sentence
+
+
+def test_control_c_while_looking_loses_no_draw(monkeypatch):
+    def interrupt(result):
+        raise KeyboardInterrupt
+
+    made = result(GOOD)
+    monkeypatch.setattr(health, "concerns", interrupt)
+    with pytest.warns(ResultWarning, match="was not found out, since Control-C came"):
+        assert warn_of_concerns(made) is made
+
+
+def test_what_is_printed_as_the_limit_is_not_beyond_it():
+    # 1.0103 is printed as 1.010, an effective sample size of 399.7 as 400
+    (summary,) = result(GOOD).summaries.values()
+    assert find_fault({"phi": summary._replace(rhat=1.0103, ess_tail=399.7)}, independent_runs=False) is None
+    fault = find_fault({"phi": summary._replace(rhat=1.0106, ess_tail=399.2)}, independent_runs=False)
+    assert fault.reason == "R-hat of phi is 1.011 > 1.01, ESS of phi is 399 < 400"

@@ -129,7 +129,7 @@ def test_ess_marks_the_steps_that_were_resampled(example):
     # a few particles of a thousand are seen: they have a decade of their own
     assert ax.get_ylim() == (1, 1000) and ax.get_yscale() == "log"
     least = int(np.argmin(filtered.ess))
-    assert texts(ax) == [f"ESS, least {filtered.ess[least]:.0f} at step {least + 1}", "resampled"]
+    assert texts(ax) == [f"ESS, least {filtered.ess[least]:.0f} at step {least + 1}", "resampled", "starving: below 10"]
 
 
 def test_ess_of_an_observed_start_is_at_time_zero(example):
@@ -237,6 +237,8 @@ def test_a_step_without_particles_is_a_gap(example):
 def test_the_posterior_of_one_result_and_of_draws_that_are_equal(example):
     _, _, results, _ = example
     assert texts(plots.posterior(results["NUTS"], "phi")) == ["NUTS"]
+    made = result({"phi": np.zeros((2, 9))}, deterministics={"half_life": np.random.rand(2, 9)})
+    assert plots.posterior(made, "half_life").get_xlabel() == "half_life"
     (line,) = plots.posterior(result({"phi": np.full((2, 9), 0.7)}), "phi").lines
     assert list(line.get_xdata()) == [0.7, 0.7]
 

@@ -1,0 +1,82 @@
+"""Where the arrays of a result are in groups of variables, for ArviZ and for files, and back.
+
+The groups are ArviZ's: posterior, sample_stats, observed_data.  What the model computes of its parameters is in the
+posterior; state paths are when every draw has one, otherwise they are in a group `states`, whose draw coordinate says
+which draw each path belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssmscan.results.containers import Variable
+from ssmscan.results.holding import variable_name
+
+if TYPE_CHECKING:
+    from ssmscan.results.result import Result
+
+ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities", "deterministics")
+"""The fields of a result that hold arrays by site."""
+
+
+def groups(result: Result) -> dict[str, dict[str, Variable]]:
+    """Return the variables of each group."""
+    states = variables(result, result.states, ("chain", "draw"))
+    found = {
+        "posterior": variables(result, {**result.draws, **result.deterministics}, ("chain", "draw"), timed=False),
+        "states": states,
+        "sample_stats": variables(result, result.sample_stats, ("chain", "draw")),
+        "observed_data": variables(result, result.observed, ()),
+        "state_probabilities": variables(result, result.state_probabilities, ()),
+    }
+    if np.array_equal(result.state_draws, np.arange(result.num_draws)):
+        found["posterior"] |= found.pop("states")
+    elif states:
+        states["draw"] = Variable(("draw",), result.state_draws)
+    return found
+
+
+def variables(
+    result: Result, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...], *, timed: bool = True
+) -> dict[str, Variable]:
+    """Return arrays as variables with named dimensions: the leading ones, the time, and one for each other axis.
+
+    Args:
+        result: the result whose loops have the times.
+        arrays: site -> array.
+        leading: names of the first dimensions.
+        timed: whether an axis after those that is as long as a loop is its time.
+    """
+    times = _times(result)
+    found = {}
+    for site, values in arrays.items():
+        name = variable_name(site)
+        rest = values.shape[len(leading) :]
+        in_time = timed and site not in result.initial and rest[:1] and rest[0] in times
+        dims = [*leading, *([times[rest[0]]] if in_time else [])]
+        dims += [f"{name}_dim_{i}" for i in range(values.ndim - len(dims))]
+        found[name] = Variable(tuple(dims), values)
+    return found
+
+
+def arrays(groups: Mapping[str, Mapping[str, Any]], sites: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return the array fields of a result from groups in a file and the names of the sites in each field.
+
+    Raises:
+        KeyError: if a group or a variable is missing.
+    """
+    states = "states" if "states" in groups else "posterior"
+    places = ("posterior", states, "sample_stats", "observed_data", "state_probabilities", "posterior")
+    return {
+        field: {site: groups[place][variable_name(site)] for site in sites.get(field, ())}
+        for field, place in zip(ARRAYS, places)
+    }
+
+
+def _times(result: Result) -> dict[int, str]:
+    """Name the time axis of each length: loops of one model may have several."""
+    lengths = dict.fromkeys(x.shape[2] for name, x in result.states.items() if name not in result.initial)
+    return {length: f"time_{k}" if k else "time" for k, length in enumerate(lengths)}
