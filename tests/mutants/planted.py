@@ -407,8 +407,8 @@ INFERENCE = [
     Mutant(
         "tempered particles used without their last weights",
         "inference/tempering.py",
-        "    while not finished:\n        finished = reached >= 1.0\n",
-        "    while reached < 1.0:\n",
+        "while not finished and not _stands_still(temperatures):",
+        "while temperatures[-1] < 1.0 and not _stands_still(temperatures):",
         (TEMPERING,),
     ),
     Mutant(
