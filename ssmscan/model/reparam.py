@@ -67,10 +67,11 @@ def noise_outside(model: Callable, *, initial: Collection[str] | None = None) ->
         state; a site that a handler conditions stays as it is.
 
     Raises:
-        ValueError: when called, if noise is given that does not fit the loop; or when the density of a
-            discrete innovation is asked for.
+        TypeError: if `initial` is no collection of names.
+        ValueError: when called, if a name in `initial` is that of no site before the loop; if noise is given that
+            does not fit the loop; or when the density of a discrete innovation is asked for.
     """
-    found: list[tuple[str, ...]] = [] if initial is None else [tuple(initial)]
+    found: list[tuple[str, ...]] = [] if initial is None else [_names(initial)]
 
     @functools.wraps(model)
     def moved(*args, **kwargs):
@@ -78,10 +79,21 @@ def noise_outside(model: Callable, *, initial: Collection[str] | None = None) ->
             names = _initial_states(model, args, kwargs)
             if names is not None:
                 found.append(names)
-        with _Outside(found[0] if found else ()):
-            return model(*args, **kwargs)
+        around = _Outside(found[0] if found else ())
+        with around:
+            result = model(*args, **kwargs)
+        if initial is not None:
+            around.refuse_unmet()
+        return result
 
     return moved
+
+
+def _names(initial: Any) -> tuple[str, ...]:
+    """Check names of sites."""
+    if not isinstance(initial, Collection) or isinstance(initial, str) or not all(isinstance(n, str) for n in initial):
+        raise TypeError(f"initial: expected names of sites before the loop, as in ('x0',); got {initial!r}.")
+    return tuple(initial)
 
 
 def _initial_states(model: Callable, args: tuple, kwargs: dict) -> tuple[str, ...] | None:
@@ -101,10 +113,21 @@ class _Outside(Messenger):
 
     def __init__(self, initial: tuple[str, ...]):
         self.initial = initial
+        self.met: list[str] = []
         super().__init__()
+
+    def refuse_unmet(self) -> None:
+        """Raise if a name is that of no site outside the loop, which would silently stay as it is."""
+        if unmet := [name for name in self.initial if name not in self.met]:
+            raise ValueError(
+                f"initial: the model draws no site {', '.join(map(repr, unmet))} before its loop; the sites there are "
+                f"{', '.join(map(repr, self.met)) or 'none'}. States in the loop are moved without being named."
+            )
 
     def process_message(self, msg: dict) -> None:
         replayed = msg.get("_control_flow_done", False)
+        if msg["type"] == "sample" and not replayed:
+            self.met.append(msg["name"])
         if msg["type"] == "control_flow" and len(msg["args"]) == 5:
             self._take_over(msg)
         elif msg["type"] == "sample" and replayed:

@@ -436,6 +436,14 @@ def test_initial_states_can_be_named():
     assert "q_noise" in sites and "x_0" in sites
 
 
+@pytest.mark.parametrize(
+    ("initial", "error"), [("q", TypeError), (3, TypeError), (["x"], ValueError), (["k"], ValueError)]
+)
+def test_what_names_no_site_before_the_loop_is_refused(initial, error):
+    with pytest.raises(error, match=r"^initial: .*(expected names|draws no site)"):
+        latents(noise_outside(local_level, initial=initial), (Y,))
+
+
 def test_variational_inference_takes_the_model():
     moved = noise_outside(local_level, initial=["x_0"])
     svi = SVI(moved, AutoNormal(moved), optax.adam(0.01), Trace_ELBO())

@@ -100,8 +100,28 @@ def follows(law: Law, ancestors: np.ndarray) -> bool:
 def test_ancestors_have_the_joint_law_of_their_scheme(scheme, law):
     """Of 20,000 draws a change of the probability of an outcome from 0.2 by 0.02 is seen with power 0.9."""
     keys = jax.random.split(as_key(jax.random.key(0)), REPLICATES)
-    draw = jax.jit(jax.vmap(lambda key: scheme(key, jnp.asarray(WEIGHTS, float), POINTS)))
-    assert follows(law(), np.asarray(draw(keys)))
+    draw = jax.jit(jax.vmap(lambda key, weights: scheme(key, weights, POINTS), in_axes=(0, None)))
+    assert follows(law(), np.asarray(draw(keys, jnp.asarray(WEIGHTS, float))))
+    for nobody in (0.0, jnp.nan):
+        index = np.asarray(draw(keys, jnp.full(len(WEIGHTS), nobody)))
+        assert ((index >= 0) & (index < len(WEIGHTS))).all()
+
+
+def test_at_the_largest_uniform_there_is_no_particle_without_weight_has_offspring(monkeypatch):
+    """Two hundred clouds of 1,000, a third without weight, the end too: rounding must not reach beyond the last."""
+    largest = jnp.finfo(float).epsneg
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.full(shape, 1 - 2 * largest))
+    rng = np.random.default_rng(0)
+    weights = rng.exponential(size=(200, 1000)) * (rng.random((200, 1000)) < 0.7) * (np.arange(1000) < 900)
+    weights /= weights.sum(1, keepdims=True)
+
+    @jax.jit
+    @jax.vmap
+    def draw(weights):
+        return [scheme(as_key(jax.random.key(0)), weights, 1000) for scheme in (systematic, stratified)]
+
+    for ancestors in draw(jnp.asarray(weights, float)):
+        assert (np.take_along_axis(weights, np.asarray(ancestors), 1) > 0).all()
 
 
 def test_laws_are_probabilities_and_the_same_test_rejects_other_points():

@@ -12,8 +12,6 @@ from ssmscan.particles.resampling import multinomial, stratified, systematic
 from ssmscan.particles.weights import normalise
 from tests.truth import z_threshold
 
-pytestmark = pytest.mark.slow
-
 SCHEMES = [systematic, stratified, multinomial]
 schemes = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.__name__)
 
@@ -37,6 +35,7 @@ def log_weights(n: int, spread: float = 2.0) -> np.ndarray:
     return raw
 
 
+@pytest.mark.slow
 @schemes
 @pytest.mark.parametrize(("count", "n"), [(40, 40), (7, 100)])
 def test_expected_offspring_are_the_weights(scheme, count, n):
@@ -60,6 +59,7 @@ def test_expected_offspring_are_the_weights(scheme, count, n):
         np.testing.assert_allclose(counts.var(0), variance, rtol=0.1, atol=0.05)
 
 
+@pytest.mark.slow
 @schemes
 @pytest.mark.parametrize("n", [2, 17, 1000])
 def test_ancestors_are_sorted_in_range_and_have_weight(scheme, n):
@@ -71,6 +71,7 @@ def test_ancestors_are_sorted_in_range_and_have_weight(scheme, n):
     assert np.isfinite(raw[ancestors]).all()
 
 
+@pytest.mark.slow
 def test_systematic_and_stratified_are_the_textbook_ones():
     raw = log_weights(3000)
     weights, key = np.exp(raw), as_key(jax.random.key(2))
@@ -94,6 +95,7 @@ def test_a_million_float32_particles_are_placed_as_in_float64():
     assert (ancestors != expected).mean() < 2e-3  # a float32 cumulative sum has 3e-2
 
 
+@pytest.mark.slow
 @schemes
 def test_one_particle_with_all_the_weight_has_all_the_offspring(scheme):
     for survivor in (0, 15, 16, 99):
@@ -101,6 +103,7 @@ def test_one_particle_with_all_the_weight_has_all_the_offspring(scheme):
         np.testing.assert_array_equal(draw(scheme, as_key(jax.random.key(0)), raw, 100), survivor)
 
 
+@pytest.mark.slow
 @schemes
 def test_equal_weights_lose_at_most_what_the_scheme_draws(scheme):
     ancestors = np.asarray(draw(scheme, as_key(jax.random.key(0)), jnp.zeros(64), 64))
@@ -108,12 +111,14 @@ def test_equal_weights_lose_at_most_what_the_scheme_draws(scheme):
     assert distinct == 64 if scheme is not multinomial else 30 < distinct < 52
 
 
+@pytest.mark.slow
 @schemes
 def test_a_cloud_without_weight_gives_indices_that_exist(scheme):
     ancestors = np.asarray(jax.jit(scheme, static_argnums=2)(as_key(jax.random.key(0)), jnp.zeros(40), 40))
     assert ((ancestors >= 0) & (ancestors < 40)).all()
 
 
+@pytest.mark.slow
 @schemes
 def test_log_weights_and_sums_other_than_one_are_refused(scheme):
     for wrong in (jnp.log(jnp.full(4, 0.25)), jnp.ones(4), jnp.array([0.5, jnp.nan])):
@@ -121,6 +126,7 @@ def test_log_weights_and_sums_other_than_one_are_refused(scheme):
             scheme(as_key(jax.random.key(0)), wrong, 4)
 
 
+@pytest.mark.slow
 @schemes
 def test_vmap_is_a_loop(scheme):
     keys = jax.random.split(as_key(jax.random.key(3)), 4)
@@ -130,6 +136,7 @@ def test_vmap_is_a_loop(scheme):
     np.testing.assert_array_equal(together, jnp.stack(alone))
 
 
+@pytest.mark.slow
 @schemes
 def test_strict_promotion_and_no_gradient(scheme):
     raw = normalise(jnp.asarray(np.random.default_rng(1).normal(size=50), float)).weights
