@@ -152,7 +152,7 @@ class _Sites(Messenger):
         msg["value"] = value
 
     def compute(self, msg: dict) -> bool:
-        """Give a site that has one value this value, which makes it a deterministic, and a factor if it has a density."""
+        """Give a site with one value this value, which makes it a deterministic, and a factor if it has a density."""
         if msg["value"] is None and is_point(msg["fn"]):
             msg["value"], msg["_point"] = with_sample_shape(msg).sample(jax.random.key(0)), True
         return msg.get("_point", False)
