@@ -20,6 +20,13 @@ from ssmscan.model.statespace import StateSpaceModel
 from tests.model.zoo import Y
 
 KEY = jax.random.key(0)
+
+
+def some(names, quick):
+    """Parameters of a test, slow unless they are among the quick ones."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 DATA = Y[:6] + 5.0
 SEEN = jnp.array([True, False])
 
@@ -81,7 +88,7 @@ def with_prior(draw):
     return model
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", some(PRIORS, ("handler", "plate")))
 def test_a_parameter_counts_as_numpyro_counts_it_and_is_drawn_from_its_law(name):
     draw, counted = PRIORS[name]
     ssm = ssmscan.trace(with_prior(draw), DATA)
@@ -100,7 +107,7 @@ def test_a_parameter_counts_as_numpyro_counts_it_and_is_drawn_from_its_law(name)
     np.testing.assert_allclose(log_posterior(ssm, position), data + prior + jacobian + noise, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["handler", "plate", "scaled"])
+@pytest.mark.parametrize("name", some(("handler", "plate", "scaled"), ("scaled",)))
 def test_every_factor_of_a_masked_or_scaled_prior_is_that_of_numpyro(name):
     found = ssmscan.trace(with_prior(PRIORS[name][0]), DATA).check(KEY)
     assert found.passed and set(found.factors) == {
@@ -123,7 +130,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", some(FAULTS, ("prior", "reweighted")))
 def test_the_check_reads_the_functions_that_engines_call(name, monkeypatch):
     ssm = ssmscan.trace(with_prior(scaled), DATA)
     method, fault = FAULTS[name]
@@ -154,6 +161,7 @@ def test_the_table_says_what_a_mask_or_a_scale_means():
     assert ssm.check(KEY).passed
 
 
+@pytest.mark.slow
 def test_what_an_obs_mask_leaves_open_keeps_its_law():
     def model(y):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([2]), obs=jnp.array([0.3, 9.0]), obs_mask=SEEN)
