@@ -9,33 +9,35 @@ that it takes, NumPyro's own log-probability of every site is an oracle for what
     law          the same without masks and scales                      `log_law_unconstrained`
     values       log p(s, z, y | theta)                                 `log_initial`, `evaluate`, `log_static`
     weights      log p(s, z, y | theta) - log q(s, z)                   `init`, `step`, `log_static`
+    elements     the same, element by element of a panel                `elements_at`
     noise        the same, with the corrections of inexact noise maps   `log_likelihood_given_noise`
+                 ... or with discrete states given, where they are      the chain of `posterior_states`
+                 summed out: log p(s, z, y | theta) - log q(others)
 
 where q is the law that states are drawn from.  The two sides share no code beyond the distributions.  Masks on
 states are lifted on both: a state has its law where it is masked, see `records`.  Values and weights are left out where
-observations after the loop join its steps; noise, where a site has no smooth map or discrete states are summed out.
+observations after the loop join its steps; noise, where a site has no smooth map and is not summed out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from numpyro import handlers
-from numpyro.distributions import biject_to
 
-from ssmscan.model.constants import Constants
 from ssmscan.model.dataflow import UNUSED
-from ssmscan.model.noise import NoiseSpec
+from ssmscan.model.element import elements_at
+from ssmscan.model.noise import MapKind, NoiseSpec
+from ssmscan.model.original import Original
 from ssmscan.model.paths import from_noise
-from ssmscan.model.records import Record, clean_name, unmasked
-from ssmscan.model.running import ModelError, run_model
+from ssmscan.model.running import ModelError
 from ssmscan.model.simulate import Outputs
-from ssmscan.model.stack import exclusive, isolated
+from ssmscan.model.stack import exclusive
+from ssmscan.model.summing import posterior
 
 if TYPE_CHECKING:
     from ssmscan.model.statespace import StateSpaceModel
@@ -101,14 +103,15 @@ def check(key: jax.Array, ssm: Any, source: Any) -> Check:
         theta = ssm.constrain(z)
     factors, moved, smooth = _evaluate(path_key, ssm, theta, z)
     pieces = [float(piece) for piece in factors.pop("sites").values()]
-    found = _Original(ssm, source, {**theta, **moved})
+    found = Original(ssm, source, {**theta, **moved})
     expected = found.factors(z)
     compared = {"sites": Factor(sum(pieces), found.total)}
     compared |= {name: Factor(float(value), expected[name]) for name, value in factors.items()}
     if smooth is not None:
         log_likelihood, values = smooth
-        weights = _Original(ssm, source, {**theta, **values}).factors(z)["weights"]
-        compared["noise"] = Factor(float(log_likelihood), weights)
+        values = {n: v for n, v in values.items() if n in moved}
+        there = Original(ssm, source, {**theta, **values}).factors(z)["noise"]
+        compared["noise"] = Factor(float(log_likelihood), there)
     scale = sum(abs(piece) for piece in pieces) + abs(found.total) + found.size + 1.0
     tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
     outcome = Check(*compared["sites"], tolerance, jax.device_get({**theta, **moved}), compared)
@@ -153,7 +156,7 @@ def _evaluate(key: jax.Array, ssm: Any, theta: dict, z: dict | None) -> tuple[di
     if z is not None:
         law, reweighting = ssm.log_law_unconstrained(z)
         factors |= {"transformed": ssm.log_prior_unconstrained(z)[1], "law": law, "reweighted": law + reweighting}
-    if "noise" in factors or any(part.program.smooth_step is None for part in ssm.parts):
+    if "noise" in factors or not all(map(_has_noise, ssm.parts)):
         return factors, moved, None
     ends = [_by_noise(jax.random.fold_in(key, number), part, theta) for number, part in enumerate(ssm.parts)]
     return factors, moved, (sum(end[0] for end in ends), {n: v for end in ends for n, v in end[1].items()})
@@ -180,26 +183,69 @@ def _move(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[Terms, Te
     start = bound.init(start_noise)
     inputs = bound.xs, step_noise
     last, (values, ys, log_prob, weights, densities) = lax.scan(body, bound.start_from(start.values), inputs)
-    entries = "outside_log_prob", "outside_log_density", "outside_log_prior"
-    rest = program.value.select(*entries).bind(part.arrays, part._outside(theta, start.values))
-    counted, drawn, prior = (rest(*[UNUSED] * 4, ys, last)[entry] for entry in entries)
-    terms = {n: counted[n] for n in program.log_outside.names("outside_log_prob")} | jax.tree.map(jnp.sum, log_prob)
-    terms |= {n: drawn[n] for n in start.values} | {n: prior[n] for n in theta}
+    rest = program.value.select(
+        outside_log_prob=program.log_outside.names("outside_log_prob"),
+        outside_log_density=program.initial,
+        outside_log_prior=program.parameters,
+    )
+    found = rest.bind(part.arrays, part._outside(theta, start.values))(*[UNUSED] * 4, ys, last)
+    terms = found["outside_log_prob"] | jax.tree.map(jnp.sum, log_prob)
+    terms |= found["outside_log_density"] | found["outside_log_prior"]
     factors, static = {}, part.log_static(theta)
     if weighed:
         weight = static + start.log_weight
         factors["values"] = weight + bound.log_initial(start.values) + jnp.sum(densities)
         factors["weights"] = weight + jnp.sum(weights)
+    if part.panel is not None:
+        factors["elements"] = static + _by_element(part, theta, start_noise, step_noise)
     if program.smooth_step is program.step:
         factors["noise"] = part.log_likelihood_given_noise(theta, {**start_noise, **step_noise})
     return terms, {**start.values, **values}, factors, Outputs({}, ys, last)
 
 
+def _has_noise(part: StateSpaceModel) -> bool:
+    """Whether gradient engines take a part, and a log-likelihood at noise holds no corrections that only it knows."""
+    program = part.program
+    sites = [s for s in (*program.plan.outside, *program.plan.inside) if s.name in program.smooth_noise]
+    exact = all(s.smooth is not None and s.smooth.kind is MapKind.EXACT for s in sites)
+    return program.smooth_step is not None or (program.summed is not None and exact)
+
+
 def _by_noise(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[jax.Array, Terms]:
-    """Log-likelihood at noise without the corrections of its maps, and values of the states."""
+    """Log-likelihood at noise without the corrections of its maps, and values of the states there.
+
+    Where discrete states are summed out, they are drawn, and the density of what was drawn is added.
+    """
     noise = _draw(key, part.smooth_noise)
+    if part.program.summed is not None:
+        drawn = posterior(part, theta, noise, key)
+        assert drawn.log_joint is not None
+        return drawn.log_joint, drawn.states
     found = from_noise(part, theta, noise)
     return found.log_likelihood - found.correction, found.values
+
+
+def _by_element(part: StateSpaceModel, theta: dict, start_noise: Terms, step_noise: Terms) -> jax.Array:
+    """Weights of the elements of a panel, moved one by one by their rows of the noise; a scalar."""
+    panel, at = part.panel, elements_at(part, theta)
+    assert panel is not None
+    axes = dict(panel.noise)
+
+    def weight(number: jax.Array) -> jax.Array:
+        element = at(number)
+
+        def rows(noise: Terms, lead: int = 0) -> Terms:
+            return {n: lax.dynamic_slice_in_dim(e, number, 1, lead + axes[n]) for n, e in noise.items()}
+
+        def body(carry, inputs):
+            moved = element.step(carry, *inputs)
+            return moved.carry, moved.log_weight
+
+        start = element.init(rows(start_noise))
+        weights = lax.scan(body, start.carry, (element.xs, rows(step_noise, 1)))[1]
+        return start.log_weight + jnp.sum(weights)
+
+    return jnp.sum(jax.vmap(weight)(jnp.arange(panel.size)))
 
 
 def _draw(key: jax.Array, specs: Mapping[str, NoiseSpec], *lead: int) -> Terms:
@@ -210,95 +256,3 @@ def _draw(key: jax.Array, specs: Mapping[str, NoiseSpec], *lead: int) -> Terms:
         keys = jax.random.split(own, *lead) if lead else own
         noise[name] = keys if spec.is_key else jax.random.normal(own, (*lead, *spec.shape))
     return noise
-
-
-# ---- the original --------------------------------------------------------------------------------
-
-
-class _Original:
-    """NumPyro's log-probability of every site of the model as it was written, at given values.
-
-    Attributes:
-        counted: by site, as the model counts it; a state has its law where it is masked.
-        law: by latent site, the log-density of what a draw is drawn from.
-        jacobian: by parameter, given its unconstrained value, log |d theta / d z|.
-    """
-
-    def __init__(self, ssm: Any, source: Any, values: Mapping[str, Any]):
-        plans = [part.program.plan for part in ssm.parts]
-        inside = {site.name for plan in plans for site in plan.inside}
-        horizon = [s.name for plan in plans for s in plan.outside if s.simulated and s.name not in inside]
-        run = handlers.block(handlers.seed(source.run, 0), hide=horizon) if horizon else source.run
-        given = numpyro_names(source.run, dict(values))
-        model = handlers.substitute(Constants(run), data={given[name]: value for name, value in values.items()})
-        names = {numpyros: name for name, numpyros in given.items()}
-        self.parameters = [site.name for site in ssm.parameters]
-        self.initial = [site.name for site in ssm.initial]
-        flat = {s.name for plan in plans for s in plan.outside if s.masked} & set(self.parameters)
-        self.counted: dict[str, float] = {}
-        self.law: dict[str, float] = {}
-        self.jacobian: dict[str, Callable] = {}
-        for numpyros, site in handlers.trace(model).get_trace().items():
-            if site["type"] != "sample":
-                continue
-            name, fn, value = names.get(numpyros, numpyros), site["fn"], site["value"]
-            log_prob = fn.log_prob(value)
-            excess = 0.0 if site["scale"] is None else float(jnp.sum((site["scale"] - 1.0) * log_prob))
-            if name in values:
-                self.law[name] = float(jnp.sum(unmasked(fn).log_prob(value)))
-                self.jacobian[name] = lambda z, fn=fn, value=value: _log_jacobian(fn, z, value)
-            drawn = name in values and name not in flat
-            self.counted[name] = (self.law[name] if drawn else float(jnp.sum(log_prob))) + excess
-
-    @property
-    def total(self) -> float:
-        """Log-density of the model."""
-        return sum(self.counted.values(), start=0.0)
-
-    @property
-    def size(self) -> float:
-        """Sum of the sizes of all terms."""
-        return sum(abs(value) for value in (*self.counted.values(), *self.law.values()))
-
-    def factors(self, z: Mapping[str, Any] | None) -> dict[str, float]:
-        """What the factors must be."""
-        prior, law = (sum(of[n] for n in self.parameters) for of in (self.counted, self.law))
-        jacobian = 0.0 if z is None else sum(self.jacobian[n](z[n]) for n in self.parameters)
-        likelihood = self.total - prior
-        # The weight of the start has what a scale adds to its law, which its density has too.
-        twice = sum(self.counted[n] - self.law[n] for n in self.initial)
-        weights = likelihood - (sum(self.law.values()) - law)
-        return {
-            "prior": prior,
-            "transformed": prior + jacobian,
-            "law": law + jacobian,
-            "reweighted": prior + jacobian,
-            "values": likelihood + twice,
-            "weights": weights,
-            "noise": weights,
-        }
-
-
-def _log_jacobian(fn: Any, z: Any, value: Any) -> float:
-    return float(jnp.sum(biject_to(fn.support).log_abs_det_jacobian(z, value)))
-
-
-def numpyro_names(run: Callable, values: dict) -> dict[str, str]:
-    """By site, the name NumPyro gives it, which in the loop may hold a traced index."""
-    names: list[str] = []
-
-    def at_loop(_, loop):
-        result = loop.default()
-        names.extend(result[1][0].trace)
-        return result
-
-    def trace():
-        records: list[Record] = run_model(
-            run, lambda name, fn: values.get(name, fn.sample(jax.random.key(0))), at_loop
-        )[0]
-        return len(records)
-
-    with isolated():
-        jax.eval_shape(trace)
-    renamed = {clean_name(name): name for name in names}
-    return {name: renamed.get(name, name) for name in values}

@@ -195,3 +195,12 @@ def sample(key: Array, chain: Chain, filtered: Filtered) -> tuple[Array, Array]:
     first, path = lax.scan(step, last, inputs, reverse=True)
     begun = jnp.argmax(chain.start + chain.first[:, first] + jax.random.gumbel(start_key, chain.start.shape, dtype))
     return begun, jnp.concatenate([path, last[None]])
+
+
+def log_weight(chain: Chain, start: Array, path: Array) -> Array:
+    """Log of the product of the weights along a path, as `sample` returns it; a scalar."""
+    total = chain.start[start] + chain.first[start, path[0]] + jnp.sum(chain.constant[path[:-1], path[1:]])
+    steps = jnp.arange(len(path))
+    if chain.varying is not None:
+        total = total + jnp.sum(chain.varying[steps[:-1], path[:-1], path[1:]])
+    return total + jnp.sum(chain.emission[steps, path])

@@ -55,10 +55,12 @@ class Posterior(NamedTuple):
         states: a draw: initial sites, and innovations and deterministics of the loop with T in front.
         probabilities: site summed out -> (T, *shape, values), without T for an initial site: the smoothing
             probability of each of its values.
+        log_joint: log-density of the data and of the discrete draws of the states, a scalar; None where none are drawn.
     """
 
     states: dict[str, Array]
     probabilities: dict[str, Array]
+    log_joint: Array | None = None
 
 
 def log_likelihood(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array]) -> Array:
@@ -70,7 +72,7 @@ def log_likelihood(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array
 def posterior(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], key: Array) -> Posterior:
     """Draw the states given data, parameters and noise: forward filtering, backward sampling."""
     plan = _plan(ssm)
-    chain = bind(ssm, theta, noise).chain
+    chain, log_rest = bind(ssm, theta, noise)
     filtered = _each(ssm, forward.forward)(chain)
     smoothed = _each(ssm, forward.smooth)(chain, filtered)
     keys = key if plan.elements is None else jax.random.split(key, plan.elements.size)
@@ -84,7 +86,8 @@ def posterior(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], ke
         for site in one:
             marginal = _marginal(weights, positions[site.name], site.num_values)
             probabilities[site.name] = _whole(ssm, site.name, marginal, len(site.shape) + 1)
-    return Posterior(_run(ssm, theta, noise, *drawn), probabilities)
+    log_joint = log_rest + jnp.sum(_each(ssm, forward.log_weight)(chain, start, path))
+    return Posterior(_run(ssm, theta, noise, *drawn), probabilities, log_joint)
 
 
 def _each(ssm: StateSpaceModel, fn: Callable) -> Callable:

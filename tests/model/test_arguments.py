@@ -41,7 +41,7 @@ def tables():
     return pandas.Series(SERIES), pandas.DataFrame({"a": SERIES}), xarray.DataArray(SERIES), pandas.Index(SERIES)
 
 
-@pytest.mark.parametrize("model", [walk, by_index])
+@pytest.mark.parametrize("model", [walk, pytest.param(by_index, marks=pytest.mark.slow)])
 def test_a_table_is_named_and_its_values_asked_for(model):
     for table, kind in zip(
         tables(), ("a pandas Series", "a pandas DataFrame", "an xarray DataArray", "a pandas Index")

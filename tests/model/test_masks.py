@@ -13,11 +13,20 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
-from ssmscan.model import checking
+from ssmscan.model import checking, summing
+from ssmscan.model.bound import Step
+from ssmscan.model.element import ElementBound
 from ssmscan.model.statespace import StateSpaceModel
 from tests.model.zoo import Y
 
 KEY = jax.random.key(0)
+
+
+def some(names, quick):
+    """Parameters of a test, slow unless they are among the quick ones."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 DATA = Y[:6] + 5.0
 SEEN = jnp.array([True, False])
 
@@ -79,7 +88,7 @@ def with_prior(draw):
     return model
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", some(PRIORS, ("handler", "plate")))
 def test_a_parameter_counts_as_numpyro_counts_it_and_is_drawn_from_its_law(name):
     draw, counted = PRIORS[name]
     ssm = ssmscan.trace(with_prior(draw), DATA)
@@ -98,7 +107,7 @@ def test_a_parameter_counts_as_numpyro_counts_it_and_is_drawn_from_its_law(name)
     np.testing.assert_allclose(log_posterior(ssm, position), data + prior + jacobian + noise, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["handler", "plate", "scaled"])
+@pytest.mark.parametrize("name", some(("handler", "plate", "scaled"), ("scaled",)))
 def test_every_factor_of_a_masked_or_scaled_prior_is_that_of_numpyro(name):
     found = ssmscan.trace(with_prior(PRIORS[name][0]), DATA).check(KEY)
     assert found.passed and set(found.factors) == {
@@ -121,7 +130,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", some(FAULTS, ("prior", "reweighted")))
 def test_the_check_reads_the_functions_that_engines_call(name, monkeypatch):
     ssm = ssmscan.trace(with_prior(scaled), DATA)
     method, fault = FAULTS[name]
@@ -152,6 +161,7 @@ def test_the_table_says_what_a_mask_or_a_scale_means():
     assert ssm.check(KEY).passed
 
 
+@pytest.mark.slow
 def test_what_an_obs_mask_leaves_open_keeps_its_law():
     def model(y):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([2]), obs=jnp.array([0.3, 9.0]), obs_mask=SEEN)
@@ -198,3 +208,70 @@ def test_engines_sample_the_posterior_that_numpyro_defines(engine, name):
     assert abs(float(np.mean(result.draws["m"])) - mean) < 0.2 * sd
     if result.engine == "TemperedSMC":
         assert result.log_evidence is None and any("no evidence" in note for note in result.notes)
+
+
+def panel(y):
+    q = numpyro.sample("q", dist.HalfNormal(1.0))
+
+    def step(x, yt):
+        with numpyro.plate("series", 3):
+            x = numpyro.sample("x", dist.Normal(x, q))
+            numpyro.sample("y", dist.StudentT(4.0, x, 1.0), obs=yt)
+        return x, None
+
+    scan(step, jnp.zeros(3), jnp.stack([y, -y, y**2], 1))
+
+
+def summed_elements(y):
+    stay = numpyro.sample("stay", dist.Beta(8, 2))
+
+    def step(carry, yt):
+        z, level = carry
+        level = numpyro.sample("level", dist.Normal(0.9 * level, 0.5))
+        with numpyro.plate("series", 2), handlers.mask(mask=yt > 5.0):
+            z = numpyro.sample("z", dist.Bernoulli(jnp.where(z == 1, stay, 1 - stay)))
+            numpyro.sample("y", dist.Normal(2.0 * z + level, 1.0), obs=yt)
+        return (z, level), None
+
+    scan(step, (jnp.zeros(2, int), 0.0), y)
+
+
+def summed_moving(y):
+    def step(z, inputs):
+        yt, t = inputs
+        rows = jnp.array([[0.7, 0.3], [0.2, 0.8]])
+        with handlers.scale(scale=0.5):
+            z = numpyro.sample("z", dist.Categorical(logits=jnp.log(rows)[z] + 0.1 * t * jnp.arange(2)))
+        numpyro.sample("y", dist.Normal(2.0 * z, 1.0), obs=yt)
+        return z, None
+
+    scan(step, numpyro.sample("z0", dist.Bernoulli(0.5)), (y, jnp.arange(6.0)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "factor"), [(panel, "elements"), (summed_elements, "noise"), (summed_moving, "noise")]
+)
+def test_elements_of_a_panel_and_sums_over_discrete_states_are_checked(model, factor, monkeypatch):
+    ssm = ssmscan.trace(model, DATA)
+    assert factor in ssm.check(KEY).factors
+
+    monkeypatch.setattr(checking, "_evaluate", checking._evaluate.__wrapped__)
+    if model is panel:
+        monkeypatch.setattr(ElementBound, "step", lambda self, *args: Step(*_heavier(element_step(self, *args))))
+    else:
+        monkeypatch.setattr(summing, "bind", lambda *args: _other(bind(*args)))
+    with pytest.raises(ssmscan.ModelError, match=f"factor '{factor}'"):
+        ssm.check(KEY)
+
+
+element_step, bind = ElementBound.step, summing.bind
+
+
+def _heavier(step):
+    return step._replace(log_weight=step.log_weight + 0.1)
+
+
+def _other(series):
+    emission = series.chain.emission.at[..., 0, :].add(0.1)
+    return series._replace(chain=series.chain._replace(emission=emission))

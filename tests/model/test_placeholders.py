@@ -25,7 +25,7 @@ def scaled_start(y):
     scan(step, s0, y)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_noise_outside_of_a_scale_that_starts_the_loop(jit):
     moved = ssmscan.noise_outside(scaled_start)
 

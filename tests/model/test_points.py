@@ -53,7 +53,7 @@ def pull(x):
     return -0.5 * x**2
 
 
-@pytest.mark.parametrize("factor", [lambda x: 0.0, pull], ids=["alone", "with a density"])
+@pytest.mark.parametrize("factor", [pytest.param(lambda x: 0.0, marks=pytest.mark.slow), pull], ids=["alone", "factor"])
 def test_a_point_is_a_deterministic_whose_density_counts(factor):
     ssm = ssmscan.trace(model_of(as_delta, factor), DATA)
     roles = {site.name: site.role for site in ssm.sites}
@@ -69,6 +69,7 @@ def test_a_point_is_a_deterministic_whose_density_counts(factor):
     assert ssm.check(KEY).passed
 
 
+@pytest.mark.slow
 def test_masks_and_scales_act_on_the_density_of_a_point():
     def model(y):
         def step(x, yt):
@@ -102,6 +103,7 @@ def test_a_point_that_is_observed_stays_an_observation():
     assert [site.name for site in ssm.observations] == ["y"]
 
 
+@pytest.mark.slow
 def test_the_density_of_a_point_is_that_of_the_original_with_noise_outside():
     moved = ssmscan.noise_outside(model_of(as_delta, pull), initial=())
     values = {"q": 0.4, "x_noise": jax.random.normal(KEY, (5,)), "sd": 0.8}
