@@ -320,10 +320,8 @@ class _Run:
         """Trees of unconstrained parameters from (..., d)."""
         leaves, tree = jax.tree.flatten(self.example)
         parts = np.split(points, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=-1)
-        shaped = [
-            jnp.asarray(part.reshape((*points.shape[:-1], *leaf.shape)), leaf.dtype)
-            for part, leaf in zip(parts, leaves)
-        ]
+        lead = points.shape[:-1]
+        shaped = [jnp.asarray(p.reshape((*lead, *leaf.shape)), leaf.dtype) for p, leaf in zip(parts, leaves)]
         return jax.tree.unflatten(tree, shaped)
 
     def constrained(self, points: np.ndarray) -> dict[str, np.ndarray]:

@@ -280,13 +280,13 @@ def resume(
 
 def refuse_other(online: Any, ssm: Any, settings: ParticleFilter, *, argument: str = "online") -> None:
     """Refuse to go on with something else than a filter of this model and these settings, as far as it shows."""
+    require_traced(ssm)
     if not isinstance(online, Online):
         given = type(online).__name__
         raise TypeError(
             f"{argument}: expected what start, update or ssmscan.resume returned, got {given}"
             + (": read the file with ssmscan.resume first." if isinstance(online, str | os.PathLike) else ".")
         )
-    require_traced(ssm)
     _refuse_several(ssm)
     n = online.state.log_weights.shape[-1]
     if n != settings.num_particles:
