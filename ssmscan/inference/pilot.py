@@ -204,7 +204,7 @@ class _Tuning:
         What was too noisy at the centre of the last round is not tried again.
         """
         here: dict[int, float] = {}
-        self.limit = ""
+        self.limit = self.allowed if self.out_of_time else ""
         while True:
             began, size = time.perf_counter(), self.filter.num_particles
             here[size] = self.replicate(centre)
@@ -223,18 +223,18 @@ class _Tuning:
         self.sd = here[best]
         if self.num_steps:
             self.too_noisy = {n: sd for n, sd in here.items() if sd > target_sd}
-        if not self.limit and 2 * best > most:
+        if 2 * best > most:
             self.limit = f"max_particles={most} allowed for no more"
 
-    def move(self, num_steps: int, round_: int) -> Any:
-        """Move the chains by a round, adapting; return the centre of where they have been."""
+    def move(self, num_steps: int, round_: int, centre: Any) -> Any:
+        """Move the chains by a round, adapting; return the centre of where they have been, if they have moved."""
         label = f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {self.filter.num_particles} particles"
         run = self.advance(self.chains, num_steps, target_acceptance(self.sd), label, deadline=self.deadline)
         self.chains = run.state
         self.num_steps += run.done
         if run.interrupted:
             raise KeyboardInterrupt
-        return central(run.outputs) if run.done else None
+        return central(run.outputs) if run.done else centre
 
     @property
     def out_of_time(self) -> bool:
@@ -293,7 +293,7 @@ def run_pilot(
             tuning.fit(centre, target_sd or np.inf, max_particles, tries)
             if round_ == ROUNDS or tuning.out_of_time:
                 break
-            centre = tuning.move(num_steps, round_)
+            centre = tuning.move(num_steps, round_, centre)
     except KeyboardInterrupt:
         return tuning.found(interrupted=True)
     return tuning.found(interrupted=False)

@@ -22,6 +22,9 @@ import numpy as np
 MINIMUM_DRAWS = 4
 """ArviZ computes no diagnostic of shorter chains."""
 
+LARGEST_RHAT = 1e6
+"""Beyond it the variance within chains is rounding."""
+
 
 class Variable(NamedTuple):
     """An array and the names of its dimensions, one per axis."""
@@ -57,9 +60,10 @@ def rhat(draws: np.ndarray) -> float:
         draws = np.stack([draws[0, :half], draws[0, length - half :]])
     if draws.shape[1] < MINIMUM_DRAWS:
         return float("nan")
-    # Chains that never moved have no variance within: R-hat is infinite, which is an answer and no fault.
+    # Chains that never moved have no variance within, or that of rounding.
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(_arviz().rhat(draws, method="rank"))
+        found = float(_arviz().rhat(draws, method="rank"))
+    return float("inf") if found > LARGEST_RHAT else found
 
 
 def kde(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

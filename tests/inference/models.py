@@ -71,6 +71,25 @@ def stochastic_volatility(y):
     scan(transition, h_1, y[1:])
 
 
+def structural(y, wide=100.0):
+    """A local level and a monthly pattern whose eleven starts are unknown, as `bsts` has it."""
+    noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+    q_level = numpyro.sample("q_level", dist.HalfNormal(0.5))
+    q_season = numpyro.sample("q_season", dist.HalfNormal(0.5))
+    level_0 = numpyro.sample("level_0", dist.Normal(0.0, wide))
+    with numpyro.plate("months", 11):
+        season_0 = numpyro.sample("season_0", dist.Normal(0.0, wide))
+
+    def transition(carry, y):
+        level, season = carry
+        level = numpyro.sample("level", dist.Normal(level, q_level))
+        now = numpyro.sample("season", dist.Normal(-season.sum(), q_season))
+        numpyro.sample("y", dist.Normal(level + now, noise), obs=y)
+        return (level, jnp.concatenate([now[None], season[:-1]])), None
+
+    scan(transition, (level_0, season_0), y)
+
+
 class LinearPosterior(NamedTuple):
     """Log evidence, and posterior means of rho, q, log q and of the states x_1..x_T."""
 

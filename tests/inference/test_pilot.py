@@ -19,7 +19,7 @@ from ssmscan.inference import pilot, pmmh, progress, replay
 from ssmscan.inference.marginal import Trace
 from ssmscan.inference.pilot import _Tuning, central
 from ssmscan.particles.draws import as_key
-from tests.inference.models import Y
+from tests.inference.models import Y, structural
 from tests.inference.test_pmmh import FEW, SMALL
 
 SHORT = replace(SMALL, num_samples=200, num_particles=20)
@@ -228,6 +228,17 @@ def test_a_pilot_that_cannot_reach_its_target_says_so_at_once_and_at_the_end(lin
     assert len(tried) <= 6 and max(tried) == 4096
 
 
+@SLOW
+def test_eleven_unknown_starts_are_too_many_for_a_filter():
+    t = np.arange(48)
+    data = 10 + 3 * np.sin(2 * np.pi * t / 12) + np.random.default_rng(0).normal(0, 0.5, len(t))
+    ssm = ssmscan.trace(structural, data)
+    engine = ssmscan.PMMH(num_samples=2, num_warmup=8, num_paths=0, max_particles=64)
+    with pytest.warns(ssmscan.ResultWarning, match="The pilot could not bring the standard deviation"):
+        found = engine.run(KEY, ssm)
+    assert "with 64 particles" in found.doubts[0] and "priors that say more, of the start above all" in found.doubts[0]
+
+
 def test_a_pilot_whose_rule_contradicts_itself_ends(linear, monkeypatch):
     found, tried, said, _ = noisy(linear, monkeypatch, lambda n: np.inf if n < 300 else 0.05)
     assert found.settings["used"]["num_particles"] in (256, 512) and len(tried) <= 8
@@ -238,7 +249,10 @@ def test_no_number_of_particles_is_tried_that_the_time_does_not_allow(linear, mo
     found, tried, _, _ = noisy(linear, monkeypatch, lambda n: 9.0, pilot_seconds=1e-9)
     assert tried == [20]
     assert found.num_draws == 200
-    assert "with 20 particles it is 9" in found.doubts[0] and found.costs.warmup_seconds > 0
+    assert (
+        "with 20 particles it is 9" in found.doubts[0] and "(pilot_seconds) did not allow for more" in found.doubts[0]
+    )
+    assert found.costs.warmup_seconds > 0
 
 
 def test_a_number_given_that_is_too_noisy_is_said(linear, monkeypatch):

@@ -178,6 +178,8 @@ def test_data_that_no_parameter_explains_are_refused():
         ({"num_particles": 1}, ValueError),
         ({"target_sd": 0.0}, ValueError),
         ({"num_paths": -1}, ValueError),
+        ({"max_particles": 8}, ValueError),
+        ({"pilot_seconds": 0.0}, ValueError),
     ],
 )
 def test_bad_settings_are_named(setting, error):

@@ -119,6 +119,12 @@ def test_rhat_sees_a_single_chain_that_drifts():
     assert containers.rhat((still + np.linspace(0, 3, 1000))[None]) > 1.1
 
 
+def test_chains_that_stand_still_have_an_infinite_rhat():
+    still = np.repeat([[0.1], [0.2], [0.3]], 50, axis=1)
+    assert containers.rhat(still) == np.inf
+    assert summarise(still, independent_runs=False).rhat == np.inf
+
+
 def test_elements_have_their_index_in_the_label():
     draws = {"phi": np.zeros((2, 3)), "beta": np.arange(24.0).reshape(2, 3, 2, 2)}
     labelled = dict(scalars(draws))
