@@ -30,7 +30,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.inference import curvature
-from ssmscan.inference.averages import BATCHES, average_error, halves, log_mean_exp, sd
+from ssmscan.inference.averages import BATCHES, average_error, halves, join_iterates, log_mean_exp, sd
 from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, no_steps, phase, run_chunks
@@ -205,7 +205,7 @@ class _Run:
 
     def result(self) -> Maximum:
         climbed = self.climb()
-        path = _flat(climbed.outputs.z)
+        path = join_iterates(climbed.outputs.z)
         kept = path[:, path.shape[1] - max(int(path.shape[1] * self.settings.average), 1) :]
         ends = kept.mean(axis=1)
         ranked = self.probe(self.key_rank, ends, self.settings.num_replicates, gradient=False)
@@ -341,9 +341,3 @@ class _Run:
         shapes = jax.eval_shape(self.ssm.constrain, self.example)
         _, unravel = ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
         return {name: np.asarray(leaf) for name, leaf in unravel(jnp.asarray(flat, jnp.result_type(float))).items()}
-
-
-def _flat(z: Any) -> np.ndarray:
-    """Join iterates, leaves (steps, starts, ...), into (starts, steps, d) float64."""
-    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(z)]
-    return np.swapaxes(np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1), 0, 1)
