@@ -75,7 +75,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, np.ndarray]]
     h5netcdf, h5py = (containers.require(name, "reading results") for name in ("h5netcdf", "h5py"))
     path, checked = _file(path)
     try:
-        with h5py.File(path, "r") as raw, h5netcdf.File(raw, "r") as file:
+        with h5py.File(path, "r"):  # where HDF5 cannot open a file, h5netcdf fails once more when it is deleted
+            pass
+        with h5netcdf.File(path, "r", decode_vlen_strings=True) as file:
             text = file.attrs.get(_ATTRIBUTE)
             groups = {
                 name: {key: _values(variable) for key, variable in group.variables.items()}
