@@ -79,4 +79,7 @@ def rewarmed(attempts: list[Attempt], kept: Attempt) -> tuple[tuple[str, ...], t
     note = f"{first} ended in a divergence: they were dropped, and after a new warm-up {second} did."
     if not second.diverging:
         return (note,), ()
-    return (note,), (f"{note[:-1]}: what is left to raise is target_accept above {REWARM_ACCEPT:g}.",)
+    return (note,), (
+        f"{first} had ended in a divergence, and a new warm-up at {REWARM_ACCEPT:g} did not get rid of all: what is "
+        f"left is a target_accept above {REWARM_ACCEPT:g}, or other coordinates.",
+    )
