@@ -260,14 +260,14 @@ def read(
     call: Callable[[list], Any], arrays: list, gaps: frozenset[str], main: int | None = None
 ) -> tuple[Script, Staged]:
     """Meet a model and stage it by value; arguments as in `build`, main as in `discover`."""
-    script, value = _at(call, arrays, gaps, main)
+    alone, (script, value) = main is None, _at(call, arrays, gaps, main)
     for quiet in script.plan.quiet:
         found = _at(call, arrays, gaps, quiet)
         if roles.forecasts(found[1], found[0].plan):
             script, value, main = *found, quiet
             break
     shapes = script.data_shapes()
-    needed, after = roles.needed_missing(value, script.plan), roles.drawn_after(value, script.plan)
+    needed, after = roles.needed_missing(value, script.plan), roles.drawn_after(value, script.plan, alone=alone)
     if needed is not None or after:
         # What nothing reads is integrated out, and not drawn.
         less = script.gaps if needed is None else Gaps(gaps, needed)

@@ -129,13 +129,16 @@ def forecasts(staged: Staged, plan: Plan) -> bool:
     return bool(observed & flow.after or any(s.observed for s in plan.inside)) and not observed & flow.elsewhere
 
 
-def drawn_after(staged: Staged, plan: Plan) -> frozenset[str]:
-    """Sites drawn after the loops from their states, which act on no other density than each other's."""
+def drawn_after(staged: Staged, plan: Plan, *, alone: bool) -> frozenset[str]:
+    """Sites drawn after the loop from its states, which act on no other density than each other's.
+
+    Where data depend on this loop alone, those drawn from the other loops, which are forecasts, are among them.
+    """
     later = {s.name for s in plan.outside if s.latent and s.loop > plan.main}
     if not later:
         return frozenset()
     flow = data_flow(staged, plan)
-    found = later & (flow.after | flow.elsewhere)
+    found = later & (flow.after | flow.elsewhere if alone else flow.after)
     while grown := {n for n in later - found if flow.density[n] & (found - {n})}:
         found |= grown
     while acting := {n for n in found for user, sites in flow.density.items() if n in sites and user not in found}:

@@ -225,3 +225,35 @@ def test_a_scan_over_the_horizon_that_data_depend_on_is_no_forecast():
     ssm = ssmscan.trace(model, jnp.asarray(Y))
     assert ssm.num_steps == 5 and names(ssm.innovations) == {"x"}
     assert ssm.check(jax.random.key(0)).passed
+
+
+def observed_ahead(y):
+    """A local level whose forecast is a scan of its own, seen after it."""
+    last, _ = scan(lambda x, y: (numpyro.sample("x", dist.Normal(x, 1.0)), None), 0.0, y)
+    numpyro.sample("y", dist.Normal(last, 1.0), obs=0.5)
+    last, path = scan(lambda x, _: (numpyro.sample("x_ahead", dist.Normal(x, 1.0)),) * 2, last, jnp.arange(3))
+    numpyro.sample("y_ahead", dist.Normal(path, 1.0))
+
+
+def test_what_is_drawn_from_a_forecast_is_simulated():
+    ssm = ssmscan.trace(observed_ahead, jnp.zeros(4))
+    assert not ssm.parameters and names(ssm.innovations) == {"x"}
+    assert "simulated" in why(ssm, "y_ahead")
+    drawn = ssm.predict(jax.random.key(0), {}, {"x": jnp.full(4, 50.0)})
+    assert drawn["y_ahead"].shape == (3,) and abs(drawn["y_ahead"] - 50.0).max() < 12
+
+
+def test_what_is_drawn_from_one_of_several_loops_is_refused():
+    def model(y):
+        for name in ("a", "b"):
+
+            def transition(x, y, name=name):
+                x = numpyro.sample(f"x_{name}", dist.Normal(x, 1.0))
+                numpyro.sample(f"y_{name}", dist.Normal(x, 1.0), obs=y)
+                return x, None
+
+            last, _ = scan(transition, 0.0, y)
+            numpyro.sample(f"replicate_{name}", dist.Normal(last, 1.0))
+
+    with pytest.raises(ssmscan.ModelError, match="site 'replicate_.' depends on the draws of another scan"):
+        ssmscan.trace(model, jnp.zeros(4))
