@@ -67,10 +67,12 @@ def noise_outside(model: Callable, *, initial: Collection[str] | None = None) ->
         state; a site that a handler conditions stays as it is.
 
     Raises:
-        TypeError: if `initial` is no collection of names.
+        TypeError: if `initial` is no collection of names, or the model no function.
         ValueError: when called, if a name in `initial` is that of no site before the loop; if noise is given that
             does not fit the loop; or when the density of a discrete innovation is asked for.
     """
+    if not callable(model):
+        raise TypeError(f"model: expected a NumPyro model (a function, not traced), got {type(model).__name__}.")
     found: list[tuple[str, ...]] = [] if initial is None else [_names(initial)]
 
     @functools.wraps(model)
