@@ -45,7 +45,10 @@ class Staged:
         shared: for each shared input, its position in the caller's list of arrays.
         in_trees: structure of each argument.
         out_tree: structure of the result, a dict at the top level.
+        written: as it was first traced, if `stage` was to keep it; for `repeatable`, which drops it.
     """
+
+    written: Any = None
 
     def __init__(self, jaxpr, shared: tuple[int, ...], in_trees: tuple, out_tree: PyTree, late: int):
         self.jaxpr, self.shared, self.in_trees, self.out_tree = jaxpr, shared, in_trees, out_tree
@@ -157,7 +160,9 @@ class Staged:
         return f"{printed}|{self.shared}|{self.in_trees}|{self.out_tree}|{unprinted}"
 
 
-def stage(fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, late: int) -> Staged:
+def stage(
+    fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, late: int, keep: bool = False
+) -> Staged:
     """Trace `fn` and store it.
 
     Args:
@@ -166,9 +171,10 @@ def stage(fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, 
         table: shared arrays; constants that `fn` closes over are appended (by identity).
         data: number of entries of `table` that are passed to `fn` as its first argument, a list.
         late: number of the first argument that is known only inside the loop.
+        keep: whether to keep what was first traced.
     """
     data_shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in table[:data]]
-    written, out_shapes = jax.make_jaxpr(fn, return_shape=True)(data_shapes, *arguments)
+    written, out_shapes = _write(fn, arguments, table[:data])
     leaves, in_trees = [], []
     for argument in arguments:
         flat, tree = jax.tree.flatten(argument)
@@ -181,7 +187,19 @@ def stage(fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, 
     shapes = [jax.ShapeDtypeStruct(table[i].shape, table[i].dtype) for i in shared] + leaves
     flat = jax.make_jaxpr(_runner(inlined, simplify=True))(*shapes)
     jaxpr, used = _without_unused(flat.jaxpr, tuple(shared), [True] * len(flat.jaxpr.outvars))
-    return Staged(jaxpr, used, tuple(in_trees), jax.tree.structure(out_shapes), late)
+    staged = Staged(jaxpr, used, tuple(in_trees), jax.tree.structure(out_shapes), late)
+    staged.written = written if keep else None
+    return staged
+
+
+def write(fn: Callable[..., dict], arguments: tuple, *, data: Sequence) -> Any:
+    """Trace `fn` and nothing more: the closed jaxpr; arguments as in `stage`, data the arrays."""
+    return _write(fn, arguments, data)[0]
+
+
+def _write(fn: Callable[..., dict], arguments: tuple, data: Sequence) -> tuple[Any, PyTree]:
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in data]
+    return jax.make_jaxpr(fn, return_shape=True)(shapes, *arguments)
 
 
 def _runner(closed, *, inline: bool = False, simplify: bool = False) -> Callable[..., list]:

@@ -1,22 +1,24 @@
 """Refuse a model that is not a function of its arguments.
 
 A trace runs the model once for each function that engines need, and each run keeps what it meets as constants.  A
-model that draws with `numpy.random`, counts its calls or reads a clock would be another model in each.  The densities
-of all sites are therefore staged a second time, after all else, and the two must be one program: the same equations,
-numbers and arrays.  What no density, value or carry depends on does no harm.
+model that draws with `numpy.random`, counts its calls or reads a clock would be another model in each.  After all
+else the densities of all sites are therefore traced again, and must be the same program: the same equations, numbers
+and arrays.  It is done twice in succession, so that what alternates is seen however many runs lie between.
+What no density, value or carry depends on does no harm.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend import core as jex
 
-from ssmscan.model.dataflow import Staged
+from ssmscan.model.dataflow import Staged, write
 from ssmscan.model.lines import user_line
 from ssmscan.model.loops import ModelError
 from ssmscan.model.script import NOT_REPEATABLE, Script
@@ -33,15 +35,28 @@ def refuse_changing(script: Script, value: Staged) -> None:
     Raises:
         ModelError: they differ; the message names a site, the line, and numbers where they are what differs.
     """
-    # Constants of the second run are not those of the program.
+    written, value.written = value.written, None
+    again = (by_value(script, stage=partial(write, data=script.table[: script.data])) for _ in range(2))
+    if _all_same(written, *again):
+        return
+    # What differs may reach nothing.  Constants of the second run are not those of the program.
     script = script._replace(table=list(script.table))
-    again = by_value(script)
-    if _same(value, again, script.table):
+    again = next((a for a in (by_value(script), by_value(script)) if not _same(value, a, script.table)), None)
+    if again is None:
         return
     where = next((what for what, a, b in _leaves(value, again) if not _same(a, b, script.table)), "the loop")
     raise ModelError(
         f"the model is not a function of its arguments: run again, it has {_difference(value, again, script.table)}, "
         f"which reaches {where}. {NOT_REPEATABLE}"
+    )
+
+
+def _all_same(first: Any, *others: Any) -> bool:
+    """Whether closed jaxprs are one."""
+    text, numbers = _text(first.jaxpr), [*first.consts, *_numbers(first.jaxpr)]
+    return all(
+        _text(other.jaxpr) == text and all(map(_equal, numbers, [*other.consts, *_numbers(other.jaxpr)]))
+        for other in others
     )
 
 

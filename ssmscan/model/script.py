@@ -91,9 +91,9 @@ class Script(NamedTuple):
         """What a staged function reads, with the data of this trace."""
         return [*data, *self.table[self.data :]]
 
-    def stage(self, fn: Callable[..., dict], arguments: tuple, late: int) -> Staged:
+    def stage(self, fn: Callable[..., dict], arguments: tuple, late: int, keep: bool = False) -> Staged:
         """Stage a function over the shared arrays of this model."""
-        return stage(fn, arguments, self.table, data=self.data, late=late)
+        return stage(fn, arguments, self.table, data=self.data, late=late, keep=keep)
 
     def run(
         self,

@@ -33,12 +33,13 @@ from ssmscan.model.score import is_rough
 from ssmscan.model.script import KEY, Script, Shape, like, sum_of, x_shapes, zeros
 
 
-def by_value(script: Script, *, keyed: bool = False) -> Staged:
+def by_value(script: Script, *, keyed: bool = False, stage: Callable | None = None) -> Any:
     """Densities and results of everything, as a function of all values.
 
     Args:
         script: the model.
         keyed: what the model gets from `numpyro.prng_key()` is made from the key, which nothing else then is.
+        stage: (function, shapes of its arguments) -> what is returned, by default the function staged.
     """
     plan = script.plan
     latents = [site.name for site in plan.outside if site.latent]
@@ -85,7 +86,8 @@ def by_value(script: Script, *, keyed: bool = False) -> Staged:
 
     z = {name: Shape(site.shape, site.dtype) for name, site in script.innovations.items()}
     last = plan.carry
-    return script.stage(fn, (script.shapes(latents), plan.carry, x_shapes(plan), z, KEY, plan.ys, last), late=1)
+    arguments = script.shapes(latents), plan.carry, x_shapes(plan), z, KEY, plan.ys, last
+    return script.stage(fn, arguments, late=1, keep=True) if stage is None else stage(fn, arguments)
 
 
 def start_noise(script: Script, parameters, initial, smooth: bool) -> Staged:

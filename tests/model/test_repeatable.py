@@ -72,6 +72,7 @@ CHANGING = {
     "number": (lambda: model_of(mean=lambda x: x + RNG.normal()), r"the number \S+ in the place of .*density of 'x'"),
     "small": (lambda: model_of(mean=lambda x: x * np.float32(1 + 1e-6 * RNG.uniform())), "density of 'x'"),
     "counter": (counting, r"the number \d+ in the place of \d+ \(test_repeatable.py:\d+, in .*density of 'x'"),
+    "alternating": (lambda: (lambda c: model_of(mean=lambda x: x + next(c) % 2))(itertools.count()), "density of 'x'"),
     "array": (
         lambda: model_of(seen=lambda x: x + jnp.asarray(RNG.normal(size=50)).sum()),
         r"other values in a constant array of shape \[50\], which reaches the density of 'y'",
