@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from numpyro import distributions as dist
 
 from ssmscan.model import missing
@@ -78,10 +79,12 @@ class Record(NamedTuple):
         return jnp.sum(self._log_prob(unmasked(self.fn)))
 
     def _log_prob(self, fn: dist.Distribution) -> jax.Array:
-        if self.present is None:
-            return fn.log_prob(self.value)
-        seen = missing.log_prob(fn, self.value, self.present)
-        return seen if self.observed else fn.log_prob(self.value) - seen
+        # Only where NumPyro validates does it give a value outside the support the density zero.
+        with numpyro.validation_enabled(True):
+            if self.present is None:
+                return fn.log_prob(self.value)
+            seen = missing.log_prob(fn, self.value, self.present)
+            return seen if self.observed else fn.log_prob(self.value) - seen
 
     def log_excess(self) -> jax.Array | float:
         """What scaling a latent site adds to the density it is drawn from."""

@@ -8,8 +8,11 @@ happened to it.
 step starves when, after weighing, :math:`\mathrm{ESS} < \min(10, N/10)`.  Below ten the increment is wrong by a third
 or more, the cloud has fewer than ten different ancestors to go on from, and the effective sample size itself, estimated
 from these few, is too high: a cloud that misses the data does not know what it misses.  Below a tenth of the cloud,
-because a filter of few particles, as a pseudo-marginal sampler may want it, does not starve by being small.  One such
-step need not be the end: the cloud spreads again, and only the evidence keeps the factor.  The sentence has the count.
+because a filter of few particles, as a pseudo-marginal sampler may want it, does not starve by being small.
+
+A run can survive one such step: the cloud spreads again, and the evidence keeps an error of a third.  It is told when
+the starved steps together bring a relative variance of 1/5 or more, :math:`\sum 1/\mathrm{ESS} \ge 1/5`: one step with
+a handful of five effective particles, or two with ten.  The sentence has the worst step and the count.
 
 **Weights that are not numbers.**  A particle whose log weight is NaN or +inf counts as impossible, so that the estimate
 is unbiased for the model in which such states cannot be.  That is another model than the one that was written.
@@ -29,8 +32,9 @@ from ssmscan.particles.sequential import FAULTY, NOWHERE, VANISHED
 if TYPE_CHECKING:
     from ssmscan.particles.found import FilterResult
 
-FEW, SHARE = 10.0, 0.1
-"""A step starves with fewer effective particles than FEW and than this share of the cloud."""
+FEW, SHARE, HANDFUL = 10.0, 0.1, 5.0
+"""A step starves with fewer effective particles than FEW and than this SHARE of the cloud.  It is told when the starved
+steps are together as bad as one of a HANDFUL."""
 
 _COUNTED = "Such particles counted as impossible, so the estimate is of a model in which these states cannot be"
 
@@ -115,7 +119,7 @@ def _starved(result: FilterResult) -> str:
     limit = starving_limit(n)
     ess = np.asarray(result.ess)
     starved = (ess > 0) & (ess < limit)
-    if not starved.any():
+    if np.sum(1 / ess[starved]) < 1 / HANDFUL:
         return ""
     worst = np.unravel_index(np.argmin(np.where(starved, ess, np.inf)), ess.shape)
     step = result.first_step + int(worst[0]) - result.start_observed

@@ -73,6 +73,10 @@ def test_one_starved_step_is_named_and_counted(healthy):
     assert with_ess(healthy, 20, 3.3, 20).concerns() == ()
     (sentence,) = with_ess(healthy, 20, 3.1, 20).concerns()
     assert "fell to 3.1 of 32 particles at step 1 (counting from 0)" in sentence and "at that step alone" in sentence
+    large = replace(healthy, final=healthy.final._replace(log_weights=np.zeros(1000)))
+    assert with_ess(large, 500, 5.1, 500).concerns() == with_ess(large, 10, 10.0, 10).concerns() == ()
+    assert "fell to 4.9 of 1000" in with_ess(large, 500, 4.9, 500).message()
+    assert "fell to 9.0 of 1000 particles at step 2" in with_ess(large, 9.5, 500, 9.0).message()
     (sentence,) = with_ess(healthy, 2.0, 3.1, 1.5, start_observed=True, first_step=0).concerns()
     assert "fell to 1.5 of 32 particles at step 1" in sentence and "below 3.2 at all 3 steps" in sentence
     (sentence,) = with_ess(healthy, 2.0, 20, start_observed=True).concerns()
