@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssmscan.inference.progress import Chunk, capacity_for, run_chunks
+from ssmscan.inference.interrupts import hold_interrupts
+from ssmscan.inference.progress import Chunk, capacity_for, phase, run_chunks
 from ssmscan.model.runnable import require_observed
 from ssmscan.particles import online
 from ssmscan.particles.concerns import warn_of
@@ -89,12 +90,14 @@ def long_run(
     theta, left = ssm.canonical(theta), ssm.num_steps - first.step
     if left < 1:
         raise ValueError(f"resume_from has taken all {ssm.num_steps} steps of the series: nothing is left to do.")
-    done = run_chunks(
-        _chunk(first, ssm, theta, particle_filter), (ssm, theta), first, left, label="filter", progress=progress
-    )
-    axes = (lambda leaf: np.moveaxis(leaf, 0, 1)) if ssm.panel is not None else np.asarray
-    reports = jax.tree.map(axes, done.outputs)
-    result = online.result_of(first, done.state, reports, ssm, theta, settings=particle_filter)
+    chunk = _chunk(first, ssm, theta, particle_filter)
+    with phase("filter: compiling", progress=progress):
+        jax.block_until_ready(chunk.advance((ssm, theta), first, jnp.zeros((), jnp.int32)))
+    with hold_interrupts():
+        done = run_chunks(chunk, (ssm, theta), first, left, label="filter", progress=progress)
+        axes = (lambda leaf: np.moveaxis(leaf, 0, 1)) if ssm.panel is not None else np.asarray
+        reports = jax.tree.map(axes, done.outputs)
+        result = online.result_of(first, done.state, reports, ssm, theta, settings=particle_filter)
     warn_of(result.concerns(), stacklevel=3)
     after = replace(done.state, origin=Origin(ssm, theta, particle_filter))
     return LongRun(result, after, done.interrupted)

@@ -228,7 +228,9 @@ class _Tuning:
 
     def move(self, num_steps: int, round_: int, centre: Any) -> Any:
         """Move the chains by a round, adapting; return the centre of where they have been, if they have moved."""
-        label = f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {self.filter.num_particles} particles"
+        label = (
+            f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {self.filter.num_particles} particles, noise {self.sd:.2g}"
+        )
         run = self.advance(self.chains, num_steps, target_acceptance(self.sd), label, deadline=self.deadline)
         self.chains = run.state
         self.num_steps += run.done

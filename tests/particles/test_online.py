@@ -182,7 +182,7 @@ def test_control_c_keeps_the_steps_taken(monkeypatch):
 
     def take(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 5:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
