@@ -45,7 +45,6 @@ GRADIENT = f"{BY_HAND}::test_the_gradient_is_of_weights_over_odds_that_are_held_
 WEIGHTS = "tests/particles/test_weights.py"
 ONLINE = "tests/particles/test_online.py"
 PARTS = "tests/model/test_tracing.py::test_parts_add_up_to_the_density_of_the_original"
-STATIC = "tests/model/test_tracing.py::test_log_static_is_the_likelihood_no_state_reaches"
 JACOBIAN = "tests/model/test_tracing.py::test_unconstrained_space_round_trips"
 MISSING = "tests/model/test_densities.py::test_only_elements_that_are_present_have_a_density"
 NOISE = "tests/model/test_densities.py::test_noise_with_its_correction_has_the_law_of_the_family"
@@ -357,7 +356,7 @@ MODEL = [
         "model/paths.py",
         "log_likelihood = log_static + log_start + jnp.sum(weights)",
         "log_likelihood = log_start + jnp.sum(weights)",
-        (STATIC, REFERENCE),
+        (f"{PARTS}[conditioned]",),
     ),
 ]
 
