@@ -22,7 +22,11 @@ from ssmscan.model.statespace import StateSpaceModel, Theta
 def canonical(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
     """Check parameter values and cast them; see `StateSpaceModel.canonical`."""
     sites = {site.name: site for site in ssm.parameters}
-    missing, unknown = sorted(set(sites) - set(theta)), sorted(set(theta) - set(sites))
+    if not isinstance(theta, Mapping):
+        raise TypeError(
+            f"theta: expected a mapping from the parameters {sorted(sites)} to values, got {type(theta).__name__}."
+        )
+    missing, unknown = sorted(set(sites) - set(theta)), sorted(set(theta) - set(sites), key=str)
     if missing or unknown:
         raise ValueError(
             f"theta must have exactly the parameters {sorted(sites)}; "

@@ -23,12 +23,14 @@ wherever it stands.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from ssmscan.model.keys import one_key
 
 T = TypeVar("T")
 Count = Callable[[Array, Array], Array]
@@ -46,12 +48,14 @@ class Resampling(Protocol):
         """Draw (n,) ancestors in [0, N); the weights are not negative and sum to one, up to rounding.
 
         Raises:
+            TypeError: if key is not one PRNG key, weights no array of floats, or n no integer.
             ValueError: if weights known when it is called are something else, log weights for example.
         """
 
 
 def systematic(key: Array, weights: Array, n: int) -> Array:
     """Resample at the points (k + u)/n with one uniform u; arguments as in `Resampling`."""
+    key = _checked(key, weights, n)
     u = jax.random.uniform(key, ())
 
     def count(whole: Array, fraction: Array) -> Array:
@@ -62,6 +66,7 @@ def systematic(key: Array, weights: Array, n: int) -> Array:
 
 def stratified(key: Array, weights: Array, n: int) -> Array:
     """Resample at the points (k + u_k)/n with n independent uniforms; arguments as in `Resampling`."""
+    key = _checked(key, weights, n)
     u = jax.random.uniform(key, (n,))
 
     def count(whole: Array, fraction: Array) -> Array:
@@ -77,6 +82,7 @@ def multinomial(key: Array, weights: Array, n: int) -> Array:
     The uniforms are normalised cumulative sums of n + 1 exponentials (Chopin & Papaspiliopoulos
     2020, proposition 9.1).
     """
+    key = _checked(key, weights, n)
     gaps = jax.random.exponential(key, (n + 1,))
     local = cumulate_rows(gaps / jnp.sum(gaps), _ROW)
     before = _before_rows(local, n, lambda whole, _: whole)
@@ -106,17 +112,32 @@ class _Before(NamedTuple):
 
 def _ends(weights: Array, n: int, count: Count) -> Array:
     """Number, for each particle, of the points below its cumulative weight: monotone, (N,) int32."""
-    _refuse_others(weights)
     local = cumulate_rows(lax.stop_gradient(weights), _ROW)
     before = _before_rows(local, n, count)
     ends = count(before.whole[:, None], local * n + before.fraction[:, None])
     return _confine(ends, local > 0, local >= local[:, -1:], before)[: len(weights)]
 
 
+def _checked(key: Any, weights: Any, n: Any) -> Array:
+    """Return the key; refuse what is of another kind, and weights that are known not to be normalised.
+
+    A cloud without any weight passes.
+    """
+    key = one_key(key)
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise TypeError(f"n: expected the number of new particles, an integer of at least 1, got {n!r}.")
+    if n < 1:
+        raise ValueError(f"n: expected a number of new particles of at least 1, got {n}.")
+    is_array = isinstance(weights, jax.Array | np.ndarray)
+    if not is_array or weights.ndim != 1 or not len(weights) or not jnp.issubdtype(weights.dtype, jnp.floating):
+        given = f"shape {weights.shape} and dtype {weights.dtype}" if is_array else type(weights).__name__
+        raise TypeError(f"weights: expected an array (N,) of floats, N at least 1, got {given}.")
+    if not isinstance(weights, jax.core.Tracer):
+        _refuse_others(weights)
+    return key
+
+
 def _refuse_others(weights: Array) -> None:
-    """Refuse what is no normalised weights, where that is known; a cloud without any weight passes."""
-    if isinstance(weights, jax.core.Tracer):
-        return
     total, least = float(jnp.sum(weights)), float(jnp.min(weights))
     if not (least >= 0 and (total == 0 or abs(total - 1) < 1e-3)):
         raise ValueError(

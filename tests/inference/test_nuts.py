@@ -58,6 +58,11 @@ def test_the_result_is_complete(result, linear):
     assert not result.interrupted
 
 
+def test_every_chain_has_draws_of_its_own(result):
+    chains = result.draws["q"].reshape(result.num_chains, -1)
+    assert len(np.unique(chains, axis=0)) == result.num_chains == len(np.unique(chains[:, 0]))
+
+
 def test_the_step_size_is_frozen_after_warm_up(result):
     assert np.ptp(result.sample_stats["step_size"], axis=1).max() == 0
     assert 0.7 < result.sample_stats["acceptance_rate"].mean() < 1

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +125,37 @@ def test_impossible_points_are_left_and_never_entered(linear):
     moved = tuning.advance(chains._replace(state=state, scale=scale), 1, None).outputs
     np.testing.assert_array_equal(moved.acceptance[0], [1, 0, 0, 0])
     assert np.isfinite(moved.log_evidence[0, 0])
+
+
+class Known:
+    """A model and a filter with densities that are known."""
+
+    def log_prior_unconstrained(self, z):
+        return z, -0.5 * jnp.sum(z["a"] ** 2)
+
+    def run(self, key, ssm, theta):
+        return SimpleNamespace(
+            log_evidence=0.3 * jnp.sum(theta["a"]) + jax.random.normal(key), status=jnp.zeros((), jnp.int32)
+        )
+
+
+def test_a_proposal_is_accepted_by_prior_and_estimate_of_both_points_the_stored_one_not_drawn_again():
+    known, scale, z = Known(), jnp.array([[1.0, 0.0], [0.4, 0.8]]), {"a": jnp.array([0.5, -0.2])}
+    state = evaluate(as_key(jax.random.key(9)), known, z, known)._replace(log_evidence=jnp.asarray(0.7))
+
+    @jax.jit
+    @jax.vmap
+    def steps(key):
+        return pmmh_step(key, state, scale, known, known)
+
+    new, move = jax.tree.map(np.asarray, steps(jax.random.split(jax.random.key(0), 200)))
+    proposal = np.asarray(z["a"]) + move.direction @ np.asarray(scale).T
+    log_prior = [-0.5 * (point**2).sum(-1) for point in (proposal, np.asarray(z["a"]))]
+    expected = np.minimum(1, np.exp(log_prior[0] + move.log_evidence - log_prior[1] - 0.7))
+    np.testing.assert_allclose(move.acceptance, expected, rtol=1e-4)
+    assert abs(move.accepted.sum() - expected.sum()) < z_threshold() * np.sqrt((expected * (1 - expected)).sum())
+    np.testing.assert_allclose(new.z["a"], np.where(move.accepted[:, None], proposal, z["a"]), rtol=1e-5)
+    np.testing.assert_allclose(new.log_evidence, np.where(move.accepted, move.log_evidence, 0.7), rtol=1e-5)
 
 
 def test_the_step_is_strict_about_types(linear):

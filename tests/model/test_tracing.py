@@ -137,6 +137,14 @@ def test_a_parameter_that_is_not_finite_is_refused(traced, value):
         jax.jit(lambda key: ssm.simulate(key, {"q": value, "r": 1.0}))(jax.random.key(0))
 
 
+@pytest.mark.parametrize("theta", [None, "q", ["q", "r"], {"q", "r"}, dict, 1.0])
+def test_what_is_no_mapping_is_no_theta(traced, theta):
+    with pytest.raises(TypeError, match=r"^theta: expected a mapping from the parameters \['q', 'r'\]"):
+        traced("local_level").canonical(theta)
+    with pytest.raises(ValueError, match=r"unknown: \[1, None\]"):
+        traced("local_level").canonical({"q": 1.0, "r": 1.0, None: 1.0, 1: 1.0})
+
+
 def test_a_traced_parameter_is_not_judged(traced):
     found = jax.jit(lambda q: traced("local_level").canonical({"q": q, "r": 1.0})["q"])(jnp.inf)
     assert found == jnp.inf

@@ -45,16 +45,15 @@ GRADIENT = f"{BY_HAND}::test_the_gradient_is_of_weights_over_odds_that_are_held_
 WEIGHTS = "tests/particles/test_weights.py"
 ONLINE = "tests/particles/test_online.py"
 PARTS = "tests/model/test_tracing.py::test_parts_add_up_to_the_density_of_the_original"
-STATIC = "tests/model/test_tracing.py::test_log_static_is_the_likelihood_no_state_reaches"
 JACOBIAN = "tests/model/test_tracing.py::test_unconstrained_space_round_trips"
 MISSING = "tests/model/test_densities.py::test_only_elements_that_are_present_have_a_density"
 NOISE = "tests/model/test_densities.py::test_noise_with_its_correction_has_the_law_of_the_family"
 PMMH = "tests/inference/test_pmmh.py"
-STORED = f"{PMMH}::test_the_estimate_is_stored_until_a_proposal_is_accepted"
+STEP = f"{PMMH}::test_a_proposal_is_accepted_by_prior_and_estimate_of_both_points_the_stored_one_not_drawn_again"
 REPLAYED = f"{PMMH}::test_a_stored_key_replays_the_accepted_run"
 FROZEN = f"{PMMH}::test_the_scale_is_frozen_unless_adapting"
-POSTERIOR = f"{PMMH}::test_parameters_and_states_agree_with_dense_linear_algebra"
 NUTS = "tests/inference/test_nuts.py::test_parameters_and_states_agree_with_dense_linear_algebra"
+CHAINS = "tests/inference/test_nuts.py::test_every_chain_has_draws_of_its_own"
 REFERENCE = "tests/inference/test_nuts.py::test_reference_and_likelihood_make_the_posterior"
 TEMPERING = "tests/inference/test_tempering.py"
 SUMMARY = "tests/results/test_summary.py"
@@ -357,7 +356,7 @@ MODEL = [
         "model/paths.py",
         "log_likelihood = log_static + log_start + jnp.sum(weights)",
         "log_likelihood = log_start + jnp.sum(weights)",
-        (STATIC, REFERENCE),
+        (f"{PARTS}[conditioned]",),
     ),
 ]
 
@@ -368,7 +367,7 @@ INFERENCE = [
         "    log_ratio = (proposal.log_prior",
         "    state = evaluate(jax.random.fold_in(key_filter, 1), ssm, state.z, particle_filter)\n"
         "    log_ratio = (proposal.log_prior",
-        (STORED,),
+        (STEP,),
     ),
     Mutant(
         "PMMH adapts after warm-up",
@@ -382,7 +381,7 @@ INFERENCE = [
         "inference/marginal.py",
         "(proposal.log_prior + proposal.log_evidence)",
         "(state.log_prior + proposal.log_evidence)",
-        (POSTERIOR,),
+        (STEP,),
     ),
     Mutant(
         "path of another run than the accepted one",
@@ -403,7 +402,7 @@ INFERENCE = [
         "inference/nuts.py",
         "keys = jax.random.split(key, self.num_chains)",
         "keys = jax.random.wrap_key_data(jnp.stack([jax.random.key_data(key)] * self.num_chains))",
-        (NUTS,),
+        (CHAINS,),
     ),
     Mutant(
         "tempered particles used without their last weights",

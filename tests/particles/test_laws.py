@@ -145,6 +145,24 @@ def test_laws_are_probabilities_and_the_same_test_rejects_other_points():
         assert not any(follows(law(), ancestors_at(other)) for other in wrong), law.__name__
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("key", value) for value in (0, None, jax.random.key, np.zeros(2))),
+        *(
+            ("weights", value)
+            for value in ([0.5, 0.5], np.array([1, 0]), np.full((2, 2), 0.25), np.zeros(0), "ab", 1.0)
+        ),
+        *(("n", value) for value in (0, -1, 2.0, True, "3", None, np.arange(3))),
+    ],
+)
+def test_what_cannot_be_resampled_is_refused_by_name(scheme, argument, value):
+    arguments = {"key": as_key(jax.random.key(0)), "weights": np.array([0.5, 0.5], np.float32), "n": 2, argument: value}
+    with pytest.raises((TypeError, ValueError), match=f"^{argument}: expected"):
+        scheme(**arguments)
+
+
 # ---- keys -----------------------------------------------------------------------------------------------
 
 
