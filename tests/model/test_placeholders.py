@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 import pytest
@@ -18,7 +19,7 @@ def scaled_start(y):
     numpyro.sample("y0", dist.Normal(0.0, s0), obs=0.3)
 
     def step(s, yt):
-        s = numpyro.sample("s", dist.LogNormal(0.9 * s, 0.1))
+        s = numpyro.sample("s", dist.LogNormal(0.9 * jnp.log(s), 0.1))
         numpyro.sample("y", dist.Normal(0.0, s), obs=yt)
         return s, None
 
