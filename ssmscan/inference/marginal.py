@@ -30,6 +30,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.sequential import FAULTY, NOWHERE
 
 Theta = dict[str, jax.Array]
 
@@ -42,7 +43,8 @@ class PMMHState(NamedTuple):
         log_prior: log p(theta) + log|d theta / d z|, a scalar.
         log_evidence: the stored estimate, a scalar.
         filter_key: uint32[2], the key of the filter run that made it.
-        status: int32, how that run ended, see `ssmscan.FilterResult`.
+        status: int32, how that run ended, see `ssmscan.FilterResult`; FAULTY wherever a log weight was not a number,
+            also where no weight is left.
     """
 
     z: Theta
@@ -74,7 +76,8 @@ def evaluate(key: jax.Array, ssm: Any, z: Theta, particle_filter: ParticleFilter
     """Run the filter at z and make the state of the chain that it belongs to."""
     theta, log_prior = ssm.log_prior_unconstrained(z)
     found = particle_filter.run(key, ssm, theta)
-    return PMMHState(z, log_prior, found.log_evidence, jax.random.key_data(key), found.status)
+    status = jnp.where(found.faulty_step != NOWHERE, np.int32(FAULTY), found.status)
+    return PMMHState(z, log_prior, found.log_evidence, jax.random.key_data(key), status)
 
 
 def pmmh_step(

@@ -16,9 +16,10 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference import pilot, pmmh, progress, replay
-from ssmscan.inference.marginal import Trace
+from ssmscan.inference.marginal import Trace, evaluate
 from ssmscan.inference.pilot import _Tuning, central
 from ssmscan.particles.draws import as_key
+from ssmscan.particles.sequential import COMPLETE, FAULTY
 from tests.inference.models import Y, structural
 from tests.inference.test_pmmh import FEW, SMALL
 
@@ -286,6 +287,24 @@ def test_filters_with_weights_that_are_not_numbers_are_counted_and_said():
     assert (found.sample_stats["filter_status"] == 1).mean() > 0.3
     said = next(sentence for sentence in found.concerns() if "were not numbers" in sentence)
     assert "of 800 draws" in said and "the density of 'y' is not a number there" in said and "at step" in said
+
+
+def test_a_filter_of_which_no_weight_is_a_number_is_faulty_too():
+    def broken(y):
+        q = numpyro.sample("q", dist.HalfNormal(1.0))
+
+        def transition(x, y):
+            x = numpyro.sample("x", dist.Normal(x, 1.0))
+            numpyro.sample("y", dist.Normal(x, jnp.where(q > 1.0, jnp.nan, 0.5)), obs=y)
+            return x, None
+
+        with numpyro.validation_enabled(False):
+            scan(transition, 0.0, y)
+
+    ssm, particle_filter = ssmscan.trace(broken, Y), ssmscan.ParticleFilter(8, summaries=())
+    good, bad = (evaluate(as_key(KEY), ssm, ssm.unconstrain({"q": q}), particle_filter) for q in (0.5, 2.0))
+    assert (good.status, bad.status) == (COMPLETE, FAULTY)
+    assert np.isfinite(good.log_evidence) and bad.log_evidence == -np.inf
 
 
 @pytest.mark.parametrize(
