@@ -38,6 +38,7 @@ from ssmscan.inference.settings import (
     describe,
     gradients_required,
     require_between,
+    require_filter,
     require_integer,
     stock_key,
     versions,
@@ -127,6 +128,7 @@ class MaximumLikelihood:
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        require_filter(self.particle_filter)
         require_integer("num_steps", self.num_steps, at_least=2 * BATCHES)
         require_integer("num_starts", self.num_starts, at_least=1)
         require_integer("num_replicates", self.num_replicates, at_least=2)

@@ -25,6 +25,7 @@ from ssmscan.inference.replay import Runs, replay_paths
 from ssmscan.inference.settings import (
     describe,
     require_between,
+    require_filter,
     require_integer,
     require_parameters,
     require_result_can_hold,
@@ -83,6 +84,7 @@ class PMMH:
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        require_filter(self.particle_filter)
         require_integer("num_samples", self.num_samples, at_least=1)
         require_integer("num_warmup", self.num_warmup, at_least=ROUND_SHARE)
         require_integer("num_chains", self.num_chains, at_least=1)

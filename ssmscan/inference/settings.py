@@ -18,6 +18,7 @@ import numpy as np
 
 from ssmscan.model.keys import one_key
 from ssmscan.model.running import ModelError
+from ssmscan.particles.filter import ParticleFilter
 from ssmscan.results.result import Costs, Result
 
 
@@ -41,6 +42,13 @@ def require_flag(argument: str, value: Any) -> None:
     """Raise an error that names the argument unless value is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{argument} must be True or False, got {value!r}")
+
+
+def require_filter(value: Any) -> None:
+    """Raise an error that names the argument unless value is the settings of a filter."""
+    if not isinstance(value, ParticleFilter):
+        given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise TypeError(f"particle_filter must be settings such as ssmscan.ParticleFilter(100), got {given}")
 
 
 def require_parameters(ssm: Any) -> None:

@@ -153,6 +153,11 @@ class Staged:
             leaves += flat
         return leaves
 
+    def shapes(self, argument: int) -> PyTree:
+        """Shapes of the leaves of an argument, in its structure."""
+        variables = self.jaxpr.invars[self.offsets[argument] : self.offsets[argument + 1]]
+        return jax.tree.unflatten(self.in_trees[argument], [tuple(v.aval.shape) for v in variables])
+
     def text(self) -> str:
         """Print the program without anything that differs between two traces of the same code."""
         printed = re.sub(r" at 0x[0-9a-f]+", "", str(self.jaxpr))

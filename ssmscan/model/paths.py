@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssmscan.model.dataflow import UNUSED, Staged
+from ssmscan.model.named import require_point
 from ssmscan.model.running import ModelError
 from ssmscan.model.script import sum_of
 from ssmscan.model.sites import Role
@@ -83,6 +84,7 @@ def refuse_rough(ssm: StateSpaceModel) -> None:
 
 def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array]) -> AtNoise:
     """Run the loop at given noise."""
+    require_point(ssm, theta, noise)
     program, names = ssm.program, set(ssm.program.initial)
     smooth_start, smooth_step = smooth(ssm)
     start = smooth_start.bind(ssm.arrays, theta)({n: noise[n] for n in program.initial})

@@ -23,6 +23,7 @@ from ssmscan.model import computed, data, paths, summing
 from ssmscan.model.bound import Bound
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.keys import one_key
+from ssmscan.model.named import require_values
 from ssmscan.model.noise import NoiseSpec
 from ssmscan.model.panel import Panel
 from ssmscan.model.program import Program
@@ -170,13 +171,11 @@ class StateSpaceModel:
 
     def _outside(self, theta: Theta, initial: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
         """All latent sites outside the loop; placeholders where a result does not depend on the initial state."""
-        outside = [s for s in self.program.plan.outside if s.latent]
-        shapes = {s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in outside}
+        shapes = {s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in self.program.plan.outside if s.latent}
         return {**zeros(shapes), **theta, **(initial or {})}
 
     def _sum(self, staged, name: str, outside: dict) -> jax.Array:
-        rest = staged.bind(self.arrays, outside)
-        return sum_of(rest(*[UNUSED] * 6)[name].values())
+        return sum_of(staged.bind(self.arrays, outside)(*[UNUSED] * 6)[name].values())
 
     def log_prior(self, theta: Theta) -> jax.Array:
         """Log-density of the parameters as NumPyro counts it, a scalar: normalised unless masked or scaled."""
@@ -197,30 +196,31 @@ class StateSpaceModel:
         """Draw the parameters from their prior, masks and scales left out."""
         return self.program.prior(self.arrays, one_key(key))["theta"]
 
-    def _continuous(self, staged):
+    def _mapped(self, staged, argument: str, values: Any) -> dict:
         if staged is None:
             raise ModelError(
                 f"parameter(s) {self.program.not_continuous} are discrete and have no unconstrained space; gradient "
                 "engines and random walks cannot move them. Sum them out, or fix them with handlers.condition."
             )
-        return staged
+        require_values(argument, values, staged.shapes(0))
+        return staged(self.arrays, values)
 
     def constrain(self, z: Theta) -> Theta:
         """Parameters from unconstrained values, by NumPyro's bijectors."""
-        return self._continuous(self.program.constrain)(self.arrays, z)["theta"]
+        return self._mapped(self.program.constrain, "z", z)["theta"]
 
     def unconstrain(self, theta: Theta) -> Theta:
         """Unconstrained values of the parameters."""
-        return self._continuous(self.program.unconstrain)(self.arrays, theta)["z"]
+        return self._mapped(self.program.unconstrain, "theta", theta)["z"]
 
     def log_prior_unconstrained(self, z: Theta) -> tuple[Theta, jax.Array]:
         """Parameters, and log p(theta) + log|d theta / d z|, at unconstrained values."""
-        out = self._continuous(self.program.constrain)(self.arrays, z)
+        out = self._mapped(self.program.constrain, "z", z)
         return out["theta"], out["log_prior"]
 
     def log_law_unconstrained(self, z: Theta) -> tuple[jax.Array, jax.Array]:
         """Log-density of what `sample_prior` draws, and what log p has more, zero unless masked or scaled."""
-        out = self._continuous(self.program.constrain)(self.arrays, z)
+        out = self._mapped(self.program.constrain, "z", z)
         return out["log_law"], out["log_reweighting"]
 
     deterministics = computed.deterministics

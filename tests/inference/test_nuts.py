@@ -58,9 +58,17 @@ def test_the_result_is_complete(result, linear):
     assert not result.interrupted
 
 
-def test_every_chain_has_draws_of_its_own(result):
-    chains = result.draws["q"].reshape(result.num_chains, -1)
-    assert len(np.unique(chains, axis=0)) == result.num_chains == len(np.unique(chains[:, 0]))
+def test_every_chain_has_a_key_of_its_own(linear, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def refuse(start, keys, *_, **__):
+        assert len(np.unique(jax.random.key_data(keys), axis=0)) == SMALL.num_chains
+        raise Stop
+
+    monkeypatch.setattr(nuts, "compile_timed", refuse)
+    with pytest.raises(Stop):
+        SMALL.run(jax.random.key(0), linear)
 
 
 def test_the_step_size_is_frozen_after_warm_up(result):

@@ -51,7 +51,6 @@ def t_threshold(runs, comparisons=1):
     return stats.t.isf(ERROR_RATE / 2 / comparisons, runs - 1)
 
 
-@pytest.mark.slow
 def test_the_evidence_agrees_with_dense_linear_algebra(result, exact):
     error = result.log_evidence - (exact.log_evidence - np.log(2))
     assert abs(error) < t_threshold(SMALL.num_runs) * result.log_evidence_error

@@ -109,6 +109,33 @@ def test_prediction_draws_around_the_given_states(traced):
     assert abs(draws["y0"].mean() - 100.0) < 0.5 and abs(jnp.median(draws["y"]) + 50.0) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        (None, TypeError),
+        ("q", TypeError),
+        ({"q": 1.0}, ValueError),
+        ({"q": 1.0, "r": 1.0, 1: 1.0}, ValueError),
+        ({"q": 1.0, "r": "a"}, TypeError),
+        ({"q": 1.0, "r": 1j}, TypeError),
+        ({"q": 1.0, "r": np.zeros(2)}, ValueError),
+    ],
+)
+def test_pure_functions_take_the_names_and_shapes_of_the_model(traced, values, error):
+    ssm, right = traced("local_level"), {"q": 1.0, "r": 1.0}
+    noise = {name: jnp.zeros(spec.shape) for name, spec in ssm.smooth_noise.items()}
+    for function in (ssm.constrain, ssm.log_prior_unconstrained):
+        with pytest.raises(error, match="^z"):
+            function(values)
+    with pytest.raises(error, match="^theta"):
+        ssm.unconstrain(values)
+    for function in (ssm.log_likelihood_given_noise, ssm.states_from_noise):
+        with pytest.raises(error, match="^theta"):
+            function(values, noise)
+        with pytest.raises((TypeError, ValueError), match="^noise"):
+            function(right, values)
+
+
 def test_unconstrained_space_round_trips(traced):
     ssm = traced("conditioned")
     theta = ssm.sample_prior(jax.random.key(0))
