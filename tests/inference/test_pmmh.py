@@ -17,6 +17,7 @@ from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.replay import replay
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.sequential import COMPLETE, NOWHERE
 from ssmscan.results.summary import summarise
 from tests.inference.models import Y, switching
 from tests.inference.test_progress import Interrupting
@@ -135,7 +136,9 @@ class Known:
 
     def run(self, key, ssm, theta):
         return SimpleNamespace(
-            log_evidence=0.3 * jnp.sum(theta["a"]) + jax.random.normal(key), status=jnp.zeros((), jnp.int32)
+            log_evidence=0.3 * jnp.sum(theta["a"]) + jax.random.normal(key),
+            status=jnp.full((), COMPLETE, jnp.int32),
+            faulty_step=jnp.full((), NOWHERE, jnp.int32),
         )
 
 
