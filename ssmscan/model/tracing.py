@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.arguments import require_texts
 from ssmscan.model import data
 from ssmscan.model.arguments import explain, is_table, kind_of, refuse_call
 from ssmscan.model.loops import ModelError, NoInputs, SeveralLoops
@@ -92,7 +93,15 @@ class Source(NamedTuple):
         return assemble(source), source
 
     def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel | IndependentLoops:
-        """Trace again with roles declared."""
+        """Trace again with roles declared.
+
+        Raises:
+            TypeError: the names are not several, or not text.
+            ModelError: a site cannot have the role; the message says why.
+        """
+        names = "names of sites, as a tuple"
+        parameters = require_texts("parameters", parameters, names)
+        initial = require_texts("initial", initial, names)
         return assemble(self._replace(parameters=parameters, initial=initial))
 
     def with_data(self, ssm: Any, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:
