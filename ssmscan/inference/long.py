@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.arguments import require_flag, require_instance
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.progress import Chunk, capacity_for, phase, run_chunks
+from ssmscan.inference.settings import require_filter
 from ssmscan.model.runnable import require_observed
 from ssmscan.particles import online
 from ssmscan.particles.concerns import warn_of
@@ -83,8 +85,10 @@ def long_run(
         ModelError: if the model has several independent loops.
     """
     require_observed(ssm)
-    if not isinstance(particle_filter, ParticleFilter):
-        raise TypeError(f"particle_filter: expected a ParticleFilter, got {type(particle_filter).__name__}.")
+    require_filter(particle_filter)
+    require_flag("progress", progress)
+    if resume_from is not None:
+        require_instance("resume_from", resume_from, Online, "an ssmscan.Online or None", "Give LongRun.online.")
     first = particle_filter.start(key, ssm, theta) if resume_from is None else resume_from
     online.refuse_other(first, ssm, particle_filter, argument="resume_from")
     theta, left = ssm.canonical(theta), ssm.num_steps - first.step

@@ -68,7 +68,7 @@ def cast(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
         value = named[site.name]
         require_numbers(f"theta['{site.name}']", value, site.shape)
         if jnp.issubdtype(site.dtype, jnp.integer) and not isinstance(value, jax.core.Tracer):
-            _check_integer(site.name, np.asarray(value), site.dtype)
+            _check_integer(site.name, np.asarray(value, np.float64), site.dtype)
         values[site.name] = of_dtype(value, site.dtype)
     return values
 

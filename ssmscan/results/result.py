@@ -150,7 +150,13 @@ class Result:
     @property
     def _leading(self) -> tuple[int, ...]:
         """(chains, draws); a model without parameters has only what the engine says of each draw."""
-        return next(iter({**self.draws, **self.sample_stats}.values())).shape[:2]
+        return self._first[1].shape[:2]
+
+    @property
+    def _first(self) -> tuple[str, np.ndarray]:
+        """The first array that has chains and draws in front, and what it is called."""
+        arrays = (("draws", self.draws), ("sample_stats", self.sample_stats))
+        return next((f"{field}[{name!r}]", values) for field, held in arrays for name, values in held.items())
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:
@@ -256,9 +262,9 @@ class Result:
     def _check(self) -> None:
         if not (self.draws or self.sample_stats):
             raise ValueError("a Result needs draws of a parameter, or sample_stats where there are none; got neither")
-        first = next(iter({**self.draws, **self.sample_stats}.values()))
+        name, first = self._first
         if first.ndim < 2 or first.shape[0] == 0:
-            raise ValueError(f"draws must be (chains, draws, ...) with at least one chain, got {first.shape}")
+            raise ValueError(f"{name} must be (chains, draws, ...) with at least one chain, got {first.shape}")
         leading = (self.num_chains, self.num_draws)
         self._require_leading("draws", self.draws, leading)
         self._require_leading("sample_stats", self.sample_stats, leading)
