@@ -181,7 +181,7 @@ def test_the_noise_of_sites_that_are_not_there_cannot_be_moved():
     with pytest.raises(TypeError, match="model: expected a NumPyro model"):
         ssmscan.noise_outside("walk")
     moved = ssmscan.noise_outside(walk, initial=("x0", "x"))
-    with pytest.raises(ValueError, match=r"names \['x'\], which the model does not draw before its loop.*'q', 'x0'"):
+    with pytest.raises(ValueError, match="initial: the model draws no site 'x' before its loop.* 'q', 'x0'"):
         numpyro.handlers.seed(moved, 0)(Y)
 
 

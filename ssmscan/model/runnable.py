@@ -23,7 +23,7 @@ def require_traced(ssm: Any) -> None:
     Raises:
         TypeError: it is something else, such as the function itself.
     """
-    if not hasattr(ssm, "canonical"):
+    if isinstance(ssm, type) or not hasattr(ssm, "canonical"):
         name = getattr(ssm, "__name__", "model") if callable(ssm) else "model"
         found = f"the function '{name}'" if callable(ssm) else f"a value of type {type(ssm).__name__}"
         raise TypeError(
