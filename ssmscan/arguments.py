@@ -12,6 +12,7 @@ package and imports nothing of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from numbers import Integral, Real
 from types import ModuleType
 from typing import Any, TypeVar
@@ -72,22 +73,37 @@ def require_integer(argument: str, value: Any, *, at_least: int, at_most: int = 
     return int(value)
 
 
-def require_number(argument: str, value: Any, low: float, high: float, *, closed: bool = False) -> float:
-    """Return a number between two bounds as Python's float; `closed` if it may be one of them.
+def require_number(
+    argument: str,
+    value: Any,
+    low: float,
+    high: float,
+    *,
+    closed: bool = False,
+    expected: str | None = None,
+    advice: str = "",
+) -> float:
+    """Return a number between two bounds as Python's float.
+
+    Args:
+        argument: its name.
+        value: what was given.
+        low, high: the bounds.
+        closed: whether it may be one of them.
+        expected: what it is in words, bounds included.
+        advice: what to do.
 
     Raises:
         TypeError: it is of another type, True, False and arrays included.
         ValueError: it is not between them.
     """
-    if closed:
-        expected = f"a number in [{low:g}, {high:g}]"
-    else:
-        expected = f"a number strictly between {low:g} and {high:g}"
+    within = f"in [{low:g}, {high:g}]" if closed else f"strictly between {low:g} and {high:g}"
+    sentence = partial(refusal, argument, expected or f"a number {within}", value, advice)
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not real:
-        raise TypeError(refusal(argument, expected, value))
+        raise TypeError(sentence())
     if not (low <= value <= high if closed else low < value < high):
-        raise ValueError(refusal(argument, expected, value))
+        raise ValueError(sentence())
     return float(value)
 
 

@@ -28,12 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.arguments import require_integer
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.runnable import require_observed, require_traced
 from ssmscan.model.running import ModelError
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles import checks, origin, saved, sequential
+from ssmscan.particles import origin, saved, sequential
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.concerns import when
 from ssmscan.particles.draws import as_key, unrolled_threefry
@@ -129,7 +130,7 @@ def advance(
 ) -> tuple[Online, Report]:
     """Take the next steps; see `ParticleFilter.update`."""
     refuse_other(online, ssm, settings)
-    first, num_steps = online.step, checks.integer("num_steps", num_steps, at_least=1)
+    first, num_steps = online.step, require_integer("num_steps", num_steps, at_least=1)
     if first + num_steps > ssm.num_steps:
         raise ValueError(
             f"num_steps is {num_steps}, after {first} steps of a series of {ssm.num_steps}: there are "
