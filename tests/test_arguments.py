@@ -19,11 +19,15 @@ Y = np.array([0.3, -0.2, 0.7, 1.4])
 
 
 def walk(y):
+    walk_of("x", y)
+
+
+def walk_of(name, y):
     q = numpyro.sample("q", dist.HalfNormal(1.0))
     x0 = numpyro.sample("x0", dist.Normal(0.0, 1.0))
 
     def step(x, y):
-        x = numpyro.sample("x", dist.Normal(x, q))
+        x = numpyro.sample(name, dist.Normal(x, q))
         numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
         return x, None
 
@@ -206,6 +210,30 @@ def test_resampling_checks_what_it_is_given(scheme):
     assert jax.eval_shape(lambda key: scheme(key, [0.5, 0.5], 3), KEY).shape == (3,)
 
 
+def test_a_scheme_of_ones_own_must_return_ancestors(ssm):
+    with pytest.raises(TypeError, match=r"resampling: .* got the function <lambda>\. It takes \(key, weights\)"):
+        ssmscan.ParticleFilter(8, resampling=lambda key, weights: weights)
+    for scheme in (lambda key, w, n: w, lambda key, w, n: None, lambda key, w, n: jnp.arange(2)):
+        settings = ssmscan.ParticleFilter(8, resampling=scheme)
+        with pytest.raises(TypeError, match="resampling: expected 8 integers as ancestors, got "):
+            jax.eval_shape(lambda s=settings: s.run(KEY, ssm, {"q": 0.5}))
+
+
+def test_paths_are_of_one_run_of_the_model_that_is_given(ssm):
+    settings = ssmscan.ParticleFilter(8, store=ssmscan.FullHistory())
+    other = ssmscan.trace(lambda y: walk_of("v", y), Y)
+    shapes = jax.eval_shape(lambda: settings.run(KEY, other, {"q": 0.5}))
+    with pytest.raises(ValueError, match=r"result: expected states \['x'\], as ssm has, got \['v'\]"):
+        ssmscan.backward_sample(KEY, ssm, {"q": 0.5}, shapes, num_paths=2)
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((3, *leaf.shape), leaf.dtype), shapes)
+    for ask in (
+        lambda: ssmscan.trace_ancestry(KEY, batch, num_paths=2),
+        lambda: ssmscan.backward_sample(KEY, other, {"q": 0.5}, batch, num_paths=2),
+    ):
+        with pytest.raises(ValueError, match=r"result: expected one run, got \(3,\) of them; call this under jax.vmap"):
+            ask()
+
+
 @pytest.mark.parametrize(
     "engine", [ssmscan.NUTS, ssmscan.PMMH, ssmscan.TemperedSMC, ssmscan.MaximumLikelihood], ids=lambda e: e.__name__
 )
@@ -215,7 +243,7 @@ def test_engines_check_their_settings(engine):
     if hasattr(engine, "particle_filter"):
         with pytest.raises(TypeError, match="particle_filter: .*, got the class ParticleFilter. Make one, such as"):
             engine(particle_filter=ssmscan.ParticleFilter)
-        with pytest.raises(TypeError, match="particle_filter: expected an ssmscan.ParticleFilter, got 100"):
+        with pytest.raises(TypeError, match="particle_filter: expected a ParticleFilter, got 100"):
             engine(particle_filter=100)
 
 

@@ -17,14 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssmscan.arguments import require_flag, require_instance
+from ssmscan.arguments import require_flag
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.progress import Chunk, capacity_for, phase, run_chunks
-from ssmscan.inference.settings import require_filter
 from ssmscan.model.runnable import require_observed
 from ssmscan.particles import online
 from ssmscan.particles.concerns import warn_of
-from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.found import FilterResult
 from ssmscan.particles.online import Online
 from ssmscan.particles.origin import Origin
@@ -87,8 +86,6 @@ def long_run(
     require_observed(ssm)
     require_filter(particle_filter)
     require_flag("progress", progress)
-    if resume_from is not None:
-        require_instance("resume_from", resume_from, Online, "an ssmscan.Online or None", "Give LongRun.online.")
     first = particle_filter.start(key, ssm, theta) if resume_from is None else resume_from
     online.refuse_other(first, ssm, particle_filter, argument="resume_from")
     theta, left = ssm.canonical(theta), ssm.num_steps - first.step

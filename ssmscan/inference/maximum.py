@@ -35,9 +35,9 @@ from ssmscan.inference.averages import BATCHES, average_error, halves, join_iter
 from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, no_steps, phase, run_chunks
-from ssmscan.inference.settings import describe, gradients_required, require_filter, stock_key, versions
+from ssmscan.inference.settings import describe, gradients_required, stock_key, versions
 from ssmscan.model.runnable import require_observed
-from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.loop import filters_at_once
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import APART, Maximum

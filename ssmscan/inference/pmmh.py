@@ -25,7 +25,6 @@ from ssmscan.inference.progress import Progress, no_steps, run_chunks
 from ssmscan.inference.replay import Runs, replay_paths
 from ssmscan.inference.settings import (
     describe,
-    require_filter,
     require_parameters,
     require_result_can_hold,
     spread,
@@ -34,7 +33,7 @@ from ssmscan.inference.settings import (
 from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.model.runnable import require_observed
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.sequential import FAULTY
 from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
 from ssmscan.results.result import Costs, Result

@@ -15,21 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssmscan.arguments import require_instance
 from ssmscan.model.keys import one_key
 from ssmscan.model.running import ModelError
-from ssmscan.particles.filter import ParticleFilter
 from ssmscan.results.result import Costs, Result
-
-
-def require_filter(particle_filter: Any) -> ParticleFilter:
-    """Return the settings of a filter.
-
-    Raises:
-        TypeError: it is something else, such as the number of particles.
-    """
-    advice = "Make one, such as ParticleFilter(1000)."
-    return require_instance("particle_filter", particle_filter, ParticleFilter, "an ssmscan.ParticleFilter", advice)
 
 
 def require_parameters(ssm: Any) -> None:

@@ -6,10 +6,44 @@ deep inside a traced loop.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from ssmscan.arguments import refusal, shown
+import jax.numpy as jnp
+from jax import Array
+
+from ssmscan.arguments import refusal, require_function, shown
+
+_SCHEME = "a function (key, weights, n) -> n ancestors, such as systematic"
+
+
+def scheme(value: Any) -> None:
+    """Check a resampling scheme, as far as it shows without calling it.
+
+    Raises:
+        TypeError: it is no function, or takes other arguments.
+    """
+    require_function("resampling", value, _SCHEME)
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # some functions of C have none
+        return
+    try:
+        signature.bind(None, None, 0)
+    except TypeError as error:
+        raise TypeError(refusal("resampling", _SCHEME, value, f"It takes {signature}: {error}.")) from None
+
+
+def ancestors(found: Any, n: int) -> None:
+    """Check what a resampling scheme returned, while the filter is traced.
+
+    Raises:
+        TypeError: these are not n integers.
+    """
+    whole = isinstance(found, Array) and found.shape == (n,) and jnp.issubdtype(found.dtype, jnp.integer)
+    if not whole:
+        raise TypeError(f"resampling: expected {n} integers as ancestors, got {shown(found)} from the scheme.")
 
 
 def strategy(argument: str, value: Any, methods: tuple[str, ...], example: str) -> None:

@@ -18,7 +18,6 @@ to the cloud before it.  `Ancestry` is described in `ssmscan.particles.pool`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -180,7 +179,8 @@ class Ancestry:
     copies = 3
 
     def __post_init__(self) -> None:
-        require_number("room", self.room, 0, math.inf, expected="a positive number of times N log N")
+        expected, advice = "a positive number of times N log N", "It is less than a million; 16 is the default."
+        require_number("room", self.room, 0, 1e6, expected=expected, advice=advice)
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> pool.Pool:
         """Make room, with the start in it."""
