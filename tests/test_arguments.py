@@ -170,6 +170,17 @@ def test_states_to_go_on_from_are_checked(ssm, states, error, words):
         ssm.predict(KEY, {"q": 0.5}, states)
 
 
+def test_deterministics_need_all_states_at_all_steps(ssm):
+    for states, words in (
+        ({"x0": 0.0}, r"must have exactly the latent sites \['x', 'x0'\]; missing: \['x'\]"),
+        ({"x": np.zeros(3), "x0": 0.0}, r"states\['x'\] has shape \(3,\), expected \(4,\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ssm.deterministics({"q": 0.5}, states)
+    with pytest.raises(ValueError, match=r"^theta must have .* missing: \['q'\]"):
+        ssm.at({})
+
+
 def test_roles_are_named_by_several_texts(ssm):
     with pytest.raises(TypeError, match=r"parameters: .* got 'q' \(str\)\. Give one name as \('q',\)"):
         ssm.with_roles(parameters="q")

@@ -56,27 +56,30 @@ def simulate(key: jax.Array, ssm, theta: dict[str, jax.Array]) -> Outputs:
     return Outputs({**start["values"], **values, **after}, ys, last)
 
 
-def known_states(ssm: Any, states: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Check names and shapes of the states that prediction starts from; other sites of the model are left out.
+def known_states(ssm: Any, states: Mapping[str, Any], *, whole: bool = False) -> dict[str, jax.Array]:
+    """Check names and shapes of states, and cast them; other sites of the model are left out.
 
     Args:
         ssm: the model, of one loop or of several.
-        states: as in `StateSpaceModel.predict`.
+        states: as in `StateSpaceModel.predict`, which starts from them.
+        whole: whether the innovations must be there at all steps.
 
     Raises:
         TypeError: it is no mapping of names to numbers.
         ValueError: an initial site is missing, a name is no site of the model, a shape is wrong or there are more
             steps than the model has.
     """
-    initial = [site.name for site in ssm.initial]
-    advice = "Innovations may end before the series."
-    require_names("states", states, initial, "initial sites", optional=[s.name for s in ssm.sites], advice=advice)
+    needed = [site.name for site in (*ssm.initial, *(ssm.innovations if whole else ()))]
+    advice = "" if whole else "Innovations may end before the series."
+    what = "latent sites" if whole else "initial sites"
+    require_names("states", states, needed, what, optional=[s.name for s in ssm.sites], advice=advice)
     known = {}
     for part in ssm.parts:
         for site in (*part.initial, *part.innovations):
             if site.name in states:
                 argument, value = f"states['{site.name}']", states[site.name]
-                require_numbers(argument, value, (*([None] if site.in_loop else []), *site.shape))
+                time = [part.num_steps if whole else None] if site.in_loop else []
+                require_numbers(argument, value, (*time, *site.shape))
                 if site.in_loop and np.shape(value)[0] > part.num_steps:
                     raise ValueError(f"{argument} has {np.shape(value)[0]} steps, and the model {part.num_steps}.")
                 known[site.name] = of_dtype(value, site.dtype)

@@ -222,7 +222,7 @@ class StateSpaceModel:
 
     def at(self, theta: Theta) -> Bound:
         """Compute everything outside the loop once, in the caller's trace."""
-        return Bound(self, theta)
+        return Bound(self, parameters.cast(self, theta))
 
     def simulate(self, key: jax.Array, theta: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Draw initial state, innovations and observations forward in time.
