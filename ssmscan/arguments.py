@@ -199,9 +199,9 @@ def require_names(
         TypeError: it is no mapping of names.
         ValueError: a name is missing or unknown.
     """
-    found = require_mapping(argument, value, f"a mapping of {what} by name").keys()
-    if found == set(names):
+    if isinstance(value, Mapping) and value.keys() == set(names):
         return value
+    found = require_mapping(argument, value, f"a mapping from the {what} {sorted(names)} to values").keys()
     missing, unknown = sorted(set(names) - found), sorted(found - set(names) - set(optional))
     if missing or unknown:
         raise ValueError(

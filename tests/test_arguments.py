@@ -113,7 +113,7 @@ def test_what_is_no_number_at_all_is_a_type_error(value):
 # ---- the same sentence wherever parameters, noise and states are given ------------------------------------
 
 NO_THETA = [
-    (None, TypeError, "expected a mapping of .* by name, got None"),
+    (None, TypeError, r"expected a mapping from the .* \['q'\] to values, got None"),
     ("q", TypeError, "got 'q'"),
     ([0.5], TypeError, "got a list of 1"),
     (dict, TypeError, "got the class dict"),

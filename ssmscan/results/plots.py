@@ -102,6 +102,8 @@ def states(
         kind, other = "smoothed", "filtered"
         path = curves.smoothed(source, site, element)
     elif isinstance(getattr(source, "summaries", None), Mapping):
+        if runs := np.shape(getattr(source, "status", 0)):
+            raise ValueError(f"source: expected one run of a filter, got {runs} of them: choose one.")
         kind, other = "filtered", "smoothed"
         path = curves.filtered(source, site, element, probs)
     else:
