@@ -174,12 +174,16 @@ def require_mapping(argument: str, value: Any, expected: str) -> Mapping[str, An
         TypeError: it is something else.
     """
     if not isinstance(value, Mapping):
-        advice = f"Give dict({argument})." if hasattr(value, "keys") and not isinstance(value, type) else ""
-        raise TypeError(refusal(argument, expected, value, advice))
+        raise TypeError(_no_mapping(argument, value, expected))
     for name in value:
         if not isinstance(name, str):
             raise TypeError(f"{argument}: expected {expected}, got {shown(name)} among the names.")
     return value
+
+
+def _no_mapping(argument: str, value: Any, expected: str) -> str:
+    convertible = hasattr(value, "keys") and not isinstance(value, type)
+    return refusal(argument, expected, value, f"Give dict({argument})." if convertible else "")
 
 
 def require_names(
@@ -196,13 +200,13 @@ def require_names(
         advice: what to do.
 
     Raises:
-        TypeError: it is no mapping of names.
+        TypeError: it is no mapping.
         ValueError: a name is missing or unknown.
     """
-    if isinstance(value, Mapping) and value.keys() == set(names):
-        return value
-    found = require_mapping(argument, value, f"a mapping from the {what} {sorted(names)} to values").keys()
-    missing, unknown = sorted(set(names) - found), sorted(found - set(names) - set(optional))
+    if not isinstance(value, Mapping):
+        raise TypeError(_no_mapping(argument, value, f"a mapping from the {what} {sorted(names)} to values"))
+    found = set(value)
+    missing, unknown = sorted(set(names) - found), sorted(found - set(names) - set(optional), key=str)
     if missing or unknown:
         raise ValueError(
             f"{argument} must have exactly the {what} {sorted(names)}; "

@@ -118,7 +118,7 @@ NO_THETA = [
     ([0.5], TypeError, "got a list of 1"),
     (dict, TypeError, "got the class dict"),
     (pandas.Series({"q": 0.5}), TypeError, r"got a Series\. Give dict\(\w+\)"),
-    ({1: 0.5}, TypeError, r"got 1 \(int\) among the names"),
+    ({1: 0.5}, ValueError, r"missing: \['q'\], unknown: \[1\]"),
     ({}, ValueError, "missing: .*'q'.*unknown: none"),
     ({"q": 0.5, "k": 1.0}, ValueError, "unknown: .*'k'"),
     ({"q": "a"}, TypeError, r"\['q'\]: expected a real number .* got 'a'"),
