@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ssmscan.arguments import require_instance
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -26,14 +28,19 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
     Raises:
         FileNotFoundError: if the folder of `path` does not exist.
         IsADirectoryError: if `path` is a folder.
+        TypeError: if `path` is no path.
         OSError: if it cannot be written; the message says why, and that what was there before still is.
     """
+    require_instance("path", path, (str, os.PathLike), "the path of a file")
     path = Path(path)
-    if path.is_dir():
+    try:
+        target, is_folder, in_folder = Path(os.path.realpath(path)), path.is_dir(), path.parent.is_dir()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise OSError(f"cannot save {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
+    if is_folder:
         raise IsADirectoryError(f"cannot save {path}: it is a folder; give the name of a file in it")
-    if not path.parent.is_dir():
+    if not in_folder:
         raise FileNotFoundError(f"cannot save {path}: the folder {path.parent} does not exist; make it first")
-    target = Path(os.path.realpath(path))
     temporary = target.parent / f".ssmscan-{secrets.token_hex(8)}.part"
     try:
         write(temporary)

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.arguments import require_flag
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.progress import Chunk, capacity_for, phase, run_chunks
 from ssmscan.model.runnable import require_observed
 from ssmscan.particles import online
 from ssmscan.particles.concerns import warn_of
-from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.found import FilterResult
 from ssmscan.particles.online import Online
 from ssmscan.particles.origin import Origin
@@ -83,8 +84,8 @@ def long_run(
         ModelError: if the model has several independent loops.
     """
     require_observed(ssm)
-    if not isinstance(particle_filter, ParticleFilter):
-        raise TypeError(f"particle_filter: expected a ParticleFilter, got {type(particle_filter).__name__}.")
+    require_filter(particle_filter)
+    require_flag("progress", progress)
     first = particle_filter.start(key, ssm, theta) if resume_from is None else resume_from
     online.refuse_other(first, ssm, particle_filter, argument="resume_from")
     theta, left = ssm.canonical(theta), ssm.num_steps - first.step

@@ -29,22 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from ssmscan.arguments import refusal, require_flag, require_integer, require_number
 from ssmscan.inference import curvature
 from ssmscan.inference.averages import BATCHES, average_error, halves, join_iterates, log_mean_exp, sd
 from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, no_steps, phase, run_chunks
-from ssmscan.inference.settings import (
-    describe,
-    gradients_required,
-    require_between,
-    require_filter,
-    require_integer,
-    stock_key,
-    versions,
-)
+from ssmscan.inference.settings import describe, gradients_required, stock_key, versions
 from ssmscan.model.runnable import require_observed
-from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.loop import filters_at_once
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import APART, Maximum
@@ -132,11 +125,12 @@ class MaximumLikelihood:
         require_integer("num_steps", self.num_steps, at_least=2 * BATCHES)
         require_integer("num_starts", self.num_starts, at_least=1)
         require_integer("num_replicates", self.num_replicates, at_least=2)
-        require_between("average", self.average, 0.0, 1.0)
-        if not isinstance(self.prior, bool):
-            raise TypeError(f"prior must be True or False, got {self.prior!r}")
+        require_number("average", self.average, 0.0, 1.0)
+        require_filter(self.particle_filter)
+        require_flag("prior", self.prior)
+        require_flag("progress", self.progress)
         if self.optimizer is not None and not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")):
-            raise TypeError(f"optimizer must be an optax.GradientTransformation or None, got {self.optimizer!r}")
+            raise TypeError(refusal("optimizer", "an optax.GradientTransformation or None", self.optimizer))
 
     def run(self, key: jax.Array, ssm: Any) -> Maximum:
         """Climb from every start, and look around at the highest.

@@ -27,6 +27,7 @@ import numpy as np
 from numpyro.infer import NUTS as Kernel
 from numpyro.infer.util import ParamInfo
 
+from ssmscan.arguments import require_flag, require_integer, require_number
 from ssmscan.inference.computed import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.posterior import STATES_STREAM, Position, log_posterior, sample_noise, state_paths
@@ -35,9 +36,6 @@ from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, Attempt, d
 from ssmscan.inference.settings import (
     describe,
     gradients_required,
-    require_between,
-    require_flag,
-    require_integer,
     require_result_can_hold,
     spread,
     stock_key,
@@ -125,10 +123,11 @@ class NUTS:
         require_integer("num_warmup", self.num_warmup, at_least=1)
         require_integer("num_samples", self.num_samples, at_least=1)
         require_integer("num_chains", self.num_chains, at_least=1)
-        require_between("target_accept", self.target_accept, 0.0, 1.0)
+        require_number("target_accept", self.target_accept, 0.0, 1.0)
         require_integer("max_tree_depth", self.max_tree_depth, at_least=1)
         require_integer("num_paths", self.num_paths, at_least=0)
         require_flag("rewarm", self.rewarm)
+        require_flag("progress", self.progress)
 
     def run(self, key: jax.Array, ssm: Any) -> Result:
         """Sample the posterior of the parameters and the states.

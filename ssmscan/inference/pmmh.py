@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.arguments import require_flag, require_integer, require_number
 from ssmscan.inference.computed import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.marginal import Control, PMMHStep, Trace
@@ -24,9 +25,6 @@ from ssmscan.inference.progress import Progress, no_steps, run_chunks
 from ssmscan.inference.replay import Runs, replay_paths
 from ssmscan.inference.settings import (
     describe,
-    require_between,
-    require_filter,
-    require_integer,
     require_parameters,
     require_result_can_hold,
     spread,
@@ -35,7 +33,7 @@ from ssmscan.inference.settings import (
 from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.model.runnable import require_observed
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.sequential import FAULTY
 from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
 from ssmscan.results.result import Costs, Result
@@ -88,12 +86,14 @@ class PMMH:
         require_integer("num_samples", self.num_samples, at_least=1)
         require_integer("num_warmup", self.num_warmup, at_least=ROUND_SHARE)
         require_integer("num_chains", self.num_chains, at_least=1)
-        require_between("target_sd", self.target_sd, 0.0, 5.0)
+        require_number("target_sd", self.target_sd, 0.0, 5.0)
         require_integer("num_paths", self.num_paths, at_least=0)
         require_integer("max_particles", self.max_particles, at_least=FEWEST)
-        require_between("pilot_seconds", self.pilot_seconds, 0.0, np.inf)
+        require_number("pilot_seconds", self.pilot_seconds, 0.0, np.inf)
         if self.num_particles is not None:
             require_integer("num_particles", self.num_particles, at_least=2)
+        require_filter(self.particle_filter)
+        require_flag("progress", self.progress)
 
     def run(self, key: jax.Array, ssm: Any) -> Result:
         """Sample the posterior of the parameters and the states.

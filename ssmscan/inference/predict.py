@@ -18,7 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssmscan.inference.settings import require_integer, spread, stock_key
+from ssmscan.arguments import require_instance, require_integer
+from ssmscan.inference.settings import spread, stock_key
 from ssmscan.model.runnable import require_traced, unread_sites
 from ssmscan.results.result import Result
 
@@ -45,6 +46,8 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     """
     key = stock_key(key)
     require_traced(ssm)
+    advice = "For one filter run, draw paths with ssmscan.backward_sample and give them to ssm.predict."
+    require_instance("result", result, Result, "a Result, as engines return it", advice)
     ssm = _with_roles_of(ssm, result)
     num_paths = len(result.state_draws)
     if num_draws is None:

@@ -1,7 +1,7 @@
 """What an engine was told: checked when it is made, written down when it has run.
 
-Engines are frozen dataclasses.  Their ``__post_init__`` checks every number here, before anything is compiled;
-a `Result` keeps the settings as JSON can hold them, and the versions of the packages that did the work.
+Engines are frozen dataclasses.  Their ``__post_init__`` checks every setting, by `ssmscan.arguments`, before anything
+is compiled; a `Result` keeps the settings as JSON can hold them, and the versions of the packages that did the work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -18,37 +17,7 @@ import numpy as np
 
 from ssmscan.model.keys import one_key
 from ssmscan.model.running import ModelError
-from ssmscan.particles.filter import ParticleFilter
 from ssmscan.results.result import Costs, Result
-
-
-def require_integer(argument: str, value: Any, *, at_least: int) -> None:
-    """Raise an error that names the argument unless value is an integer of at least that size."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{argument} must be an integer of at least {at_least}, got {value!r}")
-    if value < at_least:
-        raise ValueError(f"{argument} must be at least {at_least}, got {value}")
-
-
-def require_between(argument: str, value: Any, low: float, high: float) -> None:
-    """Raise an error that names the argument unless low < value < high."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{argument} must be a number between {low} and {high}, got {value!r}")
-    if not low < float(value) < high:
-        raise ValueError(f"{argument} must be between {low} and {high}, exclusive, got {value}")
-
-
-def require_flag(argument: str, value: Any) -> None:
-    """Raise an error that names the argument unless value is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{argument} must be True or False, got {value!r}")
-
-
-def require_filter(value: Any) -> None:
-    """Raise an error that names the argument unless value is the settings of a filter."""
-    if not isinstance(value, ParticleFilter):
-        given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-        raise TypeError(f"particle_filter must be settings such as ssmscan.ParticleFilter(100), got {given}")
 
 
 def require_parameters(ssm: Any) -> None:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from ssmscan.arguments import require_flag, require_integer, require_number
 from ssmscan.inference.computed import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.posterior import STATES_STREAM, Position, num_coordinates, state_paths
@@ -30,8 +31,6 @@ from ssmscan.inference.progress import compile_timed, phase
 from ssmscan.inference.settings import (
     describe,
     gradients_required,
-    require_between,
-    require_integer,
     require_result_can_hold,
     spread,
     stock_key,
@@ -106,8 +105,9 @@ class TemperedSMC:
                 f"{self.chain_length}: at each temperature num_particles / chain_length chains are started"
             )
         require_integer("num_leapfrog", self.num_leapfrog, at_least=1)
-        require_between("target_ess", self.target_ess, 0.0, 1.0)
+        require_number("target_ess", self.target_ess, 0.0, 1.0)
         require_integer("num_paths", self.num_paths, at_least=0)
+        require_flag("progress", self.progress)
 
     def run(self, key: jax.Array, ssm: Any) -> Result:
         """Sample the posterior of parameters and states, and estimate the evidence.

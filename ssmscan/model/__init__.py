@@ -30,7 +30,7 @@ Discrete states
     summing.py      a model with its discrete states summed out
 What engines see
     statespace.py   `StateSpaceModel`: the pure functions engines use; sites.py, the printed table
-    parameters.py   what a user passes as theta; named.py, names and shapes of what the pure functions take
+    parameters.py   what a user passes as theta
     bound.py        one particle at one parameter value; keys.py
     paths.py        the loop run at given noise or values
     data.py         what depends on data alone: observed values, missing and impossible ones

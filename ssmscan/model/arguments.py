@@ -47,7 +47,10 @@ def explain(error: BaseException, args: tuple, kwargs: Mapping[str, Any]) -> str
 
 
 def _suspects(path: str, value: Any, error: str) -> Iterator[str]:
+    named = any(words in error for words in (f"'{type(value).__name__}' object", f"class '{type(value).__name__}'"))
     if isinstance(value, Mapping):
+        if named:
+            yield f"{path} is a {type(value).__name__}, where the model may expect an array"
         for key, entry in value.items():
             yield from _suspects(f"{path}[{key!r}]", entry, error)
     elif isinstance(value, list | tuple):
@@ -65,7 +68,7 @@ def _suspects(path: str, value: Any, error: str) -> Iterator[str]:
         yield f"{path} is {kind_of(value)}, which JAX does not take: pass its values, np.asarray(...)"
     elif value is None and ("NoneType" in error or "neither inputs nor a length" in error):
         yield f"nothing was given as {path}"
-    elif f"'{type(value).__name__}' object" in error or (value is not None and "an input of the scan" in error):
+    elif named or (value is not None and "an input of the scan" in error):
         yield f"{path} is {value!r}"
 
 

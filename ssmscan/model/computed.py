@@ -14,6 +14,7 @@ import jax
 from ssmscan.model.dataflow import UNUSED, Staged
 from ssmscan.model.paths import from_values
 from ssmscan.model.roles import KEY, LAST, OUTSIDE, YS
+from ssmscan.model.simulate import known_states
 
 if TYPE_CHECKING:
     from ssmscan.model.program import Program
@@ -50,6 +51,7 @@ def deterministics(
         Values by name.
     """
     theta = ssm.canonical(theta)
+    states = None if states is None else known_states(ssm, states, whole=True)
     found: dict[str, jax.Array] = {}
     for part in ssm.parts:
         early, late = part.program.computed

@@ -106,6 +106,13 @@ class Staged:
         """Names of the primitives that run inside the loop, inner jaxprs included."""
         return set(_primitive_names(self.late_eqns))
 
+    def argument(self, number: int) -> PyTree:
+        """Shapes and dtypes of an argument."""
+        variables = self.jaxpr.invars[self.offsets[number] : self.offsets[number + 1]]
+        return jax.tree.unflatten(
+            self.in_trees[number], [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
+        )
+
     def names(self, entry: str) -> list[str]:
         """Keys of an entry of the result that is a dict."""
         return list(jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))[entry])
@@ -152,11 +159,6 @@ class Staged:
                 raise TypeError(f"argument {number} has structure {tree}, expected {self.in_trees[number]}")
             leaves += flat
         return leaves
-
-    def shapes(self, argument: int) -> PyTree:
-        """Shapes of the leaves of an argument, in its structure."""
-        variables = self.jaxpr.invars[self.offsets[argument] : self.offsets[argument + 1]]
-        return jax.tree.unflatten(self.in_trees[argument], [tuple(v.aval.shape) for v in variables])
 
     def text(self) -> str:
         """Print the program without anything that differs between two traces of the same code."""

@@ -222,7 +222,7 @@ def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
 
 
 def _describe(record: Record, name: str, *, outside: bool = False) -> Drawn:
-    value = _shape_of(record.value)
+    value = record.shape
     if record.fn is None:
         facts = ("", value.shape, value.dtype, "", False, False, False, record.loop, None, None, False)
         return Drawn(name, *facts, simulated=record.simulated)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ssmscan.model.constants import Constants
@@ -86,7 +85,8 @@ def number_of_steps(xs: PyTree, length: int | None) -> int:
     """
     leaves = jax.tree.leaves(xs)
     for leaf in leaves:
-        if not np.ndim(leaf):
+        shape = getattr(leaf, "shape", ())
+        if not isinstance(shape, tuple) or not shape:
             what = "an array without axes" if hasattr(leaf, "shape") else f"a {type(leaf).__name__}"
             raise NoInputs(f"an input of the scan is {what}; it needs an axis of time in front. Pass arrays as xs.")
     if length is None and not leaves:

@@ -7,56 +7,73 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ssmscan.arguments import require_names, require_numbers
 from ssmscan.model.dataflow import UNUSED
-from ssmscan.model.sites import Site
-from ssmscan.model.statespace import StateSpaceModel, Theta
+from ssmscan.model.running import ModelError
+
+if TYPE_CHECKING:
+    from ssmscan.model.dataflow import Staged
+    from ssmscan.model.statespace import StateSpaceModel, Theta
+
+ADVICE = "print(ssm) shows every site."
 
 
 def canonical(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
     """Check parameter values and cast them; see `StateSpaceModel.canonical`."""
-    sites = {site.name: site for site in ssm.parameters}
-    if not isinstance(theta, Mapping):
-        raise TypeError(
-            f"theta: expected a mapping from the parameters {sorted(sites)} to values, got {type(theta).__name__}."
-        )
-    missing, unknown = sorted(set(sites) - set(theta)), sorted(set(theta) - set(sites), key=str)
-    if missing or unknown:
-        raise ValueError(
-            f"theta must have exactly the parameters {sorted(sites)}; "
-            f"missing: {missing or 'none'}, unknown: {unknown or 'none'}. print(ssm) shows every site."
-        )
-    if any(isinstance(value, jax.core.Tracer) for value in (*theta.values(), *ssm.arrays)):
-        return _cast(sites, theta)
+    named = require_names("theta", theta, ssm.program.parameters, "parameters", advice=ADVICE)
+    if any(isinstance(value, jax.core.Tracer) for value in (*named.values(), *ssm.arrays)):
+        return cast(ssm, named)
     # What is known is checked now, also while somebody's jit is being traced.
     with jax.ensure_compile_time_eval():
-        cast = _cast(sites, theta)
-        _check_support(ssm, cast)
-    return cast
+        values = cast(ssm, named)
+        _check_support(ssm, values)
+    return values
 
 
-def _cast(sites: Mapping[str, Site], theta: Mapping[str, Any]) -> Theta:
-    cast = {}
-    for name, site in sites.items():
-        if np.shape(theta[name]) != site.shape:
-            raise ValueError(f"theta['{name}'] has shape {np.shape(theta[name])}, expected {site.shape}.")
-        if not isinstance(theta[name], jax.core.Tracer):
-            _check_number(name, np.asarray(theta[name]), site.dtype)
-        cast[name] = _of_dtype(theta[name], site.dtype)
-    return cast
+def at_unconstrained(ssm: StateSpaceModel, z: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluate what there is at unconstrained values: "theta", "log_prior", "log_law" and "log_reweighting"."""
+    staged = _continuous(ssm, ssm.program.constrain)
+    shapes = staged.argument(0)
+    for name in require_names("z", z, shapes, "unconstrained values", advice="ssm.unconstrain(theta) gives them."):
+        require_numbers(f"z['{name}']", z[name], shapes[name].shape)
+    return staged(ssm.arrays, {name: of_dtype(z[name], shape.dtype) for name, shape in shapes.items()})
 
 
-def _check_number(name: str, value: np.ndarray, dtype: Any) -> None:
-    if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"theta['{name}'] = {value} is of type {value.dtype}; give real numbers.")
-    if not jnp.issubdtype(dtype, jnp.integer):
-        return
+def unconstrain(ssm: StateSpaceModel, theta: Theta) -> Theta:
+    """Compute unconstrained values of parameters that were checked."""
+    return _continuous(ssm, ssm.program.unconstrain)(ssm.arrays, theta)["z"]
+
+
+def _continuous(ssm: StateSpaceModel, staged: Staged | None) -> Staged:
+    if staged is None:
+        raise ModelError(
+            f"parameter(s) {ssm.program.not_continuous} are discrete and have no unconstrained space; gradient "
+            "engines and random walks cannot move them. Sum them out, or fix them with handlers.condition."
+        )
+    return staged
+
+
+def cast(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
+    """Check names, shapes and types of parameter values, and cast them; they may be outside the support."""
+    named = require_names("theta", theta, ssm.program.parameters, "parameters", advice=ADVICE)
+    values = {}
+    for site in ssm.parameters:
+        value = named[site.name]
+        require_numbers(f"theta['{site.name}']", value, site.shape)
+        if jnp.issubdtype(site.dtype, jnp.integer) and not isinstance(value, jax.core.Tracer):
+            _check_integer(site.name, np.asarray(value, np.float64), site.dtype)
+        values[site.name] = of_dtype(value, site.dtype)
+    return values
+
+
+def _check_integer(name: str, value: np.ndarray, dtype: Any) -> None:
     held = np.iinfo(dtype)
     if not np.all((value >= held.min) & (value <= held.max) & (value == np.round(value))):
         raise ValueError(
@@ -64,7 +81,8 @@ def _check_number(name: str, value: np.ndarray, dtype: Any) -> None:
         )
 
 
-def _of_dtype(value: Any, dtype: Any) -> jax.Array:
+def of_dtype(value: Any, dtype: Any) -> jax.Array:
+    """Return a number or an array as JAX holds it, of a dtype."""
     if isinstance(value, float | int):
         return _number(value, dtype)
     if isinstance(value, jax.Array) and value.dtype == dtype and not value.weak_type:

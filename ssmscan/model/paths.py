@@ -17,14 +17,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ssmscan.arguments import require_names, require_numbers
 from ssmscan.model.dataflow import UNUSED, Staged
-from ssmscan.model.named import require_point
+from ssmscan.model.parameters import of_dtype
 from ssmscan.model.running import ModelError
 from ssmscan.model.script import sum_of
 from ssmscan.model.sites import Role
 from ssmscan.model.tail import as_output
 
 if TYPE_CHECKING:
+    from ssmscan.model.several import IndependentLoops
     from ssmscan.model.statespace import StateSpaceModel, Theta
 
 PyTree = Any
@@ -82,9 +84,23 @@ def refuse_rough(ssm: StateSpaceModel) -> None:
         )
 
 
+def require_noise(ssm: StateSpaceModel | IndependentLoops, noise: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Check names and shapes of base noise, and cast it.
+
+    Raises:
+        ModelError: the model has none, see `refuse_rough`.
+        TypeError: it is no mapping of names to numbers.
+        ValueError: a name is missing or unknown, or a shape is wrong.
+    """
+    specs = ssm.smooth_noise
+    advice = "ssm.smooth_noise has the shapes."
+    for name in require_names("noise", noise, specs, "sites with noise", advice=advice):
+        require_numbers(f"noise['{name}']", noise[name], specs[name].shape)
+    return {name: of_dtype(noise[name], jnp.result_type(float)) for name in specs}
+
+
 def from_noise(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, jax.Array]) -> AtNoise:
     """Run the loop at given noise."""
-    require_point(ssm, theta, noise)
     program, names = ssm.program, set(ssm.program.initial)
     smooth_start, smooth_step = smooth(ssm)
     start = smooth_start.bind(ssm.arrays, theta)({n: noise[n] for n in program.initial})

@@ -22,6 +22,7 @@ import numpy as np
 import numpyro
 from numpyro import distributions as dist
 
+from ssmscan.arguments import refusal
 from ssmscan.model import missing
 
 
@@ -61,6 +62,22 @@ class Record(NamedTuple):
     def latent(self) -> bool:
         """Whether the site is drawn."""
         return self.fn is not None and not self.observed
+
+    @property
+    def shape(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of the value.
+
+        Raises:
+            TypeError: the value is no array, or a site with a density has complex values.
+        """
+        value, site = self.value, f"site '{clean_name(str(self.name))}'"
+        try:
+            dtype = value.dtype if hasattr(value, "dtype") else jnp.result_type(value)
+        except (TypeError, ValueError):
+            raise TypeError(refusal(f"the value of {site}", "an array", value, "Look at its obs=.")) from None
+        if self.fn is not None and jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(f"{site} has values of dtype {dtype}, and a density is of real numbers. Look at its obs=.")
+        return jax.ShapeDtypeStruct(jnp.shape(value), dtype)
 
     @property
     def given(self) -> jax.Array:

@@ -38,6 +38,8 @@ from jax.extend.core import Literal
 from numpyro import handlers
 from numpyro.primitives import _PYRO_STACK, Messenger
 
+from ssmscan.arguments import require_function, require_texts
+from ssmscan.model.loops import number_of_steps, returning_pairs
 from ssmscan.model.noise import MapKind, NoiseMap, smooth_map
 from ssmscan.model.noiseprior import (
     DiscreteInnovation,
@@ -71,9 +73,9 @@ def noise_outside(model: Callable, *, initial: Collection[str] | None = None) ->
         ValueError: when called, if a name in `initial` is that of no site before the loop; if noise is given that
             does not fit the loop; or when the density of a discrete innovation is asked for.
     """
-    if not callable(model):
-        raise TypeError(f"model: expected a NumPyro model (a function, not traced), got {type(model).__name__}.")
-    found: list[tuple[str, ...]] = [] if initial is None else [_names(initial)]
+    require_function("model", model, "a NumPyro model (a function, not traced)")
+    names = "names of sites before the loop, as in ('x0',), or None"
+    found: list[tuple[str, ...]] = [] if initial is None else [require_texts("initial", initial, names)]
 
     @functools.wraps(model)
     def moved(*args, **kwargs):
@@ -89,13 +91,6 @@ def noise_outside(model: Callable, *, initial: Collection[str] | None = None) ->
         return result
 
     return moved
-
-
-def _names(initial: Any) -> tuple[str, ...]:
-    """Check names of sites."""
-    if not isinstance(initial, Collection) or isinstance(initial, str) or not all(isinstance(n, str) for n in initial):
-        raise TypeError(f"initial: expected names of sites before the loop, as in ('x0',); got {initial!r}.")
-    return tuple(initial)
 
 
 def _initial_states(model: Callable, args: tuple, kwargs: dict) -> tuple[str, ...] | None:
@@ -158,8 +153,7 @@ class _Outside(Messenger):
         def run(f, init, xs, length, reverse, **rest):
             if rest.get("enum", False):
                 return original(f, init, xs, length, reverse, **rest)
-            if length is None:
-                length = jnp.shape(jax.tree.leaves(xs)[0])[0]
+            f, length = returning_pairs(f), number_of_steps(xs, length)
             prefix, scales = self._between()
             plan = _plan(f, init, xs)
 

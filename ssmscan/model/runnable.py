@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ssmscan.arguments import shown
 from ssmscan.model.loops import ModelError
 from ssmscan.model.sites import Role
 
@@ -23,9 +24,10 @@ def require_traced(ssm: Any) -> None:
     Raises:
         TypeError: it is something else, such as the function itself.
     """
-    if not hasattr(ssm, "canonical"):
+    if isinstance(ssm, type) or not hasattr(ssm, "canonical"):
         name = getattr(ssm, "__name__", "model") if callable(ssm) else "model"
         found = f"the function '{name}'" if callable(ssm) else f"a value of type {type(ssm).__name__}"
+        found = shown(ssm) if isinstance(ssm, type) else found
         raise TypeError(
             f"ssm: expected a traced model, got {found}. Trace it first: ssm = ssmscan.trace({name}, ...), with the "
             "arguments of the model, and give ssm."

@@ -18,8 +18,9 @@ import numpy as np
 from ssmscan.model.computed import deterministics
 from ssmscan.model.keys import one_key
 from ssmscan.model.noise import NoiseSpec
+from ssmscan.model.paths import require_noise
 from ssmscan.model.script import sum_of
-from ssmscan.model.simulate import Outputs, predict, simulate
+from ssmscan.model.simulate import Outputs, known_states, predict, simulate
 from ssmscan.model.sites import Site, site_table
 from ssmscan.model.statespace import StateSpaceModel, Theta
 from ssmscan.model.summing import Posterior
@@ -136,6 +137,7 @@ class IndependentLoops:
 
     def log_likelihood_given_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> jax.Array:
         """Log-density of all data given parameters and noise; see `StateSpaceModel.log_likelihood_given_noise`."""
+        noise = require_noise(self, noise)
         return sum_of(part.log_likelihood_given_noise(theta, _of(part, noise)) for part in self.parts)
 
     def states_from_noise(
@@ -146,7 +148,7 @@ class IndependentLoops:
 
     def posterior_states(self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None) -> Posterior:
         """States at given noise, and smoothing probabilities; see `StateSpaceModel.posterior_states`."""
-        found = []
+        found, noise = [], require_noise(self, noise)
         for k, part in enumerate(self.parts):
             own = None if key is None else jax.random.fold_in(one_key(key), k)
             found.append(part.posterior_states(theta, _of(part, noise), own))
@@ -160,7 +162,7 @@ class IndependentLoops:
 
     def predict(self, key: jax.Array, theta: Theta, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Draw the observations again given parameters and states; see `StateSpaceModel.predict`."""
-        theta = self.canonical(theta)
+        theta, states = self.canonical(theta), known_states(self, states)
 
         def one(key: jax.Array, part: StateSpaceModel) -> Outputs:
             names = {site.name for site in (*part.initial, *part.innovations)}
@@ -206,7 +208,7 @@ class IndependentLoops:
 
     def with_roles(self, *, parameters: tuple[str, ...] = (), initial: tuple[str, ...] = ()) -> Any:
         """The same model with some sites outside the loops declared parameters or initial states."""
-        return self._source("with_roles").with_roles(tuple(parameters), tuple(initial))
+        return self._source("with_roles").with_roles(parameters, initial)
 
     def check(self, key: jax.Array) -> Any:
         """Put the parts together again and compare with NumPyro's `log_density` of the original."""

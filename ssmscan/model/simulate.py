@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from ssmscan.arguments import require_names, require_numbers
 from ssmscan.model.dataflow import UNUSED
+from ssmscan.model.parameters import of_dtype
 
 
 class Outputs(NamedTuple):
@@ -53,6 +56,36 @@ def simulate(key: jax.Array, ssm, theta: dict[str, jax.Array]) -> Outputs:
     return Outputs({**start["values"], **values, **after}, ys, last)
 
 
+def known_states(ssm: Any, states: Mapping[str, Any], *, whole: bool = False) -> dict[str, jax.Array]:
+    """Check names and shapes of states, and cast them; other sites of the model are left out.
+
+    Args:
+        ssm: the model, of one loop or of several.
+        states: as in `StateSpaceModel.predict`, which starts from them.
+        whole: whether the innovations must be there at all steps.
+
+    Raises:
+        TypeError: it is no mapping of names to numbers.
+        ValueError: an initial site is missing, a name is no site of the model, a shape is wrong or there are more
+            steps than the model has.
+    """
+    needed = [site.name for site in (*ssm.initial, *(ssm.innovations if whole else ()))]
+    advice = "" if whole else "Innovations may end before the series."
+    what = "latent sites" if whole else "initial sites"
+    require_names("states", states, needed, what, optional=[s.name for s in ssm.sites], advice=advice)
+    known = {}
+    for part in ssm.parts:
+        for site in (*part.initial, *part.innovations):
+            if site.name in states:
+                argument, value = f"states['{site.name}']", states[site.name]
+                time = [part.num_steps if whole else None] if site.in_loop else []
+                require_numbers(argument, value, (*time, *site.shape))
+                if site.in_loop and np.shape(value)[0] > part.num_steps:
+                    raise ValueError(f"{argument} has {np.shape(value)[0]} steps, and the model {part.num_steps}.")
+                known[site.name] = of_dtype(value, site.dtype)
+    return known
+
+
 @jax.jit
 def predict(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -> Outputs:
     """Draw what follows from known states; see `StateSpaceModel.predict`."""
@@ -64,7 +97,7 @@ def predict(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -
     for site in ssm.innovations:
         given = states.get(site.name, jnp.zeros((0, *site.shape), site.dtype))
         rest = jnp.zeros((ssm.num_steps - len(given), *site.shape), site.dtype)
-        z[site.name], known[site.name] = jnp.concatenate([given.astype(site.dtype), rest]), steps < len(given)
+        z[site.name], known[site.name] = jnp.concatenate([given, rest]), steps < len(given)
 
     def body(carry, inputs):
         x, z, known, t = inputs

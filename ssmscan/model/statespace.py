@@ -19,11 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssmscan.model import computed, data, paths, summing
+from ssmscan.model import computed, data, parameters, paths, summing
 from ssmscan.model.bound import Bound
 from ssmscan.model.dataflow import UNUSED
 from ssmscan.model.keys import one_key
-from ssmscan.model.named import require_values
 from ssmscan.model.noise import NoiseSpec
 from ssmscan.model.panel import Panel
 from ssmscan.model.program import Program
@@ -165,9 +164,7 @@ class StateSpaceModel:
         Raises:
             ValueError: a name is missing or unknown, a shape is wrong, a value is not finite or not in the support.
         """
-        from ssmscan.model.parameters import canonical
-
-        return canonical(self, theta)
+        return parameters.canonical(self, theta)
 
     def _outside(self, theta: Theta, initial: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
         """All latent sites outside the loop; placeholders where a result does not depend on the initial state."""
@@ -178,12 +175,15 @@ class StateSpaceModel:
         return sum_of(staged.bind(self.arrays, outside)(*[UNUSED] * 6)[name].values())
 
     def log_prior(self, theta: Theta) -> jax.Array:
-        """Log-density of the parameters as NumPyro counts it, a scalar: normalised unless masked or scaled."""
-        return self._sum(self.program.log_prior, "outside_log_prior", self._outside(theta))
+        """Log-density of the parameters as NumPyro counts it, a scalar: normalised unless masked or scaled.
+
+        Outside the support it is -inf.
+        """
+        return self._sum(self.program.log_prior, "outside_log_prior", self._outside(parameters.cast(self, theta)))
 
     def log_static(self, theta: Theta) -> jax.Array:
         """Log-likelihood of the observations and factors that no state reaches, a scalar."""
-        outside = self._outside(theta)
+        outside = self._outside(self.canonical(theta))
         tail = self.program.tail_static(self.arrays, outside)["log_prob"]
         return self._sum(self.program.log_static, "outside_log_prob", outside) + sum_of(tail.values())
 
@@ -196,31 +196,22 @@ class StateSpaceModel:
         """Draw the parameters from their prior, masks and scales left out."""
         return self.program.prior(self.arrays, one_key(key))["theta"]
 
-    def _mapped(self, staged, argument: str, values: Any) -> dict:
-        if staged is None:
-            raise ModelError(
-                f"parameter(s) {self.program.not_continuous} are discrete and have no unconstrained space; gradient "
-                "engines and random walks cannot move them. Sum them out, or fix them with handlers.condition."
-            )
-        require_values(argument, values, staged.shapes(0))
-        return staged(self.arrays, values)
-
     def constrain(self, z: Theta) -> Theta:
         """Parameters from unconstrained values, by NumPyro's bijectors."""
-        return self._mapped(self.program.constrain, "z", z)["theta"]
+        return parameters.at_unconstrained(self, z)["theta"]
 
     def unconstrain(self, theta: Theta) -> Theta:
         """Unconstrained values of the parameters."""
-        return self._mapped(self.program.unconstrain, "theta", theta)["z"]
+        return parameters.unconstrain(self, self.canonical(theta))
 
     def log_prior_unconstrained(self, z: Theta) -> tuple[Theta, jax.Array]:
         """Parameters, and log p(theta) + log|d theta / d z|, at unconstrained values."""
-        out = self._mapped(self.program.constrain, "z", z)
+        out = parameters.at_unconstrained(self, z)
         return out["theta"], out["log_prior"]
 
     def log_law_unconstrained(self, z: Theta) -> tuple[jax.Array, jax.Array]:
         """Log-density of what `sample_prior` draws, and what log p has more, zero unless masked or scaled."""
-        out = self._mapped(self.program.constrain, "z", z)
+        out = parameters.at_unconstrained(self, z)
         return out["log_law"], out["log_reweighting"]
 
     deterministics = computed.deterministics
@@ -229,7 +220,7 @@ class StateSpaceModel:
 
     def at(self, theta: Theta) -> Bound:
         """Compute everything outside the loop once, in the caller's trace."""
-        return Bound(self, theta)
+        return Bound(self, parameters.cast(self, theta))
 
     def simulate(self, key: jax.Array, theta: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Draw initial state, innovations and observations forward in time.
@@ -275,6 +266,7 @@ class StateSpaceModel:
 
         Families whose map from noise is a transport contribute their density correction.
         """
+        theta, noise = self.canonical(theta), paths.require_noise(self, noise)
         if self.program.summed is not None:
             return summing.log_likelihood(self, theta, noise)
         return paths.from_noise(self, theta, noise).log_likelihood
@@ -296,6 +288,7 @@ class StateSpaceModel:
         Raises:
             ValueError: discrete states are to be drawn and there is no key.
         """
+        theta, noise = self.canonical(theta), paths.require_noise(self, noise)
         if self.program.summed is None:
             return summing.Posterior(paths.from_noise(self, theta, noise).values, {})
         if key is None:
@@ -320,9 +313,10 @@ class StateSpaceModel:
             Values by site, states and deterministics included; sites of the loop have time in front, (T, ...).
             An observation within the data is a new draw; beyond them it is what the simulation drew.
         """
-        from ssmscan.model.simulate import predict
+        from ssmscan.model.simulate import known_states, predict
 
-        return predict(one_key(key), self, self.canonical(theta), dict(states)).values
+        key, theta = one_key(key), self.canonical(theta)
+        return predict(key, self, theta, known_states(self, states)).values
 
     # ---- other data, other roles ----------------------------------------------------------------
 
@@ -336,7 +330,7 @@ class StateSpaceModel:
 
     def with_roles(self, *, parameters: tuple[str, ...] = (), initial: tuple[str, ...] = ()) -> StateSpaceModel:
         """The same model with some sites outside the loop declared parameters or initial states."""
-        return self._source("with_roles").with_roles(tuple(parameters), tuple(initial))
+        return self._source("with_roles").with_roles(parameters, initial)
 
     def check(self, key: jax.Array) -> Any:
         """Put the parts together again and compare with NumPyro's `log_density` of the original."""

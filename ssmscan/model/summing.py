@@ -27,7 +27,6 @@ from ssmscan.model.discovery import Drawn
 from ssmscan.model.enumeration import Reach, Summed
 from ssmscan.model.forward import Chain
 from ssmscan.model.given import shapes_of
-from ssmscan.model.named import require_point
 from ssmscan.model.script import sum_of, zeros
 from ssmscan.model.support import joint_values, num_joint
 
@@ -132,7 +131,6 @@ def _run(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], initial
 
 def bind(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array]) -> Series:
     """Evaluate the weights of the chain at given parameters and noise."""
-    require_point(ssm, theta, noise)
     plan, elements = _plan(ssm), _plan(ssm).elements
     continuous, steps = _split(ssm, noise)
     inputs = ssm._inputs(theta), steps

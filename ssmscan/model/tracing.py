@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.arguments import require_function, require_texts
 from ssmscan.model import data
 from ssmscan.model.arguments import explain, is_table, kind_of, refuse_call
 from ssmscan.model.loops import ModelError, NoInputs, SeveralLoops
@@ -92,7 +93,15 @@ class Source(NamedTuple):
         return assemble(source), source
 
     def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel | IndependentLoops:
-        """Trace again with roles declared."""
+        """Trace again with roles declared.
+
+        Raises:
+            TypeError: the names are not several, or not text.
+            ModelError: a site cannot have the role; the message says why.
+        """
+        names = "names of sites, as a tuple"
+        parameters = require_texts("parameters", parameters, names)
+        initial = require_texts("initial", initial, names)
         return assemble(self._replace(parameters=parameters, initial=initial))
 
     def with_data(self, ssm: Any, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:
@@ -153,8 +162,7 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | Indep
         ModelError: the model cannot be taken apart; the message names the site and the way out.
         TypeError: the model does not take these arguments, or fails on one that is no array; the message names it.
     """
-    if not callable(model):
-        raise TypeError(f"model must be a NumPyro model (a function), got {type(model).__name__}.")
+    require_function("model", model, "a NumPyro model (a function)")
     refuse_active_handlers()
     refuse_call(model, args, kwargs)
     leaves, tree, _ = flatten(args, kwargs)
@@ -264,8 +272,13 @@ def _canonical(leaf: jax.Array | np.ndarray, path: str) -> jax.Array:
     """The array as JAX holds it.
 
     Raises:
+        TypeError: it is a masked array.
         ValueError: integers that JAX's integer type does not hold; they would wrap around.
     """
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(
+            f"{path} is a masked array, which JAX has not: pass its .filled(np.nan), NaN where one is missing."
+        )
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu" and leaf.size:
         held = np.iinfo(jax.dtypes.canonicalize_dtype(leaf.dtype))
         if leaf.min() < held.min or leaf.max() > held.max:

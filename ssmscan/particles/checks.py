@@ -1,4 +1,4 @@
-"""Settings and arguments of filters, checked where they are given: before anything is compiled.
+"""What a filter is put together from, checked where it is given: before anything is compiled.
 
 Strategies are objects: `FullHistory()` and not the class `FullHistory`, which would be called with the wrong arguments
 deep inside a traced loop.
@@ -6,35 +6,44 @@ deep inside a traced loop.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
-from numbers import Integral, Real
 from typing import Any
 
+import jax.numpy as jnp
+from jax import Array
 
-def integer(argument: str, value: Any, *, at_least: int) -> int:
-    """Return an integer setting.
+from ssmscan.arguments import refusal, require_function, shown
 
-    Raises:
-        TypeError: it is of another type.
-        ValueError: it is too small.
-    """
-    text = f"{argument}: expected an integer of at least {at_least}, got {value!r}."
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(text)
-    if value < at_least:
-        raise ValueError(text)
-    return int(value)
+_SCHEME = "a function (key, weights, n) -> n ancestors, such as systematic"
 
 
-def number(argument: str, value: Any, expected: str) -> float:
-    """Return a setting that is a number on the host.
+def scheme(value: Any) -> None:
+    """Check a resampling scheme, as far as it shows without calling it.
 
     Raises:
-        TypeError: it is of another type, a bool or an array included.
+        TypeError: it is no function, or takes other arguments.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{argument}: expected {expected}, got {value!r}.")
-    return float(value)
+    require_function("resampling", value, _SCHEME)
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # some functions of C have none
+        return
+    try:
+        signature.bind(None, None, 0)
+    except TypeError as error:
+        raise TypeError(refusal("resampling", _SCHEME, value, f"It takes {signature}: {error}.")) from None
+
+
+def ancestors(found: Any, n: int) -> None:
+    """Check what a resampling scheme returned, while the filter is traced.
+
+    Raises:
+        TypeError: these are not n integers.
+    """
+    whole = isinstance(found, Array) and found.shape == (n,) and jnp.issubdtype(found.dtype, jnp.integer)
+    if not whole:
+        raise TypeError(f"resampling: expected {n} integers as ancestors, got {shown(found)} from the scheme.")
 
 
 def strategy(argument: str, value: Any, methods: tuple[str, ...], example: str) -> None:
@@ -50,10 +59,10 @@ def strategy(argument: str, value: Any, methods: tuple[str, ...], example: str) 
         TypeError: it is a class, lacks a method, or cannot be hashed.
     """
     if isinstance(value, type):
-        raise TypeError(f"{argument}: expected an object such as {example}, got the class {value.__name__}; call it.")
+        raise TypeError(f"{argument}: expected an object such as {example}, got {shown(value)}; call it.")
     lacking = [name for name in methods if not hasattr(value, name)]
     if lacking or not callable(value) and "__call__" in methods:
-        raise TypeError(f"{argument}: expected an object such as {example}, got {value!r}.")
+        raise TypeError(refusal(argument, f"an object such as {example}", value))
     try:
         hash(value)
     except TypeError as error:

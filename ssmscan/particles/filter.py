@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ssmscan.arguments import require_instance, require_integer, require_number
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.runnable import require_observed
 from ssmscan.model.several import IndependentLoops
@@ -70,17 +71,10 @@ class ParticleFilter:
     store: Store = FinalCloud()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_particles", checks.integer("num_particles", self.num_particles, at_least=2))
-        expected = "a fraction of the particles in [0, 1]"
-        if not 0 <= checks.number("threshold", self.threshold, expected) <= 1:
-            raise ValueError(
-                f"threshold: expected {expected}, got {self.threshold!r}; 1 resamples at every step, 0 never."
-            )
-        if not callable(self.resampling):
-            raise TypeError(
-                "resampling: expected a function (key, weights, n) -> ancestors, such as systematic; "
-                f"got {self.resampling!r}."
-            )
+        object.__setattr__(self, "num_particles", require_integer("num_particles", self.num_particles, at_least=2))
+        expected, advice = "a fraction of the particles in [0, 1]", "1 resamples at every step, 0 never."
+        require_number("threshold", self.threshold, 0, 1, closed=True, expected=expected, advice=advice)
+        checks.scheme(self.resampling)
         checks.strategy("proposal", self.proposal, ("log_auxiliary", "propagate"), "Bootstrap()")
         checks.strategy("store", self.store, ("begin", "keep", "result", "copies"), "FinalCloud()")
         object.__setattr__(self, "summaries", checks.summaries(self.summaries))
@@ -135,6 +129,16 @@ class ParticleFilter:
         from ssmscan.particles.online import advance
 
         return advance(online, ssm, theta, num_steps, settings=self)
+
+
+def require_filter(particle_filter: Any) -> ParticleFilter:
+    """Return the settings of a filter.
+
+    Raises:
+        TypeError: it is something else, such as the number of particles.
+    """
+    advice = "Make one, such as ParticleFilter(1000)."
+    return require_instance("particle_filter", particle_filter, ParticleFilter, "a ParticleFilter", advice)
 
 
 def log_evidence(

@@ -32,11 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.arguments import require_instance, require_integer
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.panel import Panel
 from ssmscan.model.runnable import require_traced
 from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles.checks import integer
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.found import FilterResult
@@ -64,7 +64,7 @@ def trace_ancestry(key: Array, result: FilterResult | LoopResults, *, num_paths:
     Raises:
         ValueError: if the run stored no history, or had too little room for it.
     """
-    key, num_paths = as_key(key), integer("num_paths", num_paths, at_least=1)
+    key, num_paths = as_key(key), require_integer("num_paths", num_paths, at_least=1)
     _refuse_other(result)
     if isinstance(result, LoopResults):
         return _every(key, lambda key, k: trace_ancestry(key, result.parts[k], num_paths=num_paths), result)
@@ -93,9 +93,9 @@ def backward_sample(
     Raises:
         ValueError: if the run stored no clouds, or theta is not valid.
     """
-    key, num_paths = as_key(key), integer("num_paths", num_paths, at_least=1)
+    key, num_paths = as_key(key), require_integer("num_paths", num_paths, at_least=1)
     require_traced(ssm)
-    _refuse_other(result)
+    _refuse_other(result, ssm)
     if isinstance(result, LoopResults):
         return _every(
             key,
@@ -111,12 +111,24 @@ def backward_sample(
     return _backward(key, ssm, ssm.canonical(theta), kept, num_paths=num_paths)
 
 
-def _refuse_other(result: Any) -> None:
-    if not isinstance(result, FilterResult | LoopResults):
-        raise TypeError(
-            f"result: expected what ParticleFilter.run returned, got {type(result).__name__}; states of a sampler are "
-            "in the `states` of its Result."
+def _refuse_other(result: Any, ssm: Any = None) -> None:
+    """Raise unless this is the result of one run, and of a model where it is given."""
+    advice = "States of a sampler are in the `states` of its Result."
+    require_instance("result", result, (FilterResult, LoopResults), "what ParticleFilter.run returned", advice)
+    if np.ndim(result.status):
+        raise ValueError(
+            f"result: expected one run, got {np.shape(result.status)} of them; call this under jax.vmap, or choose one "
+            "by jax.tree.map(lambda x: x[0], result)."
         )
+    runs = result.parts if isinstance(result, LoopResults) else (result,)
+    parts = runs if ssm is None else getattr(ssm, "parts", (ssm,))
+    if len(runs) != len(parts):
+        raise ValueError(f"result: expected {len(parts)} filters, one a loop of ssm, got {len(runs)}.")
+    for run, part in zip(runs, parts) if ssm is not None else ():
+        if isinstance(run.history, History):
+            needed, held = sorted(site.name for site in part.innovations), sorted(run.history.steps.values)
+            if not set(needed) <= set(held):
+                raise ValueError(f"result: expected states {needed}, as ssm has, got {held}; give the filtered model.")
 
 
 def _every(key: Array, draw: Callable[[Array, int], Paths], result: LoopResults) -> Paths:

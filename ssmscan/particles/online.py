@@ -28,16 +28,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.arguments import require_integer
 from ssmscan.model.element import element_model, elements_at
 from ssmscan.model.runnable import require_observed, require_traced
 from ssmscan.model.running import ModelError
 from ssmscan.model.several import IndependentLoops
 from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles import checks, origin, saved, sequential
+from ssmscan.particles import origin, saved, sequential
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.concerns import when
 from ssmscan.particles.draws import as_key, unrolled_threefry
-from ssmscan.particles.filter import ParticleFilter, report_of
+from ssmscan.particles.filter import ParticleFilter, report_of, require_filter
 from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
 from ssmscan.particles.loop import each
 from ssmscan.particles.origin import Origin
@@ -129,7 +130,7 @@ def advance(
 ) -> tuple[Online, Report]:
     """Take the next steps; see `ParticleFilter.update`."""
     refuse_other(online, ssm, settings)
-    first, num_steps = online.step, checks.integer("num_steps", num_steps, at_least=1)
+    num_steps, first = require_integer("num_steps", num_steps, at_least=1), online.step
     if first + num_steps > ssm.num_steps:
         raise ValueError(
             f"num_steps is {num_steps}, after {first} steps of a series of {ssm.num_steps}: there are "
@@ -245,8 +246,7 @@ def resume(
     """
     require_traced(ssm)
     _refuse_several(ssm)
-    if not isinstance(particle_filter, ParticleFilter):
-        raise TypeError(f"particle_filter: expected a ParticleFilter, got {type(particle_filter).__name__}.")
+    require_filter(particle_filter)
     theta = ssm.canonical(theta)
     leaves, of = saved.read(path)
     given = Origin(ssm, theta, particle_filter)
@@ -287,6 +287,8 @@ def refuse_other(online: Any, ssm: Any, settings: ParticleFilter, *, argument: s
             f"{argument}: expected what start, update or ssmscan.resume returned, got {given}"
             + (": read the file with ssmscan.resume first." if isinstance(online, str | os.PathLike) else ".")
         )
+    if isinstance(online.state.step, jax.core.Tracer):
+        raise TypeError(f"{argument}: it is traced, and its steps are counted on the host; under jit use run.")
     _refuse_several(ssm)
     n = online.state.log_weights.shape[-1]
     if n != settings.num_particles:

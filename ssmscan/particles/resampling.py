@@ -23,14 +23,15 @@ wherever it stands.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ssmscan.model.keys import one_key
+from ssmscan.arguments import require_integer, require_numbers
+from ssmscan.particles.draws import as_key
 
 T = TypeVar("T")
 Count = Callable[[Array, Array], Array]
@@ -55,7 +56,7 @@ class Resampling(Protocol):
 
 def systematic(key: Array, weights: Array, n: int) -> Array:
     """Resample at the points (k + u)/n with one uniform u; arguments as in `Resampling`."""
-    key = _checked(key, weights, n)
+    key, weights, n = _checked(key, weights, n)
     u = jax.random.uniform(key, ())
 
     def count(whole: Array, fraction: Array) -> Array:
@@ -66,7 +67,7 @@ def systematic(key: Array, weights: Array, n: int) -> Array:
 
 def stratified(key: Array, weights: Array, n: int) -> Array:
     """Resample at the points (k + u_k)/n with n independent uniforms; arguments as in `Resampling`."""
-    key = _checked(key, weights, n)
+    key, weights, n = _checked(key, weights, n)
     u = jax.random.uniform(key, (n,))
 
     def count(whole: Array, fraction: Array) -> Array:
@@ -82,7 +83,7 @@ def multinomial(key: Array, weights: Array, n: int) -> Array:
     The uniforms are normalised cumulative sums of n + 1 exponentials (Chopin & Papaspiliopoulos
     2020, proposition 9.1).
     """
-    key = _checked(key, weights, n)
+    key, weights, n = _checked(key, weights, n)
     gaps = jax.random.exponential(key, (n + 1,))
     local = cumulate_rows(gaps / jnp.sum(gaps), _ROW)
     before = _before_rows(local, n, lambda whole, _: whole)
@@ -118,27 +119,19 @@ def _ends(weights: Array, n: int, count: Count) -> Array:
     return _confine(ends, local > 0, local >= local[:, -1:], before)[: len(weights)]
 
 
-def _checked(key: Any, weights: Any, n: Any) -> Array:
-    """Return the key; refuse what is of another kind, and weights that are known not to be normalised.
-
-    A cloud without any weight passes.
-    """
-    key = one_key(key)
-    if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise TypeError(f"n: expected the number of new particles, an integer of at least 1, got {n!r}.")
-    if n < 1:
-        raise ValueError(f"n: expected a number of new particles of at least 1, got {n}.")
-    is_array = isinstance(weights, jax.Array | np.ndarray)
-    if not is_array or weights.ndim != 1 or not len(weights) or not jnp.issubdtype(weights.dtype, jnp.floating):
-        given = f"shape {weights.shape} and dtype {weights.dtype}" if is_array else type(weights).__name__
-        raise TypeError(f"weights: expected an array (N,) of floats, N at least 1, got {given}.")
+def _checked(key: Array, weights: Array, n: int) -> tuple[Array, Array, int]:
+    """Return the arguments of a scheme as it needs them, once per trace."""
+    require_numbers("weights", weights, (None,))
     if not isinstance(weights, jax.core.Tracer):
-        _refuse_others(weights)
-    return key
+        _refuse_others(np.asarray(weights))
+    if not isinstance(weights, jax.Array | np.ndarray) or not jnp.issubdtype(weights.dtype, jnp.floating):
+        weights = jnp.asarray(np.asarray(weights), jnp.result_type(float))
+    return as_key(key), weights, require_integer("n", n, at_least=1)
 
 
-def _refuse_others(weights: Array) -> None:
-    total, least = float(jnp.sum(weights)), float(jnp.min(weights))
+def _refuse_others(weights: np.ndarray) -> None:
+    """Refuse what is no normalised weights; a cloud without any weight passes."""
+    total, least = (float(weights.sum()), float(weights.min())) if weights.size else (np.nan, np.nan)
     if not (least >= 0 and (total == 0 or abs(total - 1) < 1e-3)):
         raise ValueError(
             f"weights: expected none negative and a sum of one, got a least of {least:.3g} and a sum of {total:.3g}; "

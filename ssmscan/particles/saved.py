@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.arguments import require_instance
 from ssmscan.files import write_atomically
 from ssmscan.particles.origin import Record
 
@@ -33,11 +34,12 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Record | None]
     """Read what `write` wrote.
 
     Raises:
+        TypeError: if it is no path.
         FileNotFoundError: if there is no such file.
         OSError: if it may not be read.
         ValueError: if it is a file of something else, or damaged.
     """
-    path = Path(path)
+    path = Path(require_instance("path", path, (str, os.PathLike), "the path of a saved filter"))
     if not path.exists():
         raise FileNotFoundError(f"there is no saved filter at {path}")
     try:
@@ -49,7 +51,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Record | None]
                 return leaves, None
             return leaves, Record(facts, tuple(archive[f"rows_{k}"] for k in range(len(facts["data"]))))
     except (PermissionError, IsADirectoryError) as error:
-        raise type(error)(f"cannot read {path}: {error.strerror}") from error
+        raise type(error)(f"cannot read {path} as a saved filter: {error.strerror}") from error
     except Exception as error:  # whatever a file of something else makes of NumPy, zipfile, zlib and json
         raise ValueError(
             f"{path} is not a filter saved by Online.save, or it is damaged: reading it ended with "

@@ -37,6 +37,7 @@ from jax import Array, lax
 
 from ssmscan.model.score import gradient_alone
 from ssmscan.model.statespace import Bound, StateSpaceModel
+from ssmscan.particles import checks
 from ssmscan.particles.draws import draw_noise, threefry, unrolled_threefry
 from ssmscan.particles.loop import keep_for_gradient, scan_remembering_little
 from ssmscan.particles.proposals import Moved, Proposal
@@ -197,6 +198,7 @@ def update(settings: Settings, state: State, ssm: StateSpaceModel, bound: Bound,
     def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array | None]:
         v = None if log_auxiliary is None else lax.stop_gradient(normalise(log_weights + log_auxiliary))
         ancestors = keep_for_gradient(settings.resampling(resample_key, weights if v is None else v.weights, n))
+        checks.ancestors(ancestors, n)
         taken = jax.tree.map(lambda leaf: leaf.at[ancestors].get(mode="clip"), carry)
         return taken, ancestors, None if v is None else (log_weights - v.log_weights)[ancestors]
 

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.arguments import require_integer, require_number
 from ssmscan.particles import pool
-from ssmscan.particles.checks import integer, number
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.sequential import Moment, State
 
@@ -130,7 +130,7 @@ class LastSteps:
     copies = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_steps", integer("num_steps", self.num_steps, at_least=1))
+        object.__setattr__(self, "num_steps", require_integer("num_steps", self.num_steps, at_least=1))
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> _Ring:
         """Make room for k clouds."""
@@ -179,9 +179,8 @@ class Ancestry:
     copies = 3
 
     def __post_init__(self) -> None:
-        expected = "a positive number of times N log N"
-        if not 0 < number("room", self.room, expected) < float("inf"):
-            raise ValueError(f"room: expected {expected}, got {self.room!r}.")
+        expected, advice = "a positive number of times N log N", "It is less than a million; 16 is the default."
+        require_number("room", self.room, 0, 1e6, expected=expected, advice=advice)
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> pool.Pool:
         """Make room, with the start in it."""

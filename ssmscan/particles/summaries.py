@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ssmscan.particles.checks import number
+from ssmscan.arguments import require_number
 from ssmscan.particles.sequential import Moment
 from ssmscan.particles.weights import normalise
 
@@ -95,10 +95,10 @@ class Quantiles:
 
     def __post_init__(self) -> None:
         given = self.probs if isinstance(self.probs, Iterable) and not isinstance(self.probs, str) else (self.probs,)
-        probs = tuple(number("probs", p, "numbers strictly between 0 and 1") for p in given)
+        probs = tuple(require_number("probs", p, 0, 1) for p in given)
         object.__setattr__(self, "probs", probs)
-        if not self.probs or not all(0 < p < 1 for p in self.probs):
-            raise ValueError(f"probs: expected probabilities strictly between 0 and 1, got {self.probs}.")
+        if not probs:
+            raise ValueError("probs: expected probabilities strictly between 0 and 1, got none.")
 
     def __call__(self, moment: Moment) -> dict[str, Array]:
         """Bisect for every element of every site."""

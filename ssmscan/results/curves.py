@@ -67,7 +67,7 @@ def smoothed(source: Result, site: str, element: tuple[int, ...]) -> Path | Cate
     return Path(np.median(paths, axis=0), "median", ribbons)
 
 
-def filtered(source: Any, site: str, element: tuple[int, ...], probabilities: Any) -> Path | Categories:
+def filtered(source: Any, site: str, element: tuple[int, ...], probs: tuple[float, ...]) -> Path | Categories:
     """Return what the result of a filter says of a state given the data up to each step.
 
     Raises:
@@ -75,7 +75,6 @@ def filtered(source: Any, site: str, element: tuple[int, ...], probabilities: An
         ValueError: if the element is not a scalar, or the quantiles are not at these levels.
     """
     _require_name(site)
-    probs = _levels(probabilities)
     kept: Mapping[str, Mapping[str, Any]] = source.summaries
     if "quantiles" not in kept and not {"mean", "sd"} <= kept.keys():
         raise KeyError(f"the filter kept {sorted(kept)}; run it with summaries=(Mean(), SD()) or (Quantiles(),)")
@@ -150,7 +149,12 @@ def _require_name(site: Any) -> None:
         raise TypeError(f"site must be the name of a state, got {type(site).__name__}")
 
 
-def _levels(probabilities: Any) -> tuple[float, ...]:
+def levels(probabilities: Any) -> tuple[float, ...]:
+    """Return the levels of quantiles.
+
+    Raises:
+        ValueError: if they are not increasing numbers between 0 and 1.
+    """
     levels = np.asarray(probabilities) if isinstance(probabilities, (tuple, list, np.ndarray)) else np.zeros(())
     if levels.ndim != 1 or levels.dtype.kind != "f" or not np.all(np.diff(levels, prepend=0.0, append=1.0) > 0.0):
         raise ValueError(f"probabilities must be increasing levels between 0 and 1, got {probabilities!r}")

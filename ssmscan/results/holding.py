@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.arguments import require_mapping
+
 _DIMENSIONS = ("chain", "draw", "time")
 _OF_NETCDF = "_nc4_non_coord_"
 _NUMBERS = "biuf"
@@ -35,9 +37,8 @@ def as_numbers(field: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     Raises:
         TypeError: if they are not arrays by name, or not of numbers.
     """
-    if not isinstance(arrays, Mapping):
-        raise TypeError(f"{field} must be arrays by name, got {type(arrays).__name__}")
-    numbers = {name: _array(field, name, values) for name, values in arrays.items()}
+    named = require_mapping(field, arrays, "arrays by name")
+    numbers = {name: _array(field, name, values) for name, values in named.items()}
     for name, values in numbers.items():
         if _is_narrow(values.dtype):
             numbers[name] = values.astype(np.float32)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ssmscan.arguments import refusal, require_instance
 from ssmscan.particles.concerns import starving_limit
 from ssmscan.results import curves
 from ssmscan.results.agreement import Comparison
@@ -96,14 +97,17 @@ def states(
         ValueError: if the element is not a scalar, the quantiles are not at these levels, the times or data are not one
             a step, or the Axes already shows the other kind of state.
     """
+    probs = curves.levels(probabilities)
     if isinstance(source, Result):
         kind, other = "smoothed", "filtered"
         path = curves.smoothed(source, site, element)
     elif isinstance(getattr(source, "summaries", None), Mapping):
+        if runs := np.shape(getattr(source, "status", 0)):
+            raise ValueError(f"source: expected one run of a filter, got {runs} of them: choose one.")
         kind, other = "filtered", "smoothed"
-        path = curves.filtered(source, site, element, probabilities)
+        path = curves.filtered(source, site, element, probs)
     else:
-        raise TypeError(f"states draws a Result or the result of a filter, got {type(source).__name__}")
+        raise TypeError(refusal("source", "a Result, or the result of a filter", source))
     ax = _axes(ax, (7.0, 3.0))
     shown = [artist.get_gid() for artist in ax.get_children()]
     if other in shown:
@@ -183,8 +187,7 @@ def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None
         TypeError: if this is not a comparison.
         KeyError: if it has no such parameter.
     """
-    if not isinstance(comparison, Comparison):
-        raise TypeError(f"agreement draws what ssmscan.compare returned, got {type(comparison).__name__}")
+    require_instance("comparison", comparison, Comparison, "what ssmscan.compare returned")
     labels = curves.labels(comparison.engines[0].summaries, parameters)
     shown = [[d for label in labels for d in pair.differences if d.parameter == label] for pair in comparison.pairs]
     rows = len(shown[0])

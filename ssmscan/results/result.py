@@ -150,7 +150,7 @@ class Result:
     @property
     def _leading(self) -> tuple[int, ...]:
         """(chains, draws); a model without parameters has only what the engine says of each draw."""
-        return next(iter({**self.draws, **self.sample_stats}.values())).shape[:2]
+        return (*self.draws.values(), *self.sample_stats.values())[0].shape[:2]
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:
@@ -256,9 +256,11 @@ class Result:
     def _check(self) -> None:
         if not (self.draws or self.sample_stats):
             raise ValueError("a Result needs draws of a parameter, or sample_stats where there are none; got neither")
-        first = next(iter({**self.draws, **self.sample_stats}.values()))
+        first = (*self.draws.values(), *self.sample_stats.values())[0]
         if first.ndim < 2 or first.shape[0] == 0:
-            raise ValueError(f"draws must be (chains, draws, ...) with at least one chain, got {first.shape}")
+            raise ValueError(
+                f"draws or sample_stats must be (chains, draws, ...), one chain at least, got {first.shape}"
+            )
         leading = (self.num_chains, self.num_draws)
         self._require_leading("draws", self.draws, leading)
         self._require_leading("sample_stats", self.sample_stats, leading)

@@ -104,6 +104,7 @@ def model_calls() -> list[Call]:
             {"model": world.level, "initial": None},
             {"model": values.CALLABLES, "initial": names},
             use=world.density,
+            names={"model": ("model", "transition")},
         ),
         method("canonical", {"theta": theta}, {"theta": values.theta}),
         method("simulate", {"key": key, "theta": theta}, {"key": KEY, "theta": values.theta}),
@@ -287,7 +288,7 @@ def particle_calls() -> list[Call]:
                 "theta": values.theta,
                 "particle_filter": values.filters,
             },
-            names={"path": ("path", "file", "folder"), "ssm": ("ssm", "theta", "trace", "model")},
+            names={"path": ("path", "file", "saved"), "ssm": ("ssm", "theta", "trace", "model")},
         ),
         *map(scheme, ("systematic", "stratified", "multinomial")),
     ]

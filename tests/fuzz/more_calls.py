@@ -223,7 +223,7 @@ def result_calls() -> list[Call]:
             ssmscan.load,
             {"path": one.save(Path(tempfile.mkdtemp()) / "x.nc")},
             {"path": values.load_files},
-            names={"path": ("path", "file", "folder", "result", "load")},
+            names={"path": ("path", "file", "folder", "Result", "load")},
         ),
         Call(
             "compare",

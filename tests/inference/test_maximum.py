@@ -239,12 +239,12 @@ def test_averaging_evidences_survives_impossible_ones():
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"num_steps": 3}, ValueError, "num_steps must be at least 20"),
+        ({"num_steps": 3}, ValueError, "num_steps: expected an integer of at least 20, got 3"),
         ({"num_starts": 0}, ValueError, "num_starts"),
         ({"num_replicates": 1}, ValueError, "num_replicates"),
         ({"average": 1.5}, ValueError, "average"),
-        ({"prior": 1}, TypeError, "prior must be True or False"),
-        ({"optimizer": "adam"}, TypeError, "optimizer must be an optax.GradientTransformation"),
+        ({"prior": 1}, TypeError, "prior: expected True or False, got 1"),
+        ({"optimizer": "adam"}, TypeError, "optimizer: expected an optax.GradientTransformation"),
     ],
 )
 def test_bad_settings_are_refused_by_name(settings, error, words):

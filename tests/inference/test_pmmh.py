@@ -207,9 +207,7 @@ def test_data_that_no_parameter_explains_are_refused():
 @pytest.mark.parametrize("kind", [PMMH, ssmscan.MaximumLikelihood])
 @pytest.mark.parametrize("wrong", [ParticleFilter, None, 100, PMMH(), {"num_particles": 100}])
 def test_what_is_no_filter_is_refused_by_name(kind, wrong):
-    with pytest.raises(
-        TypeError, match=r"^particle_filter must be settings such as ssmscan.ParticleFilter\(100\), got"
-    ):
+    with pytest.raises(TypeError, match="^particle_filter: expected a ParticleFilter, got"):
         kind(particle_filter=wrong)
 
 

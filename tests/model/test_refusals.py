@@ -108,7 +108,7 @@ def test_raw_and_typed_keys_are_the_same_key(traced):
 
 
 def test_what_is_no_function_is_refused():
-    with pytest.raises(TypeError, match="model must be a NumPyro model"):
+    with pytest.raises(TypeError, match="model: expected a NumPyro model"):
         ssmscan.trace(3)
 
 

@@ -182,7 +182,7 @@ def test_what_cannot_go_on_is_refused(online, ssm, path):
         PF.update(online, ssm, THETA, 2.0)
     with pytest.raises(TypeError, match="ssm: expected a traced model, got the function 'level'"):
         PF.update(online, level, THETA)
-    with pytest.raises(TypeError, match="particle_filter: expected a ParticleFilter, got int"):
+    with pytest.raises(TypeError, match="particle_filter: expected a ParticleFilter, got 200"):
         ssmscan.resume(path, ssm, THETA, particle_filter=200)
     with pytest.raises(TypeError, match="resume_from: expected what start"):
         ssmscan.long_run(KEY, ssm, THETA, particle_filter=PF, resume_from=str(path))

@@ -250,8 +250,12 @@ def test_malformed_calls_are_sentences(example):
     batch = SimpleNamespace(**(vars(filtered) | {"ess": np.ones((2, STEPS))}))
     empty = result({"phi": np.zeros((2, 0))}, interrupted=True)
     for call, error, message in [
-        (lambda: plots.states(results, "x"), TypeError, "a Result or the result of a filter, got dict"),
-        (lambda: plots.states(None, "x"), TypeError, "got NoneType"),
+        (
+            lambda: plots.states(results, "x"),
+            TypeError,
+            "source: expected a Result, or the result of a filter, got a dict of",
+        ),
+        (lambda: plots.states(None, "x"), TypeError, "source: expected a Result, or the result of a filter, got None"),
         (lambda: plots.states(nuts, 3), TypeError, "the name of a state, got int"),
         (lambda: plots.states(filtered, ["x"]), TypeError, "the name of a state, got list"),
         (lambda: plots.states(filtered, "x", probabilities=0.5), ValueError, "increasing levels between 0 and 1"),
@@ -271,7 +275,11 @@ def test_malformed_calls_are_sentences(example):
         (lambda: plots.states(no_paths, "x"), ValueError, "no path of 'x': run the engine with num_paths"),
         (lambda: plots.ess(nuts), TypeError, "result of a ParticleFilter, got Result"),
         (lambda: plots.ess(batch), ValueError, "one filter"),
-        (lambda: plots.agreement(results), TypeError, "what ssmscan.compare returned, got dict"),
+        (
+            lambda: plots.agreement(results),
+            TypeError,
+            "comparison: expected what ssmscan.compare returned, got a dict of",
+        ),
         (lambda: plots.agreement(comparison, parameters=["mu"]), KeyError, "no parameter 'mu'; it has phi, sigma"),
         (lambda: plots.agreement(comparison, parameters=[]), KeyError, "it has phi, sigma"),
         (lambda: plots.posterior([nuts], "phi"), TypeError, "a Result, or results by name, got list"),

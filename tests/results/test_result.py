@@ -266,7 +266,7 @@ def test_paths_of_all_draws_are_in_the_posterior():
         ({"interrupted": 1}, TypeError, "interrupted of a Result must be True or False, got 1"),
         ({"log_evidence": "x"}, TypeError, "log_evidence of a Result must be a number, got 'x'"),
         ({"costs": 3}, TypeError, "costs of a Result must be"),
-        ({"observed": [1.0]}, TypeError, "observed must be arrays by name, got list"),
+        ({"observed": [1.0]}, TypeError, "observed: expected arrays by name, got a list of 1"),
         ({"observed": {"y": [[1.0], [1.0, 2.0]]}}, TypeError, r"observed\['y'\] must be an array of numbers"),
         ({"state_draws": "all"}, TypeError, "state_draws must be a list of whole numbers"),
         ({"draws": {"a/b": np.zeros((2, 20)), "a.b": np.zeros((2, 20))}}, ValueError, "a.b"),
