@@ -22,23 +22,37 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.sequential import NOWHERE
 
 FIRST_STEP, LEAST_STEP, LARGEST_STEP = 0.1, 0.02, 0.5
 GROUPS = 8
 
 
 def objective(key: jax.Array, ssm: Any, z: Any, particle_filter: ParticleFilter, prior: bool) -> tuple:
-    """Estimate log p(y | theta), plus log p(theta) if `prior`; return it with the log evidence beside it."""
+    """Estimate log p(y | theta), plus log p(theta) if `prior`.
+
+    Returns:
+        It; and beside it the log evidence, and whether a log weight of the filter was not a number.
+    """
     theta = ssm.constrain(z)
-    log_evidence = particle_filter.run(key, ssm, theta).log_evidence
-    return (log_evidence + ssm.log_prior(theta) if prior else log_evidence), log_evidence
+    found = particle_filter.run(key, ssm, theta)
+    value = found.log_evidence + ssm.log_prior(theta) if prior else found.log_evidence
+    return value, (found.log_evidence, found.faulty_step != NOWHERE)
 
 
 class Probed(NamedTuple):
-    """Filters with one key at M points: what is maximised (M,), log evidence (M,), gradients (M, d) or None."""
+    """Filters with one key at M points.
+
+    Attributes:
+        objective: (M,) what is maximised.
+        log_evidence: (M,).
+        faulty: (M,) whether a log weight was not a number.
+        gradient: (M, d), or None.
+    """
 
     objective: jax.Array
     log_evidence: jax.Array
+    faulty: jax.Array
     gradient: jax.Array | None
 
 
@@ -60,10 +74,10 @@ class ProbeStep:
 
         def at(z: Any) -> Probed:
             if not self.gradient:
-                total, log_evidence = value(z)
-                return Probed(total, log_evidence, None)
-            (total, log_evidence), gradient = jax.value_and_grad(value, has_aux=True)(z)
-            return Probed(total, log_evidence, ravel_pytree(gradient)[0])
+                total, (log_evidence, faulty) = value(z)
+                return Probed(total, log_evidence, faulty, None)
+            (total, (log_evidence, faulty)), gradient = jax.value_and_grad(value, has_aux=True)(z)
+            return Probed(total, log_evidence, faulty, ravel_pytree(gradient)[0])
 
         return key, jax.vmap(at)(points)
 

@@ -82,7 +82,7 @@ class ClimbStep:
         key, own = jax.random.split(climb.key)
 
         def loss(z: Any) -> tuple[jax.Array, jax.Array]:
-            value, log_evidence = objective(own, ssm, z, self.particle_filter, self.prior)
+            value, (log_evidence, _) = objective(own, ssm, z, self.particle_filter, self.prior)
             return -value, log_evidence
 
         (value, log_evidence), gradient = jax.value_and_grad(loss, has_aux=True)(climb.z)
@@ -231,6 +231,7 @@ class _Run:
             drift=float(np.max(np.abs(halves(kept[best])) / errors)),
             noise=float(np.max(average_error(kept[best]) / errors)),
             failed_steps=float(1 - np.mean(climbed.outputs.usable)),
+            faulty=float(np.mean(ranked.faulty[:, best])) if len(ranked.faulty) else 0.0,
             path=self.constrained(path),
             log_evidence=climbed.outputs.log_evidence.T,
             interrupted=self.interrupted,

@@ -47,6 +47,7 @@ class Maximum:
         drift: largest move between the halves of the averaged part, in standard errors.
         noise: largest Monte Carlo error of the average, in standard errors.
         failed_steps: share of the steps without a finite gradient, which were not taken.
+        faulty: share of the filters at the estimate in which a log weight was not a number; it counted as impossible.
         path: parameter -> (starts, steps, *shape), every iterate.
         log_evidence: (starts, steps) the noisy estimate at each.
         converged: whether the estimate is a maximum, as far as can be told; `message` says why not.
@@ -71,6 +72,7 @@ class Maximum:
     drift: float
     noise: float
     failed_steps: float
+    faulty: float
     path: dict[str, np.ndarray]
     log_evidence: np.ndarray
     interrupted: bool
@@ -92,6 +94,11 @@ class Maximum:
             found.append(
                 f"{self.failed_steps:.0%} of the steps had no finite gradient and were not taken: use more particles, "
                 "or look for a model without a value or a slope"
+            )
+        if self.faulty:
+            found.append(
+                f"in {self.faulty:.0%} of the filters at the estimate log weights were not numbers and counted as "
+                "impossible, so that it belongs to another model: mend the density of the model"
             )
         if self.interrupted and np.isnan(self.covariance).all():
             return [*found, "there are no standard errors, and how near the average is is not known"]

@@ -5,16 +5,20 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import optax
 import pytest
+from numpyro.contrib.control_flow import scan
 from scipy import optimize
 
 import ssmscan
 from ssmscan import MaximumLikelihood, ParticleFilter
 from ssmscan.inference import curvature, progress
 from ssmscan.inference.averages import average_error, halves, log_mean_exp
-from ssmscan.inference.curvature import objective
+from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.maximum import Climb, ClimbStep
+from ssmscan.particles.draws import as_key
 from ssmscan.results import Costs, Maximum
 from tests.inference.interrupting import control_c_at
 from tests.inference.maximum import hessian
@@ -58,6 +62,7 @@ def plain():
         drift=0.06,
         noise=0.02,
         failed_steps=0.0,
+        faulty=0.0,
         path={name: np.full((2, 3), value) for name, value in one.items()},
         log_evidence=np.full((2, 3), -88.0),
         interrupted=False,
@@ -129,6 +134,26 @@ def test_the_verdict_mentions_what_else_there_is_to_know(plain):
     assert alone.converged and "Other maxima were not looked for" in alone.message()
     assert "use more particles" in dataclasses.replace(plain, log_evidence_sd=3.0).message()
     assert "10% of the steps" in dataclasses.replace(plain, failed_steps=0.1).message()
+    faulty = dataclasses.replace(plain, faulty=0.25)
+    assert not faulty.converged and "in 25% of the filters at the estimate log weights were not" in faulty.message()
+
+
+def test_probes_see_weights_that_are_not_numbers():
+    def model(y):
+        q = numpyro.sample("q", dist.HalfNormal(1.0))
+
+        def transition(x, y):
+            x = numpyro.sample("x", dist.Normal(x, 1.0))
+            numpyro.sample("y", dist.Normal(x, jnp.where((q > 1.0) & (x > 0.0), jnp.nan, 0.5)), obs=y)
+            return x, None
+
+        with numpyro.validation_enabled(False):
+            scan(transition, 0.0, y)
+
+    ssm = ssmscan.trace(model, np.zeros(3))
+    points = {"q": jnp.log(jnp.array([0.5, 2.0]))}
+    _, found = jax.jit(ProbeStep(FEW, False, gradient=False))((ssm, points), as_key(KEY))
+    np.testing.assert_array_equal(found.faulty, [False, True])
 
 
 @pytest.mark.heavy
