@@ -90,6 +90,7 @@ def noise_outside(model: Callable, *, initial: Collection[str] | None = None) ->
             around.refuse_unmet()
         return result
 
+    moved.noise_is_outside = True  # type: ignore[attr-defined]
     return moved
 
 

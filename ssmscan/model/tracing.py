@@ -166,6 +166,11 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | Indep
     refuse_active_handlers()
     refuse_call(model, args, kwargs)
     leaves, tree, _ = flatten(args, kwargs)
+    if getattr(model, "noise_is_outside", False):
+        raise TypeError(
+            "model: expected the model as it was written, got what noise_outside made of it. Trace the model itself: "
+            "engines move its noise outside where they need it."
+        )
     positions = tuple(i for i, leaf in enumerate(leaves) if is_array(leaf))
     ssm = assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
     if warning := unread_warning(ssm):

@@ -111,3 +111,8 @@ def test_a_traced_model_is_no_function_to_trace(without_data):
     for take in (ssmscan.trace, ssmscan.noise_outside):
         with pytest.raises(TypeError, match=r"model.* a NumPyro model \(a function.*got StateSpaceModel"):
             take(without_data)
+
+
+def test_a_model_whose_noise_was_moved_is_not_traced():
+    with pytest.raises(TypeError, match="^model: expected the model as it was written.*Trace the model itself"):
+        ssmscan.trace(ssmscan.noise_outside(local_level), Y)
