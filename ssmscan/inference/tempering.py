@@ -130,7 +130,8 @@ class TemperedSMC:
         require_observed(ssm)
         tempered()
         with hold_interrupts():
-            return warn_of_concerns(with_deterministics(ssm, self._sample(stock_key(key), ssm)))
+            result = with_deterministics(ssm, self._sample(stock_key(key), ssm))
+        return warn_of_concerns(result)
 
     def _sample(self, key: jax.Array, ssm: Any) -> Result:
         require_result_can_hold(ssm, self)
