@@ -208,8 +208,8 @@ def test_resampling_checks_what_it_is_given(scheme):
     even = np.array([0.5, 0.5])
     for arguments_, error, words in (
         ((0, even, 4), TypeError, "key: expected one PRNG key"),
-        ((KEY, np.full((2, 2), 0.25), 4), ValueError, r"weights has shape \(2, 2\), expected \(any,\)"),
-        ((KEY, "even", 4), TypeError, "weights: expected a real number or an array of them"),
+        ((KEY, np.full((2, 2), 0.25), 4), TypeError, r"weights: expected an array \(N,\) of floats.*shape \(2, 2\)"),
+        ((KEY, "even", 4), TypeError, r"weights: expected an array \(N,\) of floats, got 'even'"),
         ((KEY, np.array([]), 4), ValueError, "weights: expected none negative and a sum of one"),
         ((KEY, np.array([0.5, np.nan]), 4), ValueError, "weights: expected none negative"),
         ((KEY, even, 4.0), TypeError, "n: expected an integer of at least 1"),
@@ -217,8 +217,8 @@ def test_resampling_checks_what_it_is_given(scheme):
     ):
         with pytest.raises(error, match=words):
             scheme(*arguments_)
-    # Known weights under somebody's jit are looked at too, and a list is as good as an array.
-    assert jax.eval_shape(lambda key: scheme(key, [0.5, 0.5], 3), KEY).shape == (3,)
+    # Known weights under somebody's jit are looked at too.
+    assert jax.eval_shape(lambda key: scheme(key, even, 3), KEY).shape == (3,)
 
 
 def test_a_scheme_of_ones_own_must_return_ancestors(ssm):

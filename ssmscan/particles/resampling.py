@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ssmscan.arguments import require_integer, require_numbers
+from ssmscan.arguments import refusal, require_integer
 from ssmscan.particles.draws import as_key
 
 T = TypeVar("T")
@@ -121,11 +121,11 @@ def _ends(weights: Array, n: int, count: Count) -> Array:
 
 def _checked(key: Array, weights: Array, n: int) -> tuple[Array, Array, int]:
     """Return the arguments of a scheme as it needs them, once per trace."""
-    require_numbers("weights", weights, (None,))
+    floats = isinstance(weights, jax.Array | np.ndarray) and jnp.issubdtype(weights.dtype, jnp.floating)
+    if not floats or weights.ndim != 1:
+        raise TypeError(refusal("weights", "an array (N,) of floats", weights))
     if not isinstance(weights, jax.core.Tracer):
         _refuse_others(np.asarray(weights))
-    if not isinstance(weights, jax.Array | np.ndarray) or not jnp.issubdtype(weights.dtype, jnp.floating):
-        weights = jnp.asarray(np.asarray(weights), jnp.result_type(float))
     return as_key(key), weights, require_integer("n", n, at_least=1)
 
 

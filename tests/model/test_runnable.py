@@ -109,7 +109,7 @@ def test_an_untraced_model_is_named_with_what_to_write(name):
 
 def test_a_traced_model_is_no_function_to_trace(without_data):
     for take in (ssmscan.trace, ssmscan.noise_outside):
-        with pytest.raises(TypeError, match=r"model.* a NumPyro model \(a function.*got StateSpaceModel"):
+        with pytest.raises(TypeError, match=r"model.* a NumPyro model \(a function.*got a StateSpaceModel"):
             take(without_data)
 
 
