@@ -379,8 +379,9 @@ def test_what_cannot_be_summed_out_is_refused_to_gradients_with_the_reason_and_t
         "replace the distribution by a continuous one."
     )
     assert ssm.summed_out == ()
+    theta = {site.name: np.zeros(site.shape, site.dtype) for site in ssm.parameters}
     with pytest.raises(ssmscan.ModelError):
-        ssm.log_likelihood_given_noise({}, {})
+        ssm.log_likelihood_given_noise(theta, {})
 
 
 def test_observations_after_the_loop_are_those_of_the_steps_and_of_the_start():

@@ -94,5 +94,5 @@ def test_summaries_and_stores_are_settings_that_can_be_compared():
         Quantiles((0.5, 1.0))
     assert Quantiles(0.5) == Quantiles((0.5,))
     for probs in (("0.5",), "0.5", None):
-        with pytest.raises(TypeError, match="probs: expected numbers strictly between 0 and 1, got"):
+        with pytest.raises(TypeError, match="probs: expected (a number|numbers) strictly between 0 and 1, got"):
             Quantiles(probs)
