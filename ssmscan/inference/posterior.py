@@ -26,6 +26,7 @@ from jax.scipy.stats import norm
 
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import compile_chunk, phase, run_chunks
+from ssmscan.inference.settings import doubts_of_paths
 
 Theta = dict[str, jax.Array]
 
@@ -108,14 +109,13 @@ class Paths(NamedTuple):
 
     def doubts(self, wanted: int) -> tuple[str, ...]:
         """Return what to say of paths that were wanted and not made."""
-        there = (
-            f"{len(self.draws)} of {wanted} state paths a chain are there, and the draws of the parameters are whole"
+        return doubts_of_paths(
+            len(self.draws),
+            wanted,
+            interrupted=self.interrupted,
+            failure=self.failure,
+            advice="Use fewer of them, num_paths.",
         )
-        if self.interrupted:
-            return (f"The run was stopped while the state paths were made: {there}.",)
-        if self.failure:
-            return (f"The state paths could not be made ({self.failure}): {there}. Use fewer of them, num_paths.",)
-        return ()
 
 
 class BatchOfPaths(NamedTuple):

@@ -21,6 +21,7 @@ import numpy as np
 
 from ssmscan.inference.interrupts import interruptible
 from ssmscan.inference.progress import compile_chunk, phase, run_chunks
+from ssmscan.inference.settings import doubts_of_paths
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.genealogy import trace_ancestry
@@ -63,14 +64,13 @@ class Replayed:
 
     def doubts(self, wanted: int) -> tuple[str, ...]:
         """Return what to say of paths that were wanted and not made."""
-        there = f"{len(self.made)} of {wanted} state paths a chain are there, and the draws of the parameters are whole"
-        if self.interrupted and len(self.made) < wanted:
-            return (f"The run was stopped while the state paths were made: {there}.",)
-        if self.failure:
-            return (
-                f"The state paths could not be made ({self.failure}): {there}. Use fewer particles or num_paths=0.",
-            )
-        return ()
+        return doubts_of_paths(
+            len(self.made),
+            wanted,
+            interrupted=self.interrupted and len(self.made) < wanted,
+            failure=self.failure,
+            advice="Use fewer particles or num_paths=0.",
+        )
 
 
 def replay(

@@ -138,3 +138,11 @@ def stock_key(key: Any) -> jax.Array:
 def spread(num_draws: int, num_paths: int) -> np.ndarray:
     """Choose at most num_paths draws, evenly spaced and without repetition; (paths,) int."""
     return np.linspace(0, num_draws - 1, min(num_draws, num_paths)).round().astype(np.int64)
+
+
+def doubts_of_paths(made: int, wanted: int, *, interrupted: bool, failure: str, advice: str) -> tuple[str, ...]:
+    """Return what to say of state paths that were wanted in each chain and not made; advice is for a failure."""
+    there = f"{made} of {wanted} state paths a chain are there, and the draws of the parameters are whole"
+    if interrupted:
+        return (f"The run was stopped while the state paths were made: {there}.",)
+    return (f"The state paths could not be made ({failure}): {there}. {advice}",) if failure else ()
