@@ -24,8 +24,8 @@ from workload_a import data
 from workload_a_runners import MU, PHI, SIGMA, volatility_model
 
 import ssmscan
-from ssmscan.model.bound import Start, Step
-from ssmscan.model.noise import NoiseSpec
+from ssmscan.model.noise.families import NoiseSpec
+from ssmscan.model.statespace.dynamics import Start, Step
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["y"], meta_fields=[])
@@ -50,11 +50,11 @@ class ByHand:
     def log_static(self, theta: Any) -> jax.Array:
         return jnp.zeros(())
 
-    def at(self, theta: Any) -> Bound:
-        return Bound(self, theta)
+    def at(self, theta: Any) -> LoopDynamics:
+        return LoopDynamics(self, theta)
 
 
-class Bound:
+class LoopDynamics:
     """The model at its parameters."""
 
     def __init__(self, model: ByHand, theta: Any) -> None:

@@ -13,19 +13,19 @@ each cost.  Data flow one way:
 Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro has its own.
 """
 
-from ssmscan.inference.long import LongRun, long_run
+from ssmscan.errors import ModelError
+from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.predict import predict
 from ssmscan.inference.tempering import TemperedSMC
-from ssmscan.model.reparam import noise_outside
-from ssmscan.model.running import ModelError
+from ssmscan.model.noise_outside import noise_outside
 from ssmscan.model.sites import Role, Site
-from ssmscan.model.statespace import StateSpaceModel
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.tracing import trace
 from ssmscan.particles.filter import ParticleFilter, log_evidence
-from ssmscan.particles.found import FilterResult
+from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.online import Online, resume
 from ssmscan.particles.resampling import multinomial, stratified, systematic

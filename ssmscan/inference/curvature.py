@@ -22,7 +22,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.sequential import NOWHERE
+from ssmscan.particles.kernel import NOWHERE
 
 FIRST_STEP, LEAST_STEP, LARGEST_STEP = 0.1, 0.02, 0.5
 GROUPS = 8

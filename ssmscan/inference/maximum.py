@@ -36,7 +36,7 @@ from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, no_steps, phase, run_chunks
 from ssmscan.inference.settings import describe, gradients_required, stock_key, versions
-from ssmscan.model.runnable import require_observed
+from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.loop import filters_at_once
 from ssmscan.results.health import ResultWarning

@@ -10,7 +10,7 @@ Divergences lead to one new warm-up with shorter steps: `ssmscan.inference.rewar
 Chains run side by side under vmap: a leapfrog step through a time loop costs mostly the loop, so that four
 chains cost about twice one, although all wait for the longest tree.
 
-Finite discrete states are summed out at every density (`ssmscan.model.enumeration`), and drawn given each kept
+Finite discrete states are summed out at every density (`ssmscan.model.discrete.enumeration`), and drawn given each kept
 draw.  Prefer PMMH where they cannot be, and tempered SMC where the posterior has several modes or the evidence
 is wanted.
 """
@@ -28,7 +28,7 @@ from numpyro.infer import NUTS as Kernel
 from numpyro.infer.util import ParamInfo
 
 from ssmscan.arguments import require_flag, require_integer, require_number
-from ssmscan.inference.computed import with_deterministics
+from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.posterior import STATES_STREAM, Position, log_posterior, sample_noise, state_paths
 from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phase, run_chunks
@@ -41,7 +41,7 @@ from ssmscan.inference.settings import (
     stock_key,
     versions,
 )
-from ssmscan.model.runnable import require_observed
+from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Costs, Result
 

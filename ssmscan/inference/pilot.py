@@ -29,7 +29,7 @@ from jax.flatten_util import ravel_pytree
 from scipy.special import ndtr
 
 from ssmscan.inference.interrupts import interruptible
-from ssmscan.inference.marginal import Chain, Control, PMMHState, PMMHStep, Trace, evaluate
+from ssmscan.inference.pmmh_chain import Chain, Control, PMMHState, PMMHStep, Trace, evaluate
 from ssmscan.inference.progress import Chunk, Progress, call_timed, compile_chunk, phase, run_chunks
 from ssmscan.inference.sizing import best_size, next_size
 from ssmscan.particles.filter import ParticleFilter

@@ -1,7 +1,7 @@
 """PMMH: parameters by a random walk on the likelihood that a particle filter estimates.
 
 Takes every model the filter takes, discrete innovations included, and is exact for any number of particles:
-see `ssmscan.inference.marginal` for the step, `ssmscan.inference.pilot` for what is tuned before it.  A random
+see `ssmscan.inference.pmmh_chain` for the step, `ssmscan.inference.pilot` for what is tuned before it.  A random
 walk needs many draws, and its chains run side by side.  Prefer NUTS where all innovations are smooth functions
 of noise.
 """
@@ -17,24 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_integer, require_number
-from ssmscan.inference.computed import with_deterministics
+from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts
-from ssmscan.inference.marginal import Control, PMMHStep, Trace
 from ssmscan.inference.pilot import Pilot, run_pilot
+from ssmscan.inference.pmmh_chain import Control, PMMHStep, Trace
 from ssmscan.inference.progress import Progress, no_steps, run_chunks
 from ssmscan.inference.replay import Runs, replay_paths
-from ssmscan.inference.settings import (
-    describe,
-    require_parameters,
-    require_result_can_hold,
-    spread,
-    versions,
-)
+from ssmscan.inference.settings import describe, require_parameters, require_result_can_hold, spread, versions
 from ssmscan.inference.sizing import FEWEST, MISSED
-from ssmscan.model.runnable import require_observed
+from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter, require_filter
-from ssmscan.particles.sequential import FAULTY
+from ssmscan.particles.kernel import FAULTY
 from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
 from ssmscan.results.result import Costs, Result
 from ssmscan.results.table import significant

@@ -20,7 +20,7 @@ import numpy as np
 
 from ssmscan.arguments import require_instance, require_integer
 from ssmscan.inference.settings import spread, stock_key
-from ssmscan.model.runnable import require_traced, unread_sites
+from ssmscan.model.statespace.requirements import require_traced, unread_sites
 from ssmscan.results.result import Result
 
 BATCH = 64

@@ -79,7 +79,7 @@ def replay(
     """Make one filter run again.
 
     Args:
-        filter_key: uint32[2], as in `ssmscan.inference.marginal.PMMHState`.
+        filter_key: uint32[2], as in `ssmscan.inference.pmmh_chain.PMMHState`.
         ssm: the model.
         theta: the parameters of the run.
         particle_filter: its settings.

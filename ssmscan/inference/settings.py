@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssmscan.errors import ModelError
 from ssmscan.model.keys import one_key
-from ssmscan.model.running import ModelError
 from ssmscan.results.result import Costs, Result
 
 

@@ -1,7 +1,7 @@
 r"""Tempered SMC: parameters, states and the evidence from several independent runs.
 
 Each run takes a cloud of particles from the prior to the posterior, a temperature at a time
-(`ssmscan.inference.temperature`).  Its evidence estimate is the product of the mean weights; the runs are
+(`ssmscan.inference.tempering_step`).  Its evidence estimate is the product of the mean weights; the runs are
 independent, so that their mean estimates the evidence and their spread its error, without asymptotics inside a
 run:
 
@@ -24,7 +24,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ssmscan.arguments import require_flag, require_integer, require_number
-from ssmscan.inference.computed import with_deterministics
+from ssmscan.errors import ModelError
+from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.posterior import STATES_STREAM, Position, num_coordinates, state_paths
 from ssmscan.inference.progress import compile_timed, phase
@@ -36,9 +37,8 @@ from ssmscan.inference.settings import (
     stock_key,
     versions,
 )
-from ssmscan.inference.temperature import TUNING_MOVES, Ladder, Particles, tempered
-from ssmscan.model.runnable import require_observed
-from ssmscan.model.running import ModelError
+from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, Particles, tempered
+from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Costs, Result
 from ssmscan.results.table import significant

@@ -17,15 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_function, require_texts
-from ssmscan.model import data
-from ssmscan.model.arguments import explain, is_table, kind_of, refuse_call
-from ssmscan.model.loops import ModelError, NoInputs, SeveralLoops
-from ssmscan.model.partition import build_parts
-from ssmscan.model.program import build
-from ssmscan.model.runnable import unread_warning
-from ssmscan.model.several import IndependentLoops
-from ssmscan.model.stack import exclusive, refuse_active_handlers
-from ssmscan.model.statespace import StateSpaceModel
+from ssmscan.errors import ModelError
+from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
+from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
+from ssmscan.model.staging.user_arguments import explain, is_table, kind_of, refuse_call
+from ssmscan.model.statespace.front import StateSpaceModel, data
+from ssmscan.model.statespace.partition import build_parts
+from ssmscan.model.statespace.program import build
+from ssmscan.model.statespace.requirements import unread_warning
+from ssmscan.model.statespace.several import IndependentLoops
 
 _NEEDS_VALUE = (
     jax.errors.ConcretizationTypeError,

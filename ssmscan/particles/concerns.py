@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssmscan.particles.clouds import Tree
-from ssmscan.particles.sequential import FAULTY, NOWHERE, VANISHED
+from ssmscan.particles.kernel import FAULTY, NOWHERE, VANISHED
 
 if TYPE_CHECKING:
-    from ssmscan.particles.found import FilterResult
+    from ssmscan.particles.filter_result import FilterResult
 
 FEW, SHARE, HANDFUL = 10.0, 0.1, 5.0
 """A step starves with fewer effective particles than FEW and than this SHARE of the cloud.  It is told when the starved

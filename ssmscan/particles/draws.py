@@ -34,7 +34,7 @@ _SINGLE_WORD_COUNTERS = 2**32
 
 
 class NoiseShape(Protocol):
-    """What one particle needs from one site: see `ssmscan.model.noise.NoiseSpec`."""
+    """What one particle needs from one site: see `ssmscan.model.noise.families.NoiseSpec`."""
 
     @property
     def shape(self) -> tuple[int, ...]:

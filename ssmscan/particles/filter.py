@@ -20,22 +20,22 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_instance, require_integer, require_number
-from ssmscan.model.element import element_model, elements_at
-from ssmscan.model.runnable import require_observed
-from ssmscan.model.several import IndependentLoops
-from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles import checks, sequential
+from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.statespace.panel_element import element_model, elements_at
+from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.model.statespace.several import IndependentLoops
+from ssmscan.particles import checks, kernel
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
+from ssmscan.particles.filter_result import FilterResult, Report, Run, finish, join_elements
+from ssmscan.particles.kernel import State, StepInfo
 from ssmscan.particles.loop import each
 from ssmscan.particles.memory import refuse_too_large
+from ssmscan.particles.printing import known
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
-from ssmscan.particles.sequential import Moment, State
 from ssmscan.particles.several import LoopResults, run_loops
-from ssmscan.particles.shown import known
 from ssmscan.particles.stores import FinalCloud, Store
 from ssmscan.particles.summaries import SD, Mean, Summary
 
@@ -168,10 +168,10 @@ def log_evidence(
     return result.log_evidence
 
 
-def report_of(settings: ParticleFilter) -> Callable[[Any, State, Moment], tuple[Any, Report]]:
+def report_of(settings: ParticleFilter) -> Callable[[Any, State, StepInfo], tuple[Any, Report]]:
     """Give the function that advances the store and reports of a step what the settings want."""
 
-    def report(held: Any, state: State, moment: Moment) -> tuple[Any, Report]:
+    def report(held: Any, state: State, moment: StepInfo) -> tuple[Any, Report]:
         summaries = {summary.name: summary(moment) for summary in settings.summaries}
         held, kept = settings.store.keep(held, state, moment)
         return held, Report(moment.increment, moment.ess, moment.resampled, summaries, kept)
@@ -197,13 +197,13 @@ def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings:
 
 def _filter(key: Array, ssm: Any, bound: Any, settings: ParticleFilter) -> Run:
     """Filter a model, or one element of a panel."""
-    began = sequential.start(settings, key, ssm, bound)
+    began = kernel.start(settings, key, ssm, bound)
     first, length = Cloud(began.state.carry, began.state.log_weights, began.values), ssm.num_steps
 
     def begin(values: dict[str, Array]) -> Any:
         return settings.store.begin(first, lambda: values, length)
 
-    state, values, held, steps = sequential.scan_updates(
+    state, values, held, steps = kernel.scan_updates(
         settings, began.state, ssm, bound, bound.xs, report_of(settings), begin=begin, length=length
     )
     last = Cloud(state.carry, state.log_weights, values)

@@ -33,13 +33,13 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.arguments import require_instance, require_integer
-from ssmscan.model.element import element_model, elements_at
-from ssmscan.model.panel import Panel
-from ssmscan.model.runnable import require_traced
-from ssmscan.model.statespace import StateSpaceModel
+from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.statespace.panel import Panel
+from ssmscan.model.statespace.panel_element import element_model, elements_at
+from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.found import FilterResult
+from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.panels import join_values, split_history
 from ssmscan.particles.resampling import cumulate_rows
 from ssmscan.particles.several import LoopResults

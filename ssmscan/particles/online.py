@@ -29,21 +29,21 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.arguments import require_integer
-from ssmscan.model.element import element_model, elements_at
-from ssmscan.model.runnable import require_observed, require_traced
-from ssmscan.model.running import ModelError
-from ssmscan.model.several import IndependentLoops
-from ssmscan.model.statespace import StateSpaceModel
-from ssmscan.particles import origin, saved, sequential
+from ssmscan.errors import ModelError
+from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.statespace.panel_element import element_model, elements_at
+from ssmscan.model.statespace.requirements import require_observed, require_traced
+from ssmscan.model.statespace.several import IndependentLoops
+from ssmscan.particles import kernel, origin, saved
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.concerns import when
 from ssmscan.particles.draws import as_key, unrolled_threefry
 from ssmscan.particles.filter import ParticleFilter, report_of, require_filter
-from ssmscan.particles.found import FilterResult, Report, Run, finish, join_elements
+from ssmscan.particles.filter_result import FilterResult, Report, Run, finish, join_elements
+from ssmscan.particles.kernel import NOWHERE, VANISHED, State
 from ssmscan.particles.loop import each
 from ssmscan.particles.origin import Origin
-from ssmscan.particles.sequential import NOWHERE, VANISHED, State
-from ssmscan.particles.shown import Card, forms, known, listed
+from ssmscan.particles.printing import Card, forms, known, listed
 
 Theta = dict[str, Array]
 
@@ -144,11 +144,11 @@ def advance(
 @partial(jax.jit, static_argnames=("settings",))
 def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: ParticleFilter) -> Online:
     def one(key: Array, model: Any, bound: Any) -> Online:
-        began = sequential.start(settings, key, model, bound)
+        began = kernel.start(settings, key, model, bound)
 
         def step(state: State) -> dict[str, Array]:
             x = jax.tree.map(lambda a: a[0], bound.xs)
-            return sequential.update(settings, state, model, bound, x)[1].moved.values
+            return kernel.update(settings, state, model, bound, x)[1].moved.values
 
         def zeros() -> dict[str, Array]:
             return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, began.state))
@@ -176,7 +176,7 @@ def take(
     def one(online: Online, model: Any, bound: Any) -> tuple[Online, Report]:
         def step(online: Online) -> tuple[Online, Report]:
             x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, online.state.step, keepdims=False), bound.xs)
-            state, moment = sequential.update(settings, online.state, model, bound, x)
+            state, moment = kernel.update(settings, online.state, model, bound, x)
             held, found = report(online.held, state, moment)
             return Online(state, moment.moved.values, held), found
 

@@ -29,8 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssmscan.model.digest import printed
-from ssmscan.model.statespace import StateSpaceModel
+from ssmscan.model.jaxprs.digest import printed
+from ssmscan.model.statespace.front import StateSpaceModel
 
 _COMPARED = ("jax", "numpyro", "ssmscan")
 

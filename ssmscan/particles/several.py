@@ -16,9 +16,9 @@ from typing import Any
 import jax
 from jax import Array
 
-from ssmscan.model.several import IndependentLoops
-from ssmscan.particles.found import FilterResult, first_fault
-from ssmscan.particles.shown import Card, forms, known
+from ssmscan.model.statespace.several import IndependentLoops
+from ssmscan.particles.filter_result import FilterResult, first_fault
+from ssmscan.particles.printing import Card, forms, known
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["parts"], meta_fields=[])

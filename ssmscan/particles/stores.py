@@ -13,7 +13,7 @@ A store is a recursion beside that of the filter: `begin` makes its state before
 by one and returns what the loop stacks of that step, `result` makes of both what paths are drawn from.
 
 `LastSteps` writes the cloud of step t over that of step t - k - 1: backward sampling reaches from the first of k steps
-to the cloud before it.  `Ancestry` is described in `ssmscan.particles.pool`.
+to the cloud before it.  `Ancestry` is described in `ssmscan.particles.ancestry_tree`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.arguments import require_integer, require_number
-from ssmscan.particles import pool
+from ssmscan.particles import ancestry_tree
+from ssmscan.particles.ancestry_tree import GrowingTree
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
-from ssmscan.particles.sequential import Moment, State
+from ssmscan.particles.kernel import State, StepInfo
 
 Values = dict[str, Array]
 
@@ -51,7 +52,7 @@ class Store(Protocol):
             num_steps: T.
         """
 
-    def keep(self, held: Any, state: State, moment: Moment) -> tuple[Any, Any]:
+    def keep(self, held: Any, state: State, moment: StepInfo) -> tuple[Any, Any]:
         """Give the state of the store after a step, and what to stack of it."""
 
     def result(self, held: Any, stacked: Any, first: Cloud, last: Cloud, span: tuple[int, int]) -> Any:
@@ -74,7 +75,7 @@ class FinalCloud:
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> None:
         """Hold nothing."""
 
-    def keep(self, held: None, state: State, moment: Moment) -> tuple[None, None]:
+    def keep(self, held: None, state: State, moment: StepInfo) -> tuple[None, None]:
         """Keep nothing of a step."""
         return None, None
 
@@ -91,7 +92,7 @@ class FullHistory:
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> None:
         """Hold nothing: the loop stacks."""
 
-    def keep(self, held: None, state: State, moment: Moment) -> tuple[None, Kept]:
+    def keep(self, held: None, state: State, moment: StepInfo) -> tuple[None, Kept]:
         """Keep carries, values, weights and ancestors."""
         return None, _kept(state, moment)
 
@@ -139,7 +140,7 @@ class LastSteps:
         room = min(self.num_steps, num_steps) + 1
         return _Ring(first, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (room, *leaf.shape)), one))
 
-    def keep(self, held: _Ring, state: State, moment: Moment) -> tuple[_Ring, None]:
+    def keep(self, held: _Ring, state: State, moment: StepInfo) -> tuple[_Ring, None]:
         """Write over the oldest cloud."""
         row = (state.step - np.int32(1)) % np.int32(len(held.rows.log_weights))
         new = _kept(state, moment)
@@ -182,18 +183,18 @@ class Ancestry:
         expected, advice = "a positive number of times N log N", "It is less than a million; 16 is the default."
         require_number("room", self.room, 0, 1e6, expected=expected, advice=advice)
 
-    def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> pool.Pool:
+    def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> GrowingTree:
         """Make room, with the start in it."""
-        return pool.begin(first, values(), pool.sizes(self.room, len(first.log_weights), num_steps))
+        return ancestry_tree.begin(first, values(), ancestry_tree.sizes(self.room, len(first.log_weights), num_steps))
 
-    def keep(self, held: pool.Pool, state: State, moment: Moment) -> tuple[pool.Pool, None]:
+    def keep(self, held: GrowingTree, state: State, moment: StepInfo) -> tuple[GrowingTree, None]:
         """Add the particles as nodes, and prune when there are many."""
-        return pool.add(held, state.step - np.int32(1), moment.ancestors, moment.moved.values), None
+        return ancestry_tree.add(held, state.step - np.int32(1), moment.ancestors, moment.moved.values), None
 
-    def result(self, held: pool.Pool, stacked: None, first: Cloud, last: Cloud, span: tuple[int, int]) -> Tree:
+    def result(self, held: GrowingTree, stacked: None, first: Cloud, last: Cloud, span: tuple[int, int]) -> Tree:
         """Add the weights that choose the end of a path."""
-        return pool.tree(held, last.log_weights, span[1])
+        return ancestry_tree.tree(held, last.log_weights, span[1])
 
 
-def _kept(state: State, moment: Moment) -> Kept:
+def _kept(state: State, moment: StepInfo) -> Kept:
     return Kept(state.carry, moment.moved.values, state.log_weights, moment.ancestors)

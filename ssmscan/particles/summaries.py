@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ssmscan.arguments import require_number
-from ssmscan.particles.sequential import Moment
+from ssmscan.particles.kernel import StepInfo
 from ssmscan.particles.weights import normalise
 
 _FEW_COLUMNS = 8
@@ -37,7 +37,7 @@ class Summary(Protocol):
     def name(self) -> str:
         """Key in `FilterResult.summaries`."""
 
-    def __call__(self, moment: Moment) -> dict[str, Array]:
+    def __call__(self, moment: StepInfo) -> dict[str, Array]:
         """Summarise one step; shapes without time."""
 
 
@@ -58,7 +58,7 @@ class Mean:
 
     name = "mean"
 
-    def __call__(self, moment: Moment) -> dict[str, Array]:
+    def __call__(self, moment: StepInfo) -> dict[str, Array]:
         """Average over the cloud."""
         return jax.tree.map(lambda x: _dead(moment, _over_particles(moment.weights, x)), moment.moved.values)
 
@@ -69,7 +69,7 @@ class SD:
 
     name = "sd"
 
-    def __call__(self, moment: Moment) -> dict[str, Array]:
+    def __call__(self, moment: StepInfo) -> dict[str, Array]:
         """Take deviations from the mean, in a second pass."""
 
         def sd(x: Array) -> Array:
@@ -100,7 +100,7 @@ class Quantiles:
         if not probs:
             raise ValueError("probs: expected probabilities strictly between 0 and 1, got none.")
 
-    def __call__(self, moment: Moment) -> dict[str, Array]:
+    def __call__(self, moment: StepInfo) -> dict[str, Array]:
         """Bisect for every element of every site."""
 
         def of_site(x: Array) -> Array:
@@ -138,7 +138,7 @@ class PIT:
 
     name = "pit"
 
-    def __call__(self, moment: Moment) -> dict[str, Array]:
+    def __call__(self, moment: StepInfo) -> dict[str, Array]:
         """Average the distribution functions of the particles with their predictive weights."""
         moved = moment.moved
         carried = moment.carried if moved.log_prediction is None else moment.carried + moved.log_prediction
@@ -149,6 +149,6 @@ class PIT:
         }
 
 
-def _dead(moment: Moment, summary: Array) -> Array:
+def _dead(moment: StepInfo, summary: Array) -> Array:
     """Give NaN once the cloud has no weight."""
     return jnp.where(moment.alive, summary, jnp.nan)

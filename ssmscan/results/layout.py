@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssmscan.results.containers import Variable
-from ssmscan.results.holding import variable_name
+from ssmscan.results.plain_values import variable_name
 
 if TYPE_CHECKING:
     from ssmscan.results.result import Result

@@ -16,17 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.results import containers, health, layout, shown, storage
+from ssmscan.results import containers, health, layout, printing, storage
 from ssmscan.results.containers import Variable
-from ssmscan.results.holding import (
-    as_flag,
-    as_indices,
-    as_json,
-    as_number,
-    as_numbers,
-    as_texts,
-    require_holdable,
-)
+from ssmscan.results.plain_values import as_flag, as_indices, as_json, as_number, as_numbers, as_texts, require_holdable
 from ssmscan.results.summary import STATISTICS, Summary, scalars, summarise
 from ssmscan.results.table import Table, count, rounded, significant
 
@@ -241,10 +233,10 @@ class Result:
         return f"{self.engine}: {self.num_chains} {unit} of {self.num_draws} draws{end}"
 
     def __repr__(self) -> str:
-        return shown.text(self)
+        return printing.text(self)
 
     def _repr_html_(self) -> str:
-        return shown.html(self)
+        return printing.html(self)
 
     def _require_draws(self) -> None:
         if self.num_draws == 0:

@@ -24,9 +24,9 @@ import numpyro.distributions as dist
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference import marginal
+from ssmscan.inference import pmmh_chain
 from ssmscan.inference import replay as replaying
-from ssmscan.inference.marginal import PMMHState, pmmh_step
+from ssmscan.inference.pmmh_chain import PMMHState, pmmh_step
 from ssmscan.inference.replay import replay
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
@@ -89,23 +89,23 @@ def conditional_log_evidence(key: jax.Array, theta: jax.Array, x_0: jax.Array, x
 def redrawing(key, state, scale, ssm, particle_filter):
     """Estimate the present point again before every step."""
     key, key_again = jax.random.split(key)
-    state = marginal.evaluate(key_again, ssm, state.z, particle_filter)
+    state = pmmh_chain.evaluate(key_again, ssm, state.z, particle_filter)
     return pmmh_step(key, state, scale, ssm, particle_filter)
 
 
 def without_jacobian(key, state, scale, ssm, particle_filter):
     """Use the density of theta where that of z is due."""
-    right = marginal.evaluate
+    right = pmmh_chain.evaluate
 
     def wrong(key, ssm, z, particle_filter):
         return right(key, ssm, z, particle_filter)._replace(log_prior=ssm.log_prior(ssm.constrain(z)))
 
-    marginal.evaluate = wrong
+    pmmh_chain.evaluate = wrong
     try:
         state = state._replace(log_prior=ssm.log_prior(ssm.constrain(state.z)))
         return pmmh_step(key, state, scale, ssm, particle_filter)
     finally:
-        marginal.evaluate = right
+        pmmh_chain.evaluate = right
 
 
 def replay_another_run(filter_key, ssm, theta, particle_filter):

@@ -11,8 +11,8 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference import computed
-from ssmscan.inference.computed import with_deterministics
+from ssmscan.inference import deterministics
+from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.results import Costs, Result, load
 from tests.model.zoo import Y
 
@@ -104,7 +104,7 @@ def test_control_c_leaves_them_out_and_keeps_the_draws(ssm, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(computed, "call_timed", interrupted)
+    monkeypatch.setattr(deterministics, "call_timed", interrupted)
     result = with_deterministics(ssm, made_by_hand(ssm))
     assert result.interrupted and not result.deterministics and set(result.draws) == {"q"}
 

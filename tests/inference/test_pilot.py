@@ -16,10 +16,10 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference import pilot, pmmh, progress, replay
-from ssmscan.inference.marginal import Trace, evaluate
 from ssmscan.inference.pilot import _Tuning, central
+from ssmscan.inference.pmmh_chain import Trace, evaluate
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.sequential import COMPLETE, FAULTY
+from ssmscan.particles.kernel import COMPLETE, FAULTY
 from tests.inference.models import Y, structural
 from tests.inference.test_pmmh import FEW, SMALL
 

@@ -11,13 +11,13 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference import progress
-from ssmscan.inference.marginal import Move, adapt_scale, evaluate, pmmh_step
 from ssmscan.inference.pilot import _Tuning, target_acceptance
 from ssmscan.inference.pmmh import PMMH
+from ssmscan.inference.pmmh_chain import Move, adapt_scale, evaluate, pmmh_step
 from ssmscan.inference.replay import replay
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.sequential import COMPLETE, NOWHERE
+from ssmscan.particles.kernel import COMPLETE, NOWHERE
 from ssmscan.results.summary import summarise
 from tests.inference.models import Y, switching
 from tests.inference.test_progress import Interrupting

@@ -13,7 +13,6 @@ from scipy import stats
 
 import ssmscan
 from ssmscan.inference import tempering
-from ssmscan.inference.temperature import Ladder, bisect_log, coordinate_scales
 from ssmscan.inference.tempering import (
     MOST_TEMPERATURES,
     Run,
@@ -23,6 +22,7 @@ from ssmscan.inference.tempering import (
     _temper,
     combine_evidence,
 )
+from ssmscan.inference.tempering_step import Ladder, bisect_log, coordinate_scales
 from tests.inference.interrupting import control_c_at
 from tests.inference.models import Y, counting, linear_gaussian
 from tests.truth import ERROR_RATE

@@ -10,8 +10,8 @@ import pytest
 import scipy.stats as st
 from scipy.special import ndtri
 
-from ssmscan.model.counts import binomial, poisson
-from ssmscan.model.noise import MapKind, particle_map, smooth_map
+from ssmscan.model.noise.counts import binomial, poisson
+from ssmscan.model.noise.families import MapKind, particle_map, smooth_map
 
 pytestmark = pytest.mark.slow
 MEANS = (1e-10, 1e-6, 1e-3, 0.05, 0.3, 0.9, 1.0, 2.5, 7.3, 12.0, 20.5, 30.0, 64.0, 150.0, 500.0, 3e3, 1e5, 1e6, 1e9)

@@ -9,8 +9,8 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from ssmscan.model import missing
-from ssmscan.model.noise import smooth_map
+from ssmscan.model.handlers import missing
+from ssmscan.model.noise.families import smooth_map
 
 
 def test_only_elements_that_are_present_have_a_density():

@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import ssmscan
-from ssmscan.model.support import joint_values
+from ssmscan.model.noise.support import joint_values
 from tests.model.discrete import (
     LEVELS,
     Y,

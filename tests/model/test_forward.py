@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from ssmscan.model.forward import (
+from ssmscan.model.discrete.forward_backward import (
     FEW,
     Chain,
     forward,

@@ -11,9 +11,8 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
 
-from ssmscan.model import gammas
-from ssmscan.model.gammas import standard_gamma
-from ssmscan.model.noise import MapKind, particle_map, smooth_map
+from ssmscan.model.noise.families import MapKind, gammas, particle_map, smooth_map
+from ssmscan.model.noise.gammas import standard_gamma
 from ssmscan.model.threefry import normal_and_exponential
 from tests.truth import ERROR_RATE, z_threshold
 

@@ -13,10 +13,9 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
-from ssmscan.model import checking, summing
-from ssmscan.model.bound import Step
-from ssmscan.model.element import ElementBound
-from ssmscan.model.statespace import StateSpaceModel
+from ssmscan.model.statespace.dynamics import Step
+from ssmscan.model.statespace.front import StateSpaceModel, checking, marginal
+from ssmscan.model.statespace.panel_element import ElementDynamics
 from tests.model.zoo import Y
 
 KEY = jax.random.key(0)
@@ -258,14 +257,14 @@ def test_elements_of_a_panel_and_sums_over_discrete_states_are_checked(model, fa
 
     monkeypatch.setattr(checking, "_evaluate", checking._evaluate.__wrapped__)
     if model is panel:
-        monkeypatch.setattr(ElementBound, "step", lambda self, *args: Step(*_heavier(element_step(self, *args))))
+        monkeypatch.setattr(ElementDynamics, "step", lambda self, *args: Step(*_heavier(element_step(self, *args))))
     else:
-        monkeypatch.setattr(summing, "bind", lambda *args: _other(bind(*args)))
+        monkeypatch.setattr(marginal, "bind", lambda *args: _other(bind(*args)))
     with pytest.raises(ssmscan.ModelError, match=f"factor '{factor}'"):
         ssm.check(KEY)
 
 
-element_step, bind = ElementBound.step, summing.bind
+element_step, bind = ElementDynamics.step, marginal.bind
 
 
 def _heavier(step):

@@ -11,7 +11,7 @@ from numpyro.contrib.control_flow import scan
 from scipy.stats import multivariate_normal, t
 
 import ssmscan
-from ssmscan.model import missing
+from ssmscan.model.handlers import missing
 from tests.truth import ERROR_RATE
 
 pytestmark = pytest.mark.slow

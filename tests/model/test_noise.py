@@ -19,8 +19,8 @@ from numpyro.distributions.transforms import (
 )
 from scipy.special import log_ndtr, logsumexp, ndtri_exp
 
-from ssmscan.model.noise import MapKind, particle_map, smooth_map
-from ssmscan.model.transport import gamma_log_ratio
+from ssmscan.model.noise.families import MapKind, particle_map, smooth_map
+from ssmscan.model.noise.transport import gamma_log_ratio
 from tests.truth import ERROR_RATE
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.reparam import LocScaleReparam
 from numpyro.infer.util import initialize_model, log_density
 
-from ssmscan.model.reparam import noise_outside
+from ssmscan.model.noise_outside import noise_outside
 from tests.model.zoo import CASES, local_level
 from tests.model.zoo import Y as DATA
 from tests.truth import z_threshold

@@ -12,7 +12,7 @@ from numpyro.contrib.control_flow import scan
 from scipy.stats import t
 
 import ssmscan
-from ssmscan.model.several import IndependentLoops
+from ssmscan.model.statespace.several import IndependentLoops
 from tests.truth import ERROR_RATE
 
 pytestmark = pytest.mark.slow

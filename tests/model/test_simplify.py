@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmscan.model.dataflow import evaluate, stage
-from ssmscan.model.simplify import written_out
+from ssmscan.model.jaxprs.dataflow import evaluate, stage
+from ssmscan.model.jaxprs.simplify import written_out
 
 A, B, C = (np.random.default_rng(k).standard_normal(shape) for k, shape in enumerate(((3, 4), (4,), (2, 3))))
 FUNCTIONS = {

@@ -30,9 +30,9 @@ from numpyro.contrib.control_flow import scan
 from scipy import stats
 
 import ssmscan
-from ssmscan.model import bound
-from ssmscan.model.score import gradient_alone
-from ssmscan.particles import sequential
+from ssmscan.model.noise.score import gradient_alone
+from ssmscan.model.statespace import dynamics
+from ssmscan.particles import kernel
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.resampling import multinomial, systematic
 from ssmscan.particles.weights import Weighed, normalise
@@ -227,10 +227,10 @@ def unnormalised(log_weights: jax.Array) -> Weighed:
 
 
 MISTAKES: dict[str, tuple[Any, str, Callable]] = {
-    "no correction": (sequential, "gradient_alone", nothing),
-    "unnormalised correction": (sequential, "normalise", unnormalised),
-    "renormalised carried weight": (sequential, "_carried", renormalise_carried),
-    "no density of discrete draws": (bound, "gradient_alone", nothing),
+    "no correction": (kernel, "gradient_alone", nothing),
+    "unnormalised correction": (kernel, "normalise", unnormalised),
+    "renormalised carried weight": (kernel, "_carried", renormalise_carried),
+    "no density of discrete draws": (dynamics, "gradient_alone", nothing),
 }
 
 

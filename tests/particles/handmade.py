@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 
-from ssmscan.model.bound import Evaluated, Start, Step
-from ssmscan.model.noise import NoiseSpec
+from ssmscan.model.noise.families import NoiseSpec
+from ssmscan.model.statespace.dynamics import Evaluated, Start, Step
 from tests.truth import GaussianTruth, LinearGaussian, linear_gaussian
 
 THETA = {"rho": 0.9, "sx": 1.0, "sy": 0.2}
@@ -67,10 +67,10 @@ class Autoregression:
         return jnp.zeros(())
 
     def at(self, theta):
-        return Bound(self, theta)
+        return LoopDynamics(self, theta)
 
 
-class Bound:
+class LoopDynamics:
     def __init__(self, ssm: Autoregression, theta):
         self.ssm, self.theta, self.xs = ssm, theta, (ssm.y, ssm.penalty)
 

@@ -18,7 +18,6 @@ from jax.scipy.stats import norm as jax_norm
 from scipy import special
 from scipy.stats import norm
 
-from ssmscan.particles import sequential
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
@@ -182,9 +181,9 @@ def test_the_gradient_is_of_weights_over_odds_that_are_held_constant():
 
     def kernel(rho, ahead):
         settings, bound = Given(ahead), ssm.at(ssm.canonical({**THETA, "rho": rho}))
-        state = sequential.start(settings, as_key(KEY), ssm, bound).state._replace(carry=NOISE)
+        state = kernel.start(settings, as_key(KEY), ssm, bound).state._replace(carry=NOISE)
         for x in zip(ssm.y[:2], ssm.penalty):
-            state, _ = sequential.update(settings, state, ssm, bound, x)
+            state, _ = kernel.update(settings, state, ssm, bound, x)
         return state.evidence.value()
 
     def by_hand(rho, ahead):

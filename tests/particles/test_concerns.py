@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ssmscan import ParticleFilter, log_evidence
-from ssmscan.model.panel import Panel
+from ssmscan.model.statespace.panel import Panel
 from ssmscan.particles.concerns import starving_limit
-from ssmscan.particles.sequential import FAULTY, NOWHERE, VANISHED
+from ssmscan.particles.kernel import FAULTY, NOWHERE, VANISHED
 from ssmscan.particles.several import LoopResults
 from tests.particles.handmade import THETA, autoregression, exact
 

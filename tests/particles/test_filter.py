@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmscan.particles import sequential
+from ssmscan.particles import kernel
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter, log_evidence
-from ssmscan.particles.found import FilterResult
+from ssmscan.particles.filter_result import FilterResult
+from ssmscan.particles.kernel import FAULTY, VANISHED
 from ssmscan.particles.proposals import Bootstrap
 from ssmscan.particles.resampling import multinomial
-from ssmscan.particles.sequential import FAULTY, VANISHED
 from ssmscan.particles.stores import FullHistory
 from ssmscan.particles.summaries import SD, Mean, Quantiles
 from tests.particles.handmade import THETA, autoregression, exact
@@ -79,17 +79,17 @@ def test_chunks_are_the_whole_run_bit_by_bit_and_single_updates_to_rounding():
 
     @jax.jit
     def start(key, ssm, theta):
-        return sequential.start(SMALL, key, ssm, ssm.at(theta))
+        return kernel.start(SMALL, key, ssm, ssm.at(theta))
 
     @jax.jit
     def update(state, ssm, theta, x):
-        state, moment = sequential.update(SMALL, state, ssm, ssm.at(theta), x)
+        state, moment = kernel.update(SMALL, state, ssm, ssm.at(theta), x)
         return state, moment.increment[None]
 
     @jax.jit
     def chunk(state, ssm, theta, xs):
         report, n = (lambda _, state, moment: (None, moment.increment)), len(xs[0])
-        state, _, _, rest = sequential.scan_updates(
+        state, _, _, rest = kernel.scan_updates(
             SMALL, state, ssm, ssm.at(theta), xs, report, begin=lambda _: None, length=n
         )
         return state, rest

@@ -32,7 +32,7 @@ class RandomWalk(handmade.Autoregression):
         return WalkBound(self, theta)
 
 
-class WalkBound(handmade.Bound):
+class WalkBound(handmade.LoopDynamics):
     def init(self, noise):
         start = super().init(noise)
         return start._replace(carry={"x": start.carry, "t": jnp.zeros((), jnp.int32)})

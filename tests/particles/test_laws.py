@@ -24,7 +24,7 @@ from scipy import stats
 
 import ssmscan
 from ssmscan.model.threefry import normal_of_words
-from ssmscan.particles import sequential
+from ssmscan.particles import kernel
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.proposals import Bootstrap
 from ssmscan.particles.resampling import multinomial, stratified, systematic
@@ -205,10 +205,10 @@ def test_no_key_is_used_twice_and_the_start_draws_from_none_of_the_steps():
     def uses(key):
         settings = Recording(Used([], []))
         bound = ssm.at(ssm.canonical(THETA))
-        began = sequential.start(settings, key, ssm, bound)
+        began = kernel.start(settings, key, ssm, bound)
         state = began.state
         for t in range(steps):
-            state, _ = sequential.update(settings, state, ssm, bound, jax.tree.map(itemgetter(t), bound.xs))
+            state, _ = kernel.update(settings, state, ssm, bound, jax.tree.map(itemgetter(t), bound.xs))
         words = jnp.stack([jax.random.key_data(key), *settings.used.resampling, *settings.used.moving])
         return words, began.values["x0"] * jnp.sqrt(1 - THETA["rho"] ** 2)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmscan.particles import pool
+from ssmscan.particles import ancestry_tree
 from ssmscan.particles.clouds import Cloud
 
 
@@ -25,10 +25,10 @@ def grow(ancestors, room):
     steps, n = ancestors.shape
     first = Cloud(None, jnp.zeros(n), {"x0": -1 - jnp.arange(n)})
     values = jnp.arange(steps * n, dtype=jnp.int32).reshape(steps, n)
-    begun = pool.begin(first, {"x": values[0]}, room)
+    begun = ancestry_tree.begin(first, {"x": values[0]}, room)
 
     def step(held, inputs):
-        held = pool.add(held, *inputs[:2], {"x": inputs[2]})
+        held = ancestry_tree.add(held, *inputs[:2], {"x": inputs[2]})
         return held, held
 
     return jax.lax.scan(step, begun, (jnp.arange(steps, dtype=jnp.int32), ancestors, values))[1]
@@ -48,13 +48,13 @@ def draw(seed, steps, n, *, sort):
 
 @pytest.mark.parametrize("sort", [True, False])
 def test_what_is_left_are_the_ancestors_and_no_others(sort):
-    steps, n, room = 60, 6, pool.Sizes(survivors=140, block=4)
+    steps, n, room = 60, 6, ancestry_tree.Sizes(survivors=140, block=4)
     ancestors = draw(1, steps, n, sort=sort)
     grown = jax.tree.map(np.asarray, grow(ancestors, room))
     assert (grown.lost == -1).all()
     for done in range(1, steps + 1):
         held = at(grown, done - 1)
-        parents, values, tree = held.parents, held.values["x"], pool.tree(held, None, done)
+        parents, values, tree = held.parents, held.values["x"], ancestry_tree.tree(held, None, done)
         nodes, index = int(tree.last) + np.arange(n), np.arange(n)
         reached = set(nodes)
         for t in range(done - 1, -1, -1):
@@ -68,7 +68,7 @@ def test_what_is_left_are_the_ancestors_and_no_others(sort):
 
 
 def test_too_little_room_is_told_at_the_step_it_happens():
-    steps, n, room = 40, 6, pool.Sizes(survivors=40, block=4)
+    steps, n, room = 40, 6, ancestry_tree.Sizes(survivors=40, block=4)
     ancestors = draw(2, steps, n, sort=True)
     lost = np.asarray(grow(ancestors, room).lost)
     ends = range(room.block, steps + 1, room.block)
@@ -77,7 +77,7 @@ def test_too_little_room_is_told_at_the_step_it_happens():
 
 
 def test_one_block_for_all_steps_never_prunes_and_tells_when_the_series_outgrows_it():
-    sizes = pool.sizes(16.0, 6, 20)
+    sizes = ancestry_tree.sizes(16.0, 6, 20)
     assert sizes == (6, 21)
     lost = np.asarray(grow(draw(3, 24, 6, sort=True), sizes).lost)
     np.testing.assert_array_equal(lost, [-1] * 21 + [21] * 3)
@@ -89,4 +89,4 @@ def test_the_ancestors_are_the_steps_and_a_multiple_of_n_log_n():
     ancestors = np.random.default_rng(4).integers(n, size=(long, n))
     counts = [sum(map(len, reference(ancestors[:steps]))) - steps for steps in (short, long)]
     assert max(counts) < 4 * n * np.log(n)
-    assert pool.sizes(16.0, n, long).survivors == long + np.ceil(16 * n * np.log(n))
+    assert ancestry_tree.sizes(16.0, n, long).survivors == long + np.ceil(16 * n * np.log(n))

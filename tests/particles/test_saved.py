@@ -18,7 +18,7 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan import SD, FullHistory, Mean, ParticleFilter
-from ssmscan.model.digest import digest, mentions
+from ssmscan.model.jaxprs.digest import digest, mentions
 from tests.particles.test_online import FILTERS, THETA, Y, level
 
 PF, KEY, STEPS = FILTERS["default"], jax.random.key(1), 5

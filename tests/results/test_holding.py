@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmscan.results.holding import require_holdable, unholdable
+from ssmscan.results.plain_values import require_holdable, unholdable
 from ssmscan.results.result import load
 from tests.results.samples import result
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from ssmscan.particles.found import FilterResult
+from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.summaries import SD, Mean, Quantiles
 from ssmscan.results import plots
 from ssmscan.results.agreement import compare

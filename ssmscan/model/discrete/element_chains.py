@@ -1,0 +1,222 @@
+"""Discrete states of elements that do not interact: one chain for each, instead of one for all.
+
+A plate of M animals with two states each has 2^M joint values, and so has the sum over their paths; but
+where no equation joins two animals it is a product of M sums over two values.  The draws z and the leaves
+of the carry that they touch are followed along the element axis through the staged start and step
+(`axes`).  If every density comes out as a sum over elements, and every touched leaf with the axis,
+they are staged again for one element; what the draws do not touch, common to all elements, is cut where
+an element meets it.  Constants in the densities are counted once, apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ssmscan.model.discrete.conditional import shapes_of
+from ssmscan.model.jaxprs.axes import constants, follow_staged
+from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.jaxprs.placeholders import Shape, sum_of, zeros
+from ssmscan.model.jaxprs.source_lines import Mixing
+from ssmscan.model.jaxprs.tracked_axis import Axis, MixesRows, Sum, Tracked, Window
+from ssmscan.model.staging.discovery import TracedSite
+from ssmscan.model.staging.user_model import UserModel
+
+PyTree = Any
+ELEMENT = Shape((), "int32")
+_LATER = Mixing("a state that is read before it is made")
+_WHOLE = Mixing("a state that all elements share")
+
+
+class ElementChains(NamedTuple):
+    """The start and the step of one element; arguments as in `given`, and the number of the element.
+
+    Attributes:
+        size: M, number of elements.
+        axes: for each discrete site, the axis of its value that counts elements.
+        start, step: discrete values and touched leaves have one row along that axis.
+        start_rest, step_rest: log-densities that belong to no element, a scalar.
+    """
+
+    size: int
+    axes: dict[str, int]
+    start: Staged
+    step: Staged
+    start_rest: Staged
+    step_rest: Staged
+
+    def rows_of(self, sites: Sequence[TracedSite]) -> tuple[TracedSite, ...]:
+        """Sites of one element."""
+        return tuple(site._replace(shape=_one(site.shape, self.axes[site.name])) for site in sites)
+
+
+def split(
+    script: UserModel,
+    starts: Sequence[TracedSite],
+    sites: Sequence[TracedSite],
+    touched: set[int],
+    start: Staged,
+    step: Staged,
+) -> ElementChains | Mixing | None:
+    """Take a model apart into elements.
+
+    Args:
+        script: the model.
+        starts: discrete initial sites.
+        sites: discrete innovations.
+        touched: leaves of the carry that they reach, each a function of the draws of one step.
+        start, step: of the whole model.
+
+    Returns:
+        The elements; or what joins them; or None where the sites have no axis in common.
+    """
+    found: Mixing | None = None
+    for size, axes in _candidates((*starts, *sites)):
+        try:
+            return _Splitter(script, size, axes, touched, start, step).split(starts, sites)
+        except MixesRows as mixes:
+            found = found or mixes.origin
+    return found
+
+
+def _candidates(sites: Sequence[TracedSite]) -> Iterator[tuple[int, dict[str, int]]]:
+    """Choices of an axis for each site, all of one size, the largest first."""
+    common = set.intersection(*(set(site.shape) for site in sites))
+    for size in sorted(common - {0, 1}, reverse=True):
+        places = [[k for k, n in enumerate(site.shape) if n == size] for site in sites]
+        for choice in itertools.product(*places):
+            yield size, {site.name: k for site, k in zip(sites, choice)}
+
+
+class _Splitter:
+    """Follows one choice of axes; `MixesRows` where elements meet."""
+
+    def __init__(
+        self, script: UserModel, size: int, axes: dict[str, int], touched: set[int], start: Staged, step: Staged
+    ):
+        self.script, self.size, self.axes, self.touched = script, size, axes, touched
+        self.start, self.step = start.select("leaves", "terms"), step.select("leaves", "terms")
+        self.leaves: dict[int, Axis] = {}
+
+    def split(self, starts: Sequence[TracedSite], sites: Sequence[TracedSite]) -> ElementChains:
+        script, plan = self.script, self.script.plan
+        theta, start_noise, _ = _arguments(self.start)
+        _, carry, x, noise, _ = _arguments(self.step)
+        self._find_leaves(sites)
+        one_start, one_step = (self._shapes(group, 1) for group in (starts, sites))
+        one_carry = jax.tree.unflatten(jax.tree.structure(plan.carry), self._rows(jax.tree.leaves(carry), 1))
+
+        def start_fn(data, theta, noise, z, element):
+            window = Window(self.size, element)
+            args = [constants(theta), constants(noise), self._draws(z)]
+            return self._results(self._follow(self.start, data, args, window), window)
+
+        def step_fn(data, theta, carry, x, noise, z, element):
+            window = Window(self.size, element)
+            args = [constants(theta), self._carry(carry), constants(x), constants(noise), self._draws(z)]
+            return self._results(self._follow(self.step, data, args, window), window)
+
+        def start_rest(data, theta, noise):
+            window = Window(self.size)
+            args = [constants(theta), constants(noise), self._draws(zeros(self._shapes(starts, 0)))]
+            return {"log_prob": sum_of(self._terms(self._follow(self.start, data, args, window), window).values())}
+
+        def step_rest(data, theta, carry, x, noise):
+            window = Window(self.size)
+            none = self._rows(jax.tree.leaves(carry), 0)
+            leaves = [
+                zeros(s) if k in self.touched else a for k, (a, s) in enumerate(zip(jax.tree.leaves(carry), none))
+            ]
+            draws = self._draws(zeros(self._shapes(sites, 0)))
+            args = [constants(theta), self._carry(leaves), constants(x), constants(noise), draws]
+            return {"log_prob": sum_of(self._terms(self._follow(self.step, data, args, window), window).values())}
+
+        return ElementChains(
+            self.size,
+            self.axes,
+            script.stage(start_fn, (theta, start_noise, one_start, ELEMENT), late=1),
+            script.stage(step_fn, (theta, one_carry, x, noise, one_step, ELEMENT), late=1),
+            script.stage(start_rest, (theta, start_noise), late=1),
+            script.stage(step_rest, (theta, plan.carry, x, noise), late=1),
+        )
+
+    def _find_leaves(self, sites: Sequence[TracedSite]) -> None:
+        """Find the axis of each touched leaf after a step: of the draws of the step alone it is a function."""
+
+        def fn(data, theta, carry, x, noise, z):
+            leaves = [
+                Tracked(None, _LATER) if k in self.touched else Tracked(leaf)
+                for k, leaf in enumerate(jax.tree.leaves(carry))
+            ]
+            args = [constants(theta), leaves, constants(x), constants(noise), self._draws(z)]
+            results = self._follow(self.step, data, args, Window(self.size, jnp.zeros((), jnp.int32)))
+            for k in self.touched:
+                self.leaves[k] = self._axis(results["leaves"][k])
+            return 0
+
+        theta, carry, x, noise, _ = _arguments(self.step)
+        data = self.script.data_shapes()
+        jax.eval_shape(fn, data, theta, carry, x, noise, self._shapes(sites, 1))
+
+    def _axis(self, leaf: Tracked) -> Axis:
+        mark = leaf.mark
+        if isinstance(mark, Axis) and mark.axis is not None and mark == Axis(mark.axis, self.size):
+            return mark
+        raise MixesRows(mark if isinstance(mark, Mixing) else mark.origin if isinstance(mark, Sum) else _WHOLE)
+
+    def _follow(self, staged: Staged, data: list, args: list, window: Window) -> PyTree:
+        return follow_staged(staged, self.script.arrays(data), args, window)
+
+    def _results(self, results: PyTree, window: Window) -> dict:
+        leaves = {}
+        for k in sorted(self.touched):
+            leaf, axis = results["leaves"][k], self.leaves[k]
+            if leaf.mark is None:
+                # A start that no draw reaches is common to the elements; each begins with its row.
+                if leaf.value.shape[axis.axis or 0] != self.size:
+                    raise MixesRows(_WHOLE)
+                leaves[k] = window.rows(leaf.value, axis)
+            elif self._axis(leaf) == axis:
+                leaves[k] = leaf.value
+            else:
+                raise MixesRows(_WHOLE)
+        return {"leaves": leaves, "terms": self._terms(results, window)}
+
+    def _terms(self, results: PyTree, window: Window) -> dict[str, Array]:
+        return {name: window.contribution(term) for name, term in results["terms"].items()}
+
+    def _draws(self, z: dict[str, Array]) -> list[Tracked]:
+        return [Tracked(z[name], Axis(self.axes[name], self.size)) for name in sorted(z)]
+
+    def _carry(self, carry: PyTree) -> list[Tracked]:
+        return [Tracked(leaf, self.leaves.get(k)) for k, leaf in enumerate(jax.tree.leaves(carry))]
+
+    def _shapes(self, sites: Sequence[TracedSite], rows: int) -> dict[str, Shape]:
+        return {n: Shape(_one(s.shape, self.axes[n], rows), s.dtype) for n, s in shapes_of(sites).items()}
+
+    def _rows(self, carry: list, rows: int) -> list[Shape]:
+        """Shapes of the leaves of a carry whose touched leaves have a number of rows."""
+        shapes = [Shape(leaf.shape, leaf.dtype) for leaf in carry]
+        for k, axis in self.leaves.items():
+            assert axis.axis is not None
+            shapes[k] = Shape(_one(shapes[k].shape, axis.axis, rows), shapes[k].dtype)
+        return shapes
+
+
+def _one(shape: tuple[int, ...], axis: int, rows: int = 1) -> tuple[int, ...]:
+    return (*shape[:axis], rows, *shape[axis + 1 :])
+
+
+def _arguments(staged: Staged) -> list[PyTree]:
+    """Shapes of the arguments of a staged function."""
+    leaves = [Shape(v.aval.shape, v.aval.dtype) for v in staged.jaxpr.invars[len(staged.shared) :]]
+    bounds = zip(staged.offsets, staged.offsets[1:])
+    shift = len(staged.shared)
+    return [
+        jax.tree.unflatten(tree, leaves[lo - shift : hi - shift]) for tree, (lo, hi) in zip(staged.in_trees, bounds)
+    ]

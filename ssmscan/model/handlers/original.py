@@ -1,0 +1,111 @@
+"""The model as it was written: NumPyro's own log-probability of every site, at given values.
+
+This is what `checking.py` compares with, and shares nothing with the engines but the distributions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro import handlers
+from numpyro.distributions import biject_to
+
+from ssmscan.model.handlers.messages import SiteMessage, clean_name, unmasked
+from ssmscan.model.handlers.params import Constants
+from ssmscan.model.handlers.running import run_model
+from ssmscan.model.handlers.stack import isolated
+
+
+class Original:
+    """NumPyro's log-probability of every site of the model as it was written, at given values.
+
+    Attributes:
+        counted: by site, as the model counts it; a state has its law where it is masked.
+        law: by latent site, the log-density of what a draw is drawn from.
+        jacobian: by parameter, given its unconstrained value, log |d theta / d z|.
+    """
+
+    def __init__(self, ssm: Any, source: Any, values: Mapping[str, Any]):
+        plans = [part.program.plan for part in ssm.parts]
+        inside = {site.name for plan in plans for site in plan.inside}
+        horizon = [s.name for plan in plans for s in plan.outside if s.simulated and s.name not in inside]
+        run = handlers.block(handlers.seed(source.run, 0), hide=horizon) if horizon else source.run
+        given = numpyro_names(source.run, dict(values))
+        model = handlers.substitute(Constants(run), data={given[name]: value for name, value in values.items()})
+        names = {numpyros: name for name, numpyros in given.items()}
+        self.parameters = [site.name for site in ssm.parameters]
+        self.initial = [site.name for site in ssm.initial]
+        self.summed = [site.name for site in ssm.summed_out]
+        flat = {s.name for plan in plans for s in plan.outside if s.masked} & set(self.parameters)
+        self.counted: dict[str, float] = {}
+        self.law: dict[str, float] = {}
+        self.jacobian: dict[str, Callable] = {}
+        for numpyros, site in handlers.trace(model).get_trace().items():
+            if site["type"] != "sample":
+                continue
+            name, fn, value = names.get(numpyros, numpyros), site["fn"], site["value"]
+            log_prob = fn.log_prob(value)
+            excess = 0.0 if site["scale"] is None else float(jnp.sum((site["scale"] - 1.0) * log_prob))
+            if name in values:
+                self.law[name] = float(jnp.sum(unmasked(fn).log_prob(value)))
+                self.jacobian[name] = lambda z, fn=fn, value=value: _log_jacobian(fn, z, value)
+            drawn = name in values and name not in flat
+            self.counted[name] = (self.law[name] if drawn else float(jnp.sum(log_prob))) + excess
+
+    @property
+    def total(self) -> float:
+        """Log-density of the model."""
+        return sum(self.counted.values(), start=0.0)
+
+    @property
+    def size(self) -> float:
+        """Sum of the sizes of all terms."""
+        return sum(abs(value) for value in (*self.counted.values(), *self.law.values()))
+
+    def factors(self, z: Mapping[str, Any] | None) -> dict[str, float]:
+        """What the factors must be."""
+        prior, law = (sum(of[n] for n in self.parameters) for of in (self.counted, self.law))
+        jacobian = 0.0 if z is None else sum(self.jacobian[n](z[n]) for n in self.parameters)
+        likelihood = self.total - prior
+        # The weight of the start has what a scale adds to its law, which its density has too.
+        twice = sum(self.counted[n] - self.law[n] for n in self.initial)
+        weights = likelihood - (sum(self.law.values()) - law)
+        summed = sum(self.law[n] for n in self.summed)
+        return {
+            "prior": prior,
+            "transformed": prior + jacobian,
+            "law": law + jacobian,
+            "reweighted": prior + jacobian,
+            "values": likelihood + twice,
+            "weights": weights,
+            "elements": weights,
+            "noise": weights + summed,
+        }
+
+
+def _log_jacobian(fn: Any, z: Any, value: Any) -> float:
+    return float(jnp.sum(biject_to(fn.support).log_abs_det_jacobian(z, value)))
+
+
+def numpyro_names(run: Callable, values: dict) -> dict[str, str]:
+    """By site, the name NumPyro gives it, which in the loop may hold a traced index."""
+    names: list[str] = []
+
+    def at_loop(_, loop):
+        result = loop.default()
+        names.extend(result[1][0].trace)
+        return result
+
+    def trace():
+        records: list[SiteMessage] = run_model(
+            run, lambda name, fn: values.get(name, fn.sample(jax.random.key(0))), at_loop
+        )[0]
+        return len(records)
+
+    with isolated():
+        jax.eval_shape(trace)
+    renamed = {clean_name(name): name for name in names}
+    return {name: renamed.get(name, name) for name in values}

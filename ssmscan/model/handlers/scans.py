@@ -1,0 +1,136 @@
+"""One scan as the model made it, and what handlers around it say of its sites.
+
+`condition` and `substitute` handlers reach into NumPyro's loop by a stack of mappings, not by messages.  A
+value with one axis more than the site has time in front; one with as many axes is the same at every step.
+Time that is shorter than the loop gives the first steps: the rest is missing, as in a forecast.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ssmscan.errors import ModelError
+from ssmscan.model.handlers.messages import with_sample_shape
+from ssmscan.model.handlers.missing import Gaps
+from ssmscan.model.handlers.params import Constants
+
+PyTree = Any
+
+
+class NoInputs(ModelError):
+    """A scan has no steps that could be counted; what the model was given may explain it."""
+
+
+class SeveralLoops(Exception):
+    """Data depend on the noise of more than one scan, `loops` in order; each is a part of its own, if independent."""
+
+    def __init__(self, loops: tuple[int, ...]):
+        self.loops = loops
+
+
+class Loop(NamedTuple):
+    """One scan as it was met.
+
+    Attributes:
+        f: the transition.
+        init: initial carry.
+        xs: per-step inputs.
+        length: number of steps.
+        reverse: whether it runs backwards.
+        history: NumPyro's `history`.
+        substitutions: pairs (kind, mapping) of `condition` and `substitute` handlers around it.
+        default: `key=None` runs it as NumPyro does and returns NumPyro's result.
+        reparam: names that a `reparam` handler around it would change.
+        constants: what answers for parameters and keys.
+        hidden: of the `block` handlers around it, the functions that say which sites they hide.
+        draw_observed: `fn -> value` to simulate data at observed sites, None to keep them.
+        gaps: which observed sites have missing elements.
+    """
+
+    f: Callable
+    init: PyTree
+    xs: PyTree
+    length: int
+    reverse: bool
+    history: int
+    substitutions: list
+    default: Callable
+    reparam: frozenset[str]
+    constants: Constants
+    hidden: tuple[Callable, ...] = ()
+    draw_observed: Callable | None = None
+    gaps: Gaps = Gaps()
+
+
+class Simulated(NamedTuple):
+    """NumPyro's result of a loop that is drawn and takes no part in inference, such as a horizon."""
+
+    result: Any
+
+
+def number_of_steps(xs: PyTree, length: int | None) -> int:
+    """The number of steps of a scan.
+
+    Raises:
+        NoInputs: there are neither inputs nor a length, or an input has no axis of time.
+    """
+    leaves = jax.tree.leaves(xs)
+    for leaf in leaves:
+        shape = getattr(leaf, "shape", ())
+        if not isinstance(shape, tuple) or not shape:
+            what = "an array without axes" if hasattr(leaf, "shape") else f"a {type(leaf).__name__}"
+            raise NoInputs(f"an input of the scan is {what}; it needs an axis of time in front. Pass arrays as xs.")
+    if length is None and not leaves:
+        raise NoInputs(
+            "the scan has neither inputs nor a length. Pass the data as xs, or the number of steps as length."
+        )
+    return jnp.shape(leaves[0])[0] if length is None else length
+
+
+def returning_pairs(f: Callable) -> Callable:
+    """The transition, whose result is looked at before it is unpacked."""
+
+    @functools.wraps(f)
+    def transition(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
+        result = f(carry, x)
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            what = f"{len(result)} values" if isinstance(result, tuple | list) else _kind(result)
+            raise ModelError(
+                f"the transition returns {what}, where a scan expects a pair, the carry and what is to be stacked. End "
+                "it with `return carry, output`."
+            )
+        return result[0], result[1]
+
+    return transition
+
+
+def _kind(result: Any) -> str:
+    if result is None:
+        return "nothing"
+    return "one array" if hasattr(result, "shape") else f"a {type(result).__name__}"
+
+
+def given_value(loop: Loop, msg: dict, t) -> tuple[Any, Any]:
+    """The value that `condition` or `substitute` around the loop gives to a site at step t.
+
+    Returns:
+        The value, None where none is given; and whether it is there, None if it always is.  A value shorter than
+        the loop is there in the first steps.
+    """
+    value = None
+    for _, mapping in loop.substitutions:
+        found = mapping.get(msg["name"]) if isinstance(mapping, dict) else mapping(msg)
+        value = value if found is None else jnp.asarray(found)
+    if value is None:
+        return None, None
+    # Other shapes NumPyro has refused, which runs the loop first.
+    if value.ndim == len(with_sample_shape(msg).shape()):
+        return value, None
+    present = t < value.shape[0] if value.shape[0] < loop.length else None
+    return lax.dynamic_index_in_dim(value, t, keepdims=False), present

@@ -1,0 +1,58 @@
+"""NumPyro's stack of active handlers, of which there is one for the whole process.
+
+Two threads that ran models at once would push handlers onto each other's stack and see each other's sites.  Whatever
+of this package runs a model holds one lock; what NumPyro runs by itself in another thread cannot be held back, but is
+seen and refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+from numpyro.primitives import _PYRO_STACK
+
+from ssmscan.errors import ModelError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LOCK = threading.RLock()
+
+
+def exclusive(function: Callable[P, R]) -> Callable[P, R]:
+    """Let one thread at a time run a function that runs models."""
+
+    @functools.wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _LOCK:
+            return function(*args, **kwargs)
+
+    return alone
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Hide every active handler; `handlers.block` would still let key requests through."""
+    with _LOCK:
+        saved = list(_PYRO_STACK)
+        _PYRO_STACK.clear()
+        try:
+            yield
+        finally:
+            _PYRO_STACK[:] = saved
+
+
+def refuse_active_handlers() -> None:
+    """Raise if `trace` was called while handlers are active, whose effect could not be kept."""
+    if _PYRO_STACK:
+        names = ", ".join(type(handler).__name__ for handler in _PYRO_STACK)
+        raise ModelError(
+            f"the NumPyro handler(s) {names} are active while ssmscan.trace is called. If it stands in their block, "
+            "their effect would end there: wrap the model instead, as in ssmscan.trace(handlers.condition(model, "
+            "data=...), ...). If another thread is running a NumPyro model, trace before or after: the stack of "
+            "handlers is one for all threads."
+        )

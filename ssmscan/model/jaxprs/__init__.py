@@ -1,0 +1,11 @@
+"""Jaxprs as data: JAX alone, without NumPyro and without state-space models.
+
+dataflow      a staged function: what reaches what, and evaluation in two halves
+simplify      a jaxpr without the equations that do nothing
+placeholders  shapes, and arrays that stand where a value does not matter
+digest        a hash of what a jaxpr computes, the same in every process
+axes          evaluate a jaxpr at one place of an axis (time, the elements of a panel)
+tracked_axis  where that axis is in an array, and which of its rows are looked at
+axis_rules    what each primitive does to the axis; axis_algebra, contractions and look-ups
+source_lines  the line of the user that an equation came from
+"""

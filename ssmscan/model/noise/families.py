@@ -1,0 +1,346 @@
+"""Base noise: every innovation as a function of its distribution and of noise that does not depend on it.
+
+A draw from a distribution is split in two, value = map(distribution, noise), and the noise is
+standard normal wherever the family allows.  Four things rest on that split: NUTS samples the noise
+outside the loop; particles draw the noise of a whole step in one batch; given the noise a filter is
+differentiable; and common noise couples runs.
+
+Two tables of families.  `particle_map` needs the exact law and nothing more: an exact smooth map,
+else an inverse CDF (Bernoulli, Categorical, `counts`), else rejection that goes on from the bits of
+the noise (`gammas`), else the family's own sampler with a key for each particle, which is slow.
+`smooth_map` needs derivatives: an exact smooth map, else a corrected transport, else None.  Wrappers
+(`Independent`, `ExpandedDistribution`, `MaskedDistribution`) and `TransformedDistribution` reuse the
+map of their base; a masked value keeps the noise of its base.
+
+A family is recognised by its class.  A subclass from outside NumPyro that overrides `sample` or
+`log_prob` is a family of its own, and not in the tables.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from jax.scipy.special import log_ndtr, ndtr
+
+from ssmscan.model.noise import counts, gammas, transport
+from ssmscan.model.noise.quantiles import QUANTILES, cast, has_quantile
+
+Shape = tuple[int, ...]
+
+
+class MapKind(enum.Enum):
+    """How noise becomes a value; the label is what the site table prints."""
+
+    EXACT = "exact"
+    TRANSPORT = "transport (corrected)"
+    INVERSE_CDF = "inverse CDF"
+    REJECTION = "rejection"
+    SAMPLER = "sampler"
+
+
+class NoiseSpec(NamedTuple):
+    """What one value needs.
+
+    Attributes:
+        shape: shape of its standard normals; () when `is_key`.
+        is_key: whether it needs one typed PRNG key instead.
+    """
+
+    shape: Shape
+    is_key: bool
+
+
+class _Family(NamedTuple):
+    """The map of one class of distributions; `noise` has shape lead + batch + event.
+
+    Attributes:
+        kind: what the map is.
+        value: (distribution, noise) -> value.
+        layout: distribution -> (lead, event) axes of the noise around the batch axes.
+        correction: (distribution, noise) -> log p(T) + log T' - log N, of any shape; transports only.
+        draw: (key, distribution, shape) -> noise whose image has the family's law; transports only.
+        valid: distribution -> whether its parameters are those of a law; where values are integers.
+    """
+
+    kind: MapKind
+    value: Callable[[Any, Array], Array]
+    layout: Callable[[Any], tuple[Shape, Shape]] = lambda fn: ((), fn.event_shape)
+    correction: Callable[[Any, Array], Array] | None = None
+    draw: Callable[[Array, Any, Shape], Array] | None = None
+    valid: Callable[[Any], Array] | None = None
+
+
+@dataclass(frozen=True)
+class NoiseMap:
+    """The map from base noise to one site's value.
+
+    Attributes:
+        kind: what the map is.
+        spec: the noise one value needs.
+        family: the entry of the table; None for a sampler.
+    """
+
+    kind: MapKind
+    spec: NoiseSpec
+    family: _Family | None
+
+    def apply(self, fn: dist.Distribution, noise: Array) -> Array:
+        """Map noise to a value of shape `fn.shape()`; `fn` may hold tracers."""
+        if self.family is None:
+            return fn.sample(noise)
+        return _value(self.family, fn, noise)
+
+    def log_correction(self, fn: dist.Distribution, noise: Array) -> Array:
+        """Return log p(T(eps)) + log |T'(eps)| - log N(eps), summed; zero unless a transport."""
+        if self.family is None or self.family.correction is None:
+            return jnp.zeros(())
+        return jnp.sum(self.family.correction(_innermost(self.family, fn), noise))
+
+    def fault(self, fn: dist.Distribution) -> Array:
+        """Return 0, or NaN where a count has parameters that no law has: an integer value cannot be NaN itself."""
+        if self.family is None or self.family.valid is None or _is_masked(fn):
+            return jnp.zeros(())
+        # Of the parameters, not of the value: XLA would compute that twice.
+        return jnp.sum(jnp.where(self.family.valid(_innermost(self.family, fn)), 0.0, jnp.nan))
+
+    def draw(self, key: Array, fn: dist.Distribution, sample_shape: Shape = ()) -> Array:
+        """Draw noise whose image has exactly the law of `fn`: standard normal unless a transport.
+
+        Returns:
+            Noise of the shape of that of `fn.expand(sample_shape + fn.batch_shape)`.
+        """
+        assert self.family is not None
+        if self.family is None:
+            raise ValueError(f"{type(fn).__name__} has a sampler of its own: its noise is a key, not an array.")
+        lead, batch, event = _layout(self.family, fn)
+        shape = lead + sample_shape + batch + event
+        if self.family.draw is None:
+            return jax.random.normal(key, shape)
+        return self.family.draw(key, _innermost(self.family, fn), shape)
+
+
+WRAPPERS = (dist.MaskedDistribution, dist.Independent, dist.ExpandedDistribution)
+
+
+def _bernoulli_probs(fn: dist.BernoulliProbs, noise: Array) -> Array:
+    eps, probs = cast(noise, fn.probs)
+    return (ndtr(-eps) < probs).astype(jnp.result_type(int))
+
+
+def _bernoulli_logits(fn: dist.BernoulliLogits, noise: Array) -> Array:
+    eps, logits = cast(noise, fn.logits)
+    return (log_ndtr(-eps) - log_ndtr(eps) < logits).astype(jnp.result_type(int))
+
+
+def _categorical(probs: Array, noise: Array) -> Array:
+    eps, probs = cast(noise, probs, shape=jnp.shape(noise) + jnp.shape(probs)[-1:])
+    below = jnp.cumsum(probs, axis=-1)
+    index = jnp.sum(below <= ndtr(eps)[..., None] * below[..., -1:], axis=-1)
+    # Rounding can leave u above the whole sum: the last category that has any probability.
+    last = probs.shape[-1] - 1 - jnp.argmax(probs[..., ::-1] > 0.0, axis=-1)
+    return jnp.minimum(index, last).astype(jnp.result_type(int))
+
+
+def _categorical_probs(fn: dist.CategoricalProbs, noise: Array) -> Array:
+    return _categorical(fn.probs, noise)
+
+
+def _categorical_logits(fn: dist.CategoricalLogits, noise: Array) -> Array:
+    return _categorical(jax.nn.softmax(fn.logits, axis=-1), noise)
+
+
+def _matrix_vector(matrix: Array, vector: Array) -> Array:
+    return jnp.squeeze(matrix @ vector[..., None], -1)
+
+
+def _multivariate_normal(fn: dist.MultivariateNormal, noise: Array) -> Array:
+    matrix = jnp.shape(noise) + jnp.shape(noise)[-1:]
+    eps, scale_tril = cast(noise, fn.scale_tril, shape=matrix)
+    eps, loc = cast(eps, fn.loc)
+    return loc + _matrix_vector(scale_tril, eps)
+
+
+def _low_rank_normal(fn: dist.LowRankMultivariateNormal, noise: Array) -> Array:
+    (size,), rank = fn.event_shape, jnp.shape(fn.cov_factor)[-1]
+    vector = noise.shape[:-1] + (size,)
+    eps, loc, diagonal = cast(noise, fn.loc, fn.cov_diag, shape=vector)
+    _, factor = cast(eps, fn.cov_factor, shape=(*vector, rank))
+    return loc + _matrix_vector(factor, eps[..., size:]) + jnp.sqrt(diagonal) * eps[..., :size]
+
+
+def _low_rank_layout(fn: dist.LowRankMultivariateNormal) -> tuple[Shape, Shape]:
+    return (), (fn.event_shape[0] + jnp.shape(fn.cov_factor)[-1],)
+
+
+def _matrix_normal(fn: dist.MatrixNormal, noise: Array) -> Array:
+    batch, (rows, columns) = noise.shape[:-2], fn.event_shape
+    eps, row = cast(noise, fn.scale_tril_row, shape=(*batch, rows, rows))
+    eps, column = cast(eps, fn.scale_tril_column, shape=(*batch, columns, columns))
+    eps, loc = cast(eps, fn.loc)
+    return loc + row @ eps @ jnp.swapaxes(column, -2, -1)
+
+
+def _random_walk(fn: dist.GaussianRandomWalk, noise: Array) -> Array:
+    eps, scale = cast(noise, jnp.expand_dims(fn.scale, -1))
+    return jnp.cumsum(eps, axis=-1) * scale
+
+
+def _delta(fn: dist.Delta, noise: Array) -> Array:
+    return jnp.broadcast_to(jnp.asarray(fn.v), noise.shape[1:])
+
+
+def _is_masked(fn: dist.Distribution) -> bool:
+    return isinstance(fn, dist.MaskedDistribution) or (isinstance(fn, WRAPPERS) and _is_masked(fn.base_dist))
+
+
+def _normals(count: int) -> Callable[[Any], tuple[Shape, Shape]]:
+    """Make the layout of a family that takes so many normals for a value."""
+    return lambda fn: ((count,), fn.event_shape)
+
+
+_EXACT: dict[type, _Family] = {
+    **{cls: _Family(MapKind.EXACT, quantile) for cls, quantile in QUANTILES.items()},
+    dist.MultivariateNormal: _Family(MapKind.EXACT, _multivariate_normal),
+    dist.LowRankMultivariateNormal: _Family(MapKind.EXACT, _low_rank_normal, _low_rank_layout),
+    dist.MatrixNormal: _Family(MapKind.EXACT, _matrix_normal),
+    dist.GaussianRandomWalk: _Family(MapKind.EXACT, _random_walk),
+    dist.Delta: _Family(MapKind.EXACT, _delta, lambda fn: ((0,), fn.event_shape)),
+}
+_PARTICLE: dict[type, _Family] = {
+    **_EXACT,
+    dist.StudentT: _Family(MapKind.EXACT, transport.student_exact, _normals(2)),
+    dist.BernoulliProbs: _Family(MapKind.INVERSE_CDF, _bernoulli_probs),
+    dist.BernoulliLogits: _Family(MapKind.INVERSE_CDF, _bernoulli_logits),
+    dist.CategoricalProbs: _Family(MapKind.INVERSE_CDF, _categorical_probs),
+    dist.CategoricalLogits: _Family(MapKind.INVERSE_CDF, _categorical_logits),
+    dist.Poisson: _Family(MapKind.INVERSE_CDF, counts.poisson_value, valid=counts.poisson_valid),
+    dist.BinomialProbs: _Family(MapKind.INVERSE_CDF, counts.binomial_probs_value, valid=counts.binomial_probs_valid),
+    dist.BinomialLogits: _Family(MapKind.INVERSE_CDF, counts.binomial_logits_value, valid=counts.binomial_logits_valid),
+    dist.GeometricProbs: _Family(MapKind.INVERSE_CDF, counts.geometric_probs_value),
+    dist.GeometricLogits: _Family(MapKind.INVERSE_CDF, counts.geometric_logits_value),
+    dist.Gamma: _Family(MapKind.REJECTION, gammas.gamma_value, _normals(gammas.NORMALS)),
+    dist.Beta: _Family(MapKind.REJECTION, gammas.beta_value, _normals(2 * gammas.NORMALS)),
+    dist.Dirichlet: _Family(MapKind.REJECTION, gammas.dirichlet_value, _normals(gammas.NORMALS)),
+    dist.GammaPoisson: _Family(
+        MapKind.REJECTION, gammas.gamma_poisson_value, _normals(gammas.NORMALS + 1), valid=gammas.gamma_poisson_valid
+    ),
+    dist.BetaBinomial: _Family(
+        MapKind.REJECTION,
+        gammas.beta_binomial_value,
+        _normals(2 * gammas.NORMALS + 1),
+        valid=gammas.beta_binomial_valid,
+    ),
+}
+_SMOOTH: dict[type, _Family] = {
+    **_EXACT,
+    dist.Gamma: _Family(
+        MapKind.TRANSPORT,
+        transport.gamma_value,
+        correction=transport.gamma_correction,
+        draw=transport.gamma_draw,
+    ),
+    dist.InverseGamma: _Family(
+        MapKind.TRANSPORT,
+        transport.inverse_gamma_value,
+        correction=transport.gamma_correction,
+        draw=transport.gamma_draw,
+    ),
+    dist.Beta: _Family(
+        MapKind.TRANSPORT,
+        transport.beta_value,
+        correction=transport.beta_correction,
+        draw=transport.beta_draw,
+    ),
+    dist.Dirichlet: _Family(
+        MapKind.TRANSPORT,
+        transport.dirichlet_value,
+        correction=transport.gamma_correction,
+        draw=transport.gamma_draw,
+    ),
+    dist.StudentT: _Family(
+        MapKind.TRANSPORT,
+        transport.student_value,
+        _normals(2),
+        transport.student_correction,
+        transport.student_draw,
+    ),
+}
+
+
+def _entry(table: dict[type, _Family], fn: dist.Distribution) -> _Family | None:
+    for cls in type(fn).__mro__:
+        if cls in table:
+            return table[cls] if has_quantile(fn) else None
+        own = not cls.__module__.startswith("numpyro.")
+        if own and not {"sample", "log_prob"}.isdisjoint(vars(cls)):
+            return None
+    return None
+
+
+def _find(table: dict[type, _Family], fn: dist.Distribution) -> _Family | None:
+    """Return the family at the bottom of wrappers and transforms."""
+    if isinstance(fn, WRAPPERS):
+        return _find(table, fn.base_dist)
+    entry = _entry(table, fn)
+    if entry is None and isinstance(fn, dist.TransformedDistribution):
+        own = not type(fn).__module__.startswith("numpyro.")
+        return None if own else _find(table, fn.base_dist)
+    return entry
+
+
+def _is_bottom(family: _Family, fn: dist.Distribution) -> bool:
+    if isinstance(fn, WRAPPERS):
+        return False
+    return any(_entry(table, fn) is family for table in (_PARTICLE, _SMOOTH))
+
+
+def _innermost(family: _Family, fn: dist.Distribution) -> dist.Distribution:
+    while not _is_bottom(family, fn):
+        fn = fn.base_dist
+    return fn
+
+
+def _value(family: _Family, fn: dist.Distribution, noise: Array) -> Array:
+    if _is_bottom(family, fn):
+        return family.value(fn, noise)
+    value = _value(family, fn.base_dist, noise)
+    if not isinstance(fn, WRAPPERS):
+        for transform in fn.transforms:
+            value = transform(value)
+    return value
+
+
+def _layout(family: _Family, fn: dist.Distribution) -> tuple[Shape, Shape, Shape]:
+    """Return the (lead, batch, event) axes of the noise."""
+    if _is_bottom(family, fn):
+        lead, event = family.layout(fn)
+        return lead, fn.batch_shape, event
+    lead, batch, event = _layout(family, fn.base_dist)
+    if isinstance(fn, dist.Independent):
+        event = batch[len(fn.batch_shape) :] + event
+    return lead, fn.batch_shape, event
+
+
+def _smooth_or_none(table: dict[type, _Family], fn: dist.Distribution) -> NoiseMap | None:
+    family = _find(table, fn)
+    if family is None:
+        return None
+    lead, batch, event = _layout(family, fn)
+    return NoiseMap(family.kind, NoiseSpec(lead + batch + event, False), family)
+
+
+def particle_map(fn: dist.Distribution) -> NoiseMap:
+    """Choose the exact map of a distribution for particles: smooth, inverse CDF, or its own sampler."""
+    return _smooth_or_none(_PARTICLE, fn) or NoiseMap(MapKind.SAMPLER, NoiseSpec((), True), None)
+
+
+def smooth_map(fn: dist.Distribution) -> NoiseMap | None:
+    """Choose the differentiable map of a distribution, exact or corrected; None where there is none."""
+    return _smooth_or_none(_SMOOTH, fn)

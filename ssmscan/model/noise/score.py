@@ -1,0 +1,44 @@
+r"""The gradient of a draw that is no smooth function of noise.
+
+A discrete innovation, or one made by its family's own sampler, does not move smoothly with theta.  Draw it, hold
+the value fixed, and let its density carry the derivative (Glynn 1990, "Likelihood ratio gradient estimation for
+stochastic systems", *Communications of the ACM* 33(10), 75-84):
+
+.. math::  \nabla E_{p_\theta}[f_\theta(z)] = E\left[\nabla f_\theta(z) + f_\theta(z) \nabla \log p_\theta(z)\right]
+           = E\left[\nabla \left(f_\theta(z) \, \frac{p_\theta(z)}{\bar p_\theta(z)}\right)\right], \quad
+           \bar p = p \text{ held constant}.
+
+So the draw multiplies the weight of its particle by p / p-bar, which is 1 and has the gradient of log p.  It asks
+that the support of z does not depend on theta.  Prefer a smooth map from noise where there is one (`noise.py`): its
+gradients vary less.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ssmscan.model.noise.families import MapKind, NoiseMap
+
+
+def is_rough(map_: NoiseMap) -> bool:
+    """Whether a map from noise has no derivative."""
+    return map_.kind in (MapKind.INVERSE_CDF, MapKind.REJECTION, MapKind.SAMPLER)
+
+
+@jax.custom_jvp
+def gradient_alone(x: Array) -> Array:
+    """Give x - stop_gradient(x): zeros with the gradient of x, for which x is not computed."""
+    return _zeros_of(x)
+
+
+@gradient_alone.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _zeros_of(primals[0]), tangents[0]
+
+
+def _zeros_of(x: Array) -> Array:
+    """Give zeros that vmap sees to be as many as x; of plain zeros JAX loses the batch of the tangent."""
+    zeros = jnp.zeros_like(x)
+    return lax.select(x > 0, zeros, zeros)

@@ -1,0 +1,340 @@
+"""Meet the model once, abstractly: which sites and loops it has, and their shapes.
+
+The run happens under `jax.eval_shape`: no number is computed, data are abstract, and whatever the
+model asks of a concrete value (`np.asarray(regime)`, a shape) shows here and is made static by the
+caller.  NumPyro's own scan runs too, for the shape of its outputs and so that a model which NumPyro
+refuses is refused with NumPyro's reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from numpyro import distributions as dist
+
+from ssmscan.errors import ModelError
+from ssmscan.model.handlers.messages import SiteMessage, clean_name, simulated
+from ssmscan.model.handlers.missing import Gaps, only_whole
+from ssmscan.model.handlers.params import Constants
+from ssmscan.model.handlers.running import run_model, run_step
+from ssmscan.model.handlers.scans import Loop, SeveralLoops, Simulated
+from ssmscan.model.handlers.substitutions import Handled
+from ssmscan.model.noise.families import NoiseMap, particle_map, smooth_map
+from ssmscan.model.noise.support import finite_support
+
+PyTree = Any
+Shape = jax.ShapeDtypeStruct
+
+
+class TracedSite(NamedTuple):
+    """Static facts of one site.
+
+    Attributes:
+        name: clean, unique name.
+        family: name of the distribution class under its wrappers, empty for a deterministic.
+        shape: shape of one value.
+        dtype: dtype of the value.
+        support: the constraint, printed.
+        discrete: whether the values are discrete.
+        latent: whether the site is drawn.
+        observed: whether its value is given.
+        loop: loops met before the site, for sites outside loops.
+        particle: noise map for particles, None unless latent.
+        smooth: noise map for gradients, None where there is none.
+        has_cdf: whether the family has a distribution function.
+        scaled: whether a handler scales its log-probability.
+        gaps: whether elements of the observed value are missing; of a latent site, whether it holds those.
+        joint: number of trailing axes that can only be missing together.
+        simulated: whether it stands in a later loop that is only simulated.
+        values: for a drawn discrete site, the values of one element; empty where they are not known at trace.
+        plates: name and size of the plates it stands in.
+        masked: whether a mask may leave elements of a draw out of the density.
+        reweighted: whether it counts, as a parameter, otherwise than by the law that it is drawn from.
+    """
+
+    name: str
+    family: str
+    shape: tuple[int, ...]
+    dtype: Any
+    support: str
+    discrete: bool
+    latent: bool
+    observed: bool
+    loop: int
+    particle: NoiseMap | None
+    smooth: NoiseMap | None
+    has_cdf: bool
+    scaled: bool = False
+    gaps: bool = False
+    joint: int = 0
+    simulated: bool = False
+    values: tuple[float, ...] = ()
+    plates: tuple[tuple[str, int], ...] = ()
+    masked: bool = False
+    reweighted: bool = False
+
+    @property
+    def num_values(self) -> int:
+        """Number of values of one element, zero where they are not known."""
+        return len(self.values)
+
+
+class Plan(NamedTuple):
+    """What the model consists of.
+
+    Attributes:
+        main: index of the loop that engines step through.
+        length: its number of steps T.
+        outside: sites outside loops (and those of noise-free loops), in order.
+        inside: sites of the main loop, in order of appearance.
+        carry: shapes of the carry, strongly typed.
+        x: shapes of the user's input at one step.
+        ys: shapes of the stacked outputs.
+        horizons: indices of the other loops with noise, which are simulated here: later ones without data, or those
+            that are parts of their own.
+        keyed: whether the model asks for keys with `numpyro.prng_key()`.
+        drawn_after: sites drawn after the loop from its states, which nothing observed depends on; simulated.
+        quiet: indices of the loops without noise before a loop with noise that observes nothing.
+    """
+
+    main: int
+    length: int
+    outside: tuple[TracedSite, ...]
+    inside: tuple[TracedSite, ...]
+    carry: PyTree
+    x: PyTree
+    ys: PyTree
+    horizons: frozenset[int] = frozenset()
+    keyed: bool = False
+    drawn_after: frozenset[str] = frozenset()
+    quiet: tuple[int, ...] = ()
+
+
+def discover(
+    call: Callable[[list], Any],
+    data: list,
+    gaps: Gaps,
+    main: int | None = None,
+    drawn_after: frozenset[str] = frozenset(),
+) -> Plan:
+    """Run the model abstractly and describe it.
+
+    Args:
+        call: the model as a function of its array arguments.
+        data: shapes of the array arguments.
+        gaps: which observed sites have missing elements.
+        main: index of the loop to step through, in one part of a model of several loops; the other loops with noise
+            count as simulated.
+        drawn_after: as in the plan.
+
+    Raises:
+        ModelError: no usable loop, or something inference cannot see; the message says what to do.
+        SeveralLoops: data are observed in more than one loop with noise, and no loop was given.
+    """
+    loops: list[dict] = []
+    found: list[TracedSite] = []
+
+    def run(data):
+        def at_loop(index: int, loop: Loop):
+            try:
+                ((_, _, last), (sites, ys)) = result = loop.default()
+            except (jax.errors.UnexpectedTracerError, NotImplementedError):
+                # A hidden site leaked from NumPyro's run, or has no sampler; a run of our own names it.
+                _describe_loop(loop, None, Handled())
+                raise
+            loops.append(_describe_loop(loop, ys, handled))
+            noisy = [loop for loop in loops if _drawn(loop)]
+            if loops[-1] not in noisy:
+                return result
+            stepped = (len(noisy) == 1 or _observed(loops[-1])) if main is None else index == main
+            return (last, ys) if stepped else Simulated(result)
+
+        def model():
+            with handled:
+                return call(data)
+
+        records, _ = run_model(model, _placeholder, at_loop, gaps=gaps, constants=constants)
+        records = simulated(records, drawn_after)
+        found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
+        replays.extend(record.replayed for record in records)
+        return 0
+
+    replays: list[int | None] = []
+    constants, handled = Constants(), Handled()
+    jax.eval_shape(run, data)
+    handled.refuse_unmet()
+    if not loops:
+        raise ModelError(_no_loop(found))
+    quiet = _quiet(loops) if main is None else ()
+    main, horizons = _choose_main(loops, main)
+    outside = [site for site, replayed in zip(found, replays) if replayed != main]
+    _check_names([*outside, *loops[main]["inside"]])
+    facts = {k: loops[main][k] for k in FACTS}
+    asks = constants.requests > 0
+    return Plan(
+        main, outside=tuple(outside), **facts, horizons=horizons, keyed=asks, drawn_after=drawn_after, quiet=quiet
+    )
+
+
+FACTS = ("length", "inside", "carry", "x", "ys")
+
+
+def _drawn(loop: dict) -> list[str]:
+    """Noise of a loop; missing elements of what it observes make it no state of the model."""
+    return [site.name for site in loop["inside"] if site.latent and not site.gaps]
+
+
+def _observed(loop: dict) -> list[str]:
+    return [site.name for site in loop["inside"] if site.observed]
+
+
+def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
+    carry = jax.tree.map(_shape_of, loop.init)
+    x = jax.tree.map(lambda a: Shape(jnp.shape(a)[1:], jnp.result_type(a)), loop.xs)
+    sites: list[TracedSite] = []
+
+    def transition(carry, x):
+        with handled:
+            return loop.f(carry, x)
+
+    def body(t, carry, x):
+        step = loop._replace(f=transition)
+        new, _, records = run_step(step, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
+        handled.around(loop, [str(record.name) for record in records if record.fn is not None])
+        names = _unique([clean_name(str(record.name)) for record in records])
+        sites[:] = [_describe(record, name) for record, name in zip(records, names)]
+        return new
+
+    # lax.scan gives weakly typed starts (Python numbers) the type that the step returns.
+    for _ in range(4):
+        new = jax.eval_shape(body, Shape((), jnp.int32), carry, x)
+        settled = jax.tree.map(lambda a, b: Shape(b.shape, b.dtype), carry, new)
+        if settled == carry:
+            break
+        carry = settled
+    if any(site.latent for site in sites):
+        _refuse_variants(loop)
+    facts = {"length": loop.length, "inside": tuple(sites), "carry": carry, "x": x}
+    return {**facts, "ys": jax.tree.map(_shape_of, ys)}
+
+
+def _describe(record: SiteMessage, name: str, *, outside: bool = False) -> TracedSite:
+    value = record.shape
+    if record.fn is None:
+        facts = ("", value.shape, value.dtype, "", False, False, False, record.loop, None, None, False)
+        return TracedSite(name, *facts, simulated=record.simulated)
+    fn, latent = record.fn, record.latent
+    return TracedSite(
+        name,
+        family_of(fn),
+        value.shape,
+        value.dtype,
+        str(fn.support).removesuffix("()"),
+        bool(fn.is_discrete),
+        latent,
+        record.observed,
+        record.loop,
+        particle_map(fn) if latent else None,
+        smooth_map(fn) if latent else None,
+        bool(record.observed and not outside and _has_cdf(fn, record.value)),
+        scaled=record.scale is not None,
+        gaps=record.present is not None,
+        joint=only_whole(fn),
+        values=finite_support(fn) if latent else (),
+        plates=record.plates,
+        masked=record.masked,
+        reweighted=record.reweighted,
+    )
+
+
+def _has_cdf(fn: dist.Distribution, value) -> bool:
+    if fn.event_shape:
+        return False
+    try:
+        jax.eval_shape(lambda v: fn.cdf(v), value)
+    except (NotImplementedError, AttributeError, ImportError, TypeError):
+        return False
+    return True
+
+
+def family_of(fn: dist.Distribution) -> str:
+    """Name of the class of a distribution under its wrappers."""
+    while isinstance(fn, dist.Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def _placeholder(name: str, fn: dist.Distribution):
+    try:
+        return fn.sample(jax.random.key(0))
+    except NotImplementedError:
+        raise ModelError(
+            f"site '{clean_name(str(name))}' ({family_of(fn)}) has no sampler; prior draws, particles and simulations "
+            "need one. Choose a proper distribution, or give its class a sample method."
+        ) from None
+
+
+def _shape_of(a) -> Shape:
+    dtype = a.dtype if hasattr(a, "dtype") else jnp.result_type(a)
+    return Shape(jnp.shape(a), dtype)
+
+
+def _unique(names: list[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name}__{seen[name]}")
+    return result
+
+
+def _quiet(loops: list[dict]) -> tuple[int, ...]:
+    """Loops before all noise, where no loop with noise observes anything; see `program.read`."""
+    noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
+    return () if any(_observed(loops[i]) for i in noisy) else tuple(range(noisy[0] if noisy else 0))
+
+
+def _choose_main(loops: list[dict], main: int | None) -> tuple[int, frozenset[int]]:
+    """The loop that engines step through, and the others with noise, which are simulated."""
+    noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
+    if main is not None:
+        return main, frozenset(noisy) - {main}
+    if any(_observed(loops[i]) for i in noisy[1:]):
+        raise SeveralLoops(tuple(noisy))
+    observing = [i for i, loop in enumerate(loops) if _observed(loop)]
+    return (noisy or observing or [0])[0], frozenset(noisy[1:])
+
+
+def _refuse_variants(loop: Loop) -> None:
+    if loop.reverse:
+        raise ModelError(
+            "the scan runs with reverse=True and draws noise; particles move forward in time. Reverse the inputs "
+            "and the transition instead."
+        )
+    if loop.history != 1:
+        raise ModelError(f"the scan uses history={loop.history}; keep the earlier values in the carry instead.")
+    if not loop.length:
+        raise ModelError("the scan has no steps; give it at least one.")
+
+
+def _no_loop(found: list[TracedSite]) -> str:
+    numbered = sum(site.name.rstrip("0123456789") != site.name for site in found)
+    loop = f" It has {numbered} numbered sites: a Python loop is unrolled and cannot be stepped through." * (
+        numbered > 2
+    )
+    return (
+        f"the model has no numpyro.contrib.control_flow.scan (sites found: "
+        f"{', '.join(site.name for site in found) or 'none'}).{loop} Write the time loop as "
+        "scan(transition, init, xs) with the sample statements inside the transition; a jax.lax.scan hides its "
+        "sites, and a handlers.block around the loop hides the loop."
+    )
+
+
+def _check_names(sites: list[TracedSite]) -> None:
+    twice = [name for name, count in Counter(site.name for site in sites).items() if count > 1]
+    if twice:
+        raise ModelError(f"site name(s) {', '.join(map(repr, twice))} are used more than once; give each site its own.")

@@ -1,0 +1,126 @@
+r"""Observations after the loop, one step at a time.
+
+Where the log-density of what is observed after the loop is pointwise in the outputs :math:`y_t` of the steps,
+
+.. math::  \log p(\text{data} | y_{1:T}, x_0, \theta) = h(x_0, \theta) + \sum_t g_t(y_t, \theta),
+
+:math:`g_t` weighs the particles at step t as an observation inside the transition would, and h, which
+rows before the first step and after the last contribute, weighs them at time 0, or belongs to the
+parameters where no initial site reaches it.  `axes.py` takes the sum apart.  Where it cannot, the reason
+is kept: particle engines refuse the model by it, gradient engines evaluate the whole path at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+
+from ssmscan.model.jaxprs.axes import constants, follow_staged
+from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.jaxprs.placeholders import Shape, like, zeros
+from ssmscan.model.jaxprs.source_lines import FOREIGN, Mixing
+from ssmscan.model.jaxprs.tracked_axis import Axis, MixesRows, Tracked, Window
+from ssmscan.model.staging.discovery import Plan
+from ssmscan.model.staging.user_model import UserModel
+
+PyTree = Any
+LAST_CARRY = Mixing("the last carry of the loop")
+
+
+class PostLoop(NamedTuple):
+    """Staged observations after the loop.
+
+    Attributes:
+        step: (latent values outside the loop; t, output of step t) -> {"log_prob": by site}, the g_t.
+        rest: (latent values outside the loop) -> {"log_prob": by site}, h.
+        mixing: for each site that is not pointwise, what is to blame.
+        direct: for each site that is, the outside sites that g depends on.
+        start: for each such site, the outside sites that h depends on.
+    """
+
+    step: Staged
+    rest: Staged
+    mixing: dict[str, Mixing]
+    direct: dict[str, set[str]]
+    start: dict[str, set[str]]
+
+    def reason(self, name: str, initial: Collection[str]) -> str:
+        """Say in a clause how a site is observed."""
+        if name in self.mixing:
+            return f"observed after the loop, not step by step: {self._blame(name)}"
+        starts = sorted(self.start[name] & set(initial))
+        rest = f"; rows that belong to no step observe the start, '{starts[0]}'" if starts else ""
+        return f"observed after the loop, one row a step{rest}"
+
+    def _blame(self, name: str) -> str:
+        found = self.mixing[name]
+        return f"it reads {found.primitive}" if found == LAST_CARRY else f"{found} joins different steps"
+
+    def refusal(self) -> str:
+        """Say why particles cannot be weighed step by step; empty if they can."""
+        if not self.mixing:
+            return ""
+        blamed = "; ".join(f"site '{name}': {self._blame(name)}" for name in self.mixing)
+        return (
+            f"observations after the loop cannot be taken apart into steps, so particles cannot be weighed: {blamed}. "
+            "Observe inside the transition (data as xs), or use NUTS or TemperedSMC, which take the model as it is."
+        )
+
+
+def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> PostLoop:
+    """Take the observations after the loop apart.
+
+    Args:
+        script: the model.
+        value: `staging.by_value` of it.
+        names: observed sites that the outputs or the last carry of the loop reach.
+    """
+    plan, whole = script.plan, value.select(outside_log_prob=sorted(names))
+    latents = sorted(site.name for site in plan.outside if site.latent)
+    mixing: dict[str, Mixing] = {}
+
+    def evaluate(data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Array]:
+        rows = jax.tree.map(lambda leaf: Tracked(leaf, Axis(0, plan.length)), ys)
+        last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), plan.carry)
+        # The step's own arguments do not reach code after the loop.
+        arguments = (constants(outside), None, None, None, Tracked(None, FOREIGN), rows, last)
+        results = follow_staged(whole, script.arrays(data), arguments, window)
+        parts = {}
+        for name, result in results["outside_log_prob"].items():
+            try:
+                parts[name] = window.contribution(result)
+            except MixesRows as found:
+                mixing[name] = found.origin or Mixing("the log-density")
+        return parts
+
+    def step(data: list, outside: dict, t: Array, y: PyTree) -> dict:
+        rows = jax.tree.map(lambda a: a[None], y)
+        return {"log_prob": evaluate(data, outside, rows, Window(plan.length, t))}
+
+    def rest(data: list, outside: dict) -> dict:
+        none = zeros(jax.tree.map(lambda s: Shape((0, *s.shape[1:]), s.dtype), plan.ys))
+        head = evaluate(data, outside, none, Window(plan.length, constants=script.part.first))
+        end = evaluate(data, outside, none, Window(plan.length, end=True))
+        return {"log_prob": {name: head[name] + end[name] for name in head}}
+
+    staged_step = script.stage(step, (script.shapes(latents), Shape((), "int32"), step_output(plan)), late=1)
+    staged_rest = script.stage(rest, (script.shapes(latents),), late=1)
+
+    def reached(staged: Staged) -> dict[str, set[str]]:
+        flow = staged.reaches("log_prob")
+        return {name: {latents[k] for argument, k in pairs if argument == 0} for name, pairs in flow.items()}
+
+    return PostLoop(staged_step, staged_rest, mixing, reached(staged_step), reached(staged_rest))
+
+
+def step_output(plan: Plan) -> PyTree:
+    """Shapes of the output of one step."""
+    return jax.tree.map(lambda s: Shape(s.shape[1:], s.dtype), plan.ys)
+
+
+def as_output(y: PyTree, plan: Plan) -> PyTree:
+    """Give the output of a step the dtypes that stacking gives it."""
+    return like(y, step_output(plan))

@@ -1,0 +1,140 @@
+"""Refuse a model that is not a function of its arguments.
+
+A trace runs the model once for each function that engines need, and each run keeps what it meets as constants.  A
+model that draws with `numpy.random`, counts its calls or reads a clock would be another model in each.  After all
+else the densities of all sites are therefore traced again, and must be the same program: the same equations, numbers
+and arrays.  It is done twice in succession, so that what alternates is seen however many runs lie between.
+What no density, value or carry depends on does no harm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+
+from ssmscan.errors import ModelError
+from ssmscan.model.jaxprs.dataflow import Staged, write
+from ssmscan.model.jaxprs.source_lines import user_line
+from ssmscan.model.staging.functions import by_value
+from ssmscan.model.staging.user_model import NOT_REPEATABLE, UserModel
+
+
+def refuse_changing(script: UserModel, value: Staged) -> None:
+    """Stage the densities again and compare.
+
+    Args:
+        script: the model.
+        value: `staging.by_value` of it, as it came out before.
+
+    Raises:
+        ModelError: they differ; the message names a site, the line, and numbers where they are what differs.
+    """
+    written, value.written = value.written, None
+    again = (by_value(script, stage=partial(write, data=script.table[: script.data])) for _ in range(2))
+    if _all_same(written, *again):
+        return
+    # What differs may reach nothing.  Constants of the second run are not those of the program.
+    script = script._replace(table=list(script.table))
+    again = next((a for a in (by_value(script), by_value(script)) if not _same(value, a, script.table)), None)
+    if again is None:
+        return
+    where = next((what for what, a, b in _leaves(value, again) if not _same(a, b, script.table)), "the loop")
+    raise ModelError(
+        f"the model is not a function of its arguments: run again, it has {_difference(value, again, script.table)}, "
+        f"which reaches {where}. {NOT_REPEATABLE}"
+    )
+
+
+def _all_same(first: Any, *others: Any) -> bool:
+    """Whether closed jaxprs are one."""
+    text, numbers = _text(first.jaxpr), [*first.consts, *_numbers(first.jaxpr)]
+    return all(
+        _text(other.jaxpr) == text and all(map(_equal, numbers, [*other.consts, *_numbers(other.jaxpr)]))
+        for other in others
+    )
+
+
+def _same(one: Staged, two: Staged, table: Sequence[Any]) -> bool:
+    """Whether two staged functions are one."""
+    if _text(one.jaxpr) != _text(two.jaxpr) or (one.in_trees, one.out_tree) != (two.in_trees, two.out_tree):
+        return False
+    if len(one.shared) != len(two.shared):
+        return False
+    pairs = zip((table[i] for i in one.shared), (table[i] for i in two.shared))
+    return all(_equal(a, b) for a, b in (*pairs, *zip(_numbers(one.jaxpr), _numbers(two.jaxpr))))
+
+
+def _text(jaxpr: Any) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+        return False
+    if jax.dtypes.issubdtype(jax.dtypes.result_type(a), jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    a, b = np.asarray(a), np.asarray(b)
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and a.tobytes() == b.tobytes()
+
+
+def _numbers(jaxpr: Any) -> Iterator[Any]:
+    """Every number and array that stands in a jaxpr, inner ones included."""
+    yield from (v.val for v in jaxpr.outvars if isinstance(v, jex.Literal))
+    for eqn in jaxpr.eqns:
+        yield from (v.val for v in eqn.invars if isinstance(v, jex.Literal))
+        for param in eqn.params.values():
+            for closed in param if isinstance(param, tuple | list) else (param,):
+                if hasattr(closed, "jaxpr") and hasattr(closed, "consts"):
+                    yield from closed.consts
+        for inner in jex.jaxprs_in_params(eqn.params):
+            yield from _numbers(inner)
+
+
+def _leaves(one: Staged, two: Staged) -> Iterator[tuple[str, Staged, Staged]]:
+    """What each density, value or leaf of the carry is, and how each run computes it."""
+    words = {"log_prob": "the density of '{}'", "outside_log_prob": "the density of '{}'"}
+    words |= {"deterministic": "the value of '{}'", "outside_deterministic": "the value of '{}'"}
+    for entry, word in words.items():
+        for name in one.names(entry):
+            if name in two.names(entry):
+                yield word.format(name), one.select(**{entry: [name]}), two.select(**{entry: [name]})
+    for entry, word in (("start", "the initial carry"), ("xs", "the inputs"), ("carry", "the carry")):
+        yield word, one.select(entry), two.select(entry)
+
+
+def _difference(one: Staged, two: Staged, table: Sequence[Any]) -> str:
+    """The first number that differs and its line, or the line of the first equation that does."""
+    for x, y in zip(one.jaxpr.outvars, two.jaxpr.outvars):
+        if isinstance(x, jex.Literal) and isinstance(y, jex.Literal) and not _equal(x.val, y.val):
+            return f"the number {_shown(y.val)} in the place of {_shown(x.val)}"
+    for a, b in zip(one.jaxpr.eqns, two.jaxpr.eqns):
+        line = user_line(b.source_info)
+        where = f" ({line})" if line else ""
+        for x, y in zip(_numbers(_Alone(a)), _numbers(_Alone(b))):
+            if not _equal(x, y):
+                return f"the number {_shown(y)} in the place of {_shown(x)}{where}"
+        if a.primitive.name != b.primitive.name:
+            return f"the operation {b.primitive.name} in the place of {a.primitive.name}{where}"
+    for i, j in zip(one.shared, two.shared):
+        if not _equal(table[i], table[j]):
+            return f"other values in a constant array of shape {list(np.shape(table[j]))}"
+    return "other operations"
+
+
+class _Alone:
+    """An equation as a jaxpr of its own."""
+
+    def __init__(self, eqn: Any):
+        self.eqns, self.outvars = [eqn], ()
+
+
+def _shown(value: Any) -> str:
+    return f"{np.asarray(value):.9g}" if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiub" else "an array"

@@ -1,0 +1,335 @@
+"""Decide what every site is, from the data flow of the staged model.
+
+Write c for the leaves of the carry and z for the innovations of a step.
+
+    fresh leaf        c'_k depends on some z, or on a fresh leaf (closed over steps)
+    initial state     a latent site before the loop whose value enters fresh leaves of the initial carry,
+                      and which reaches nothing else of the step, its inputs or the code after the loop;
+                      distributions of other initial states do not count against it
+    parameter         every other latent site outside the loop
+
+A site that enters a leaf no innovation ever refreshes (passed through, rotated, decayed) acts on
+every step with one value, which is what a parameter does; filtering it as a state would let the
+particles forget it.  A site that reaches the start only through the distribution of other sites, such
+as the probability of a first state in all elements of a plate, is a hyper-parameter: one value of it a
+particle would tie the elements together, and a joint filter of many elements keeps one particle.  Only
+a discrete one stays an initial state, since no engine moves discrete parameters.  In doubt: parameter.
+
+Missing elements of observations are drawn like innovations and refresh no leaf: they are there in some
+steps and not in others, and the role of a site may not change with the gaps of the data or with the
+length of the loop.  The reason of each decision is kept for the table.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from ssmscan.errors import ModelError
+from ssmscan.model.handlers.missing import SUFFIX
+from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.sites import Role, Site
+from ssmscan.model.staging.discovery import Plan, TracedSite
+
+# Arguments of `staging.by_value`, in order.
+OUTSIDE, CARRY, X, Z, KEY, YS, LAST = range(7)
+
+
+class Flow(NamedTuple):
+    """What reaches what, by site name and carry leaf.
+
+    Attributes:
+        start: for each leaf of the initial carry, the outside sites it depends on.
+        fresh: leaves that an innovation refreshes.
+        step: outside sites that the step, its inputs or its densities depend on directly.
+        tail: outside sites that code after the loop depends on directly.
+        density: for each outside site, the outside sites its log-density depends on.
+        after: outside sites whose log-density depends on the states or outputs of the loop.
+        elsewhere: outside sites whose log-density depends on other loops with noise.
+    """
+
+    start: list[set[str]]
+    fresh: set[int]
+    step: dict[str, str]
+    tail: set[str]
+    density: dict[str, set[str]]
+    after: set[str]
+    elsewhere: set[str]
+
+
+def data_flow(staged: Staged, plan: Plan) -> Flow:
+    """Ask the jaxpr of `staging.by_value` what reaches what."""
+    latents = sorted(site.name for site in plan.outside if site.latent)
+
+    def sites(pairs) -> set[str]:
+        return {latents[k] for argument, k in pairs if argument == OUTSIDE}
+
+    carry = jax.tree.leaves(staged.reaches("carry"))
+    start = [sites(pairs) for pairs in jax.tree.leaves(staged.reaches("start"))]
+    innovations = sorted(site.name for site in plan.inside if site.latent)
+    drawn = {k for k, name in enumerate(innovations) if name not in missing_elements(plan)}
+    fresh: set[int] = set()
+    while True:
+        grown = {
+            k
+            for k, pairs in enumerate(carry)
+            if any((a == Z and i in drawn) or (a == CARRY and i in fresh) for a, i in pairs)
+        }
+        if grown == fresh:
+            break
+        fresh = grown
+    step: dict[str, str] = {}
+    for name, what in (("xs", "the inputs of the loop"), ("carry", "the transition"), ("y", "the outputs of the step")):
+        for pairs in jax.tree.leaves(staged.reaches(name)):
+            for site in sites(pairs):
+                step.setdefault(site, what)
+    # A mask can take a distribution out of the density; it is still drawn from.
+    for entry in ("deterministic", "replicate", "log_transition", "log_prob"):
+        what = "deterministic" if entry == "deterministic" else "the distribution of"
+        for site, pairs in staged.reaches(entry).items():
+            step |= dict.fromkeys(sites(pairs), f"{what} '{site}'")
+    reached = staged.reaches("outside_log_prob")
+    for name, pairs in staged.reaches("outside_log_density").items():
+        reached[name] = reached[name] | pairs
+    density = {name: sites(pairs) for name, pairs in reached.items()}
+    elsewhere = {name for name, pairs in reached.items() if any(argument == KEY for argument, _ in pairs)}
+    after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}
+    return Flow(start, fresh, step, through_tail(plan, density, {}), density, after, elsewhere)
+
+
+def missing_elements(plan: Plan) -> set[str]:
+    """Sites of the loop that hold missing elements of observations: of NaN, or of NumPyro's `obs_mask`."""
+    seen = {site.name for site in plan.inside if site.observed}
+    masked = {name.removesuffix("_observed") + "_unobserved" for name in seen if name.endswith("_observed")}
+    return {site.name for site in plan.inside if site.latent and (site.gaps or site.name in masked)}
+
+
+def through_tail(plan: Plan, density: dict[str, set[str]], direct: dict[str, set[str]]) -> set[str]:
+    """Give the outside sites that act on code after the loop.
+
+    Args:
+        plan: the sites.
+        density: for each outside site, the outside sites its log-density depends on.
+        direct: the same for sites observed step by step, at one step: what only the rows of the start depend on
+            acts on the start.
+    """
+    later = {site.name for site in plan.outside if site.loop > plan.main and site.name in density}
+    return {other for name in later for other in direct.get(name, density[name]) - {name}}
+
+
+def forecasts(staged: Staged, plan: Plan) -> bool:
+    """Whether data are observed in or from the loop of the plan, and the loops with noise only go on from there.
+
+    Exponential smoothing draws nothing in the sample; its forecast, a second scan, does.  What the forecast draws is
+    no state of the model, whose parts have the same roles with it and without.
+    """
+    flow = data_flow(staged, plan)
+    observed = {s.name for s in plan.outside if s.observed}
+    return bool(observed & flow.after or any(s.observed for s in plan.inside)) and not observed & flow.elsewhere
+
+
+def drawn_after(staged: Staged, plan: Plan, *, alone: bool) -> frozenset[str]:
+    """Sites drawn after the loop from its states, which act on no other density than each other's.
+
+    Where data depend on this loop alone, those drawn from the other loops, which are forecasts, are among them.
+    """
+    later = {s.name for s in plan.outside if s.latent and s.loop > plan.main}
+    if not later:
+        return frozenset()
+    flow = data_flow(staged, plan)
+    found = later & (flow.after | flow.elsewhere if alone else flow.after)
+    while grown := {n for n in later - found if flow.density[n] & (found - {n})}:
+        found |= grown
+    while acting := {n for n in found for user, sites in flow.density.items() if n in sites and user not in found}:
+        found -= acting
+    return frozenset(found)
+
+
+def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
+    """Observed sites whose missing elements the model reads.
+
+    They act on the carry, on another site, or through the outputs on an observation after the loop.
+
+    Returns:
+        Their names; None where every site with missing elements is one, or none has any.
+    """
+    latents = sorted(site.name for site in plan.outside if site.latent)
+    innovations = sorted(site.name for site in plan.inside if site.latent)
+    hidden = {name: (OUTSIDE, k) for k, name in enumerate(latents)} | {n: (Z, k) for k, n in enumerate(innovations)}
+    hidden = {s.name: hidden[s.name] for s in (*plan.outside, *plan.inside) if s.latent and s.gaps}
+    if not hidden:
+        return None
+    densities = [staged.reaches(entry) for entry in ("log_prob", "replicate", "outside_log_prob")]
+    acts = [pairs for entry in ("start", "xs", "carry") for pairs in jax.tree.leaves(staged.reaches(entry))]
+    if any(argument == YS for pairs in densities[-1].values() for argument, _ in pairs):
+        acts += jax.tree.leaves(staged.reaches("y"))
+    needed = set()
+    for name, position in hidden.items():
+        own = {name, name.removesuffix(SUFFIX)}
+        others = [pairs for entry in densities for site, pairs in entry.items() if site not in own]
+        if any(position in pairs for pairs in (*acts, *others)):
+            needed.add(name.removesuffix(SUFFIX))
+    return frozenset(needed) if len(needed) < len(hidden) else None
+
+
+def unread(staged: Staged, plan: Plan) -> tuple[str, ...]:
+    """Sites drawn at every step that nothing reads, as an observation whose data were forgotten.
+
+    They reach neither the carry nor another site of the step, nor outputs that a site after the loop reads.
+    """
+    innovations = sorted((site.name, site.gaps) for site in plan.inside if site.latent)
+    drawn = {k: name for k, (name, gaps) in enumerate(innovations) if not gaps}
+
+    def without(uses: list[tuple[str, set]]) -> dict[int, str]:
+        return {k: n for k, n in drawn.items() if not any((Z, k) in pairs for user, pairs in uses if user != n)}
+
+    drawn = without([("", pairs) for pairs in jax.tree.leaves(staged.reaches("carry"))])
+    for entry in ("log_prob", "replicate", "deterministic"):
+        drawn = without(list(staged.reaches(entry).items())) if drawn else {}
+    after = [staged.reaches(entry).values() for entry in ("outside_log_prob", "outside_deterministic") if drawn]
+    read = {leaf for found in after for pairs in found for argument, leaf in pairs if argument == YS}
+    outputs = jax.tree.leaves(staged.reaches("y")) if read else []
+    found = without([("", pairs) for leaf, pairs in enumerate(outputs) if leaf in read]).values()
+    return tuple(site.name for site in plan.inside if site.name in found)
+
+
+def assign(
+    flow: Flow, plan: Plan, parameters: tuple[str, ...], initial: tuple[str, ...]
+) -> dict[str, tuple[Role, str]]:
+    """Give every site outside the loop its role and the reason.
+
+    Args:
+        flow: the data flow.
+        plan: the sites.
+        parameters: names that the user declares parameters.
+        initial: names that the user declares initial states.
+
+    Raises:
+        ModelError: a declared name is unknown or cannot have the role, or a parameter depends on the states.
+    """
+    _check_declared(flow, plan, parameters, initial)
+    before = [s.name for s in plan.outside if s.latent and s.loop <= plan.main]
+    reasons = {name: _reason_parameter(name, flow) for name in before}
+    states = {n for n in before if not reasons[n] and n not in parameters} | set(initial)
+    while True:
+        kept = {n for n in states if n in initial or not _hyper(n, flow, plan, states)}
+        if kept == states:
+            break
+        states = kept
+    reasons |= {n: _hyper(n, flow, plan, states) for n in before if not reasons[n]}
+    roles: dict[str, tuple[Role, str]] = {}
+    for site in plan.outside:
+        roles[site.name] = _role(site, flow, plan, states, reasons, parameters, initial)
+    return roles
+
+
+def _hyper(name: str, flow: Flow, plan: Plan, states: set[str]) -> str:
+    """Why a site that reaches nothing but the start is a parameter all the same, empty if it is an initial state.
+
+    Observed sites before the loop do not count against it: they weigh the particles at time 0.
+    """
+    latents = {site.name: site for site in plan.outside if site.latent}
+    users = [other for other in flow.density if other in latents and name in flow.density[other] - {other}]
+    starts = any(name in sites for k, sites in enumerate(flow.start) if k in flow.fresh)
+    if users and (not set(users) <= states or not (starts or latents[name].discrete)):
+        return f"acts on the distribution of '{sorted(users, key=lambda n: n in states)[0]}'"
+    return "" if starts or users else "reaches no state that innovations refresh"
+
+
+def starting(flow: Flow) -> set[str]:
+    """Sites that reach the start of the loop, by their values or through the distribution of such sites."""
+    found = set().union(*flow.start)
+    while grown := set().union(*(flow.density.get(name, set()) for name in found)) - found:
+        found |= grown
+    return found
+
+
+def _reason_parameter(name: str, flow: Flow) -> str:
+    if name in flow.step:
+        return f"acts on every step: {flow.step[name]}"
+    if name in flow.tail:
+        return "acts on the code after the loop"
+    for k, sites in enumerate(flow.start):
+        if name in sites and k not in flow.fresh:
+            return f"enters carry leaf {k}, which no innovation refreshes"
+    return ""
+
+
+def _role(site: TracedSite, flow: Flow, plan: Plan, states, reasons, parameters, initial) -> tuple[Role, str]:
+    name, later = site.name, site.loop > plan.main
+    if name in plan.drawn_after:
+        return Role.DETERMINISTIC, "drawn after the loop from its states, and simulated: nothing observed depends on it"
+    if not site.latent and not site.observed:
+        return Role.DETERMINISTIC, "computed or simulated after the loop" if later else "computed before the loop"
+    if site.latent:
+        if later and name in flow.after:
+            raise ModelError(
+                f"site '{name}' is drawn after the loop and depends on the states; a parameter may not. Draw it inside "
+                "the transition if it belongs to the state, or remove the dependence."
+            )
+        if name in states:
+            where = ", ".join(str(k) for k, sites in enumerate(flow.start) if name in sites)
+            feeds = (
+                f"starts carry leaf {where}, refreshed by innovations" if where else "discrete, feeds the initial state"
+            )
+            return Role.INITIAL, "declared by with_roles" if name in initial else feeds
+        if name in parameters:
+            return Role.PARAMETER, "declared by with_roles"
+        if later:
+            return Role.PARAMETER, "drawn after the loop"
+        return Role.PARAMETER, reasons[name]
+    if name in flow.after:
+        return Role.TAIL_OBSERVATION, "observed after the loop, from its outputs"
+    reached = sorted(flow.density[name] & states)
+    if reached and not later:
+        return Role.START_OBSERVATION, f"depends on initial state '{reached[0]}'"
+    return Role.PARAMETER_LIKELIHOOD, "no state reaches it"
+
+
+def _check_declared(flow: Flow, plan: Plan, parameters: tuple[str, ...], initial: tuple[str, ...]) -> None:
+    latents = {site.name: site for site in plan.outside if site.latent}
+    for name in (*parameters, *initial):
+        if name not in latents:
+            raise ModelError(
+                f"with_roles names '{name}', which is not a latent site outside the loop; "
+                f"choose from {sorted(latents)}."
+            )
+    for name in initial:
+        if name in flow.step or name in flow.tail or latents[name].loop > plan.main:
+            where = flow.step.get(name, "the code after the loop")
+            raise ModelError(
+                f"site '{name}' cannot be an initial state: it reaches {where} directly, at every step. "
+                "Pass it to the transition through the carry only, or leave it a parameter."
+            )
+        if name in parameters:
+            raise ModelError(f"with_roles declares '{name}' both parameter and initial state.")
+
+
+def inside_sites(plan: Plan, unread: tuple[str, ...]) -> list[Site]:
+    """Sites of the loop with their roles; `unread` as found by the function of this name."""
+    sites = []
+    for drawn in plan.inside:
+        if drawn.latent and drawn.gaps:
+            whose = drawn.name.removesuffix(SUFFIX)
+            role, why = Role.INNOVATION, f"missing elements of '{whose}', which the model reads"
+        elif drawn.latent:
+            role, why = Role.INNOVATION, "drawn at every step"
+            why += "; nothing observes or reads it (obs= forgotten?)" if drawn.name in unread else ""
+        elif drawn.observed and drawn.gaps:
+            role, why = Role.OBSERVATION, "observed where data are; missing elements carry no weight"
+        elif drawn.observed:
+            role, why = Role.OBSERVATION, "observed at every step"
+        else:
+            role, why = Role.DETERMINISTIC, "computed at every step"
+        sites.append(public_site(drawn, role, why, in_loop=True))
+    return sites
+
+
+def public_site(drawn: TracedSite, role: Role, why: str, *, in_loop: bool) -> Site:
+    """The user's view of a site."""
+    drives = role in (Role.INNOVATION, Role.INITIAL)
+    label = drawn.particle.kind.value if drives and drawn.particle is not None else ""
+    return Site(
+        drawn.name, role, drawn.family, drawn.shape, drawn.dtype, drawn.support, drawn.discrete, label, why, in_loop
+    )

@@ -1,0 +1,187 @@
+"""The script of a model: run it, one step of it, and the shapes of what goes in.
+
+`staging.py` runs the same model many times under different rules; what those runs share is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+
+from ssmscan.errors import ModelError
+from ssmscan.model.handlers.messages import SiteMessage, clean_name, simulated
+from ssmscan.model.handlers.missing import Gaps
+from ssmscan.model.handlers.params import Constants
+from ssmscan.model.handlers.running import LeaveModel, run_model, run_step
+from ssmscan.model.handlers.scans import Loop, Simulated
+from ssmscan.model.jaxprs.dataflow import Staged, stage
+from ssmscan.model.jaxprs.placeholders import Shape, like, zeros
+from ssmscan.model.staging.discovery import Plan, TracedSite, family_of
+
+PyTree = Any
+_HORIZONS, _DRAWN_AFTER = 2**30, 2**31
+"""First numbers folded into a key for loops and sites that are simulated; observations drawn again use small ones."""
+
+NOT_REPEATABLE = (
+    "A trace runs the model several times and keeps constants, so do not draw with numpy.random, count calls or read a "
+    "clock in it: do so outside and pass the values as arguments, or sample with numpyro.sample."
+)
+
+
+class Part(NamedTuple):
+    """What of a model of several loops one of its parts has; the whole of a model of one loop.
+
+    Attributes:
+        foreign: sites outside the loop that belong to other parts.
+        joint: observed sites after the loops whose rows belong to several parts.
+        first: whether what no loop reaches is counted here.
+    """
+
+    foreign: frozenset[str] = frozenset()
+    joint: frozenset[str] = frozenset()
+    first: bool = True
+
+
+class UserModel(NamedTuple):
+    """What every staged function needs.
+
+    Attributes:
+        call: the model as a function of its array arguments.
+        plan: what `discovery` found.
+        table: shared arrays, the model's array arguments first.
+        data: number of array arguments.
+        gaps: which observed sites have missing elements.
+        part: what of the model belongs to the loop of the plan.
+    """
+
+    call: Callable[[list], Any]
+    plan: Plan
+    table: list
+    data: int
+    gaps: Gaps = Gaps()
+    part: Part = Part()
+
+    @property
+    def outside(self) -> dict[str, TracedSite]:
+        """Sites outside loops by name."""
+        return {site.name: site for site in self.plan.outside}
+
+    @property
+    def innovations(self) -> dict[str, TracedSite]:
+        """Latent sites of the main loop by name."""
+        return {site.name: site for site in self.plan.inside if site.latent}
+
+    def shapes(self, names) -> dict[str, Shape]:
+        """Shapes of the values of some outside sites."""
+        return {name: Shape(self.outside[name].shape, self.outside[name].dtype) for name in names}
+
+    def known(self, values: dict) -> dict:
+        """Values of all latent sites outside the loop, placeholders for what is not given."""
+        return {**zeros(self.shapes(site.name for site in self.plan.outside if site.latent)), **values}
+
+    def data_shapes(self) -> list[Shape]:
+        """Shapes of the array arguments."""
+        return [Shape(a.shape, a.dtype) for a in self.table[: self.data]]
+
+    def arrays(self, data: list) -> list:
+        """What a staged function reads, with the data of this trace."""
+        return [*data, *self.table[self.data :]]
+
+    def stage(self, fn: Callable[..., dict], arguments: tuple, late: int, keep: bool = False) -> Staged:
+        """Stage a function over the shared arrays of this model."""
+        return stage(fn, arguments, self.table, data=self.data, late=late, keep=keep)
+
+    def run(
+        self,
+        data,
+        outside: Callable,
+        at_main: Callable[[Loop], tuple],
+        redrawn: Collection[str] = (),
+        key=None,
+        model_key=None,
+    ) -> list[SiteMessage]:
+        """Run the model; the other loops run as NumPyro runs them, with `key` where they draw.
+
+        The model is given keys made from `model_key` where it asks for them.
+        """
+
+        expected = dict(self.outside)
+
+        def at_loop(index: int, loop: Loop):
+            if index in self.plan.horizons:
+                return Simulated(loop.default(None if key is None else jax.random.fold_in(key, _HORIZONS + index)))
+            if index != self.plan.main:
+                return loop.default()
+            try:
+                return at_main(loop)
+            except LeaveModel:
+                expected.clear()
+                raise
+
+        def value_of(name: str, fn):
+            if name not in self.plan.drawn_after:
+                _refuse_other(self.outside.get(name), name, fn)
+                return outside(name, fn)
+            number = _DRAWN_AFTER + sorted(self.plan.drawn_after).index(name)
+            return fn.sample(jax.random.fold_in(jax.random.key(0) if key is None else key, number))
+
+        constants = Constants(key=model_key)
+        # Sites that the wanted results do not depend on are placeholders, which no distribution needs to allow.
+        with numpyro.validation_enabled(False):
+            records, _ = run_model(lambda: self.call(data), value_of, at_loop, redrawn, self.gaps, constants)
+        kept = [record for record in records if record.replayed != self.plan.main]
+        for name in expected.keys() - {record.name for record in kept}:
+            _refuse_other(expected[name], name, None)
+        return simulated(kept, self.plan.drawn_after)
+
+    def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, SiteMessage]]:
+        """One step with `value_of(site, fn)` for the innovations; records by clean name."""
+        t, user_x = x
+        sites = self.plan.inside
+
+        def drawn(position: int, name: str, fn):
+            site = sites[position] if position < len(sites) and sites[position].latent else None
+            _refuse_other(site, name, fn)
+            return value_of(site, fn)
+
+        new, y, records = run_step(loop, t, carry, user_x, drawn)
+        for k in range(max(len(sites), len(records))):
+            record = records[k] if k < len(records) else None
+            name = sites[k].name if record is None else record.name
+            _refuse_other(sites[k] if k < len(sites) else None, name, record and (record.fn or ""))
+        named = {site.name: record for site, record in zip(sites, records)}
+        return like(new, self.plan.carry), y, named
+
+    def inputs(self, loop: Loop) -> PyTree:
+        """The per-step inputs x, time in front."""
+        user = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), loop.xs, self.plan.x)
+        return jnp.arange(self.plan.length, dtype=jnp.int32), user
+
+
+def _refuse_other(site: TracedSite | None, name: str, fn) -> None:
+    """Refuse a site that was not there, or was another, when the model was met.
+
+    Args:
+        site: what was met.
+        name: name of the site.
+        fn: its distribution; None where it is not there now, empty for a deterministic.
+    """
+    families = None if fn is None else fn and family_of(fn), None if site is None else site.family
+    if families[0] != families[1]:
+        now, before = ("nothing" if f is None else f"'{f}'" if f else "a deterministic" for f in families)
+        raise ModelError(
+            f"the model is not a function of its arguments: run again, it has {now} at site '{clean_name(name)}' in "
+            f"the place of {before}. {NOT_REPEATABLE}"
+        )
+
+
+def x_shapes(plan: Plan) -> PyTree:
+    """Shapes of the input of one step."""
+    return Shape((), jnp.int32), plan.x
+
+
+KEY = Shape((), jax.random.key(0).dtype)

@@ -1,0 +1,259 @@
+r"""Prove a trace right: what the engines evaluate, put together again, against the original.
+
+One particle is moved through the model by base noise, at parameters theta from their prior.  At the values (s, z)
+that it takes, NumPyro's own log-probability of every site is an oracle for what the engines call:
+
+    sites        log p of every site                                    the staged densities
+    prior        log p(theta)                                           `log_prior`
+    transformed  log p(theta) + log |d theta / d z|                     `log_prior_unconstrained`
+    law          the same without masks and scales                      `log_law_unconstrained`
+    values       log p(s, z, y | theta)                                 `log_initial`, `evaluate`, `log_static`
+    weights      log p(s, z, y | theta) - log q(s, z)                   `init`, `step`, `log_static`
+    elements     the same, element by element of a panel                `elements_at`
+    noise        the same, with the corrections of inexact noise maps   `log_likelihood_given_noise`
+                 ... or with discrete states given, where they are      the chain of `posterior_states`
+                 summed out: log p(s, z, y | theta) - log q(others)
+
+where q is the law that states are drawn from.  The two sides share no code beyond the distributions.  Masks on
+states are lifted on both: a state has its law where it is masked, see `records`.  Values and weights are left out where
+observations after the loop join its steps; noise, where a site has no smooth map and is not summed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ssmscan.errors import ModelError
+from ssmscan.model.handlers.original import Original
+from ssmscan.model.handlers.stack import exclusive
+from ssmscan.model.jaxprs.dataflow import UNUSED
+from ssmscan.model.noise.families import MapKind, NoiseSpec
+from ssmscan.model.statespace.marginal import posterior
+from ssmscan.model.statespace.panel_element import elements_at
+from ssmscan.model.statespace.parameters import unconstrain
+from ssmscan.model.statespace.paths import from_noise
+from ssmscan.model.statespace.simulation import Outputs
+
+if TYPE_CHECKING:
+    from ssmscan.model.statespace.front import StateSpaceModel
+
+Terms = dict[str, jax.Array]
+
+
+class Factor(NamedTuple):
+    """One factor of the density: what engines evaluate, and the same by NumPyro."""
+
+    parts: float
+    original: float
+
+
+class Check(NamedTuple):
+    """Outcome of `StateSpaceModel.check`.
+
+    Attributes:
+        parts: log-density assembled from the traced parts.
+        original: log-density of the model by NumPyro, masks on states lifted.
+        tolerance: largest difference that rounding explains.
+        draw: the values of all latent sites at which both were computed.
+        factors: the factors of the density that engines read, by name.
+    """
+
+    parts: float
+    original: float
+    tolerance: float
+    draw: dict[str, np.ndarray]
+    factors: dict[str, Factor]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the factors that differ by more than rounding."""
+        wrong = {n: abs(f.parts - f.original) for n, f in self.factors.items() if f.parts != f.original}
+        return tuple(n for n, difference in wrong.items() if not difference <= self.tolerance)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all factors agree up to rounding."""
+        return not self.failed
+
+
+@exclusive
+def check(key: jax.Array, ssm: Any, source: Any) -> Check:
+    """Compare every factor at one draw; missing elements of the data are filled for it.
+
+    Raises:
+        ModelError: some differ by more than rounding; the message gives both.
+    """
+    if ssm.has_gaps:
+        ssm, source = source.filled()
+        if ssm.has_gaps:
+            raise ModelError(
+                "check: NumPyro has no density for a loop that is conditioned on fewer values than it has steps, nor "
+                "for missing values that the model reads from outside its arguments. Trace the model without the "
+                "horizon, and pass its data as arguments."
+            )
+    prior_key, path_key = jax.random.split(key)
+    theta, z = ssm.sample_prior(prior_key), None
+    if not any(part.program.not_continuous for part in ssm.parts):
+        z = unconstrain(ssm.parts[0], theta)  # a draw of the prior, which rounding may have put on the edge
+        theta = ssm.constrain(z)
+    factors, moved, smooth = _evaluate(path_key, ssm, theta, z)
+    pieces = [float(piece) for piece in factors.pop("sites").values()]
+    found = Original(ssm, source, {**theta, **moved})
+    expected = found.factors(z)
+    compared = {"sites": Factor(sum(pieces), found.total)}
+    compared |= {name: Factor(float(value), expected[name]) for name, value in factors.items()}
+    if smooth is not None:
+        log_likelihood, values = smooth
+        values = {n: v for n, v in values.items() if n in moved}
+        there = Original(ssm, source, {**theta, **values}).factors(z)["noise"]
+        compared["noise"] = Factor(float(log_likelihood), there)
+    scale = sum(abs(piece) for piece in pieces) + abs(found.total) + found.size + 1.0
+    tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
+    outcome = Check(*compared["sites"], tolerance, jax.device_get({**theta, **moved}), compared)
+    if not outcome.passed:
+        name = outcome.failed[0]
+        parts, original = compared[name]
+        raise ModelError(
+            f"the traced parts give log-density {parts:.6g} where NumPyro gives {original:.6g} "
+            f"(factor '{name}', tolerance {tolerance:.2g}); the model was not understood. Please report it with the "
+            "model."
+        )
+    return outcome
+
+
+# ---- what the engines evaluate ------------------------------------------------------------------
+
+
+@jax.jit
+def _evaluate(key: jax.Array, ssm: Any, theta: dict, z: dict | None) -> tuple[dict, dict, tuple | None]:
+    """The factors, by the functions that engines call.
+
+    Returns:
+        The factors, "sites" by site; values of the states; and, where noise maps of gradient engines are not those of
+        particles, the log-likelihood at noise without its corrections, and values of the states there.
+    """
+    sites: Terms = {}
+    moved: Terms = {}
+    runs, views = [], []
+    for number, part in enumerate(ssm.parts):
+        terms, values, view, run = _move(jax.random.fold_in(key, number), part, theta)
+        # The prior of the parameters is in every part.
+        sites |= {n: v for n, v in terms.items() if not number or n not in theta}
+        moved |= values
+        runs.append(run)
+        views.append(view)
+    if len(ssm.parts) > 1:
+        sites |= ssm.joined(key, theta, moved, runs).get("log_prob", {})
+    factors: dict[str, Any] = {
+        name: sum(view[name] for view in views) for name in views[0] if all(name in view for view in views)
+    }
+    factors |= {"sites": sites, "prior": ssm.log_prior(theta)}
+    if z is not None:
+        law, reweighting = ssm.log_law_unconstrained(z)
+        factors |= {"transformed": ssm.log_prior_unconstrained(z)[1], "law": law, "reweighted": law + reweighting}
+    if "noise" in factors or not all(map(_has_noise, ssm.parts)):
+        return factors, moved, None
+    ends = [_by_noise(jax.random.fold_in(key, number), part, theta) for number, part in enumerate(ssm.parts)]
+    return factors, moved, (sum(end[0] for end in ends), {n: v for end in ends for n, v in end[1].items()})
+
+
+def _move(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[Terms, Terms, Terms, Outputs]:
+    """Move one particle through a part: log-density of its sites, values, factors, and outputs of the loop."""
+    program, bound = part.program, part.at(theta)
+    start_key, step_key = jax.random.split(key)
+    start_noise, step_noise = _draw(start_key, part.initial_noise), _draw(step_key, part.step_noise, part.num_steps)
+    by_value = program.evaluate.bind(part.arrays, part._outside(theta))
+    by_noise = program.step.select("values").bind(part.arrays, theta)
+    weighed = not program.tail.mixing
+
+    def body(carry, inputs):
+        x, e = inputs
+        values = {site.name: by_noise(carry, x, e)["values"][site.name] for site in part.innovations}
+        out = by_value(carry, x, values, UNUSED, UNUSED, UNUSED)
+        weight = bound.step(carry, x, e).log_weight if weighed else jnp.zeros(())
+        seen = bound.evaluate(carry, x, values)
+        density = seen.log_transition + seen.log_observation
+        return out["carry"], (values, out["y"], out["log_prob"] | out["log_transition"], weight, density)
+
+    start = bound.init(start_noise)
+    inputs = bound.xs, step_noise
+    last, (values, ys, log_prob, weights, densities) = lax.scan(body, bound.start_from(start.values), inputs)
+    rest = program.value.select(
+        outside_log_prob=program.log_outside.names("outside_log_prob"),
+        outside_log_density=program.initial,
+        outside_log_prior=program.parameters,
+    )
+    found = rest.bind(part.arrays, part._outside(theta, start.values))(*[UNUSED] * 4, ys, last)
+    terms = found["outside_log_prob"] | jax.tree.map(jnp.sum, log_prob)
+    terms |= found["outside_log_density"] | found["outside_log_prior"]
+    factors, static = {}, part.log_static(theta)
+    if weighed:
+        weight = static + start.log_weight
+        factors["values"] = weight + bound.log_initial(start.values) + jnp.sum(densities)
+        factors["weights"] = weight + jnp.sum(weights)
+    if part.panel is not None:
+        factors["elements"] = static + _by_element(part, theta, start_noise, step_noise)
+    if program.smooth_step is program.step:
+        factors["noise"] = part.log_likelihood_given_noise(theta, {**start_noise, **step_noise})
+    return terms, {**start.values, **values}, factors, Outputs({}, ys, last)
+
+
+def _has_noise(part: StateSpaceModel) -> bool:
+    """Whether gradient engines take a part, and a log-likelihood at noise holds no corrections that only it knows."""
+    program = part.program
+    sites = [s for s in (*program.plan.outside, *program.plan.inside) if s.name in program.smooth_noise]
+    exact = all(s.smooth is not None and s.smooth.kind is MapKind.EXACT for s in sites)
+    return program.smooth_step is not None or (program.summed is not None and exact)
+
+
+def _by_noise(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[jax.Array, Terms]:
+    """Log-likelihood at noise without the corrections of its maps, and values of the states there.
+
+    Where discrete states are summed out, they are drawn, and the density of what was drawn is added.
+    """
+    noise = _draw(key, part.smooth_noise)
+    if part.program.summed is not None:
+        drawn = posterior(part, theta, noise, key)
+        assert drawn.log_joint is not None
+        return drawn.log_joint, drawn.states
+    found = from_noise(part, theta, noise)
+    return found.log_likelihood - found.correction, found.values
+
+
+def _by_element(part: StateSpaceModel, theta: dict, start_noise: Terms, step_noise: Terms) -> jax.Array:
+    """Weights of the elements of a panel, moved one by one by their rows of the noise; a scalar."""
+    panel, at = part.panel, elements_at(part, theta)
+    assert panel is not None
+    axes = dict(panel.noise)
+
+    def weight(number: jax.Array) -> jax.Array:
+        element = at(number)
+
+        def rows(noise: Terms, lead: int = 0) -> Terms:
+            return {n: lax.dynamic_slice_in_dim(e, number, 1, lead + axes[n]) for n, e in noise.items()}
+
+        def body(carry, inputs):
+            moved = element.step(carry, *inputs)
+            return moved.carry, moved.log_weight
+
+        start = element.init(rows(start_noise))
+        weights = lax.scan(body, start.carry, (element.xs, rows(step_noise, 1)))[1]
+        return start.log_weight + jnp.sum(weights)
+
+    return jnp.sum(jax.vmap(weight)(jnp.arange(panel.size)))
+
+
+def _draw(key: jax.Array, specs: Mapping[str, NoiseSpec], *lead: int) -> Terms:
+    """Draw base noise."""
+    noise = {}
+    for number, (name, spec) in enumerate(specs.items()):
+        own = jax.random.fold_in(key, number)
+        keys = jax.random.split(own, *lead) if lead else own
+        noise[name] = keys if spec.is_key else jax.random.normal(own, (*lead, *spec.shape))
+    return noise

@@ -1,0 +1,286 @@
+r"""Panels: elements of a plate, or of any axis, that have nothing to do with each other.
+
+Where no particle of one element acts on another,
+
+.. math::  p(y_{1:T} | \theta) = \prod_m p(y^m_{1:T} | \theta),
+
+so each element can have a filter of its own, and the variances of the log estimates add instead of
+the dimensions.  A joint filter of 64 series keeps one particle of a thousand.
+
+The proof is by following the axis of the elements, of size M, through the staged start and step
+(`axes.py`): every innovation and initial site has it, each leaf of the carry has it or depends on no
+noise, the same after a step as before (a fixpoint over the leaves), and every log-density is a sum
+over it.  The interpreter that proves it also evaluates one element, at the cost of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ssmscan.model.jaxprs.axes import constants, follow_staged, is_tracked
+from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.jaxprs.placeholders import Shape
+from ssmscan.model.jaxprs.source_lines import Mixing
+from ssmscan.model.jaxprs.tracked_axis import Axis, MixesRows, Tracked, Window
+from ssmscan.model.noise.families import MapKind, NoiseSpec
+from ssmscan.model.sites import Role
+from ssmscan.model.staging.user_model import UserModel
+
+if TYPE_CHECKING:
+    from ssmscan.model.statespace.program import Program
+
+PyTree = Any
+
+
+class Interacts(Exception):
+    """Elements interact; the message is a clause that says how."""
+
+
+class Panel(NamedTuple):
+    """Where the elements are.
+
+    Attributes:
+        size: M, the number of elements.
+        name: name of the plate, None for an axis without one.
+        noise: by innovation and initial site, the axis of its base noise.
+        values: by site, the axis of its value counted from the end (-1 is the last), 0 if elements share the value.
+        carry: the same for every leaf of the carry.
+    """
+
+    size: int
+    name: str | None
+    noise: tuple[tuple[str, int], ...]
+    values: tuple[tuple[str, int], ...]
+    carry: tuple[int, ...]
+
+    def __str__(self) -> str:
+        named = f" '{self.name}'" if self.name else ""
+        return f"panel of {self.size} elements{named}, filtered one by one"
+
+
+class ElementFunctions(NamedTuple):
+    """Staged functions of one element, number m; its arrays keep the axis at size one.
+
+    Attributes:
+        panel: where the elements are.
+        start: (theta; m, noise) -> carry, log_weight, log_rough, values.
+        step: (theta; m, carry, x, noise) -> carry, log_weight, log_rough, values, cdf.
+        evaluate: (theta; m, carry, x, values) -> carry, log_transition, log_observation, deterministic.
+        noise: base noise of one element, by innovation and initial site.
+    """
+
+    panel: Panel
+    start: Staged
+    step: Staged
+    evaluate: Staged
+    noise: dict[str, NoiseSpec]
+
+
+def find_elements(script: UserModel, program: Program) -> ElementFunctions | str:
+    """Prove that elements do not interact.
+
+    Returns:
+        The staged functions of one element; or why the elements are filtered jointly, empty if there are none.
+    """
+    drawn = [*program.names(Role.INNOVATION), *program.initial]
+    specs = {name: program.noise[name] for name in drawn if name in program.noise}
+    # A key has no axes; what is drawn with it has.
+    innovations = {
+        name: set(site.shape if specs[name].is_key else specs[name].shape) - {0, 1}
+        for name, site in script.innovations.items()
+    }
+    if not any(innovations.values()) or program.tail.mixing:
+        return ""
+    sizes = set.intersection(*innovations.values())
+    if not sizes:
+        return f"filtered jointly: '{min(innovations, key=lambda n: len(innovations[n]))}' is common to all elements"
+    why = ""
+    for size in sorted(sizes, reverse=True):
+        for last in (True, False):
+            try:
+                return _Proof(script, program, specs, size, last=last).elements()
+            except Interacts as reason:
+                why = why or f"filtered jointly: {reason}"
+    return why
+
+
+class _Proof:
+    """One attempt: a size, and which of the axes of that size is taken where there are several."""
+
+    def __init__(self, script: UserModel, program: Program, specs: dict[str, NoiseSpec], size: int, *, last: bool):
+        self.script, self.program, self.specs, self.size = script, program, specs, size
+        self.noise: dict[str, Axis] = {}
+        if common := tuple(name for name in program.initial if size not in script.outside[name].shape):
+            which = f"{', '.join(map(repr, common))} {'are' if len(common) > 1 else 'is'} common to all elements"
+            raise Interacts(f"{which}; ssm.with_roles(parameters={common!r}) lets them be filtered one by one")
+        for name, spec in specs.items():
+            places = [k for k, n in enumerate(spec.shape) if n == size]
+            if spec.is_key:
+                raise Interacts(f"'{name}' is drawn by its family's own sampler, for all elements at once")
+            site = script.innovations.get(name) or script.outside[name]
+            if site.particle is not None and site.particle.kind is MapKind.REJECTION:
+                raise Interacts(f"'{name}' is drawn by rejection, for all elements at once")
+            if not places:
+                raise Interacts(f"'{name}' is common to all elements")
+            self.noise[name] = Axis(places[-1 if last else 0], size)
+        self.values: dict[str, Axis | None] = {}
+        self.carry: list[Axis | None] = [None] * len(jax.tree.leaves(program.plan.carry))
+
+    def elements(self) -> ElementFunctions:
+        """Find the fixpoint over the carry, and stage."""
+        parameters = self.script.shapes(self.program.parameters)
+        carry, x = self.program.plan.carry, (Shape((), "int32"), self.program.plan.x)
+        element = Shape((), "int32")
+        while True:
+            before = list(self.carry)
+            start = (parameters, element, self._noise(self.program.initial))
+            jax.eval_shape(self._start, self.script.data_shapes(), *start)
+            step = (parameters, element, self._rows(carry), x, self._noise(self.program.names(Role.INNOVATION)))
+            jax.eval_shape(self._step, self.script.data_shapes(), *step)
+            if self.carry == before:
+                break
+        evaluate = (*step[:4], self._values_of_innovations())
+        staged = [
+            self.script.stage(fn, arguments, late=1)
+            for fn, arguments in ((self._start, start), (self._step, step), (self._evaluate, evaluate))
+        ]
+        noise = {n: NoiseSpec(self._one(spec.shape, self.noise[n]), False) for n, spec in self.specs.items()}
+        return ElementFunctions(self._panel(), staged[0], staged[1], staged[2], noise)
+
+    # ---- the functions of one element -------------------------------------------------------------
+
+    def _start(self, data: list, theta: dict, m: Array, noise: dict) -> dict:
+        window, program = self._window(m), self.program
+        arguments = (constants(theta), self._followed(noise))
+        out = self._follow(program.start, data, arguments, window)
+        log_weight = [out["log_excess"], *(out["log_observation"][n] for n in program.names(Role.START_OBSERVATION))]
+        outside = {**constants(self.script.known(theta)), **{n: out["values"][n] for n in program.initial}}
+        log_weight += self._follow(program.tail_start, data, (outside,), window)["log_prob"].values()
+        return {
+            "carry": self._settle(out["carry"], window),
+            "log_weight": self._sum(log_weight, window),
+            "log_rough": self._sum([out["log_rough"]], window),
+            "values": self._keep(out["values"], window),
+        }
+
+    def _step(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, noise: dict) -> dict:
+        window, program = self._window(m), self.program
+        arguments = (constants(theta), self._carried(carry), constants(x), self._followed(noise))
+        out = self._follow(program.step, data, arguments, window)
+        tail = self._tail(data, theta, x, out["y"], window)
+        return {
+            "carry": self._settle(out["carry"], window),
+            "log_weight": self._sum([out["log_weight"], *tail], window),
+            "log_rough": self._sum([out["log_rough"]], window),
+            "values": self._keep(out["values"], window),
+            "cdf": {name: tuple(self._keep({name: c}, window)[name] for c in cdf) for name, cdf in out["cdf"].items()},
+        }
+
+    def _evaluate(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
+        window, program = self._window(m), self.program
+        outside = self.script.known(theta)
+        followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
+        arguments = (constants(outside), self._carried(carry), constants(x), followed, None, None, None)
+        staged = program.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic")
+        out = self._follow(staged, data, arguments, window)
+        tail = self._tail(data, theta, x, out["y"], window)
+        return {
+            "carry": self._settle(out["carry"], window),
+            "log_transition": self._sum([*out["log_transition"].values()], window),
+            "log_observation": self._sum([*out["log_observation"].values(), *tail], window),
+            "deterministic": self._keep(out["deterministic"], window),
+        }
+
+    def _tail(self, data: list, theta: dict, x: PyTree, y: PyTree, window: Window) -> list[Tracked]:
+        outside = self.script.known(theta)
+        arguments = (constants(outside), Tracked(x[0]), y)
+        return list(self._follow(self.program.tail.step, data, arguments, window)["log_prob"].values())
+
+    # ---- what the proof asks ----------------------------------------------------------------------
+
+    def _settle(self, carry: PyTree, window: Window) -> PyTree:
+        """Enter where the leaves of a carry have the axis; a constant leaf that elsewhere has it is cut."""
+        settled = []
+        for k, leaf in enumerate(jax.tree.leaves(carry, is_leaf=is_tracked)):
+            axis = self._axis(leaf, "the carry")
+            if None not in (axis, self.carry[k]) and axis != self.carry[k]:
+                raise Interacts("a leaf of the carry has the elements along another axis after a step")
+            place = self.carry[k] = axis or self.carry[k]
+            settled.append(window.rows(leaf.value, place) if axis is None and place is not None else leaf.value)
+        return jax.tree.unflatten(jax.tree.structure(self.program.plan.carry), settled)
+
+    def _keep(self, values: Mapping[str, Tracked], window: Window) -> dict[str, Array]:
+        """Enter where values have the axis."""
+        for name, value in values.items():
+            axis = self._axis(value, f"'{name}'")
+            if name in self.noise and axis is None:
+                raise Interacts(f"'{name}' is common to all elements")
+            self.values[name] = axis
+        return {name: value.value for name, value in values.items()}
+
+    def _axis(self, tracked: Tracked, what: str) -> Axis | None:
+        mark = tracked.mark
+        if mark is None or (isinstance(mark, Axis) and mark == Axis(mark.axis, self.size) and mark.axis is not None):
+            return mark
+        if isinstance(mark, Axis):
+            raise Interacts(f"{what} {'belongs to one element alone' if mark.axis is None else 'reorders elements'}")
+        origin = mark if isinstance(mark, Mixing) else mark.origin
+        raise Interacts(f"{what} joins elements, {origin}")
+
+    def _sum(self, terms: list[Tracked], window: Window) -> Array:
+        try:
+            return sum((window.contribution(term) for term in terms), jnp.zeros((), jnp.result_type(float)))
+        except MixesRows as found:
+            raise Interacts(f"an observation joins elements, {found.origin}") from None
+
+    # ---- helpers ----------------------------------------------------------------------------------
+
+    def _window(self, m: Array) -> Window:
+        return Window(self.size, m, headless=True)
+
+    def _follow(self, staged: Staged, data: list, arguments: tuple, window: Window) -> Any:
+        return follow_staged(staged, self.script.arrays(data), arguments, window)
+
+    def _one(self, shape: tuple[int, ...], axis: Axis | None) -> tuple[int, ...]:
+        return tuple(shape) if axis is None else (*shape[: axis.axis], 1, *shape[axis.axis + 1 :])  # type: ignore[operator]
+
+    def _noise(self, names: tuple[str, ...]) -> dict[str, Shape]:
+        dtype = jnp.result_type(float)
+        return {name: Shape(self._one(self.specs[name].shape, self.noise[name]), dtype) for name in names}
+
+    def _followed(self, noise: dict) -> dict[str, Tracked]:
+        return {name: Tracked(value, self.noise[name]) for name, value in noise.items()}
+
+    def _rows(self, carry: PyTree) -> PyTree:
+        leaves, tree = jax.tree.flatten(carry)
+        return jax.tree.unflatten(tree, [Shape(self._one(s.shape, a), s.dtype) for s, a in zip(leaves, self.carry)])
+
+    def _carried(self, carry: PyTree) -> PyTree:
+        leaves, tree = jax.tree.flatten(carry)
+        return jax.tree.unflatten(tree, [Tracked(leaf, axis) for leaf, axis in zip(leaves, self.carry)])
+
+    def _values_of_innovations(self) -> dict[str, Shape]:
+        return {
+            name: Shape(self._one(site.shape, self.values[name]), site.dtype)
+            for name, site in self.script.innovations.items()
+        }
+
+    def _panel(self) -> Panel:
+        def back(axis: Axis | None, ndim: int) -> int:
+            return 0 if axis is None else axis.axis - ndim  # type: ignore[operator]
+
+        sites = {site.name: site for site in (*self.program.plan.outside, *self.program.plan.inside)}
+        plates = [set(sites[name].plates) for name in self.program.names(Role.INNOVATION)]
+        names = [name for name, size in sorted(set.intersection(*plates)) if size == self.size]
+        return Panel(
+            self.size,
+            names[0] if names else None,
+            tuple((name, axis.axis or 0) for name, axis in self.noise.items()),
+            tuple((name, back(axis, len(sites[name].shape))) for name, axis in self.values.items()),
+            tuple(back(a, len(s.shape)) for a, s in zip(self.carry, jax.tree.leaves(self.program.plan.carry))),
+        )

@@ -1,0 +1,114 @@
+"""What a user passes as theta: every parameter by name, of its shape, in its support, cast once.
+
+Shapes and names are checked always, values where they are known, so before anything is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ssmscan.arguments import require_names, require_numbers
+from ssmscan.errors import ModelError
+from ssmscan.model.jaxprs.dataflow import UNUSED
+
+if TYPE_CHECKING:
+    from ssmscan.model.jaxprs.dataflow import Staged
+    from ssmscan.model.statespace.front import StateSpaceModel, Theta
+
+ADVICE = "print(ssm) shows every site."
+
+
+def canonical(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
+    """Check parameter values and cast them; see `StateSpaceModel.canonical`."""
+    named = require_names("theta", theta, ssm.program.parameters, "parameters", advice=ADVICE)
+    if any(isinstance(value, jax.core.Tracer) for value in (*named.values(), *ssm.arrays)):
+        return cast(ssm, named)
+    # What is known is checked now, also while somebody's jit is being traced.
+    with jax.ensure_compile_time_eval():
+        values = cast(ssm, named)
+        _check_support(ssm, values)
+    return values
+
+
+def at_unconstrained(ssm: StateSpaceModel, z: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluate what there is at unconstrained values: "theta", "log_prior", "log_law" and "log_reweighting"."""
+    staged = _continuous(ssm, ssm.program.constrain)
+    shapes = staged.argument(0)
+    for name in require_names("z", z, shapes, "unconstrained values", advice="ssm.unconstrain(theta) gives them."):
+        require_numbers(f"z['{name}']", z[name], shapes[name].shape)
+    return staged(ssm.arrays, {name: of_dtype(z[name], shape.dtype) for name, shape in shapes.items()})
+
+
+def unconstrain(ssm: StateSpaceModel, theta: Theta) -> Theta:
+    """Compute unconstrained values of parameters that were checked."""
+    return _continuous(ssm, ssm.program.unconstrain)(ssm.arrays, theta)["z"]
+
+
+def _continuous(ssm: StateSpaceModel, staged: Staged | None) -> Staged:
+    if staged is None:
+        raise ModelError(
+            f"parameter(s) {ssm.program.not_continuous} are discrete and have no unconstrained space; gradient "
+            "engines and random walks cannot move them. Sum them out, or fix them with handlers.condition."
+        )
+    return staged
+
+
+def cast(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
+    """Check names, shapes and types of parameter values, and cast them; they may be outside the support."""
+    named = require_names("theta", theta, ssm.program.parameters, "parameters", advice=ADVICE)
+    values = {}
+    for site in ssm.parameters:
+        value = named[site.name]
+        require_numbers(f"theta['{site.name}']", value, site.shape)
+        if jnp.issubdtype(site.dtype, jnp.integer) and not isinstance(value, jax.core.Tracer):
+            _check_integer(site.name, np.asarray(value, np.float64), site.dtype)
+        values[site.name] = of_dtype(value, site.dtype)
+    return values
+
+
+def _check_integer(name: str, value: np.ndarray, dtype: Any) -> None:
+    held = np.iinfo(dtype)
+    if not np.all((value >= held.min) & (value <= held.max) & (value == np.round(value))):
+        raise ValueError(
+            f"theta['{name}'] = {value} is not of type {dtype}; give integers from {held.min} to {held.max}."
+        )
+
+
+def of_dtype(value: Any, dtype: Any) -> jax.Array:
+    """Return a number or an array as JAX holds it, of a dtype."""
+    if isinstance(value, float | int):
+        return _number(value, dtype)
+    if isinstance(value, jax.Array) and value.dtype == dtype and not value.weak_type:
+        return value
+    return lax.convert_element_type(jnp.asarray(value), dtype)
+
+
+@lru_cache(maxsize=256)
+def _number(value: float, dtype: Any) -> jax.Array:
+    """Put a number on the device: most of what an online update would cost beside the step."""
+    # Kept for other traces and for none, so it must not belong to the one that is under way.
+    with jax.ensure_compile_time_eval():
+        return lax.convert_element_type(jnp.asarray(value), dtype)
+
+
+def _check_support(ssm: StateSpaceModel, theta: Theta) -> None:
+    invalid = jax.device_get(_invalid(ssm, theta))
+    for site in ssm.parameters:
+        if invalid[site.name]:
+            raise ValueError(
+                f"theta['{site.name}'] = {np.asarray(theta[site.name])} is outside the support of its prior "
+                f"{site.family} ({site.support}); give a finite value inside it."
+            )
+
+
+@jax.jit
+def _invalid(ssm: StateSpaceModel, theta: Theta) -> dict[str, jax.Array]:
+    rest = ssm.program.invalid_parameters.bind(ssm.arrays, ssm._outside(theta))
+    return rest(*[UNUSED] * 6)["outside_invalid"]

@@ -1,0 +1,75 @@
+"""What engines may be given: a traced model, in which something is observed.
+
+A plain function has not been traced.  A model without data, `y=None` for one, is good for `ssm.simulate` and
+`ssm.sample_prior`; an engine would return its prior under the name of a posterior, and a log evidence of zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ssmscan.arguments import shown
+from ssmscan.errors import ModelError
+from ssmscan.model.sites import Role
+
+if TYPE_CHECKING:
+    from ssmscan.model.statespace.front import StateSpaceModel
+
+OBSERVED = (Role.OBSERVATION, Role.START_OBSERVATION, Role.TAIL_OBSERVATION, Role.PARAMETER_LIKELIHOOD)
+
+
+def require_traced(ssm: Any) -> None:
+    """Raise unless this is a model as `ssmscan.trace` returns it.
+
+    Raises:
+        TypeError: it is something else, such as the function itself.
+    """
+    if isinstance(ssm, type) or not hasattr(ssm, "canonical"):
+        name = getattr(ssm, "__name__", "model") if callable(ssm) else "model"
+        found = f"the function '{name}'" if callable(ssm) else f"a value of type {type(ssm).__name__}"
+        found = shown(ssm) if isinstance(ssm, type) else found
+        raise TypeError(
+            f"ssm: expected a traced model, got {found}. Trace it first: ssm = ssmscan.trace({name}, ...), with the "
+            "arguments of the model, and give ssm."
+        )
+
+
+def require_observed(ssm: Any) -> None:
+    """Raise unless this is a traced model that observes something.
+
+    Raises:
+        TypeError: it is no traced model.
+        ModelError: no site of it is observed; the message names those that could be.
+    """
+    require_traced(ssm)
+    sites = getattr(ssm, "sites", ())
+    if sites and not any(site.role in OBSERVED for site in sites):
+        unread = unread_sites(ssm)
+        asked = f" Site '{unread[0]}' is drawn, and nothing reads it: did you forget obs=?" if unread else ""
+        raise ModelError(
+            f"no site of the model is observed, so that there is nothing to infer.{asked} Trace the model with its "
+            "data; to draw from a model without data use ssm.sample_prior and ssm.simulate."
+        )
+
+
+def unread_sites(ssm: StateSpaceModel | Any) -> tuple[str, ...]:
+    """Names of the sites that look like observations without data, see `roles.unread`."""
+    after = [site for part in ssm.parts for site in part.program.plan.drawn_after]
+    return (*(name for part in ssm.parts for name in part.program.unread), *sorted(set(after)))
+
+
+def unread_warning(ssm: StateSpaceModel | Any) -> str:
+    """What to say of a model that observes something, and draws at every step what nothing reads; empty if it does not.
+
+    Without any data nothing is said: such a model is traced to simulate from it, and engines refuse it.
+    """
+    names = [name for part in ssm.parts for name in part.program.unread]
+    if not names or not any(site.role in OBSERVED for site in ssm.sites):
+        return ""
+    quoted = ", ".join(f"'{name}'" for name in names)
+    many = len(names) > 1
+    return (
+        f"site{'s' * many} {quoted} {'are' if many else 'is'} drawn at every step, and nothing observes or reads "
+        f"{'them' if many else 'it'}: no data act through {'them' if many else 'it'}. Did you forget obs=, or to "
+        "condition? For replicates of the data use ssmscan.predict."
+    )

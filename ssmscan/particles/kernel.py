@@ -1,0 +1,309 @@
+r"""The kernel of every filter: resample if needed, propagate, weigh.
+
+With carried log weights :math:`\log w_i` (below) and incremental ones :math:`g_i` of a proposal,
+
+.. math::  \log \ell_t = \log \sum_i e^{\log w_i + g_i}, \qquad
+           \log W_i = \log w_i + g_i - \log \ell_t .
+
+:math:`\ell_t` estimates :math:`p(y_t | y_{1:t-1})`, their product the evidence, without bias
+(Del Moral 2004, section 7.4.2; Chopin & Papaspiliopoulos 2020, algorithms 10.1 and 10.3).
+
+The carried weight obeys one rule.  Without resampling it is :math:`\log W_i`.  Resampling with
+probabilities V, which are W unless the proposal looks ahead, makes it
+:math:`\log W_{a_i} - \log V_{a_i} - \log N`, *never renormalised*.  The product is then unbiased for
+every scheme with :math:`E[\text{offspring of } i] = N V_i` and every decision to resample that is a
+function of the past.  Renormalising biases auxiliary filters by percents at small N.
+
+Gradients in theta see the same rule with :math:`\log V` held constant: the carried weight has value
+:math:`-\log N` but the gradient of :math:`\log W_{a_i}` (Scibior & Wood 2021, "Differentiable
+particle filtering without modifying the forward pass").  An innovation that is no smooth function of its noise
+puts the gradient of its log-density into its weight, see `ssmscan.model.noise.score`.
+
+When every weight is zero the run goes on with equal weights, so that nothing is NaN and replicates
+beside it under vmap are untouched, but its increments are -inf from there on and the status says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ssmscan.model.noise.score import gradient_alone
+from ssmscan.model.statespace.dynamics import LoopDynamics
+from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.threefry import threefry
+from ssmscan.particles import checks
+from ssmscan.particles.draws import draw_noise, unrolled_threefry
+from ssmscan.particles.loop import keep_for_gradient, scan_remembering_little
+from ssmscan.particles.proposals import Moved, Proposal
+from ssmscan.particles.resampling import Resampling
+from ssmscan.particles.weights import CompensatedSum, Weighed, normalise, uniform
+
+COMPLETE, FAULTY, VANISHED = 0, 1, 2
+"""Status: all is well; some log weight was NaN or +inf and counted as zero; every weight was zero."""
+
+
+class Settings(Protocol):
+    """What the kernel reads of a front object."""
+
+    @property
+    def num_particles(self) -> int:
+        """N."""
+
+    @property
+    def resampling(self) -> Resampling:
+        """Scheme that draws ancestors."""
+
+    @property
+    def threshold(self) -> float:
+        """Resample when ESS < threshold * N; 1 is always, also on equal weights, and 0 is never."""
+
+    @property
+    def proposal(self) -> Proposal:
+        """What moves and weighs."""
+
+
+class State(NamedTuple):
+    """A filter between two steps.
+
+    Attributes:
+        key: typed key of the run.
+        keys: (2,) `step_keys` of the next step.  They are made one step ahead: made where they are used, XLA would
+            fuse their derivation into the code that draws the noise, which takes minutes to compile.
+        step: () int32, index of the next step.
+        carry: carries of the particles, N in front.
+        log_weights: (N,) normalised.
+        weights: (N,) their exponentials.
+        ess: () effective sample size of these weights.
+        evidence: running log evidence.
+        status: () int32, COMPLETE, FAULTY or VANISHED.
+        failed_step: () int32, step of the first event of that kind, the start being -1;
+            `NOWHERE` while COMPLETE.
+        faulty_step: () int32, first step with a log weight that is NaN or +inf, whatever came of it; else `NOWHERE`.
+    """
+
+    key: Array
+    keys: Array
+    step: Array
+    carry: Any
+    log_weights: Array
+    weights: Array
+    ess: Array
+    evidence: CompensatedSum
+    status: Array
+    failed_step: Array
+    faulty_step: Array
+
+
+_START = 2**31
+"""First stream of the start, which draws from the key of the run itself: keys of steps use stream 0."""
+
+NOWHERE = -2
+"""failed_step of a run without a failure, faulty_step of one without a fault."""
+
+
+class StepInfo(NamedTuple):
+    """What one step gave, beside the new state.
+
+    Attributes:
+        increment: () estimate of log p(y_t | y_{1:t-1}); -inf from the step where all weights vanish.
+        ess: () effective sample size after weighing; 0 from there on.
+        resampled: () bool, whether the cloud was resampled before it moved.
+        alive: () bool, whether there is weight left.
+        ancestors: (N,) int32, index of each particle's parent in the cloud before.
+        carried: (N,) carried log weights, before weighing.
+        weights: (N,) normalised weights after weighing.
+        moved: the cloud as the proposal returned it.
+    """
+
+    increment: Array
+    ess: Array
+    resampled: Array
+    alive: Array
+    ancestors: Array
+    carried: Array
+    weights: Array
+    moved: Moved
+
+
+class Began(NamedTuple):
+    """The start of a filter: its state, the initial sites (N in front) and the increment, 0 if unobserved."""
+
+    state: State
+    values: dict[str, Array]
+    increment: Array
+
+
+def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: LoopDynamics) -> Began:
+    """Draw the initial cloud, and weigh it where the model observes its start.
+
+    Args:
+        settings: number of particles.
+        key: a key made by `as_key`.
+        ssm: the model; bound: `ssm.at(theta)`.
+    """
+    n = settings.num_particles
+    noise = draw_noise(key, ssm.initial_noise, n, first_stream=_START)
+    drawn = jax.vmap(bound.init, axis_size=n)(noise)
+    full = jnp.full((), n, float)
+    state = State(
+        key=key,
+        keys=step_keys(key, 1),
+        step=jnp.zeros((), np.int32),
+        carry=drawn.carry,
+        log_weights=uniform(n) + drawn.log_weight,
+        weights=jnp.full(n, 1 / n, float),
+        ess=full,
+        evidence=CompensatedSum.zero(),
+        status=jnp.full((), COMPLETE, np.int32),
+        failed_step=jnp.full((), NOWHERE, np.int32),
+        faulty_step=jnp.full((), NOWHERE, np.int32),
+    )
+    if not ssm.start_observed:
+        # All are equal; what gradient they have is of draws without a smooth map, and stays until the first increment.
+        return Began(state, drawn.values, jnp.zeros(()))
+    weighed = normalise(state.log_weights)
+    state = _record(state, weighed, jnp.full((), -1, np.int32), drawn.carry)
+    return Began(state, drawn.values, weighed.log_sum)
+
+
+def step_keys(key: Array, count: Array | int) -> Array:
+    """Give the keys (resampling, move) of the step that is number `count`, from 1."""
+    low = np.uint32(2) * jnp.asarray(count, np.uint32) + jnp.arange(2, dtype=np.uint32)
+    data = jnp.stack(threefry(jax.random.key_data(key), jnp.zeros_like(low), low), axis=-1)
+    return jax.random.wrap_key_data(data, impl=unrolled_threefry)
+
+
+def update(
+    settings: Settings, state: State, ssm: StateSpaceModel, bound: LoopDynamics, x: Any
+) -> tuple[State, StepInfo]:
+    """Advance by one step: resample if needed, propagate, weigh.
+
+    Compiled alone, XLA may round it differently in the last digit than inside a loop;
+    `scan_updates` over two or more steps at a time gives the bits of the whole run.
+
+    Args:
+        settings: scheme, threshold, proposal.
+        state: the filter before the step.
+        ssm: the model; bound: `ssm.at(theta)`.
+        x: inputs of the step, one slice of `bound.xs`.
+    """
+    n, proposal = settings.num_particles, settings.proposal
+    resample_key, move_key = state.keys
+    log_auxiliary = proposal.log_auxiliary(ssm, bound, state.carry, x, n)
+
+    def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array | None]:
+        v = None if log_auxiliary is None else lax.stop_gradient(normalise(log_weights + log_auxiliary))
+        ancestors = keep_for_gradient(settings.resampling(resample_key, weights if v is None else v.weights, n))
+        checks.ancestors(ancestors, n)
+        taken = jax.tree.map(lambda leaf: leaf.at[ancestors].get(mode="clip"), carry)
+        return taken, ancestors, None if v is None else (log_weights - v.log_weights)[ancestors]
+
+    def keep(carry: Any, log_weights: Array, _: Array) -> tuple[Any, Array, Array | None]:
+        return carry, lax.iota(np.int32, n), None if log_auxiliary is None else log_weights
+
+    needed = _needed(settings.threshold, state.ess, n)
+    carry, ancestors, ratio = _choose(needed, resample, keep, state.carry, state.log_weights, state.weights)
+    if ratio is None:
+        ratio = gradient_alone(state.log_weights[ancestors])
+    carried = _carried(needed, ratio, state.log_weights)
+    moved = proposal.propagate(move_key, ssm, bound, carry, x, n)
+    weighed = normalise(carried + moved.log_weight)
+    new = _record(state, weighed, state.step, moved.carry)
+    alive = new.status != VANISHED
+    moment = StepInfo(
+        increment=jnp.where(alive, weighed.log_sum, -jnp.inf),
+        ess=new.ess,
+        resampled=jnp.asarray(needed),
+        alive=alive,
+        ancestors=ancestors,
+        carried=carried,
+        weights=weighed.weights,
+        moved=moved,
+    )
+    step = state.step + np.int32(1)
+    return new._replace(step=step, keys=step_keys(state.key, step + np.int32(1))), moment
+
+
+def _needed(threshold: float, ess: Array, n: int) -> Array | bool:
+    """Decide from the past whether to resample; the extremes are known before compilation."""
+    return bool(threshold) if threshold in (0, 1) else ess < threshold * n
+
+
+def _choose(needed: Array | bool, resample: Callable, keep: Callable, *operands: Any) -> tuple[Any, Array, Array]:
+    """Run one of two functions; a decision known before compilation compiles only that one."""
+    if isinstance(needed, bool):
+        return (resample if needed else keep)(*operands)
+    return lax.cond(needed, resample, keep, *operands)
+
+
+def _carried(needed: Array | bool, ratio: Array, log_weights: Array) -> Array:
+    """Give the log weights with which a cloud moves: resampled, those of its parents over N times their odds."""
+    return jnp.where(needed, ratio - math.log(len(ratio)), log_weights)
+
+
+def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
+    """Enter new weights: evidence, effective sample size, and the first step of the worst event."""
+    event = jnp.where(weighed.log_sum == -jnp.inf, VANISHED, jnp.where(weighed.faulty, FAULTY, COMPLETE))
+    event = event.astype(np.int32)
+    status = jnp.maximum(state.status, event)
+    # Once a cloud has vanished it goes on from states that cannot be.
+    first_fault = weighed.faulty & (state.faulty_step == NOWHERE) & (state.status != VANISHED)
+    return state._replace(
+        carry=carry,
+        log_weights=weighed.log_weights,
+        weights=weighed.weights,
+        ess=jnp.where(status == VANISHED, 0, weighed.ess),
+        evidence=state.evidence.add(jnp.where(status == VANISHED, -jnp.inf, weighed.log_sum)),
+        status=status,
+        failed_step=jnp.where(status > state.status, step, state.failed_step),
+        faulty_step=jnp.where(first_fault, step, state.faulty_step),
+    )
+
+
+def scan_updates(
+    settings: Settings,
+    state: State,
+    ssm: StateSpaceModel,
+    bound: LoopDynamics,
+    xs: Any,
+    report: Callable[[Any, State, StepInfo], tuple[Any, Any]],
+    *,
+    begin: Callable[[dict[str, Array]], Any],
+    length: int,
+) -> tuple[State, dict[str, Array], Any, Any]:
+    """Update once for each slice of xs: the whole series, or the next part of it.
+
+    Args:
+        settings, state, ssm, bound: as in `update`.
+        xs: inputs, leaves with time in front.
+        report: what to hand to the next step and what to stack of this one, from what the last one handed over, the
+            new state and its moment.
+        begin: what to hand to the first step, from zeros of the shapes of the values of a step.
+        length: number of slices.
+
+    Returns:
+        The last state, the values of its particles by site, what the last step handed over, and the stacked reports.
+    """
+
+    @partial(jax.jit, inline=True)
+    def advance(state: State, x: Any) -> tuple[State, StepInfo]:
+        return update(settings, state, ssm, bound, x)
+
+    def step(loop: tuple[State, dict, Any], x: Any) -> tuple[tuple[State, dict, Any], Any]:
+        state, moment = advance(loop[0], x)
+        held, stacked = report(loop[2], state, moment)
+        return (state, moment.moved.values, held), stacked
+
+    # Traced once, for the shapes of the values and in the loop.
+    _, shapes = jax.eval_shape(advance, state, jax.tree.map(lambda leaf: leaf[0], xs))
+    values = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.moved.values)
+    (state, values, held), reports = scan_remembering_little(step, (state, values, begin(values)), xs, length)
+    return state, values, held, reports
