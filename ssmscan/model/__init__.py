@@ -26,7 +26,7 @@ Discrete states
     given.py        start and step at given noise and given discrete values
     enumeration.py  which discrete states can be summed out, from the data flow
     elements.py     discrete states of elements that do not interact, one chain for each
-    forward.py      sums over the paths of a finite chain: evidence, smoothing, sampling
+    forward.py      sums over the paths of a finite chain: likelihood, smoothing, sampling
     summing.py      a model with its discrete states summed out
 What engines see
     statespace.py   `StateSpaceModel`: the pure functions engines use; sites.py, the printed table
