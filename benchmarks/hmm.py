@@ -2,7 +2,7 @@
 
     python benchmarks/hmm.py
 
-Three states, T = 2,000, the transition matrix, levels and scale unknown.  The evidence is compared with a
+Three states, T = 2,000, the transition matrix, levels and scale unknown.  The likelihood is compared with a
 forward pass in NumPy float64.  Times are the best of many calls and leave compilation out; ESS per second
 counts the draws after warm-up.
 """
@@ -55,7 +55,7 @@ def simulate(seed: int) -> np.ndarray:
 
 
 def forward_in_numpy(y: np.ndarray) -> float:
-    """Log evidence in float64."""
+    """Log likelihood in float64."""
     alpha = np.array([0.0, -np.inf, -np.inf])
     for log_seen in norm.logpdf(y[:, None], LEVELS, SD):
         alpha = logsumexp(alpha[:, None] + np.log(ROWS), axis=0) + log_seen
@@ -83,7 +83,7 @@ def main() -> None:
     gradient = jax.jit(jax.value_and_grad(lambda theta: ssm.log_likelihood_given_noise(theta, {})))
     states = jax.jit(lambda theta, key: ssm.posterior_states(theta, {}, key))
     report = {
-        "log evidence": float(value(theta)),
+        "log likelihood": float(value(theta)),
         "in NumPy float64": forward_in_numpy(y),
         "forward pass, ms": best_ms(value, theta),
         "with gradient, ms": best_ms(gradient, theta),

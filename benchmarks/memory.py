@@ -5,7 +5,7 @@
 
 *Planned* is what XLA allots before the run: temporaries and results of the compiled program.  *Measured* is how far
 the resident set rises over its level after compilation while the program runs.  Measured is less where memory that
-compilation has left is used again.  The gradient is that of the log evidence in theta, at the default threshold.
+compilation has left is used again.  The gradient is that of the log likelihood in theta, at the default threshold.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ def measure(what: str, steps: int, particles: int) -> str:
     ssm = ssmscan.trace(volatility_model(), jnp.asarray(volatility(steps)))
     theta = jax.tree.map(jnp.float32, {"mu": MU, "phi": PHI, "sigma": SIGMA})
 
-    def evidence(theta, key):
-        return ssmscan.log_evidence(key, ssm, theta, num_particles=particles)
+    def log_likelihood(theta, key):
+        return ssmscan.log_likelihood(key, ssm, theta, num_particles=particles)
 
     def filtered(theta, key):
         store = eval(what, vars(ssmscan))
         return ssmscan.ParticleFilter(particles, store=store, summaries=()).run(key, ssm, theta)
 
-    compiled = jax.jit(jax.grad(evidence) if what == "gradient" else filtered).lower(theta, jax.random.key(0)).compile()
+    measured = jax.grad(log_likelihood) if what == "gradient" else filtered
+    compiled = jax.jit(measured).lower(theta, jax.random.key(0)).compile()
     plan = compiled.memory_analysis()
     planned = (plan.temp_size_in_bytes + plan.output_size_in_bytes) / 2**20
     baseline, peak, done = resident_mb(), [0.0], threading.Event()

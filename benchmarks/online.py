@@ -3,7 +3,7 @@
     python benchmarks/online.py [--updates 100000] [--particles 1000]
 
 Stochastic volatility.  Takes every step by a call of `ParticleFilter.update` from Python, compares all increments,
-effective sample sizes and the log evidence with those of one `run` over the whole series, bit by bit, and prints the
+effective sample sizes and the log likelihood with those of one `run` over the whole series, bit by bit, and prints the
 time of an update by tenths of the series: it must not grow.
 """
 
@@ -49,9 +49,9 @@ def main() -> None:
     alike = {
         "increments": np.array_equal(np.concatenate(increments), whole.increments),
         "effective sample sizes": np.array_equal(np.concatenate(sizes), whole.ess),
-        "log evidence": bool(online.state.evidence.value() == whole.log_evidence),
+        "log likelihood": bool(online.state.log_likelihood.value() == whole.log_likelihood),
     }
-    print(f"log evidence {float(whole.log_evidence):.4f}; identical to the whole run: {alike}")
+    print(f"log likelihood {float(whole.log_likelihood):.4f}; identical to the whole run: {alike}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/panel.py [--particles 500]
 
-Prints one line of JSON: effective sample sizes, log evidence of the panel and the sum of its series
+Prints one line of JSON: effective sample sizes, log likelihood of the panel and the sum of its series
 run alone with the same keys, and processor times of compiled runs.
 """
 
@@ -63,7 +63,7 @@ def main() -> None:
     keys = [jax.random.fold_in(as_key(key), m) for m in range(SERIES)]
 
     def loop() -> list:
-        return [settings.run(k, one, THETA).log_evidence for k, one in zip(keys, singles)]
+        return [settings.run(k, one, THETA).log_likelihood for k, one in zip(keys, singles)]
 
     own, together, alone = settings.run(key, panel, THETA), settings.run(key, joint, THETA), loop()
     print(
@@ -72,12 +72,12 @@ def main() -> None:
                 "particles": settings.num_particles,
                 "mean ESS, one by one": round(float(own.ess.mean()), 1),
                 "mean ESS, jointly": round(float(together.ess.mean()), 1),
-                "log evidence, panel": float(own.log_evidence),
-                "log evidence, sum of single runs": float(np.sum(np.array(alone, np.float64))),
-                "log evidence, jointly": float(together.log_evidence),
-                "seconds, panel": timed(lambda: settings.run(key, panel, THETA).log_evidence),
+                "log likelihood, panel": float(own.log_likelihood),
+                "log likelihood, sum of single runs": float(np.sum(np.array(alone, np.float64))),
+                "log likelihood, jointly": float(together.log_likelihood),
+                "seconds, panel": timed(lambda: settings.run(key, panel, THETA).log_likelihood),
                 "seconds, loop": timed(loop),
-                "seconds, jointly": timed(lambda: settings.run(key, joint, THETA).log_evidence),
+                "seconds, jointly": timed(lambda: settings.run(key, joint, THETA).log_likelihood),
                 "shared factor": repr(factor).splitlines()[-1],
             }
         )

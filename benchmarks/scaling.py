@@ -57,9 +57,9 @@ def volatility_filter(n: int, steps: int, vectors: int = 0) -> Callable[[int], o
     ssm, settings = ssmscan.trace(volatility_model(), jnp.asarray(y)), ssmscan.ParticleFilter(n)
     theta = {"mu": MU, "phi": PHI, "sigma": SIGMA}
     if not vectors:
-        return lambda seed: float(settings.run(jax.random.key(seed), ssm, theta).log_evidence)
+        return lambda seed: float(settings.run(jax.random.key(seed), ssm, theta).log_likelihood)
     spread = {name: value + 0.01 * jnp.linspace(-1.0, 1.0, vectors) for name, value in theta.items()}
-    many = jax.jit(jax.vmap(lambda key, theta: ssmscan.log_evidence(key, ssm, theta, num_particles=n)))
+    many = jax.jit(jax.vmap(lambda key, theta: ssmscan.log_likelihood(key, ssm, theta, num_particles=n)))
     return lambda seed: np.asarray(many(jax.random.split(jax.random.key(seed), vectors), spread))
 
 
@@ -86,7 +86,7 @@ def coupled_filter(n: int, steps: int, dimension: int) -> Callable[[int], object
 
     y = np.random.default_rng(1).normal(size=(steps, dimension)).astype(np.float32)
     ssm, settings = ssmscan.trace(model, jnp.asarray(y)), ssmscan.ParticleFilter(n)
-    return lambda seed: float(settings.run(jax.random.key(seed), ssm, {"scale": 0.3}).log_evidence)
+    return lambda seed: float(settings.run(jax.random.key(seed), ssm, {"scale": 0.3}).log_likelihood)
 
 
 def sweeps(runs: int, quick: bool) -> dict[str, list[dict[str, float]]]:

@@ -7,7 +7,7 @@
 // resampling by one merge.  Plain loops that the compiler vectorises for the machine at hand.
 //
 //   g++ -O3 -march=native -ffast-math -std=c++17 workload_a.cpp -o workload_a -lmvec -lm
-//   ./workload_a y.f32 N T threshold runs      prints one JSON line: wall and CPU seconds, log evidences
+//   ./workload_a y.f32 N T threshold runs      prints one JSON line: wall and CPU seconds, log likelihoods
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -120,7 +120,7 @@ struct Filter {
 
   double run(const float *y, int steps, double threshold, uint64_t seed) {
     Streams rng(seed);
-    double evidence = 0, log_before = std::log(double(n));
+    double log_likelihood = 0, log_before = std::log(double(n));
     bool resampled = false;
     for (int t = 0; t < steps; t++) {
       const float *from = resampled ? parents.data() : x.data();
@@ -133,7 +133,7 @@ struct Filter {
         squares += sum_sq[b] * shift[b] * shift[b];
       }
       const double log_total = largest + std::log(total);
-      evidence += log_total - log_before - 0.91893853320467274;
+      log_likelihood += log_total - log_before - 0.91893853320467274;
       resampled = threshold >= 1 || total * total < threshold * n * squares;
       log_before = resampled ? std::log(double(n)) : log_total;
       if (resampled) {
@@ -142,7 +142,7 @@ struct Filter {
         resample(total, (word[0] >> 8) * 0x1p-24);
       }
     }
-    return evidence;
+    return log_likelihood;
   }
 };
 
@@ -155,7 +155,7 @@ int main(int argc, char **argv) {
   if (!file || std::fread(y.data(), 4, steps, file) != size_t(steps)) return std::perror(argv[1]), 1;
   std::fclose(file);
   Filter filter(n);
-  std::vector<double> seconds, cpu, evidence;
+  std::vector<double> seconds, cpu, log_likelihood;
   for (int run = 0; run <= runs; run++) {  // the first warms up
     const auto begin = std::chrono::steady_clock::now();
     const auto ticks = std::clock();
@@ -163,10 +163,10 @@ int main(int argc, char **argv) {
     if (run == 0) continue;
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     cpu.push_back(double(std::clock() - ticks) / CLOCKS_PER_SEC);
-    evidence.push_back(value);
+    log_likelihood.push_back(value);
   }
   for (auto [name, values] : {std::pair{"{\"seconds\": [", &seconds}, std::pair{"], \"cpu_seconds\": [", &cpu},
-                              std::pair{"], \"log_evidence\": [", &evidence}}) {
+                              std::pair{"], \"log_likelihood\": [", &log_likelihood}}) {
     std::printf("%s", name);
     for (size_t i = 0; i < values->size(); i++) std::printf("%s%.9g", i ? ", " : "", (*values)[i]);
   }

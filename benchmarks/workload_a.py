@@ -77,7 +77,7 @@ def measure(name: str, program: list[str], series: Path, n: int, mode: str, runs
         return record
     record["wall_ns"] = 1e9 * record["wall"] / (n * steps)
     record["ns"] = 1e9 * record["cpu"] / (n * steps)
-    record["mean_log_evidence"] = statistics.mean(record["log_evidence"])
+    record["mean_log_likelihood"] = statistics.mean(record["log_likelihood"])
     return record
 
 
@@ -99,7 +99,7 @@ def table(records: list[dict[str, Any]]) -> str:
         seconds = f"{record['compile']:9.1f}" if record["compile"] is not None else f"{'':9s}"
         lines.append(
             f"{record['library']:10s} {record['N']:7d} {record['mode']:10s} {record['wall_ns']:8.1f} "
-            f"{record['ns']:7.1f} {ratio} {speed} {seconds} {record['mean_log_evidence']:9.2f} "
+            f"{record['ns']:7.1f} {ratio} {speed} {seconds} {record['mean_log_likelihood']:9.2f} "
             f"{record['load_before']:5.2f}"
         )
     return "\n".join(lines)

@@ -99,14 +99,14 @@ def ssmscan_calls(workload: str, n: int, iterations: int) -> Call:
     if workload == "B":
         particle_filter = ssmscan.ParticleFilter(n)
         ssm = ssmscan.trace(tracking, jnp.asarray(tracks()))
-        return lambda seed: np.asarray(particle_filter.run(jax.random.key(seed), ssm, {}).log_evidence)
+        return lambda seed: np.asarray(particle_filter.run(jax.random.key(seed), ssm, {}).log_likelihood)
     ssm = ssmscan.trace(volatility_model(), jnp.asarray(volatility(500 if workload == "E" else 200)))
     if workload == "C":
         vectors = dict(zip(("mu", "phi", "sigma"), jnp.asarray(thetas()).T))
-        many = jax.jit(jax.vmap(lambda key, theta: ssmscan.log_evidence(key, ssm, theta, num_particles=n)))
+        many = jax.jit(jax.vmap(lambda key, theta: ssmscan.log_likelihood(key, ssm, theta, num_particles=n)))
         return lambda seed: np.asarray(many(jax.random.split(jax.random.key(seed), 64), vectors))
     if workload == "D":
-        every = lambda theta, key: ssmscan.log_evidence(key, ssm, theta, num_particles=n, threshold=1)  # noqa: E731
+        every = lambda theta, key: ssmscan.log_likelihood(key, ssm, theta, num_particles=n, threshold=1)  # noqa: E731
         gradient = jax.jit(jax.grad(every))
         start = jax.tree.map(jnp.float32, theta)
         return lambda seed: np.array(jax.tree.leaves(gradient(start, jax.random.key(seed))))

@@ -50,11 +50,11 @@ def main(key, quick=False):
 
     filtered = ssmscan.ParticleFilter(num_particles=5000).run(filter_key, ssm, THETA)
     error = filtered.summaries["mean"]["mu"] - data["mu"][0]
-    print(f"log evidence {filtered.log_evidence:.2f}, rms error of mu {jnp.sqrt((error**2).mean()):.2f}")
+    print(f"log likelihood {filtered.log_likelihood:.2f}, rms error of mu {jnp.sqrt((error**2).mean()):.2f}")
     return {
         "phi": nuts.mean()["phi"],
         "y": data["y"][0],
-        "log_evidence": filtered.log_evidence,
+        "log_likelihood": filtered.log_likelihood,
         "rms_error": jnp.sqrt((error**2).mean()),
     }
 

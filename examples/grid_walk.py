@@ -49,7 +49,7 @@ def main(key, quick=False):
     print(f"the walk ends at {data['position'][0, -1]}, the filter says {mean[-1].round(2)}")
     return {
         "position": data["position"][0],
-        "log_evidence": filtered.log_evidence,
+        "log_likelihood": filtered.log_likelihood,
         "rms_error": jnp.sqrt((error**2).mean()),
     }
 

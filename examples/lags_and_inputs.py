@@ -50,8 +50,8 @@ def main(key, quick=False):
     nuts = ssmscan.NUTS(num_warmup=num, num_samples=num, num_chains=2).run(nuts_key, ssm)
     print(nuts.summary())
     filtered = ssmscan.ParticleFilter(num_particles=5000).run(filter_key, ssm, THETA)
-    print(f"log evidence where the data came from: {filtered.log_evidence:.2f}")
-    return {"bonus": nuts.mean()["bonus"], "y": data["y"][0], "log_evidence": filtered.log_evidence}
+    print(f"log likelihood where the data came from: {filtered.log_likelihood:.2f}")
+    return {"bonus": nuts.mean()["bonus"], "y": data["y"][0], "log_likelihood": filtered.log_likelihood}
 
 
 if __name__ == "__main__":

@@ -55,11 +55,11 @@ def main(key, quick=False):
     filtered = ssmscan.ParticleFilter(num_particles=2000).run(filter_key, ssm, theta)
     error = filtered.summaries["mean"]["x"] - one["x"][0]
     rms_error = jnp.sqrt((error**2).mean())
-    print(f"log evidence {filtered.log_evidence:.2f}, rms error of the filter {rms_error:.2f}")
+    print(f"log likelihood {filtered.log_likelihood:.2f}, rms error of the filter {rms_error:.2f}")
     return {
         "one": one["x"][0],
         "many": many["x"][0],
-        "log_evidence": filtered.log_evidence,
+        "log_likelihood": filtered.log_likelihood,
         "rms_error": rms_error,
     }
 

@@ -56,7 +56,7 @@ def main(key, quick=False):
         "alpha": nuts.mean()["alpha"],
         "exact": exact,
         "shares": shares,
-        "log_evidence": filtered.log_evidence,
+        "log_likelihood": filtered.log_likelihood,
     }
 
 

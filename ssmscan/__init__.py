@@ -24,7 +24,7 @@ from ssmscan.model.noise_outside import noise_outside
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.tracing import trace
-from ssmscan.particles.filter import ParticleFilter, log_evidence
+from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.online import Online, resume
@@ -63,7 +63,7 @@ __all__ = [
     "backward_sample",
     "compare",
     "load",
-    "log_evidence",
+    "log_likelihood",
     "long_run",
     "multinomial",
     "noise_outside",

@@ -62,7 +62,7 @@ def run(folder: Path, *, seed: int = 0, quick: bool = False) -> dict[str, ssmsca
     comparison = ssmscan.compare(**results)
     print(f"{comparison}\n\n{_largest(comparison)}")
     filtered = ssmscan.ParticleFilter(num_particles=10_000).run(filter_key, ssm, results["nuts"].mean())
-    print(f"log evidence at the posterior mean of NUTS: {filtered.log_evidence:.2f}. {filtered.message()}\n")
+    print(f"log likelihood at the posterior mean of NUTS: {filtered.log_likelihood:.2f}. {filtered.message()}\n")
 
     for name, axes in _figures(results, comparison, filtered, returns, days).items():
         axes.figure.savefig(folder / f"{name}.png", dpi=150)

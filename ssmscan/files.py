@@ -1,4 +1,4 @@
-"""The one way to write a file: whole, or not at all.
+"""The one way to write a file: whole, or not at all; and what is said of a file in another format.
 
 A file appears under its name only when it is complete.  It is written under a temporary name beside it, brought to the
 disk and renamed, which on one file system is a single step; whatever fails before that leaves what was there.
@@ -65,3 +65,9 @@ def _failure(path: Path, target: Path, error: OSError) -> OSError:
     failure = OSError(f"cannot save {path}: {why}{before}")
     failure.errno = error.errno
     return failure
+
+
+def other_format(path: str | os.PathLike[str], found: int, read: int, *, again: str) -> ValueError:
+    """Return the error of a file in another format than the one that is read; `again` is for an earlier one."""
+    age, advice = ("an earlier", again) if found < read else ("a later", "update ssmscan")
+    return ValueError(f"{path} has format {found} of {age} ssmscan, and this one reads format {read}: {advice}")

@@ -49,8 +49,8 @@ def main(key, quick=False):
     print(nuts.summary())
 
     filtered = ssmscan.ParticleFilter(num_particles=10_000).run(filter_key, ssm, nuts.mean())
-    print(f"log evidence at the posterior mean: {filtered.log_evidence:.2f}")
-    return {"phi": nuts.mean()["phi"], "log_evidence": filtered.log_evidence}
+    print(f"log likelihood at the posterior mean: {filtered.log_likelihood:.2f}")
+    return {"phi": nuts.mean()["phi"], "log_likelihood": filtered.log_likelihood}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m tests.grammar [number] [seed]
 
-A model is a choice of carry x inputs x family x way to observe x missing values x further scans.  The evidence of the
+A model is a choice of carry x inputs x family x way to observe x missing values x further scans.  The likelihood of the
 filter, averaged over keys, must be the exact one (family error 1e-4 over all models), and `ssm.check` must pass.
 What is refused is listed by its sentence.
 """
@@ -143,7 +143,7 @@ def build(spec: Spec):
 
 
 def exact(spec: Spec) -> float:
-    """The log evidence at q = Q by dense linear algebra, or by summing over all regimes."""
+    """The log likelihood at q = Q by dense linear algebra, or by summing over all regimes."""
     y, x = data(spec), X.copy()
     if spec.further == "covariate":
         for i in range(1, STEPS):
@@ -193,9 +193,9 @@ def judge(spec: Spec, comparisons: int) -> str:
         return f"refused: {error}"
     if not ssm.check(jax.random.key(0)).passed:
         return "WRONG: the parts do not add up"
-    evidence = jax.jit(jax.vmap(lambda key: ssmscan.log_evidence(key, ssm, {"q": Q}, num_particles=500)))
+    log_likelihood = jax.jit(jax.vmap(lambda key: ssmscan.log_likelihood(key, ssm, {"q": Q}, num_particles=500)))
     try:
-        found = np.asarray(evidence(jax.random.split(jax.random.key(0), KEYS)), float)
+        found = np.asarray(log_likelihood(jax.random.split(jax.random.key(0), KEYS)), float)
     except ssmscan.ModelError as error:
         return f"refused to particles: {error}"
     ratio = np.exp(found - exact(spec))

@@ -83,7 +83,7 @@ def test_twenty_runs_reached_in_four_ways_compile_once():
     with compilations() as counts:
         for i, ssm in enumerate(models):
             theta = {"q": casts[i % 5](0.3 + 0.05 * i)}
-            values.append(float(particle_filter.run(jax.random.key(i), ssm, theta).log_evidence))
+            values.append(float(particle_filter.run(jax.random.key(i), ssm, theta).log_likelihood))
     assert counts["_run"] == 1, counts
     assert len(set(values)) == 20
     assert len({ssm.program for ssm in models}) == 1

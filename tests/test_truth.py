@@ -28,13 +28,13 @@ def stochastic_volatility_grid(y, mu=-1.02, rho=0.9702, sigma=0.178):
     sd = sigma / np.sqrt(1 - rho**2)
     grid = mu + sd * np.linspace(-9, 9, 800)
     transition = normal_pdf(grid[None, :], mu + rho * (grid[:, None] - mu), sigma)
-    log_likelihood = -0.5 * (np.log(2 * np.pi) + grid + y[:, None] ** 2 * np.exp(-grid))
-    return point_mass_filter(grid, normal_pdf(grid, mu, sd), transition, log_likelihood)
+    log_emission = -0.5 * (np.log(2 * np.pi) + grid + y[:, None] ** 2 * np.exp(-grid))
+    return point_mass_filter(grid, normal_pdf(grid, mu, sd), transition, log_emission)
 
 
 def test_nile_is_the_published_log_likelihood():
     truth = linear_gaussian(NILE, datasets.nile().values[:, None])
-    np.testing.assert_allclose(truth.log_evidence, -639.7117153992368, rtol=1e-12)
+    np.testing.assert_allclose(truth.log_likelihood, -639.7117153992368, rtol=1e-12)
 
 
 def test_linear_gaussian_is_statsmodels_on_nile():
@@ -44,7 +44,7 @@ def test_linear_gaussian_is_statsmodels_on_nile():
     reference.ssm.loglikelihood_burn = 0
     reference = reference.smooth([15098.5, 1469.1])
     truth = linear_gaussian(NILE, y[:, None])
-    np.testing.assert_allclose(truth.log_evidence, reference.llf, rtol=1e-10)
+    np.testing.assert_allclose(truth.log_likelihood, reference.llf, rtol=1e-10)
     np.testing.assert_allclose(truth.increments, reference.llf_obs, rtol=1e-8)
     np.testing.assert_allclose(truth.filtered_mean.T, reference.filtered_state, rtol=1e-8)
     np.testing.assert_allclose(truth.smoothed_mean.T, reference.smoothed_state, rtol=1e-8)
@@ -67,7 +67,7 @@ def test_linear_gaussian_is_statsmodels_with_two_states_and_missing_data():
         R=np.array([[15098.5]]),
     )
     truth = linear_gaussian(model, y[:, None])
-    np.testing.assert_allclose(truth.log_evidence, reference.llf, rtol=1e-10)
+    np.testing.assert_allclose(truth.log_likelihood, reference.llf, rtol=1e-10)
     np.testing.assert_allclose(truth.filtered_mean.T, reference.filtered_state, rtol=1e-7)
     np.testing.assert_allclose(truth.filtered_cov.transpose(1, 2, 0), reference.filtered_state_cov, rtol=1e-6)
     np.testing.assert_allclose(truth.smoothed_mean.T, reference.smoothed_state, rtol=1e-7)
@@ -80,13 +80,13 @@ def test_autoregression_with_noise_is_the_known_log_likelihood():
         x = 0.9 * x + z[t, 0] if t > 0 else x
         y[t] = x + 0.2 * z[t, 1]
     model = LinearGaussian.scalar(m=0, P=1 / 0.19, F=0.9, Q=1, H=1, R=0.04)
-    np.testing.assert_allclose(linear_gaussian(model, y[:, None]).log_evidence, -146.70364792111695, rtol=1e-12)
+    np.testing.assert_allclose(linear_gaussian(model, y[:, None]).log_likelihood, -146.70364792111695, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("length", "expected"), [(200, -158.34280921193), (750, -492.45424262228)], ids=["200", "750"])
 def test_gbpusd_on_a_grid_is_the_known_log_likelihood(length, expected):
     truth = stochastic_volatility_grid(datasets.gbpusd().values[:length])
-    np.testing.assert_allclose(truth.log_evidence, expected, rtol=1e-11)
+    np.testing.assert_allclose(truth.log_likelihood, expected, rtol=1e-11)
 
 
 def test_nonlinear_benchmark_on_a_grid_is_the_known_log_likelihood():
@@ -106,7 +106,7 @@ def test_nonlinear_benchmark_on_a_grid_is_the_known_log_likelihood():
         lambda t: normal_pdf(grid[None, :], mean(grid[:, None], t + 1), np.sqrt(10)),
         norm.logpdf(y[:, None], grid**2 / 20, np.sqrt(10)),
     )
-    np.testing.assert_allclose(truth.log_evidence, -310.0963727572, rtol=1e-10)
+    np.testing.assert_allclose(truth.log_likelihood, -310.0963727572, rtol=1e-10)
 
 
 def test_grid_filter_is_the_joint_gaussian():
@@ -129,15 +129,15 @@ def test_forward_recursion_is_enumeration():
     initial = rng.dirichlet(np.ones(3))
     transition = rng.dirichlet(np.ones(3), size=3)
     transition[0] = [0, 0.5, 0.5]
-    log_likelihood = rng.normal(size=(6, 3))
-    truth = hmm_forward_backward(initial, transition, log_likelihood)
-    np.testing.assert_allclose(truth.log_evidence, hmm_enumeration(initial, transition, log_likelihood), rtol=1e-12)
+    log_emission = rng.normal(size=(6, 3))
+    truth = hmm_forward_backward(initial, transition, log_emission)
+    np.testing.assert_allclose(truth.log_likelihood, hmm_enumeration(initial, transition, log_emission), rtol=1e-12)
     for t, k in [(0, 0), (3, 1), (5, 2)]:
         others = np.arange(3) != k
-        pinned = log_likelihood.copy()
+        pinned = log_emission.copy()
         pinned[t, others] = -np.inf
         joint = hmm_enumeration(initial, transition, pinned)
-        np.testing.assert_allclose(truth.smoothed[t, k], np.exp(joint - truth.log_evidence), rtol=1e-12)
+        np.testing.assert_allclose(truth.smoothed[t, k], np.exp(joint - truth.log_likelihood), rtol=1e-12)
     np.testing.assert_allclose(truth.filtered[-1], truth.smoothed[-1], rtol=1e-12)
 
 

@@ -59,9 +59,9 @@ class LinearGaussian(NamedTuple):
 
 
 class GaussianTruth(NamedTuple):
-    """Exact answers: log_evidence (), increments (T,), means and covariances (T, d) and (T, d, d)."""
+    """Exact answers: log_likelihood (), increments (T,), means and covariances (T, d) and (T, d, d)."""
 
-    log_evidence: float
+    log_likelihood: float
     increments: np.ndarray
     filtered_mean: np.ndarray
     filtered_cov: np.ndarray
@@ -113,37 +113,37 @@ def linear_gaussian(model: LinearGaussian, y: np.ndarray) -> GaussianTruth:
 
 
 class MarkovTruth(NamedTuple):
-    """Exact answers of a hidden Markov model: log_evidence (), increments (T,), marginals (T, K)."""
+    """Exact answers of a hidden Markov model: log_likelihood (), increments (T,), marginals (T, K)."""
 
-    log_evidence: float
+    log_likelihood: float
     increments: np.ndarray
     filtered: np.ndarray
     smoothed: np.ndarray
 
 
-def hmm_enumeration(initial: np.ndarray, transition: np.ndarray, log_likelihood: np.ndarray) -> float:
-    """Sum the joint over all K^T paths; initial (K,), transition (K, K), log_likelihood (T, K)."""
-    num_steps, num_states = log_likelihood.shape
+def hmm_enumeration(initial: np.ndarray, transition: np.ndarray, log_emission: np.ndarray) -> float:
+    """Sum the joint over all K^T paths; initial (K,), transition (K, K), log_emission (T, K)."""
+    num_steps, num_states = log_emission.shape
     with np.errstate(divide="ignore"):
         log_initial, log_transition = np.log(initial), np.log(transition)
     terms = [
         log_initial[path[0]]
         + sum(log_transition[i, j] for i, j in itertools.pairwise(path))
-        + sum(log_likelihood[t, k] for t, k in enumerate(path))
+        + sum(log_emission[t, k] for t, k in enumerate(path))
         for path in itertools.product(range(num_states), repeat=num_steps)
     ]
     return float(logsumexp(terms))
 
 
-def hmm_forward_backward(initial: np.ndarray, transition: np.ndarray, log_likelihood: np.ndarray) -> MarkovTruth:
+def hmm_forward_backward(initial: np.ndarray, transition: np.ndarray, log_emission: np.ndarray) -> MarkovTruth:
     """Run the forward-backward recursion; shapes as in `hmm_enumeration`."""
-    num_steps, num_states = log_likelihood.shape
+    num_steps, num_states = log_emission.shape
     filtered = np.empty((num_steps, num_states))
     increments = np.empty(num_steps)
     predicted = initial
     for t in range(num_steps):
         with np.errstate(divide="ignore"):
-            joint = np.log(predicted) + log_likelihood[t]
+            joint = np.log(predicted) + log_emission[t]
         increments[t] = logsumexp(joint)
         filtered[t] = np.exp(joint - increments[t])
         predicted = filtered[t] @ transition
@@ -156,9 +156,9 @@ def hmm_forward_backward(initial: np.ndarray, transition: np.ndarray, log_likeli
 
 
 class GridTruth(NamedTuple):
-    """Answers of a point-mass filter: log_evidence (), increments, filtered mean and sd (T,)."""
+    """Answers of a point-mass filter: log_likelihood (), increments, filtered mean and sd (T,)."""
 
-    log_evidence: float
+    log_likelihood: float
     increments: np.ndarray
     filtered_mean: np.ndarray
     filtered_sd: np.ndarray
@@ -168,7 +168,7 @@ def point_mass_filter(
     grid: np.ndarray,
     initial: np.ndarray,
     transition: np.ndarray | Callable[[int], np.ndarray],
-    log_likelihood: np.ndarray,
+    log_emission: np.ndarray,
 ) -> GridTruth:
     """Filter a scalar model on a regular grid of G points that covers the state.
 
@@ -177,18 +177,18 @@ def point_mass_filter(
         initial: (G,) density of x_1 at the grid.
         transition: (G, G) density of x_t at the second index given x_{t-1} at the first, or a function
             that returns it for the 0-based t >= 1.
-        log_likelihood: (T, G) log p(y_t | x_t at the grid).
+        log_emission: (T, G) log p(y_t | x_t at the grid).
     """
     spacing = grid[1] - grid[0]
-    num_steps = len(log_likelihood)
+    num_steps = len(log_emission)
     increments, mean, sd = np.empty(num_steps), np.empty(num_steps), np.empty(num_steps)
     density = predicted = initial
     for t in range(num_steps):
         if t > 0:
             kernel = transition(t) if callable(transition) else transition
             predicted = spacing * (density @ kernel)
-        peak = log_likelihood[t].max()
-        joint = predicted * np.exp(log_likelihood[t] - peak)
+        peak = log_emission[t].max()
+        joint = predicted * np.exp(log_emission[t] - peak)
         total = spacing * joint.sum()
         increments[t] = peak + np.log(total)
         density = joint / total

@@ -7,7 +7,7 @@
 | `marginal`, `replay` | its exact step, the state paths of accepted runs |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
 | `tempering`, `temperature` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
-| `maximum`, `curvature`, `averages` | `MaximumLikelihood`: gradient ascent on the evidence, with standard errors |
+| `maximum`, `curvature`, `averages` | `MaximumLikelihood`: gradient ascent on the likelihood, with standard errors |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
 | `computed` | deterministics outside the loop, added to a result |
 | `predict` | the observations again, from any result |

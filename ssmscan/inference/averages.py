@@ -1,7 +1,7 @@
 """Averages of noisy numbers, and how noisy they are.
 
-Evidences are averaged on their own scale and kept in logarithms.  The iterates of an ascent depend on each other: means
-of `BATCHES` long pieces hardly do, and their spread says how noisy the average of all is (Glynn & Whitt 1991,
+Likelihoods are averaged on their own scale and kept in logarithms.  The iterates of an ascent depend on each other:
+means of `BATCHES` long pieces hardly do, and their spread says how noisy the average of all is (Glynn & Whitt 1991,
 *Oper. Res. Lett.* 10(8), 431-435).
 """
 
@@ -23,7 +23,7 @@ def join_iterates(z: Any) -> np.ndarray:
 
 
 def log_mean_exp(values: np.ndarray) -> np.ndarray:
-    """Average estimates of an evidence over the first axis, in logarithms; NaN for none."""
+    """Average estimates of a likelihood over the first axis, in logarithms; NaN for none."""
     values = np.asarray(values, np.float64)
     if not len(values):
         return np.full(values.shape[1:], np.nan)

@@ -32,12 +32,12 @@ def objective(key: jax.Array, ssm: Any, z: Any, particle_filter: ParticleFilter,
     """Estimate log p(y | theta), plus log p(theta) if `prior`.
 
     Returns:
-        It; and beside it the log evidence, and whether a log weight of the filter was not a number.
+        It; and beside it the log likelihood, and whether a log weight of the filter was not a number.
     """
     theta = ssm.constrain(z)
     found = particle_filter.run(key, ssm, theta)
-    value = found.log_evidence + ssm.log_prior(theta) if prior else found.log_evidence
-    return value, (found.log_evidence, found.faulty_step != NOWHERE)
+    value = found.log_likelihood + ssm.log_prior(theta) if prior else found.log_likelihood
+    return value, (found.log_likelihood, found.faulty_step != NOWHERE)
 
 
 class Probed(NamedTuple):
@@ -45,13 +45,13 @@ class Probed(NamedTuple):
 
     Attributes:
         objective: (M,) what is maximised.
-        log_evidence: (M,).
+        log_likelihood: (M,).
         faulty: (M,) whether a log weight was not a number.
         gradient: (M, d), or None.
     """
 
     objective: jax.Array
-    log_evidence: jax.Array
+    log_likelihood: jax.Array
     faulty: jax.Array
     gradient: jax.Array | None
 
@@ -74,10 +74,10 @@ class ProbeStep:
 
         def at(z: Any) -> Probed:
             if not self.gradient:
-                total, (log_evidence, faulty) = value(z)
-                return Probed(total, log_evidence, faulty, None)
-            (total, (log_evidence, faulty)), gradient = jax.value_and_grad(value, has_aux=True)(z)
-            return Probed(total, log_evidence, faulty, ravel_pytree(gradient)[0])
+                total, (log_likelihood, faulty) = value(z)
+                return Probed(total, log_likelihood, faulty, None)
+            (total, (log_likelihood, faulty)), gradient = jax.value_and_grad(value, has_aux=True)(z)
+            return Probed(total, log_likelihood, faulty, ravel_pytree(gradient)[0])
 
         return key, jax.vmap(at)(points)
 

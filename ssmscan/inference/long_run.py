@@ -34,7 +34,7 @@ class LongRun(NamedTuple):
     """What a long run came to.
 
     Attributes:
-        result: of the steps taken in this call; the log evidence and the status are those since the first step.
+        result: of the steps taken in this call; the log likelihood and the status are those since the first step.
         online: the filter after them: save it, or hand it to the next call.
         interrupted: whether Control-C stopped it before the end of the series.
     """

@@ -1,4 +1,4 @@
-r"""Maximum likelihood, or the mode of the posterior, by stochastic gradient ascent on the filter's log evidence.
+r"""Maximum likelihood, or the mode of the posterior, by stochastic gradient ascent on the filter's log likelihood.
 
 With unconstrained parameters z and a fresh key at every step,
 
@@ -59,10 +59,10 @@ class Climb(NamedTuple):
 
 
 class Climbed(NamedTuple):
-    """What is kept of one step: the iterate after it, the log evidence before it, whether the gradient was finite."""
+    """What is kept of one step: the iterate after it, the log likelihood before it, whether the gradient was finite."""
 
     z: Any
-    log_evidence: jax.Array
+    log_likelihood: jax.Array
     usable: jax.Array
 
 
@@ -82,16 +82,16 @@ class ClimbStep:
         key, own = jax.random.split(climb.key)
 
         def loss(z: Any) -> tuple[jax.Array, jax.Array]:
-            value, (log_evidence, _) = objective(own, ssm, z, self.particle_filter, self.prior)
-            return -value, log_evidence
+            value, (log_likelihood, _) = objective(own, ssm, z, self.particle_filter, self.prior)
+            return -value, log_likelihood
 
-        (value, log_evidence), gradient = jax.value_and_grad(loss, has_aux=True)(climb.z)
+        (value, log_likelihood), gradient = jax.value_and_grad(loss, has_aux=True)(climb.z)
         usable = jnp.isfinite(value) & jnp.all(jnp.isfinite(ravel_pytree(gradient)[0]))
         updates, state = self.optimizer.update(gradient, climb.optimizer, climb.z)
         z = jax.tree.map(lambda leaf, update: (leaf + update).astype(leaf.dtype), climb.z, updates)
         # Where there is no gradient the optimizer must not learn from it; the next key may do better.
         z, state = jax.tree.map(functools.partial(jnp.where, usable), (z, state), (climb.z, climb.optimizer))
-        return Climb(key, z, state), Climbed(z, log_evidence, usable)
+        return Climb(key, z, state), Climbed(z, log_likelihood, usable)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class MaximumLikelihood:
 
         Raises:
             ModelError: if a parameter is discrete, or JAX has no gradient.
-            ValueError: if there are no parameters, or no draw from the prior has positive evidence.
+            ValueError: if there are no parameters, or no draw from the prior has positive likelihood.
             ImportError: if the default optimizer is wanted and optax is not installed.
             KeyboardInterrupt: if stopped before the first step.
         """
@@ -170,7 +170,7 @@ def default_optimizer() -> Any:
 
 @functools.partial(jax.jit, static_argnames=("step",))
 def _start(keys: jax.Array, ssm: Any, *, step: ClimbStep) -> tuple[Climb, jax.Array]:
-    """Start each climb at the best of its own draws from the prior; and the log evidences found."""
+    """Start each climb at the best of its own draws from the prior; and the log likelihoods found."""
 
     def attempt(key: jax.Array) -> tuple:
         key_prior, key_filter = jax.random.split(key)
@@ -207,22 +207,22 @@ class _Run:
         ranked = self.probe(self.key_rank, ends, self.settings.num_replicates, gradient=False)
         height = log_mean_exp(np.asarray(ranked.objective))
         # Without a filter at the ends, for that was interrupted, those of the ascent say which is the best.
-        known = height if len(ranked.objective) else np.mean(climbed.outputs.log_evidence[-len(kept[0]) :], axis=0)
+        known = height if len(ranked.objective) else np.mean(climbed.outputs.log_likelihood[-len(kept[0]) :], axis=0)
         best = int(np.argmax(np.where(np.isfinite(known), known, -np.inf)))
         spread, noise = self.errors(ends[best])
         errors = np.sqrt(np.diag(spread))
         theta, jacobian = self.to_theta(ends[best])
-        evidence = np.asarray(ranked.log_evidence, np.float64)[:, best]
-        weights = np.exp(evidence - evidence.max(initial=-np.inf))
+        log_likelihoods = np.asarray(ranked.log_likelihood, np.float64)[:, best]
+        weights = np.exp(log_likelihoods - log_likelihoods.max(initial=-np.inf))
         distance = np.abs(ends - ends[best]) / errors
         return Maximum(
             theta=self.named(theta),
             standard_errors=self.named(np.sqrt(np.diag(jacobian @ spread @ jacobian.T))),
             covariance=spread,
             standard_error_noise=noise,
-            log_likelihood=float(log_mean_exp(evidence)),
+            log_likelihood=float(log_mean_exp(log_likelihoods)),
             log_likelihood_error=sd(weights / weights.mean()) / len(weights) ** 0.5 if len(weights) else np.nan,
-            log_evidence_sd=sd(evidence),
+            log_likelihood_sd=sd(log_likelihoods),
             objective="posterior density" if self.settings.prior else "likelihood",
             starts=self.constrained(ends),
             start_objective=height,
@@ -233,7 +233,7 @@ class _Run:
             failed_steps=float(1 - np.mean(climbed.outputs.usable)),
             faulty=float(np.mean(ranked.faulty[:, best])) if len(ranked.faulty) else 0.0,
             path=self.constrained(path),
-            log_evidence=climbed.outputs.log_evidence.T,
+            path_log_likelihood=climbed.outputs.log_likelihood.T,
             interrupted=self.interrupted,
             costs=Costs(
                 compile_seconds=self.compile_seconds,
@@ -259,7 +259,7 @@ class _Run:
         if not np.all(usable):
             raise ValueError(
                 f"{int(np.sum(~usable))} of {settings.num_starts} starts found no draw from the prior, out of "
-                f"{PRIOR_DRAWS}, with a positive evidence from {self.filter.num_particles} particles: check the data "
+                f"{PRIOR_DRAWS}, with a positive likelihood from {self.filter.num_particles} particles: check the data "
                 "against the support of their distribution, use more particles, or a prior that says more"
             )
         return self.advance(step, self.ssm, climbs, settings.num_steps, settings.num_starts, "ascent")

@@ -51,7 +51,7 @@ class Pilot:
         chunk: the compiled chain step with that filter, None if it was stopped before.
         chains: the chains where the pilot left them.
         target: acceptance to aim at.
-        sd: standard deviation of the log evidence estimate at the central theta, nan if it was never measured.
+        sd: standard deviation of the log likelihood estimate at the central theta, nan if it was never measured.
         num_steps: steps of adaptation that were taken.
         limit: what kept the search from more particles, a clause; empty if nothing did.
         compile_seconds, seconds: what it took.
@@ -84,7 +84,7 @@ def central(trace: Trace) -> Any:
     coordinates, each on the scale of its spread.
     """
     late = jax.tree.map(lambda leaf: leaf[len(leaf) // 2 :].reshape(-1, *leaf.shape[2:]), trace)
-    log_posterior = np.nan_to_num(late.log_prior + late.log_evidence, nan=-np.inf, posinf=-np.inf)
+    log_posterior = np.nan_to_num(late.log_prior + late.log_likelihood, nan=-np.inf, posinf=-np.inf)
     better = np.argsort(-log_posterior, kind="stable")[: max(len(log_posterior) // 2, 1)]
     better = better[np.linspace(0, len(better) - 1, min(len(better), CANDIDATES)).astype(int)]
     points = np.concatenate([leaf[better].reshape(len(better), -1) for leaf in jax.tree.leaves(late.z)], axis=1)
@@ -136,13 +136,13 @@ class _Tuning:
                 if self.out_of_time and np.all(np.isfinite(best)):
                     break
                 there = jax.device_get(self.still(point, 1, "", bar=False).state.state)
-                better = np.isfinite(there.log_evidence) & (there.log_evidence > best)
+                better = np.isfinite(there.log_likelihood) & (there.log_likelihood > best)
                 self.chains = self.chains._replace(state=_where(better, there, self.chains.state))
-                best = np.where(better, there.log_evidence, best)
+                best = np.where(better, there.log_likelihood, best)
                 bar.update()
         if not np.any(np.isfinite(best)):
             raise ValueError(
-                f"every one of {PRIOR_DRAWS * self.num_chains} parameter draws from the prior has log evidence -inf "
+                f"every one of {PRIOR_DRAWS * self.num_chains} parameter draws from the prior has log likelihood -inf "
                 f"with {self.filter.num_particles} particles: check the data against the support of their "
                 "distribution, use more particles, or a prior that says more"
             )
@@ -174,8 +174,8 @@ class _Tuning:
     def still(self, z: Any, num_steps: int, label: str, *, bar: bool | None = None) -> Progress:
         """Take steps of length zero at z, one point a chain; each has an estimate of its own, the first is accepted."""
         # From an estimate of -inf a proposal of length zero is taken, with its fresh estimate.
-        nothing = jnp.full_like(self.chains.state.log_evidence, -jnp.inf)
-        state = self.chains.state._replace(z=z, log_evidence=nothing)
+        nothing = jnp.full_like(self.chains.state.log_likelihood, -jnp.inf)
+        state = self.chains.state._replace(z=z, log_likelihood=nothing)
         chains = self.chains._replace(key=self.next_keys(), state=state, scale=jnp.zeros_like(self.chains.scale))
         run = self.advance(chains, num_steps, None, label, progress=self.bar if bar is None else bar)
         if run.interrupted:
@@ -183,10 +183,10 @@ class _Tuning:
         return run
 
     def replicate(self, centre: Any) -> float:
-        """Return the standard deviation of the log evidence at one theta, inf if an estimate is -inf."""
+        """Return the standard deviation of the log likelihood estimate at one theta, inf if an estimate is -inf."""
         everywhere = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * self.num_chains), centre)
         label = f"PMMH pilot: noise with {self.filter.num_particles} particles"
-        estimates = self.still(everywhere, -(-REPLICATES // self.num_chains), label).outputs.proposed_log_evidence
+        estimates = self.still(everywhere, -(-REPLICATES // self.num_chains), label).outputs.proposed_log_likelihood
         self.sd = float(np.std(estimates, ddof=1)) if np.all(np.isfinite(estimates)) else np.inf
         return self.sd
 
@@ -278,13 +278,13 @@ def run_pilot(
         particle_filter: where the search starts, or the filter to keep.
         num_chains: number of chains.
         num_steps: steps of each chain in a round.
-        target_sd: wanted standard deviation of the log evidence; None keeps the number of particles.
+        target_sd: wanted standard deviation of the log likelihood estimate; None keeps the number of particles.
         max_particles: the largest number to choose.
         seconds: time after which no more particles are tried and rounds are cut short.
         progress: whether to show what is done.
 
     Raises:
-        ValueError: if no draw from the prior has positive evidence.
+        ValueError: if no draw from the prior has positive likelihood.
     """
     tuning = _Tuning(key, ssm, particle_filter, num_chains, seconds, progress)
     try:
@@ -314,7 +314,7 @@ def _unstarted(keys: jax.Array, ssm: Any, particle_filter: ParticleFilter) -> Ch
 
     shapes = jax.eval_shape(start, keys[0])
     state = jax.tree.map(lambda leaf: jnp.zeros((len(keys), *leaf.shape), leaf.dtype), shapes)
-    state = state._replace(log_evidence=jnp.full_like(state.log_evidence, -jnp.inf))
+    state = state._replace(log_likelihood=jnp.full_like(state.log_likelihood, -jnp.inf))
     flat = jax.eval_shape(lambda z: ravel_pytree(z)[0], shapes.z)
     scale = jnp.stack([INITIAL_SCALE * jnp.eye(flat.size, dtype=flat.dtype)] * len(keys))
     return Chain(keys, state, scale, jnp.zeros(len(keys), jnp.int32))

@@ -37,7 +37,7 @@ ROUND_SHARE = 8
 """Each round of the pilot takes this part of the warm-up."""
 
 TOO_NOISY = 3.0
-"""A standard deviation of the log evidence with which a chain is stuck for hundreds of steps."""
+"""A standard deviation of the log likelihood estimate with which a chain is stuck for hundreds of steps."""
 
 ACCEPTANCE = 0.05, 0.6
 """Shares of accepted proposals between which a chain of a random walk moves well enough."""
@@ -55,7 +55,7 @@ class PMMH:
         num_warmup: steps of adaptation, not kept, the pilot's included.
         num_chains: chains, side by side.
         num_particles: number of particles, or None to let the pilot choose.
-        target_sd: standard deviation of the log evidence that the pilot aims at.
+        target_sd: standard deviation of the log likelihood estimate that the pilot aims at.
         particle_filter: its other settings, and the number of particles the pilot starts from.
         num_paths: state paths kept in each chain, evenly spread over its draws.
         progress: whether to show a progress bar on a terminal.
@@ -106,7 +106,7 @@ class PMMH:
         Raises:
             ModelError: if a parameter is discrete, or there are none.
             TypeError: if a site is not of real numbers.
-            ValueError: if no draw from the prior has positive evidence.
+            ValueError: if no draw from the prior has positive likelihood.
         """
         require_observed(ssm)
         require_parameters(ssm)
@@ -158,7 +158,7 @@ class PMMH:
             room=self.num_paths,
             progress=self.progress,
         )
-        runs = (warmup.done + sampled.done) * self.num_chains + replayed.log_evidence.size
+        runs = (warmup.done + sampled.done) * self.num_chains + replayed.log_likelihood.size
         return Result(
             engine="PMMH",
             draws=trace.theta,
@@ -167,7 +167,7 @@ class PMMH:
             sample_stats={
                 "acceptance_rate": trace.acceptance,
                 "accepted": trace.accepted,
-                "log_evidence": trace.log_evidence,
+                "log_likelihood_estimate": trace.log_likelihood,
                 "filter_key": trace.filter_key,
                 "filter_status": trace.status.astype(np.int8),
             },
@@ -184,7 +184,7 @@ class PMMH:
             versions=versions(),
             observed=ssm.observed,
             interrupted=pilot.interrupted or warmup.interrupted or sampled.interrupted or replayed.interrupted,
-            notes=_notes(pilot, replayed.log_evidence, picked.log_evidence[:, replayed.made]),
+            notes=_notes(pilot, replayed.log_likelihood, picked.log_likelihood[:, replayed.made]),
             doubts=(
                 *self._pilot_doubts(pilot),
                 *fault_doubts(trace, ssm, pilot.particle_filter),
@@ -207,13 +207,14 @@ class PMMH:
             if pilot.sd <= TOO_NOISY:
                 return ()
             return (
-                f"The standard deviation of the log evidence is large: {noise}. {ways}, or a larger num_particles.",
+                f"The standard deviation of the log likelihood estimate is large: {noise}. {ways}, or a larger "
+                "num_particles.",
             )
         if pilot.sd <= MISSED * self.target_sd:
             return ()
         limit = f"; {pilot.limit}" if pilot.limit else ""
         return (
-            f"The pilot could not bring the standard deviation of the log evidence to {self.target_sd:g}: "
+            f"The pilot could not bring the standard deviation of the log likelihood estimate to {self.target_sd:g}: "
             f"{noise}{limit}. {ways}.",
         )
 
@@ -231,7 +232,7 @@ def fault_doubts(trace: Trace, ssm: Any, particle_filter: ParticleFilter) -> tup
         where = f" Draw {draw} of chain {chain}: {found.message()}"
     return (
         f"{int(drawn.sum()):,} of {drawn.size:,} draws and {int(proposed.sum()):,} of the proposals come from filters "
-        "in which log weights of particles were not numbers and counted as impossible, so that the evidence of these "
+        "in which log weights of particles were not numbers and counted as impossible, so that the likelihood of these "
         f"parameters is too low: mend the density of the model.{where}",
     )
 
@@ -263,13 +264,13 @@ def _percent(shares: np.ndarray) -> str:
     return ", ".join(significant(100 * float(share)) for share in shares) + " %"
 
 
-def _notes(pilot: Pilot, evidence: np.ndarray, stored: np.ndarray) -> tuple[str, ...]:
+def _notes(pilot: Pilot, replayed: np.ndarray, stored: np.ndarray) -> tuple[str, ...]:
     """Say what the pilot chose, and whether every replayed run was the one that had been accepted."""
     notes = [
-        f"{pilot.particle_filter.num_particles} particles, standard deviation of the log evidence "
+        f"{pilot.particle_filter.num_particles} particles, standard deviation of the log likelihood estimate "
         f"{pilot.sd:.2f} at the centre, target acceptance {pilot.target:.3f}"
     ]
-    differ = int(np.sum(~np.isclose(evidence, stored, rtol=1e-4, atol=1e-3)))
+    differ = int(np.sum(~np.isclose(replayed, stored, rtol=1e-4, atol=1e-3)))
     if differ:
-        notes.append(f"{differ} of {evidence.size} replayed filter runs differ from the accepted ones by rounding")
+        notes.append(f"{differ} of {replayed.size} replayed filter runs differ from the accepted ones by rounding")
     return tuple(notes)

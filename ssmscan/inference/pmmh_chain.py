@@ -41,7 +41,7 @@ class PMMHState(NamedTuple):
     Attributes:
         z: unconstrained parameters by site.
         log_prior: log p(theta) + log|d theta / d z|, a scalar.
-        log_evidence: the stored estimate, a scalar.
+        log_likelihood: the stored estimate, a scalar.
         filter_key: uint32[2], the key of the filter run that made it.
         status: int32, how that run ended, see `ssmscan.FilterResult`; FAULTY wherever a log weight was not a number,
             also where no weight is left.
@@ -49,7 +49,7 @@ class PMMHState(NamedTuple):
 
     z: Theta
     log_prior: jax.Array
-    log_evidence: jax.Array
+    log_likelihood: jax.Array
     filter_key: jax.Array
     status: jax.Array | np.int32 = np.int32(0)
 
@@ -61,14 +61,14 @@ class Move(NamedTuple):
         direction: (d,) the standard normal behind the proposal.
         acceptance: acceptance probability, 0 where the proposal has no finite density.
         accepted: whether the proposal was taken.
-        log_evidence: the estimate at the proposal.
+        log_likelihood: the estimate at the proposal.
         status: how its filter run ended.
     """
 
     direction: jax.Array
     acceptance: jax.Array
     accepted: jax.Array
-    log_evidence: jax.Array
+    log_likelihood: jax.Array
     status: jax.Array | np.int32 = np.int32(0)
 
 
@@ -77,7 +77,7 @@ def evaluate(key: jax.Array, ssm: Any, z: Theta, particle_filter: ParticleFilter
     theta, log_prior = ssm.log_prior_unconstrained(z)
     found = particle_filter.run(key, ssm, theta)
     status = jnp.where(found.faulty_step != NOWHERE, np.int32(FAULTY), found.status)
-    return PMMHState(z, log_prior, found.log_evidence, jax.random.key_data(key), status)
+    return PMMHState(z, log_prior, found.log_likelihood, jax.random.key_data(key), status)
 
 
 def pmmh_step(
@@ -97,13 +97,13 @@ def pmmh_step(
     direction = jax.random.normal(key_move, flat.shape, flat.dtype)
     proposal = evaluate(key_filter, ssm, unravel(flat + scale @ direction), particle_filter)
 
-    log_ratio = (proposal.log_prior + proposal.log_evidence) - (state.log_prior + state.log_evidence)
+    log_ratio = (proposal.log_prior + proposal.log_likelihood) - (state.log_prior + state.log_likelihood)
     # NaN, as from a parameter rounded onto the edge of its support, is an impossible proposal.
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     acceptance = jnp.exp(jnp.minimum(log_ratio, 0.0))
     accepted = jax.random.uniform(key_accept, (), acceptance.dtype) < acceptance
     state = jax.tree.map(partial(jnp.where, accepted), proposal, state)
-    return state, Move(direction, acceptance, accepted, proposal.log_evidence, proposal.status)
+    return state, Move(direction, acceptance, accepted, proposal.log_likelihood, proposal.status)
 
 
 def adapt_scale(scale: jax.Array, move: Move, target: jax.Array, count: jax.Array) -> jax.Array:
@@ -152,12 +152,12 @@ class Trace(NamedTuple):
     z: Theta
     theta: Theta
     log_prior: jax.Array
-    log_evidence: jax.Array
+    log_likelihood: jax.Array
     filter_key: jax.Array
     status: jax.Array | np.int32
     acceptance: jax.Array
     accepted: jax.Array
-    proposed_log_evidence: jax.Array
+    proposed_log_likelihood: jax.Array
     proposed_status: jax.Array | np.int32
 
 
@@ -181,12 +181,12 @@ class PMMHStep:
             z=state.z,
             theta=control.ssm.constrain(state.z),
             log_prior=state.log_prior,
-            log_evidence=state.log_evidence,
+            log_likelihood=state.log_likelihood,
             filter_key=state.filter_key,
             status=state.status,
             acceptance=move.acceptance,
             accepted=move.accepted,
-            proposed_log_evidence=move.log_evidence,
+            proposed_log_likelihood=move.log_likelihood,
             proposed_status=move.status,
         )
         return Chain(key, state, scale, num_steps), trace

@@ -47,7 +47,7 @@ class Replayed:
 
     Attributes:
         made: (paths,) which of the wanted draws have a path, in increasing order.
-        log_evidence: (chains, paths) of the runs.
+        log_likelihood: (chains, paths) of the runs.
         states: site of the loop -> (chains, paths, T, ...), initial site -> (chains, paths, ...).
         compile_seconds, seconds: what it took.
         interrupted: whether Control-C ended it.
@@ -55,7 +55,7 @@ class Replayed:
     """
 
     made: np.ndarray
-    log_evidence: np.ndarray
+    log_likelihood: np.ndarray
     states: dict[str, np.ndarray]
     compile_seconds: float = 0.0
     seconds: float = 0.0
@@ -85,13 +85,13 @@ def replay(
         particle_filter: its settings.
 
     Returns:
-        Its log evidence, and a path: site of the loop -> (T, ...), initial site -> value.
+        Its log likelihood, and a path: site of the loop -> (T, ...), initial site -> value.
     """
     key = as_key(filter_key)
     stored = replace(particle_filter, store=FullHistory(), summaries=())
     result = stored.run(key, ssm, theta)
     paths = trace_ancestry(jax.random.fold_in(key, PATH_STREAM), result, num_paths=1)
-    return result.log_evidence, jax.tree.map(lambda leaf: leaf[0], paths)
+    return result.log_likelihood, jax.tree.map(lambda leaf: leaf[0], paths)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def replay_paths(runs: Runs, ssm: Any, particle_filter: ParticleFilter, *, room:
         with interruptible():
             shapes = jax.eval_shape(step, operand, first)[1]
         none = jax.tree.map(lambda leaf: np.zeros((chains, 0, *leaf.shape[1:]), leaf.dtype), shapes)
-        found = replace(found, log_evidence=none[0], states=none[1])
+        found = replace(found, log_likelihood=none[0], states=none[1])
         if not wanted:
             return found
         with phase("PMMH: compiling the state paths", progress=progress), interruptible():
@@ -155,6 +155,6 @@ def replay_paths(runs: Runs, ssm: Any, particle_filter: ParticleFilter, *, room:
         leaf = leaf.reshape(-1, *leaf.shape[2:])[: made * chains].reshape(made, chains, *leaf.shape[2:])
         return np.swapaxes(leaf[rising], 0, 1)
 
-    log_evidence, states = jax.tree.map(unbatched, run.outputs)
+    log_likelihood, states = jax.tree.map(unbatched, run.outputs)
     seconds = chunk.compile_seconds, run.seconds
-    return Replayed(order[:made][rising], log_evidence, states, *seconds, interrupted=run.interrupted)
+    return Replayed(order[:made][rising], log_likelihood, states, *seconds, interrupted=run.interrupted)

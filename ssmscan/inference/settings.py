@@ -29,7 +29,7 @@ def require_parameters(ssm: Any) -> None:
     if not ssm.parameters:
         raise ModelError(
             "the model has no parameters, so a random walk on them has nothing to do. Use ssmscan.ParticleFilter for "
-            "states and evidence, or ssmscan.NUTS for states."
+            "states and likelihood, or ssmscan.NUTS for states."
         )
 
 

@@ -1,8 +1,8 @@
 r"""How many particles?  The next number to try, from the noise measured with those tried so far.
 
-The standard deviation of the log evidence falls about as :math:`\sigma \propto N^{-1/2}`, so a measured one proposes
-:math:`N \sigma^2 / \sigma_*^2`.  The rule fails where :math:`\sigma` is infinite with few particles and tiny with
-more, and two proposals then contradict each other for ever; so each number is tried once, and only between the
+The standard deviation of the log likelihood estimate falls about as :math:`\sigma \propto N^{-1/2}`, so a measured one
+proposes :math:`N \sigma^2 / \sigma_*^2`.  The rule fails where :math:`\sigma` is infinite with few particles and tiny
+with more, and two proposals then contradict each other for ever; so each number is tried once, and only between the
 largest known to be too small and the smallest known to be enough.  Numbers are powers of two, because each compiles
 a program of its own, and another key should find the programs of the last: a factor of :math:`\sqrt 2` in N changes
 :math:`\sigma` by less than its efficient range is wide.

@@ -1,6 +1,6 @@
 r"""What speaks against a run of a filter, in sentences; on the host.
 
-A filter reaches its end whatever happens on the way, and its estimate of the evidence is unbiased at any number of
+A filter reaches its end whatever happens on the way, and its estimate of the likelihood is unbiased at any number of
 particles: most estimates of a starved filter are far too low, and a rare one makes up for them.  So a run says what
 happened to it.
 
@@ -10,7 +10,7 @@ or more, the cloud has fewer than ten different ancestors to go on from, and the
 from these few, is too high: a cloud that misses the data does not know what it misses.  Below a tenth of the cloud,
 because a filter of few particles, as a pseudo-marginal sampler may want it, does not starve by being small.
 
-A run can survive one such step: the cloud spreads again, and the evidence keeps an error of a third.  It is told when
+A run can survive one such step: the cloud spreads again, and the estimate keeps an error of a third.  It is told when
 the starved steps together bring a relative variance of 1/5 or more, :math:`\sum 1/\mathrm{ESS} \ge 1/5`: one step with
 a handful of five effective particles, or two with ten.  The sentence has the worst step and the count.
 
@@ -41,17 +41,17 @@ _COUNTED = "Such particles counted as impossible, so the estimate is of a model 
 
 def concerns(result: FilterResult) -> tuple[str, ...]:
     """Return what speaks against a run, the gravest first; nothing if all is well."""
-    return tuple(sentence for sentence in (*_against_evidence(result), _lost_paths(result)) if sentence)
+    return tuple(sentence for sentence in (*_against_likelihood(result), _lost_paths(result)) if sentence)
 
 
 def message(result: FilterResult) -> str:
     """Say how a run ended: that it is complete, unless something speaks against what it found, and what does."""
     found = concerns(result)
-    complete = not any(_against_evidence(result))
+    complete = not any(_against_likelihood(result))
     return " ".join(("The run is complete.", *found) if complete else found)
 
 
-def _against_evidence(result: FilterResult) -> tuple[str, ...]:
+def _against_likelihood(result: FilterResult) -> tuple[str, ...]:
     return _vanished(result), _not_numbers(result), _not_finite(result), _starved(result)
 
 
@@ -87,7 +87,7 @@ def _vanished(result: FilterResult) -> str:
     where = when(result.failed_step) + _in_element(result, result.failed_element)
     return (
         f"Every particle has weight zero {where}: none can produce the observation of {_sites(result.observations)}. "
-        "The log evidence is -inf; results before that step stand. Check that observation and the parameters, or use "
+        "The log likelihood is -inf; results before that step stand. Check that observation and the parameters, or use "
         "more particles."
     )
 
@@ -105,11 +105,11 @@ def _not_numbers(result: FilterResult) -> str:
 
 
 def _not_finite(result: FilterResult) -> str:
-    if result.status == VANISHED or np.isfinite(result.log_evidence):
+    if result.status == VANISHED or np.isfinite(result.log_likelihood):
         return ""
     return (
-        f"The log evidence is {float(result.log_evidence)}: the observations and factors that no state reaches have no "
-        "finite log-density at these parameters. What the filter itself found stands."
+        f"The log likelihood is {float(result.log_likelihood)}: the observations and factors that no state reaches "
+        "have no finite log-density at these parameters. What the filter itself found stands."
     )
 
 
@@ -130,8 +130,8 @@ def _starved(result: FilterResult) -> str:
         often += f", in {_share(starved.any(0))} elements"
     return (
         f"The effective sample size fell to {ess[worst]:.1f} of {n} particles {when(step)}{element}, at the "
-        f"observation of {_sites(result.observations)}, and {often}. The log evidence and the states there rest on a "
-        "handful of particles and may be far off, the log evidence mostly too low. Use more particles, or a proposal "
+        f"observation of {_sites(result.observations)}, and {often}. The log likelihood and the states there rest on a "
+        "handful of particles and may be far off, the log likelihood mostly too low. Use more particles, or a proposal "
         "that goes where the observations are; ssmscan.NUTS samples parameters and states without particles."
     )
 

@@ -1,7 +1,7 @@
 """The particle filter: settings in, result out.
 
     result = ParticleFilter(num_particles=10_000).run(key, ssm, theta)
-    result.log_evidence, result.increments, result.summaries["mean"]["x"]
+    result.log_likelihood, result.increments, result.summaries["mean"]["x"]
 
 One compilation serves a program, settings and shapes: other parameters, data and keys run at once.
 `run` is pure and works under jit, vmap and grad.
@@ -141,7 +141,7 @@ def require_filter(particle_filter: Any) -> ParticleFilter:
     return require_instance("particle_filter", particle_filter, ParticleFilter, "a ParticleFilter", advice)
 
 
-def log_evidence(
+def log_likelihood(
     key: Array,
     ssm: StateSpaceModel,
     theta: Mapping[str, Any],
@@ -151,7 +151,7 @@ def log_evidence(
     threshold: float = 0.5,
     proposal: Proposal = _BOOTSTRAP,
 ) -> Array:
-    """Estimate the log evidence p(y | theta), a scalar; its exponential is unbiased.
+    """Estimate the log likelihood p(y | theta), a scalar; its exponential is unbiased.
 
     What speaks against the estimate is said in a warning, unless it is -inf, which says it.  Under jit, vmap and grad
     nothing can be said: there use `ParticleFilter.run`, whose result has `status` and `faulty_step`, and look at its
@@ -163,9 +163,9 @@ def log_evidence(
         num_particles, resampling=resampling, threshold=threshold, proposal=proposal, summaries=()
     )
     result = settings.run(key, ssm, theta)
-    if known(result.log_evidence) and not np.ndim(result.log_evidence) and result.log_evidence > -np.inf:
+    if known(result.log_likelihood) and not np.ndim(result.log_likelihood) and result.log_likelihood > -np.inf:
         warn_of(result.concerns(), stacklevel=3)
-    return result.log_evidence
+    return result.log_likelihood
 
 
 def report_of(settings: ParticleFilter) -> Callable[[Any, State, StepInfo], tuple[Any, Report]]:

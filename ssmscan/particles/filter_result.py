@@ -27,7 +27,7 @@ from ssmscan.particles.weights import CompensatedSum
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=[
-        "log_evidence",
+        "log_likelihood",
         "increments",
         "ess",
         "resampled",
@@ -47,14 +47,14 @@ class FilterResult:
 
     With a model that observes its start the series have T + 1 entries, the start first, else T.
 
-    The M elements of a panel are filtered one by one: evidence and increments are sums over them; ess and resampled
-    have an axis of length M after time, weights and ancestors one before that of the particles. Values and carries
-    have the shapes of the model, each element with weights and ancestors of its own.
+    The M elements of a panel are filtered one by one: log likelihood and increments are sums over them; ess and
+    resampled have an axis of length M after time, weights and ancestors one before that of the particles. Values and
+    carries have the shapes of the model, each element with weights and ancestors of its own.
 
     Attributes:
-        log_evidence: () unbiased estimate of the evidence, on the log scale, everything observed included.
-        increments: one-step-ahead log predictive densities; with the part of the evidence that no
-            state reaches they sum to log_evidence.
+        log_likelihood: () unbiased estimate of the likelihood, on the log scale, everything observed included.
+        increments: one-step-ahead log predictive densities; with the part of the likelihood that no
+            state reaches they sum to log_likelihood.
         ess: effective sample size after weighing.
         resampled: bool, whether the cloud was resampled before the step.
         summaries: by summary and site, (T, ...).
@@ -70,7 +70,7 @@ class FilterResult:
         first_step: number of the first of the steps, above 0 where an earlier run went on.
     """
 
-    log_evidence: Array
+    log_likelihood: Array
     increments: Array
     ess: Array
     resampled: Array
@@ -123,14 +123,14 @@ class FilterResult:
 
     def card(self) -> Card:
         """Show the run: what is printed, and what a notebook shows."""
-        series = {name: getattr(self, name) for name in ("log_evidence", "increments", "ess", "resampled", "status")}
+        series = {name: getattr(self, name) for name in ("log_likelihood", "increments", "ess", "resampled", "status")}
         if not known(*series.values()):
             return forms("FilterResult", series, "of arrays without values")
         title = f"Particle filter, {self.brief()}"
-        if self.log_evidence.ndim:
-            return Card(f"{title}: a batch of {self.log_evidence.shape}", self._of_batch(), [_INDEX])
+        if self.log_likelihood.ndim:
+            return Card(f"{title}: a batch of {self.log_likelihood.shape}", self._of_batch(), [_INDEX])
         rows = [
-            ("log evidence", f"{float(self.log_evidence):.8g}"),
+            ("log likelihood", f"{float(self.log_likelihood):.8g}"),
             *self._of_steps(),
             ("sites", listed(self.final.values)),
             ("summaries", listed(self.summaries) or "none"),
@@ -157,10 +157,10 @@ class FilterResult:
         return size + f", {self.panel.size} elements of " + (f"'{self.panel.name}'" if self.panel.name else "a panel")
 
     def _of_batch(self) -> list[tuple[str, str]]:
-        evidence, status = np.asarray(self.log_evidence), np.asarray(self.status)
+        values, status = np.asarray(self.log_likelihood), np.asarray(self.status)
         ended = [f"{np.sum(status == code)} {words}" for code, words in _ENDED.items() if np.any(status == code)]
         return [
-            ("log evidence", f"{evidence.min():.8g} to {evidence.max():.8g}" if evidence.size else "none"),
+            ("log likelihood", f"{values.min():.8g} to {values.max():.8g}" if values.size else "none"),
             ("effective particles", f"least {np.min(self.ess, initial=np.inf):.1f}"),
             ("ended", ", ".join(ended)),
         ]
@@ -190,7 +190,7 @@ class Report(NamedTuple):
 class Run(NamedTuple):
     """What one filter found; fields as in `FilterResult`."""
 
-    evidence: CompensatedSum
+    log_likelihood: CompensatedSum
     increments: Array
     ess: Array
     resampled: Array
@@ -206,10 +206,10 @@ class Run(NamedTuple):
         """Put together the states before and after all steps, the last cloud, and the reports of the steps."""
         series = steps.increment, steps.ess, steps.resampled
         if start_observed:
-            begun = first.evidence.value(), first.ess, jnp.zeros((), bool)
+            begun = first.log_likelihood.value(), first.ess, jnp.zeros((), bool)
             series = tuple(jnp.concatenate([jnp.asarray(a)[None], b]) for a, b in zip(begun, series))
         return cls(
-            evidence=last.evidence,
+            log_likelihood=last.log_likelihood,
             increments=series[0],
             ess=series[1],
             resampled=series[2],
@@ -226,10 +226,10 @@ def join_elements(every: Run, panel: Panel) -> tuple[Run, Array]:
     """Put the elements of a panel together, and say which failed, the first that failed worst."""
     status = jnp.max(every.status)
     number = jnp.argmin(jnp.where(every.status == status, every.failed_step, every.failed_step.max() + 1))
-    values = jax.vmap(CompensatedSum.value)(every.evidence)
-    evidence, _ = lax.scan(lambda total, value: (total.add(value), None), CompensatedSum.zero(), values)
+    values = jax.vmap(CompensatedSum.value)(every.log_likelihood)
+    log_likelihood, _ = lax.scan(lambda total, value: (total.add(value), None), CompensatedSum.zero(), values)
     joined = Run(
-        evidence=evidence,
+        log_likelihood=log_likelihood,
         increments=every.increments.sum(0),
         ess=every.ess.T,
         resampled=every.resampled.T,
@@ -252,7 +252,7 @@ def first_fault(steps: Array) -> Array:
 def finish(one: Run, number: Array, ssm: StateSpaceModel, theta: dict[str, Array]) -> FilterResult:
     """Say what a filter found in terms of the model; number is the element of a panel that failed."""
     return FilterResult(
-        log_evidence=one.evidence.add(ssm.log_static(theta)).value(),
+        log_likelihood=one.log_likelihood.add(ssm.log_static(theta)).value(),
         increments=one.increments,
         ess=one.ess,
         resampled=one.resampled,

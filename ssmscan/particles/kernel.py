@@ -5,7 +5,7 @@ With carried log weights :math:`\log w_i` (below) and incremental ones :math:`g_
 .. math::  \log \ell_t = \log \sum_i e^{\log w_i + g_i}, \qquad
            \log W_i = \log w_i + g_i - \log \ell_t .
 
-:math:`\ell_t` estimates :math:`p(y_t | y_{1:t-1})`, their product the evidence, without bias
+:math:`\ell_t` estimates :math:`p(y_t | y_{1:t-1})`, their product the likelihood, without bias
 (Del Moral 2004, section 7.4.2; Chopin & Papaspiliopoulos 2020, algorithms 10.1 and 10.3).
 
 The carried weight obeys one rule.  Without resampling it is :math:`\log W_i`.  Resampling with
@@ -82,7 +82,7 @@ class State(NamedTuple):
         log_weights: (N,) normalised.
         weights: (N,) their exponentials.
         ess: () effective sample size of these weights.
-        evidence: running log evidence.
+        log_likelihood: running log likelihood.
         status: () int32, COMPLETE, FAULTY or VANISHED.
         failed_step: () int32, step of the first event of that kind, the start being -1;
             `NOWHERE` while COMPLETE.
@@ -96,7 +96,7 @@ class State(NamedTuple):
     log_weights: Array
     weights: Array
     ess: Array
-    evidence: CompensatedSum
+    log_likelihood: CompensatedSum
     status: Array
     failed_step: Array
     faulty_step: Array
@@ -161,7 +161,7 @@ def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: LoopDynam
         log_weights=uniform(n) + drawn.log_weight,
         weights=jnp.full(n, 1 / n, float),
         ess=full,
-        evidence=CompensatedSum.zero(),
+        log_likelihood=CompensatedSum.zero(),
         status=jnp.full((), COMPLETE, np.int32),
         failed_step=jnp.full((), NOWHERE, np.int32),
         faulty_step=jnp.full((), NOWHERE, np.int32),
@@ -250,7 +250,7 @@ def _carried(needed: Array | bool, ratio: Array, log_weights: Array) -> Array:
 
 
 def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
-    """Enter new weights: evidence, effective sample size, and the first step of the worst event."""
+    """Enter new weights: log likelihood, effective sample size, and the first step of the worst event."""
     event = jnp.where(weighed.log_sum == -jnp.inf, VANISHED, jnp.where(weighed.faulty, FAULTY, COMPLETE))
     event = event.astype(np.int32)
     status = jnp.maximum(state.status, event)
@@ -261,7 +261,7 @@ def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
         log_weights=weighed.log_weights,
         weights=weighed.weights,
         ess=jnp.where(status == VANISHED, 0, weighed.ess),
-        evidence=state.evidence.add(jnp.where(status == VANISHED, -jnp.inf, weighed.log_sum)),
+        log_likelihood=state.log_likelihood.add(jnp.where(status == VANISHED, -jnp.inf, weighed.log_sum)),
         status=status,
         failed_step=jnp.where(status > state.status, step, state.failed_step),
         faulty_step=jnp.where(first_fault, step, state.faulty_step),

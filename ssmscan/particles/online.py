@@ -59,8 +59,8 @@ class Online:
     """A filter between two steps; with the elements of a panel in front of every leaf.
 
     Attributes:
-        state: what the next step needs; `state.step` is its number, `state.evidence` the log evidence so far without
-            what no state reaches.
+        state: what the next step needs; `state.step` is its number, `state.log_likelihood` the log likelihood so
+            far, without what no state reaches.
         values: values of the particles by site: of the initial state before the first step, then of the last one.
         held: what the store of the filter holds.
         origin: what it was made with; on the host only, absent inside jit.
@@ -95,7 +95,7 @@ class Online:
         n, ess = state.log_weights.shape[-1], np.asarray(state.ess)
         elements = f", {ess.size} elements" if ess.ndim else ""
         rows = [
-            ("log evidence so far", f"{np.sum(state.evidence.value()):.8g}, without what no state reaches"),
+            ("log likelihood so far", f"{np.sum(state.log_likelihood.value()):.8g}, without what no state reaches"),
             ("effective particles", f"{ess.min():.1f} of {n}" + (", the least of the elements" if elements else "")),
             ("sites", listed(self.values)),
         ]

@@ -1,4 +1,7 @@
-"""The file of a filter between two steps: an npz archive of its arrays and of the record of what it belongs to."""
+"""The file of a filter between two steps: an npz archive of its arrays and of the record of what it belongs to.
+
+The header has the number of the format; files of format 1 have the words `ssmscan filter` in its place.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from ssmscan.arguments import require_instance
-from ssmscan.files import write_atomically
+from ssmscan.files import other_format, write_atomically
 from ssmscan.particles.origin import Record
 
-_FORMAT = "ssmscan filter"
+_FORMAT = 2
+_FORMAT_1 = "ssmscan filter"
 
 
 def write(path: str | os.PathLike[str], leaves: Sequence[np.ndarray], record: Record | None) -> Path:
@@ -37,7 +41,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Record | None]
         TypeError: if it is no path.
         FileNotFoundError: if there is no such file.
         OSError: if it may not be read.
-        ValueError: if it is a file of something else, or damaged.
+        ValueError: if it is a file of something else, damaged, or of another format.
     """
     path = Path(require_instance("path", path, (str, os.PathLike), "the path of a saved filter"))
     if not path.exists():
@@ -45,11 +49,13 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Record | None]
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             header = json.loads(archive["header"].tobytes())
-            leaves = [archive[f"leaf_{i}"] for i in range(header["leaves"])]
-            facts = header["record"]
-            if facts is None:
-                return leaves, None
-            return leaves, Record(facts, tuple(archive[f"rows_{k}"] for k in range(len(facts["data"]))))
+            found = 1 if header["format"] == _FORMAT_1 else int(header["format"])
+            if found == _FORMAT:
+                leaves = [archive[f"leaf_{i}"] for i in range(header["leaves"])]
+                facts = header["record"]
+                if facts is None:
+                    return leaves, None
+                return leaves, Record(facts, tuple(archive[f"rows_{k}"] for k in range(len(facts["data"]))))
     except (PermissionError, IsADirectoryError) as error:
         raise type(error)(f"cannot read {path} as a saved filter: {error.strerror}") from error
     except Exception as error:  # whatever a file of something else makes of NumPy, zipfile, zlib and json
@@ -57,3 +63,4 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Record | None]
             f"{path} is not a filter saved by Online.save, or it is damaged: reading it ended with "
             f"{type(error).__name__}. Results of samplers are read by ssmscan.load."
         ) from error
+    raise other_format(path, found, _FORMAT, again="filter the series again from its start")

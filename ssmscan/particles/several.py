@@ -1,4 +1,4 @@
-"""Filters of independent loops: one for each, evidences added.
+"""Filters of independent loops: one for each, log likelihoods added.
 
     log p_hat(y | theta) = log h(theta) + sum_k log p_hat(y_k | theta)
 
@@ -33,9 +33,9 @@ class LoopResults:
     parts: tuple[FilterResult, ...]
 
     @property
-    def log_evidence(self) -> Array:
-        """() unbiased estimate of the evidence of all data, on the log scale."""
-        return sum(part.log_evidence for part in self.parts[1:]) + self.parts[0].log_evidence
+    def log_likelihood(self) -> Array:
+        """() unbiased estimate of the likelihood of all data, on the log scale."""
+        return sum(part.log_likelihood for part in self.parts[1:]) + self.parts[0].log_likelihood
 
     @property
     def status(self) -> Array:
@@ -58,16 +58,18 @@ class LoopResults:
     def card(self) -> Card:
         """Show the runs, a row each: what is printed, and what a notebook shows."""
         title = f"Particle filters of {len(self.parts)} independent loops"
-        evidence = [part.log_evidence for part in self.parts]
+        values = [part.log_likelihood for part in self.parts]
         status = [part.status for part in self.parts]
-        if not known(*evidence, *status):
-            return forms(title, {f"loop {k}": value for k, value in enumerate(evidence)}, "of arrays without values")
-        if evidence[0].ndim:
-            return Card(f"{title}: a batch of {evidence[0].shape}", (), ["Index it for one run and its message."])
+        if not known(*values, *status):
+            return forms(title, {f"loop {k}": value for k, value in enumerate(values)}, "of arrays without values")
+        if values[0].ndim:
+            return Card(f"{title}: a batch of {values[0].shape}", (), ["Index it for one run and its message."])
         rows = [
-            (f"loop {k}", f"log evidence {part.log_evidence:.8g}, {part.brief()}") for k, part in enumerate(self.parts)
+            (f"loop {k}", f"log likelihood {part.log_likelihood:.8g}, {part.brief()}")
+            for k, part in enumerate(self.parts)
         ]
-        return Card(title, [("log evidence", f"{self.log_evidence:.8g}"), *rows], self.concerns() or (self.message(),))
+        rows.insert(0, ("log likelihood", f"{self.log_likelihood:.8g}"))
+        return Card(title, rows, self.concerns() or (self.message(),))
 
     def __repr__(self) -> str:
         return self.card().text()

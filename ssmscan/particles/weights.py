@@ -14,7 +14,7 @@ data, and the fault is reported, so that one bad particle neither kills a run no
 A cloud without any weight left has log sum -inf, ESS 0 and *uniform* normalised weights: what is
 computed from them afterwards is finite, and the caller, who sees the -inf, does not use it.
 
-Evidence over many steps is accumulated with Neumaier's compensation (1974, Zeitschrift fuer
+A log likelihood over many steps is accumulated with Neumaier's compensation (1974, Zeitschrift fuer
 Angewandte Mathematik und Mechanik 54, 39-51): over 1e5 steps a plain float32 sum is off by tenths.
 """
 

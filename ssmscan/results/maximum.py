@@ -23,7 +23,7 @@ FAILED = 0.5
 """Share of the steps without a finite gradient above which there was no ascent to speak of."""
 
 LOOSE_SD = 1.5
-"""Above this standard deviation of the log evidence its mean is no guide to the likelihood."""
+"""Above this standard deviation of the log likelihood of one filter its mean is no guide to the likelihood."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,9 @@ class Maximum:
         covariance: (d, d) inverse of the observed information in the unconstrained parameters, in the order of the
             names and then row by row.
         standard_error_noise: largest relative Monte Carlo error of the standard errors.
-        log_likelihood: log of the averaged evidence estimates at the estimate.
+        log_likelihood: log of the average of the likelihoods that filters estimate there.
         log_likelihood_error: its Monte Carlo error.
-        log_evidence_sd: standard deviation there of the log evidence of one filter.
+        log_likelihood_sd: standard deviation there of the log likelihood that one filter estimates.
         objective: "likelihood" or "posterior density".
         starts: parameter -> (starts, *shape), the average of each start.
         start_objective: (starts,) the log of what was maximised, at these.
@@ -49,7 +49,7 @@ class Maximum:
         failed_steps: share of the steps without a finite gradient, which were not taken.
         faulty: share of the filters at the estimate in which a log weight was not a number; it counted as impossible.
         path: parameter -> (starts, steps, *shape), every iterate.
-        log_evidence: (starts, steps) the noisy estimate at each.
+        path_log_likelihood: (starts, steps) the noisy estimate at each.
         converged: whether the estimate is a maximum, as far as can be told; `message` says why not.
         interrupted: whether Control-C ended the ascent; the averages are of the steps made by then.
         costs: what the run cost.
@@ -63,7 +63,7 @@ class Maximum:
     standard_error_noise: float
     log_likelihood: float
     log_likelihood_error: float
-    log_evidence_sd: float
+    log_likelihood_sd: float
     objective: str
     starts: dict[str, np.ndarray]
     start_objective: np.ndarray
@@ -74,7 +74,7 @@ class Maximum:
     failed_steps: float
     faulty: float
     path: dict[str, np.ndarray]
-    log_evidence: np.ndarray
+    path_log_likelihood: np.ndarray
     interrupted: bool
     costs: Costs
     settings: dict[str, Any] = field(repr=False)
@@ -140,9 +140,9 @@ class Maximum:
             text += " Other maxima were not looked for: use several starts."
         elif not objections and self.agreeing < num_starts:
             text += f" {num_starts - self.agreeing} ended elsewhere, with a lower value."
-        if self.log_evidence_sd > LOOSE_SD:
+        if self.log_likelihood_sd > LOOSE_SD:
             text += (
-                f" The log evidence of one filter has standard deviation {significant(self.log_evidence_sd)}: the "
+                f" The log likelihood of one filter has standard deviation {significant(self.log_likelihood_sd)}: the "
                 "estimate is biased, use more particles."
             )
         if 0.01 < self.failed_steps <= FAILED:

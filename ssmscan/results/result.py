@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.files import other_format
 from ssmscan.results import containers, health, layout, printing, storage
 from ssmscan.results.containers import Variable
 from ssmscan.results.plain_values import as_flag, as_indices, as_json, as_number, as_numbers, as_texts, require_holdable
@@ -25,7 +26,7 @@ from ssmscan.results.table import Table, count, rounded, significant
 CONCERNS = "ssmscan_concerns"
 """Attribute of what ArviZ reads: why the result cannot be trusted as it is."""
 
-_FORMAT = 2
+_FORMAT = 3
 _IN_GROUPS = (*layout.ARRAYS, "state_draws", "costs")
 
 
@@ -68,7 +69,7 @@ class Result:
         sample_stats: name -> (chains, draws, ...), what the engine says about each draw.
         independent_runs: False: the leading axis counts chains, and draws follow one another.  True: it
             counts independent runs of a particle sampler, and draws inside a run have no order.
-        log_evidence: log marginal likelihood, None where the engine gives none.
+        log_evidence: log p(y), parameters integrated out; None where the engine gives none.
         log_evidence_error: its standard error.
         costs: what the run cost.
         settings: everything the engine was told, as JSON can hold it.
@@ -287,19 +288,19 @@ def load(path: str | os.PathLike[str]) -> Result:
     Raises:
         FileNotFoundError: if there is no such file.
         IsADirectoryError: if it is a folder.
-        ValueError: if the file is not a saved result, is damaged, or was made by a later version of the package.
+        ValueError: if the file is not a saved result, is damaged, or has the format of another version of the package.
     """
     groups, header = storage.read(path)
     try:
-        found, sites = header.pop("format"), header.pop("sites")
-        if found <= _FORMAT:
+        found, sites = int(header.pop("format")), header.pop("sites")
+        if found == _FORMAT:
             costs, state_draws = _costs(header.pop("costs")), groups["paths"]["state_draws"]
             return Result(**layout.arrays(groups, sites), **header, costs=costs, state_draws=state_draws)
     except KeyError as error:
         raise storage.damaged(path, f"it has no {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise storage.damaged(path, str(error)) from error
-    raise ValueError(f"{path} has format {found}, this ssmscan reads up to {_FORMAT}: update ssmscan")
+    raise other_format(path, found, _FORMAT, again="run the engine again, or read its arrays with arviz.from_netcdf")
 
 
 def _costs(found: Any) -> Costs:

@@ -1,6 +1,6 @@
 """Every model of the contract on every engine: `python -m tests.contract [part of a name]`.
 
-One line a model: roles against what the file declares; `ssm.check`; the evidence at fixed parameters, by the particle
+One line a model: roles against what the file declares; `ssm.check`; the likelihood at fixed parameters, by the particle
 filter (or, where that is refused, by tempered SMC with the parameters conditioned) against a value that shares nothing
 with the package (`values.py`), both with standard errors; NUTS over 20 + 20 steps; a forecast or a simulation; below it
 what was refused, by its sentence.
@@ -68,7 +68,7 @@ def central(ssm: ssmscan.StateSpaceModel) -> dict[str, jax.Array]:
 
 
 def independent(file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta: dict) -> values.Value:
-    """The evidence at theta from outside the package."""
+    """The likelihood at theta from outside the package."""
 
     def run():
         return file.model(*file.model_args, **file.model_kwargs)
@@ -83,17 +83,17 @@ def independent(file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta
 
 
 def filtered(ssm: ssmscan.StateSpaceModel, theta: dict) -> values.Value:
-    """The evidence at theta by independent particle filters."""
+    """The likelihood at theta by independent particle filters."""
 
     def one(key):
-        return ssmscan.log_evidence(key, ssm, theta, num_particles=NUM_PARTICLES)
+        return ssmscan.log_likelihood(key, ssm, theta, num_particles=NUM_PARTICLES)
 
     logs = jax.vmap(one)(jax.random.split(jax.random.key(7), NUM_FILTERS))
     return values.averaged(np.asarray(logs, float), "particle filter")
 
 
 def tempered(file: ModuleType, ssm: ssmscan.StateSpaceModel, theta: dict) -> values.Value:
-    """The evidence at theta by tempered SMC over everything else."""
+    """The likelihood at theta by tempered SMC over everything else."""
 
     def with_idle_parameter(*args, **kwargs):
         numpyro.sample("idle", dist.Normal(0.0, 1.0))
@@ -169,12 +169,12 @@ def examine(name: str) -> Line:
 
 
 def compare(line: Line, file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta: dict) -> None:
-    """Two values of the evidence and how many standard errors lie between them."""
+    """Two values of the likelihood and how many standard errors lie between them."""
     found: dict[str, values.Value] = {}
 
     def shown(what: str, value: values.Value) -> str:
         found[what] = value
-        return f"{value.log_evidence:.3f} ± {value.error:.3f}"
+        return f"{value.log_likelihood:.3f} ± {value.error:.3f}"
 
     if not line.fill("estimate", lambda: shown("ours", filtered(ssm, theta))):
         line.fill("estimate", lambda: shown("ours", tempered(file, ssm, theta)))
@@ -185,9 +185,9 @@ def compare(line: Line, file: ModuleType, name: str, ssm: ssmscan.StateSpaceMode
     if len(found) == 2:
         ours, theirs = found["ours"], found["theirs"]
         # What rounding explains, where both are exact.
-        rounding = 4 * float(jnp.finfo(jnp.result_type(float)).eps) * (10 + abs(theirs.log_evidence))
+        rounding = 4 * float(jnp.finfo(jnp.result_type(float)).eps) * (10 + abs(theirs.log_likelihood))
         scale = math.hypot(ours.error, theirs.error, rounding)
-        line.cells["z"] = f"{(ours.log_evidence - theirs.log_evidence) / scale:.2f}"
+        line.cells["z"] = f"{(ours.log_likelihood - theirs.log_likelihood) / scale:.2f}"
 
 
 def forecast(file: ModuleType, result) -> str:

@@ -1,4 +1,4 @@
-r"""The evidence of a NumPyro model at given parameters, without anything of the package.
+r"""The likelihood of a NumPyro model at given parameters, without anything of the package.
 
 With theta the parameters, z all other latent sites and y the data, three ways to p(y | theta):
 
@@ -29,9 +29,9 @@ from tests.truth import hmm_forward_backward
 
 
 class Value(NamedTuple):
-    """A log-evidence, its standard error, and where it comes from."""
+    """A log-likelihood, its standard error, and where it comes from."""
 
-    log_evidence: float
+    log_likelihood: float
     error: float
     origin: str
 
@@ -102,5 +102,5 @@ def capture_recapture(history: np.ndarray, phi: float, rho: float) -> Value:
         if len(later):
             with np.errstate(divide="ignore"):
                 log_seen = np.log(np.where(later[:, None] == 1, [0.0, rho], [1.0, 1.0 - rho]))
-            total += hmm_forward_backward(move[1], move, log_seen).log_evidence
+            total += hmm_forward_backward(move[1], move, log_seen).log_likelihood
     return Value(total, 0.0, "forward recursion of each animal")

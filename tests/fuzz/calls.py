@@ -235,9 +235,9 @@ def particle_calls() -> list[Call]:
             names={"ssm": ("ssm", "theta", "trace", "model"), "online": ("online", "start")},
         ),
         Call(
-            "log_evidence",
+            "log_likelihood",
             "particles",
-            lambda **a: ssmscan.log_evidence(**a),
+            lambda **a: ssmscan.log_likelihood(**a),
             {"key": key, "ssm": ssm, "theta": theta, "num_particles": 8},
             {"key": KEY, "ssm": values.other_models, "theta": values.theta, "num_particles": count(2, 10**6)},
             names={"ssm": ("ssm", "theta", "trace")},

@@ -67,7 +67,9 @@ def kalman(theta: jax.Array, y: jax.Array) -> jax.Array:
     return jax.lax.scan(step, (jnp.ones_like(theta), jnp.ones_like(theta)), y)[1].sum()
 
 
-def conditional_log_evidence(key: jax.Array, theta: jax.Array, x_0: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+def conditional_log_likelihood(
+    key: jax.Array, theta: jax.Array, x_0: jax.Array, x: jax.Array, y: jax.Array
+) -> jax.Array:
     """Run a filter whose particle 0 is the given path; multinomial resampling at every step."""
     key, key_start = jax.random.split(key)
     cloud = (1.0 + jax.random.normal(key_start, (NUM_PARTICLES,))).at[0].set(x_0)
@@ -161,9 +163,9 @@ def differences(
         y = drawn["y"]
         data = jax.tree.map(lambda leaf: y if leaf.shape == y.shape else leaf, ssm)
         _, log_prior = data.log_prior_unconstrained(data.unconstrain(theta))
-        estimate = conditional_log_evidence(keys[2], theta["theta"], drawn["x_0"], drawn["x"], y)
+        estimate = conditional_log_likelihood(keys[2], theta["theta"], drawn["x_0"], drawn["x"], y)
         if not conditional:
-            estimate = FILTER.run(keys[2], data, theta).log_evidence
+            estimate = FILTER.run(keys[2], data, theta).log_likelihood
         nothing = jnp.zeros(2, jnp.uint32)
         state = PMMHState(data.unconstrain(theta), log_prior, estimate, nothing)
 

@@ -97,7 +97,7 @@ def compare(title: str, found: ssmscan.Maximum, truth: Reference) -> bool:
     """Print estimates side by side; whether they agree."""
     print(f"{title}: {found.message()}")
     print(f"log-likelihood {found.log_likelihood:.3f} +/- {found.log_likelihood_error:.3f}, ", end="")
-    print(f"reference {truth.log_likelihood:.3f}; sd(log Z) of one filter {found.log_evidence_sd:.2f}")
+    print(f"reference {truth.log_likelihood:.3f}; sd(log Z) of one filter {found.log_likelihood_sd:.2f}")
     print(f"relative Monte Carlo error of the standard errors {found.standard_error_noise:.3f}")
     fine = found.converged
     for name, value in truth.theta.items():

@@ -5,7 +5,7 @@
 Two models with 20 % of their values missing: an AR(2) that feeds its own observed values back, so that a missing one
 is an unknown that later ones depend on; and two series around one level, of which single coordinates are missing.
 One parameter is unknown, its posterior is computed on a grid from the likelihood of dense normal algebra in float64,
-and the posterior mean and standard deviation of each engine are compared with it; so are the filter's log evidence
+and the posterior mean and standard deviation of each engine are compared with it; so are the filter's log likelihood
 at a point, the smoothed states, and TemperedSMC's log evidence with the integral over the grid.
 """
 
@@ -116,7 +116,7 @@ class Posterior(NamedTuple):
 
 def posterior(case: Case) -> Posterior:
     found = [linear_gaussian(case.truth(q), case.y) for q in GRID]
-    log = np.array([one.log_evidence for one in found]) + lognorm(0.5).logpdf(GRID) + np.log(np.gradient(GRID))
+    log = np.array([one.log_likelihood for one in found]) + lognorm(0.5).logpdf(GRID) + np.log(np.gradient(GRID))
     weights = np.exp(log - logsumexp(log))
     mean = weights @ GRID
     smoothed = np.einsum("g,gtd->td", weights, [one.smoothed_mean for one in found])
@@ -136,12 +136,12 @@ def check(name: str, case: Case) -> Iterator[bool]:
     ssm = ssmscan.trace(case.model, y)
     print(f"\n{name}: {int(np.isnan(case.y).sum())} of {case.y.size} values missing\n{ssm}")
     exact, limit = posterior(case), z_threshold(14)
-    at_one = linear_gaussian(case.truth(1.0), case.y).log_evidence
+    at_one = linear_gaussian(case.truth(1.0), case.y).log_likelihood
     keys = jax.random.split(jax.random.key(0), 64)
-    run = jax.jit(jax.vmap(lambda key: ssmscan.log_evidence(key, ssm, {"q": 1.0}, num_particles=2000)))
+    run = jax.jit(jax.vmap(lambda key: ssmscan.log_likelihood(key, ssm, {"q": 1.0}, num_particles=2000)))
     ratio = np.exp(np.asarray(run(keys), float) - at_one)
     z = (ratio.mean() - 1) / (ratio.std(ddof=1) / 8)
-    print(f"filter at q = 1: log evidence {at_one:.4f}, mean ratio {ratio.mean():.4f}, z = {z:.2f}")
+    print(f"filter at q = 1: log likelihood {at_one:.4f}, mean ratio {ratio.mean():.4f}, z = {z:.2f}")
     yield abs(z) < limit
     print(f"exact: mean {exact.mean:.4f}, sd {exact.sd:.4f}, log evidence {exact.log_evidence:.4f}")
     for engine, settings in ENGINES.items():

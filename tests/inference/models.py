@@ -107,7 +107,7 @@ def linear_posterior(y: np.ndarray) -> LinearPosterior:
         [solve(LinearGaussian.scalar(0.0, r**2 + q**2, r, q**2, 1.0, NOISE**2), y[:, None]) for q in np.exp(log_q)]
         for r in rho
     ]
-    log_joint = np.array([[answer.log_evidence for answer in row] for row in answers])
+    log_joint = np.array([[answer.log_likelihood for answer in row] for row in answers])
     log_joint += stats.norm.logpdf(log_q, -0.5, 0.5)
     cell = (log_q[1] - log_q[0]) / len(rho)
     peak = log_joint.max()

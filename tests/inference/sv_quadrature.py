@@ -53,9 +53,9 @@ def log_likelihood(y: np.ndarray, mu: np.ndarray, phi: float, sigma: float) -> n
     for t, value in enumerate(y):
         weight = kernel @ weight if t else weight
         weight = weight * np.exp(-0.5 * (np.log(2 * np.pi) + h + value**2 * precision))
-        evidence = np.maximum(weight.sum(axis=0), 1e-300)
-        total += np.log(evidence)
-        weight /= evidence
+        likelihood = np.maximum(weight.sum(axis=0), 1e-300)
+        total += np.log(likelihood)
+        weight /= likelihood
     return total
 
 

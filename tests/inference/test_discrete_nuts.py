@@ -37,7 +37,7 @@ def exact():
         transition = np.array([[p, 1 - p], [1 - p, p]])
         # The regime before the first step is 0, from which one moves to 1 with probability 1 - p.
         truths.append(hmm_forward_backward(transition[0], transition, stats.norm.logpdf(Y[:, None], [0.0, 2.0])))
-    logs = np.array([truth.log_evidence for truth in truths]) + stats.beta.logpdf(grid, 2, 2)
+    logs = np.array([truth.log_likelihood for truth in truths]) + stats.beta.logpdf(grid, 2, 2)
     weights = np.exp(logs - logsumexp(logs))
     upper = weights @ np.array([truth.smoothed[:, 1] for truth in truths])
     return SwitchingPosterior(float(logsumexp(logs) - np.log(len(grid))), float(weights @ grid), upper)

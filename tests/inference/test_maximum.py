@@ -53,7 +53,7 @@ def plain():
         standard_error_noise=0.02,
         log_likelihood=-88.1,
         log_likelihood_error=0.02,
-        log_evidence_sd=0.4,
+        log_likelihood_sd=0.4,
         objective="likelihood",
         starts=two,
         start_objective=np.full(2, -88.1),
@@ -64,7 +64,7 @@ def plain():
         failed_steps=0.0,
         faulty=0.0,
         path={name: np.full((2, 3), value) for name, value in one.items()},
-        log_evidence=np.full((2, 3), -88.0),
+        path_log_likelihood=np.full((2, 3), -88.0),
         interrupted=False,
         costs=Costs(1.0, 0.0, 1.0),
         settings={},
@@ -79,7 +79,7 @@ def exact():
     def loss(theta):
         rho, q = theta
         model = LinearGaussian.scalar(0, rho**2 + q**2, rho, q**2, 1, NOISE**2)
-        return -solve(model, LONG[:, None]).log_evidence
+        return -solve(model, LONG[:, None]).log_likelihood
 
     best = optimize.minimize(loss, [0.6, 0.9], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9})
     return best.x, np.linalg.inv(hessian(loss, best.x)), -best.fun
@@ -100,7 +100,7 @@ def test_estimates_standard_errors_and_likelihood_are_kalmans(found, exact):
 
 @pytest.mark.heavy
 def test_the_result_has_the_shapes_it_says(found):
-    assert found.path["rho"].shape == (2, 400) and found.log_evidence.shape == (2, 400)
+    assert found.path["rho"].shape == (2, 400) and found.path_log_likelihood.shape == (2, 400)
     assert found.starts["q"].shape == found.start_objective.shape == (2,)
     assert found.covariance.shape == (2, 2)
     assert found.costs.gradient_evaluations == 2 * 400 + (16 + 32) * 4
@@ -132,7 +132,7 @@ def test_the_verdict_mentions_what_else_there_is_to_know(plain):
     assert [row[0] for row in plain.summary().rows] == ["rho", "q"]
     alone = dataclasses.replace(plain, start_objective=plain.start_objective[:1], agreeing=1)
     assert alone.converged and "Other maxima were not looked for" in alone.message()
-    assert "use more particles" in dataclasses.replace(plain, log_evidence_sd=3.0).message()
+    assert "use more particles" in dataclasses.replace(plain, log_likelihood_sd=3.0).message()
     assert "10% of the steps" in dataclasses.replace(plain, failed_steps=0.1).message()
     faulty = dataclasses.replace(plain, faulty=0.25)
     assert not faulty.converged and "in 25% of the filters at the estimate log weights were not" in faulty.message()
@@ -253,7 +253,7 @@ def test_noise_of_the_average_counts_the_autocorrelation():
     np.testing.assert_allclose(np.std([halves(path)[0] for path in walk]), 2 * true, rtol=0.2)
 
 
-def test_averaging_evidences_survives_impossible_ones():
+def test_averaging_likelihoods_survives_impossible_ones():
     values = np.array([[-1000.0, -np.inf], [-1001.0, -np.inf]])
     np.testing.assert_allclose(log_mean_exp(values), [-1000 + np.log((1 + np.exp(-1)) / 2), -np.inf])
 
@@ -293,5 +293,5 @@ def _fixed(y):
 
 @pytest.mark.heavy
 def test_data_that_no_parameter_explains_are_refused():
-    with pytest.raises(ValueError, match="no draw from the prior, out of 32, with a positive evidence"):
+    with pytest.raises(ValueError, match="no draw from the prior, out of 32, with a positive likelihood"):
         MaximumLikelihood(particle_filter=FEW).run(KEY, ssmscan.trace(linear_gaussian, np.full(12, 1e30)))

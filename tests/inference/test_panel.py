@@ -19,8 +19,8 @@ def test_a_run_is_made_again_from_its_key_with_a_path_of_every_element():
     ssm = ssmscan.trace(panel, Y)
     settings = ssmscan.ParticleFilter(40, summaries=())
     state = pmmh_chain.evaluate(KEY, ssm, ssm.unconstrain(ssm.canonical(THETA)), settings)
-    log_evidence, path = jax.jit(lambda key: replay(key, ssm, ssm.canonical(THETA), settings))(state.filter_key)
-    np.testing.assert_allclose(log_evidence, state.log_evidence, rtol=1e-5)
+    log_likelihood, path = jax.jit(lambda key: replay(key, ssm, ssm.canonical(THETA), settings))(state.filter_key)
+    np.testing.assert_allclose(log_likelihood, state.log_likelihood, rtol=1e-5)
     assert (path["x"].shape, path["x0"].shape) == ((T, M), (M,))
 
 
@@ -30,7 +30,7 @@ def test_chains_run_side_by_side():
 
     def step(key):
         start = pmmh_chain.evaluate(key, ssm, {"s": jnp.asarray(-0.5)}, settings)
-        return pmmh_chain.pmmh_step(key, start, jnp.eye(1), ssm, settings)[1].log_evidence
+        return pmmh_chain.pmmh_step(key, start, jnp.eye(1), ssm, settings)[1].log_likelihood
 
     keys = jax.random.split(KEY, 3)
     together = jax.jit(jax.vmap(step))(keys)

@@ -183,10 +183,10 @@ def test_the_centre_is_a_point_visited_in_the_better_mode():
     mode = np.arange(4) % 2  # chains 0 and 2 at -5, chains 1 and 3, better by 30, at 5
     z = rng.normal(10.0 * mode - 5.0, 1.0, (100, 4))
     wide = rng.normal(0.0, 1e6, (100, 4, 2))
-    log_evidence = 30.0 * mode + rng.normal(size=(100, 4))
-    log_evidence[70, 1] = np.nan
+    log_likelihood = 30.0 * mode + rng.normal(size=(100, 4))
+    log_likelihood[70, 1] = np.nan
     nothing = np.zeros((100, 4))
-    trace = Trace({"a": z, "b": wide}, {}, nothing, log_evidence, *[nothing] * 6)
+    trace = Trace({"a": z, "b": wide}, {}, nothing, log_likelihood, *[nothing] * 6)
     centre = central(trace)
     at = np.argwhere(z == centre["a"])
     assert len(at) == 1 and at[0, 0] >= 50 and at[0, 1] in (1, 3)
@@ -195,7 +195,7 @@ def test_the_centre_is_a_point_visited_in_the_better_mode():
 
 
 def noisy(linear, monkeypatch, noise, **settings):
-    """Run PMMH with this noise of the log evidence, by number of particles, and no compilation but the first."""
+    """Run PMMH with this noise of the log likelihood, by number of particles, and no compilation but the first."""
     tried = []
     chunks = {}
 
@@ -220,8 +220,8 @@ def noisy(linear, monkeypatch, noise, **settings):
 def test_a_pilot_that_cannot_reach_its_target_says_so_at_once_and_at_the_end(linear, monkeypatch):
     found, tried, said, files = noisy(linear, monkeypatch, lambda n: 50 * n**-0.25, max_particles=5000)
     sentence = (
-        "The pilot could not bring the standard deviation of the log evidence to 1.2: with 4,096 particles it is 6.2 "
-        "at the centre; max_particles=5000 allowed for no more."
+        "The pilot could not bring the standard deviation of the log likelihood estimate to 1.2: with 4,096 particles "
+        "it is 6.2 at the centre; max_particles=5000 allowed for no more."
     )
     assert found.doubts[0].startswith(sentence)
     assert said[0].startswith(sentence) and said[1].startswith("PMMH: 4 chains of 200 draws") and sentence in said[1]
@@ -259,7 +259,7 @@ def test_no_number_of_particles_is_tried_that_the_time_does_not_allow(linear, mo
 def test_a_number_given_that_is_too_noisy_is_said(linear, monkeypatch):
     monkeypatch.setattr(pilot.np, "std", lambda *_, **__: 7.0)
     assert (
-        "The standard deviation of the log evidence is large: with 20 particles it is 7"
+        "The standard deviation of the log likelihood estimate is large: with 20 particles it is 7"
         in SHORT.run(KEY, linear).doubts[0]
     )
 
@@ -304,7 +304,7 @@ def test_a_filter_of_which_no_weight_is_a_number_is_faulty_too():
     ssm, particle_filter = ssmscan.trace(broken, Y), ssmscan.ParticleFilter(8, summaries=())
     good, bad = (evaluate(as_key(KEY), ssm, ssm.unconstrain({"q": q}), particle_filter) for q in (0.5, 2.0))
     assert (good.status, bad.status) == (COMPLETE, FAULTY)
-    assert np.isfinite(good.log_evidence) and bad.log_evidence == -np.inf
+    assert np.isfinite(good.log_likelihood) and bad.log_likelihood == -np.inf
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_the_result_is_complete(result):
 
 def test_the_estimate_is_stored_until_a_proposal_is_accepted(result):
     moved = np.diff(result.draws["q"], axis=1) != 0
-    np.testing.assert_array_equal(np.diff(result.sample_stats["log_evidence"], axis=1) != 0, moved)
+    np.testing.assert_array_equal(np.diff(result.sample_stats["log_likelihood_estimate"], axis=1) != 0, moved)
     np.testing.assert_array_equal(result.sample_stats["accepted"][:, 1:], moved)
 
 
@@ -65,7 +65,7 @@ def test_a_stored_key_replays_the_accepted_run(result, linear, used):
     theta = {name: jnp.asarray(values[2, draw]) for name, values in result.draws.items()}
     key = jnp.asarray(result.sample_stats["filter_key"][2, draw])
     again = used.run(as_key(key), linear, theta)
-    np.testing.assert_allclose(again.log_evidence, result.sample_stats["log_evidence"][2, draw], rtol=1e-4)
+    np.testing.assert_allclose(again.log_likelihood, result.sample_stats["log_likelihood_estimate"][2, draw], rtol=1e-4)
     assert np.any(np.isclose(result.states["x"][2, 50, -1], again.final.values["x"]))
 
 
@@ -83,7 +83,7 @@ def test_raw_keys_are_taken_and_an_interrupt_returns_the_draws_made(result, line
 def test_the_pilot_reaches_the_wanted_noise(result, linear, used):
     theta = result.mean()
     keys = jax.random.split(as_key(jax.random.key(1)), 200)
-    estimates = jax.jit(jax.vmap(lambda k: used.run(k, linear, theta).log_evidence))(keys)
+    estimates = jax.jit(jax.vmap(lambda k: used.run(k, linear, theta).log_likelihood))(keys)
     assert used.num_particles != FEW.num_particles
     assert 0.3 < np.std(estimates) < 1.2
 
@@ -120,12 +120,12 @@ def test_impossible_points_are_left_and_never_entered(linear):
     chains = tuning.chains
     far = jnp.zeros((2, 2)).at[1, 1].set(1e6)  # rho is 0 or 1 to the last digit: no mass in floating point
     scale = jnp.stack([jnp.zeros((2, 2)), far, far, jnp.eye(2)])
-    log_evidence = chains.state.log_evidence.at[0].set(-jnp.inf)
+    log_likelihood = chains.state.log_likelihood.at[0].set(-jnp.inf)
     log_prior = chains.state.log_prior.at[3].set(jnp.nan)
-    state = chains.state._replace(log_evidence=log_evidence, log_prior=log_prior)
+    state = chains.state._replace(log_likelihood=log_likelihood, log_prior=log_prior)
     moved = tuning.advance(chains._replace(state=state, scale=scale), 1, None).outputs
     np.testing.assert_array_equal(moved.acceptance[0], [1, 0, 0, 0])
-    assert np.isfinite(moved.log_evidence[0, 0])
+    assert np.isfinite(moved.log_likelihood[0, 0])
 
 
 class Known:
@@ -136,7 +136,7 @@ class Known:
 
     def run(self, key, ssm, theta):
         return SimpleNamespace(
-            log_evidence=0.3 * jnp.sum(theta["a"]) + jax.random.normal(key),
+            log_likelihood=0.3 * jnp.sum(theta["a"]) + jax.random.normal(key),
             status=jnp.full((), COMPLETE, jnp.int32),
             faulty_step=jnp.full((), NOWHERE, jnp.int32),
         )
@@ -144,7 +144,7 @@ class Known:
 
 def test_a_proposal_is_accepted_by_prior_and_estimate_of_both_points_the_stored_one_not_drawn_again():
     known, scale, z = Known(), jnp.array([[1.0, 0.0], [0.4, 0.8]]), {"a": jnp.array([0.5, -0.2])}
-    state = evaluate(as_key(jax.random.key(9)), known, z, known)._replace(log_evidence=jnp.asarray(0.7))
+    state = evaluate(as_key(jax.random.key(9)), known, z, known)._replace(log_likelihood=jnp.asarray(0.7))
 
     @jax.jit
     @jax.vmap
@@ -154,11 +154,11 @@ def test_a_proposal_is_accepted_by_prior_and_estimate_of_both_points_the_stored_
     new, move = jax.tree.map(np.asarray, steps(jax.random.split(jax.random.key(0), 200)))
     proposal = np.asarray(z["a"]) + move.direction @ np.asarray(scale).T
     log_prior = [-0.5 * (point**2).sum(-1) for point in (proposal, np.asarray(z["a"]))]
-    expected = np.minimum(1, np.exp(log_prior[0] + move.log_evidence - log_prior[1] - 0.7))
+    expected = np.minimum(1, np.exp(log_prior[0] + move.log_likelihood - log_prior[1] - 0.7))
     np.testing.assert_allclose(move.acceptance, expected, rtol=1e-4)
     assert abs(move.accepted.sum() - expected.sum()) < z_threshold() * np.sqrt((expected * (1 - expected)).sum())
     np.testing.assert_allclose(new.z["a"], np.where(move.accepted[:, None], proposal, z["a"]), rtol=1e-5)
-    np.testing.assert_allclose(new.log_evidence, np.where(move.accepted, move.log_evidence, 0.7), rtol=1e-5)
+    np.testing.assert_allclose(new.log_likelihood, np.where(move.accepted, move.log_likelihood, 0.7), rtol=1e-5)
 
 
 def test_the_step_is_strict_about_types(linear):
@@ -182,8 +182,8 @@ def test_discrete_innovations_are_no_obstacle():
         state = evaluate(key, ssm, z, FEW)
         return state, replay(state.filter_key, ssm, ssm.constrain(z), FEW)
 
-    state, (log_evidence, path) = run(as_key(jax.random.key(0)))
-    np.testing.assert_allclose(log_evidence, state.log_evidence, rtol=1e-5)
+    state, (log_likelihood, path) = run(as_key(jax.random.key(0)))
+    np.testing.assert_allclose(log_likelihood, state.log_likelihood, rtol=1e-5)
     assert path["s"].shape == (len(Y),)
     assert set(np.unique(path["s"])) <= {0, 1}
 
@@ -200,7 +200,7 @@ def test_data_that_no_parameter_explains_are_refused():
 
         scan(transition, 0.0, y)
 
-    with pytest.raises(ValueError, match="log evidence -inf"):
+    with pytest.raises(ValueError, match="log likelihood -inf"):
         SMALL.run(jax.random.key(0), ssmscan.trace(impossible, Y))
 
 

@@ -18,9 +18,9 @@ LEVELS = np.array([-1.0, 0.5, 2.0])
 
 
 class PathTruth(NamedTuple):
-    """Sums over all paths: log evidence, marginals (T, K) and marginals of neighbours (T - 1, K, K)."""
+    """Sums over all paths: log likelihood, marginals (T, K) and marginals of neighbours (T - 1, K, K)."""
 
-    log_evidence: float
+    log_likelihood: float
     marginals: np.ndarray
     pairs: np.ndarray
 

@@ -128,11 +128,11 @@ def test_a_scaled_start_weighs_the_particles():
     data = Y[:4]
     integral = -1.5 * np.log(2 * np.pi) + 0.5 * np.log(2 * np.pi / 3)
     gaussian = LinearGaussian.scalar(0.0, 1 / 3 + 1.0, 1.0, 1.0, 1.0, 1.0)
-    exact = integral + linear_gaussian(gaussian, data[:, None].astype(float)).log_evidence
+    exact = integral + linear_gaussian(gaussian, data[:, None].astype(float)).log_likelihood
     ssm = ssmscan.trace(model, data)
     keys = jax.random.split(jax.random.key(0), 32)
     ratio = np.exp(
-        jax.vmap(lambda k: ssmscan.ParticleFilter(500).run(k, ssm, {}).log_evidence)(keys).astype(float) - exact
+        jax.vmap(lambda k: ssmscan.ParticleFilter(500).run(k, ssm, {}).log_likelihood)(keys).astype(float) - exact
     )
     assert abs(ratio.mean() - 1) < z_threshold() * ratio.std(ddof=1) / np.sqrt(len(ratio))
 

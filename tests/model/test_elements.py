@@ -42,17 +42,17 @@ def capture_recapture(seen):
 def capture_truth(seen, survival, detection):
     """Of one animal: states dead, alive; before it is met it is surely alive, and nothing is observed."""
     met = np.cumsum(seen[:-1]) > 0
-    predicted, log_evidence, smoothed = np.array([0.0, 1.0]), 0.0, []
+    predicted, log_likelihood, smoothed = np.array([0.0, 1.0]), 0.0, []
     for t in range(T):
         move = np.array([[1.0, 0.0], [1 - survival, survival]]) if met[t] else np.array([[0.0, 1.0], [0.0, 1.0]])
         predicted = predicted @ move
         if met[t]:
             p = np.array([np.finfo(np.float32).tiny, detection])
             predicted = predicted * (p if seen[t + 1] else 1 - p)
-        log_evidence += np.log(predicted.sum())
+        log_likelihood += np.log(predicted.sum())
         predicted = predicted / predicted.sum()
         smoothed.append(predicted)
-    return log_evidence, smoothed[-1]
+    return log_likelihood, smoothed[-1]
 
 
 def test_capture_and_recapture_is_a_sum_for_each_animal():
@@ -116,7 +116,7 @@ def regimes_truth():
         seen = norm(Y[:, i, None], mean, 0.5) - 0.1 * k**2 + norm(1.0, k, 2.0)
         seen = np.concatenate([norm(0.7, k, 1.0)[None], seen])
         truths.append(hmm_forward_backward(np.array([0.2, 0.3, 0.5]), ROWS, seen))
-    return sum(t.log_evidence for t in truths) + norm(0.4, x, 1.0).sum() + 0.05 * x.sum(), truths
+    return sum(t.log_likelihood for t in truths) + norm(0.4, x, 1.0).sum() + 0.05 * x.sum(), truths
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def test_densities_smoothing_and_gradient_against_the_sum_over_all_paths(name):
     value, grad = likelihood(theta, noise)
     exact = {n: float(v) for n, v in theta.items()}
     truth = sum_over_paths(lambda paths: joint(exact, paths), num_values, T)
-    np.testing.assert_allclose(value, truth.log_evidence, rtol=1e-5)
+    np.testing.assert_allclose(value, truth.log_likelihood, rtol=1e-5)
     probabilities = states(theta, noise, jax.random.split(jax.random.key(0), 1)).probabilities
     _, positions = joint_values(ssm.program.summed.sites)
     for site, position in positions.items():
@@ -153,12 +153,12 @@ def test_densities_smoothing_and_gradient_against_the_sum_over_all_paths(name):
             expected = truth.marginals[:, position == k].sum(1)
             np.testing.assert_allclose(probabilities[site][0, :, k], expected, atol=1e-5)
 
-    def log_evidence(**changed):
-        return sum_over_paths(lambda paths: joint(exact | changed, paths), num_values, T).log_evidence
+    def log_likelihood(**changed):
+        return sum_over_paths(lambda paths: joint(exact | changed, paths), num_values, T).log_likelihood
 
     h = 1e-4
     for n, at in exact.items():
-        slope = (log_evidence(**{n: at + h}) - log_evidence(**{n: at - h})) / (2 * h)
+        slope = (log_likelihood(**{n: at + h}) - log_likelihood(**{n: at - h})) / (2 * h)
         np.testing.assert_allclose(grad[n], slope, rtol=2e-4, atol=1e-4)
 
 
@@ -188,7 +188,7 @@ def test_a_carried_function_of_the_regime_and_of_noise_against_values_of_the_pac
         return (prior + correction + norm(Y, levels, 0.2 + size)).sum(1)
 
     value, _ = likelihood(theta, noise)
-    np.testing.assert_allclose(value, sum_over_paths(joint, 2, T).log_evidence, rtol=1e-5)
+    np.testing.assert_allclose(value, sum_over_paths(joint, 2, T).log_likelihood, rtol=1e-5)
 
 
 def test_elements_of_a_plate_are_summed_jointly_when_they_are_few():
@@ -198,7 +198,7 @@ def test_elements_of_a_plate_are_summed_jointly_when_they_are_few():
     value = jax.jit(ssm.log_likelihood_given_noise)(theta, {})
     transition = np.array([[0.7, 0.3], [0.3, 0.7]])
     truths = [hmm_forward_backward(transition[1], transition, norm(y[:, [i]], [0.0, 1.0])) for i in range(3)]
-    np.testing.assert_allclose(value, sum(truth.log_evidence for truth in truths), rtol=1e-5)
+    np.testing.assert_allclose(value, sum(truth.log_likelihood for truth in truths), rtol=1e-5)
     found = jax.jit(ssm.posterior_states)(theta, {}, jax.random.key(0))
     np.testing.assert_allclose(found.probabilities["z"], np.stack([t.smoothed for t in truths], 1), atol=1e-5)
     assert found.states["z"].shape == (T, 3)
@@ -235,7 +235,7 @@ def test_a_particle_filter_estimates_the_same_number():
     theta = {"stay": jnp.asarray(0.7), "phi": jnp.asarray(0.4)}
     ssm, likelihood, _ = compiled(hamilton)
     exact, _ = likelihood(theta, {})
-    run = jax.jit(jax.vmap(lambda key: ssmscan.ParticleFilter(100).run(key, ssm, theta).log_evidence))
+    run = jax.jit(jax.vmap(lambda key: ssmscan.ParticleFilter(100).run(key, ssm, theta).log_likelihood))
     ratio = np.exp(np.asarray(run(jax.random.split(jax.random.key(1), 2000)) - exact, np.float64))
     assert abs(ratio.mean() - 1) < z_threshold() * ratio.std() / np.sqrt(len(ratio))
 
@@ -389,7 +389,7 @@ def test_observations_after_the_loop_are_those_of_the_steps_and_of_the_start():
     value = jax.jit(ssm.log_likelihood_given_noise)({}, {})
     transition, seen = np.array([[0.8, 0.2], [0.2, 0.8]]), norm(Y[:, None], [-1.0, 1.0])
     truth = hmm_forward_backward(np.array([0.6, 0.4]), transition, seen)
-    np.testing.assert_allclose(value, truth.log_evidence, rtol=1e-5)
+    np.testing.assert_allclose(value, truth.log_likelihood, rtol=1e-5)
     probabilities = jax.jit(ssm.posterior_states)({}, {}, jax.random.key(0)).probabilities
     np.testing.assert_allclose([probabilities["z0"], *probabilities["z"]], truth.smoothed, atol=1e-5)
 

@@ -15,8 +15,8 @@ from ssmscan.model.discrete.forward_backward import (
     FEW,
     Chain,
     forward,
-    log_evidence,
-    log_evidence_by_smoothing,
+    log_likelihood,
+    log_likelihood_by_smoothing,
     log_sum_exp,
     sample,
     smooth,
@@ -56,11 +56,11 @@ def marginal(paths, logs, *columns) -> np.ndarray:
 
 
 @pytest.mark.parametrize("varying", [False, True])
-def test_evidence_and_smoothing_are_the_sums_over_all_paths(varying):
+def test_likelihood_and_smoothing_are_the_sums_over_all_paths(varying):
     chain = random_chain(varying=varying)
     paths, logs = paths_of(chain)
     filtered = jax.jit(forward)(chain)
-    np.testing.assert_allclose(filtered.log_evidence, logsumexp(logs), rtol=1e-5)
+    np.testing.assert_allclose(filtered.log_likelihood, logsumexp(logs), rtol=1e-5)
     smoothed = jax.jit(smooth)(chain, filtered)
     np.testing.assert_allclose(smoothed.start, marginal(paths, logs, 0), atol=1e-6)
     np.testing.assert_allclose(smoothed.steps, [marginal(paths, logs, t + 1) for t in range(T)], atol=2e-6)
@@ -71,7 +71,7 @@ def test_the_gradient_is_the_expected_number_of_uses_of_each_weight(varying):
     """Of log Z in the log-weight of a move it is the posterior probability of the move."""
     chain = random_chain(varying=varying)
     paths, logs = paths_of(chain)
-    grad = jax.jit(jax.grad(log_evidence_by_smoothing))(chain)
+    grad = jax.jit(jax.grad(log_likelihood_by_smoothing))(chain)
     pairs = np.array([marginal(paths, logs, t, t + 1) for t in range(1, T)])
     np.testing.assert_allclose(grad.constant, pairs.sum(0), atol=1e-5)
     np.testing.assert_allclose(grad.first, marginal(paths, logs, 0, 1), atol=1e-5)
@@ -79,7 +79,7 @@ def test_the_gradient_is_the_expected_number_of_uses_of_each_weight(varying):
     np.testing.assert_allclose(grad.start, marginal(paths, logs, 0), atol=1e-5)
     if varying:
         np.testing.assert_allclose(grad.varying, pairs, atol=1e-5)
-    through_the_loop = jax.jit(jax.grad(log_evidence))(chain)
+    through_the_loop = jax.jit(jax.grad(log_likelihood))(chain)
     for one, other in zip(jax.tree.leaves(grad), jax.tree.leaves(through_the_loop)):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -87,17 +87,17 @@ def test_the_gradient_is_the_expected_number_of_uses_of_each_weight(varying):
 def test_forward_mode_and_second_derivatives():
     chain = random_chain(varying=False)
 
-    def along(evidence, s):
-        return evidence(chain._replace(emission=s * chain.emission))
+    def along(likelihood, s):
+        return likelihood(chain._replace(emission=s * chain.emission))
 
-    both = [jax.jit(jax.hessian(partial(along, f)))(1.0) for f in (log_evidence_by_smoothing, log_evidence)]
+    both = [jax.jit(jax.hessian(partial(along, f)))(1.0) for f in (log_likelihood_by_smoothing, log_likelihood)]
     np.testing.assert_allclose(*both, rtol=1e-4)
 
 
 def test_many_values_have_the_gradient_of_the_backward_pass():
     uniform = Chain(jnp.zeros(1), jnp.zeros((1, FEW + 1)), jnp.zeros((FEW + 1,) * 2), None, jnp.zeros((3, FEW + 1)))
-    assert "custom_jvp_call" in str(jax.make_jaxpr(log_evidence)(uniform))
-    np.testing.assert_allclose(log_evidence(uniform), 3 * np.log(FEW + 1), rtol=1e-6)
+    assert "custom_jvp_call" in str(jax.make_jaxpr(log_likelihood)(uniform))
+    np.testing.assert_allclose(log_likelihood(uniform), 3 * np.log(FEW + 1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("varying", [False, True])
@@ -125,18 +125,18 @@ def test_one_step_has_nothing_between():
     chain = chain._replace(emission=chain.emission[:1])
     filtered = forward(chain)
     joint = np.asarray(chain.start[:, None] + chain.first + chain.emission[0], np.float64)
-    np.testing.assert_allclose(filtered.log_evidence, logsumexp(joint), rtol=1e-5)
+    np.testing.assert_allclose(filtered.log_likelihood, logsumexp(joint), rtol=1e-5)
     np.testing.assert_allclose(smooth(chain, filtered).start, np.exp(logsumexp(joint, 1) - logsumexp(joint)), rtol=1e-5)
     assert sample(jax.random.key(0), chain, filtered)[1].shape == (1,)
 
 
-@pytest.mark.parametrize("evidence", [log_evidence, log_evidence_by_smoothing])
-def test_impossible_moves_have_gradient_zero_and_impossible_data_evidence_zero(evidence):
+@pytest.mark.parametrize("likelihood", [log_likelihood, log_likelihood_by_smoothing])
+def test_impossible_moves_have_gradient_zero_and_impossible_data_likelihood_zero(likelihood):
     chain = random_chain(varying=False)
     impossible = jnp.asarray([[True, False, False], [True, True, False], [False, True, True]])
     chain = chain._replace(constant=jnp.where(impossible, -jnp.inf, chain.constant))
     paths, logs = paths_of(chain)
-    gradient = jax.jit(jax.value_and_grad(evidence))
+    gradient = jax.jit(jax.value_and_grad(likelihood))
     value, grad = gradient(chain)
     np.testing.assert_allclose(value, logsumexp(logs), rtol=1e-5)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grad))
@@ -150,7 +150,7 @@ def test_impossible_moves_have_gradient_zero_and_impossible_data_evidence_zero(e
 
 def test_a_nan_is_not_hidden():
     chain = random_chain(varying=False)
-    assert np.isnan(forward(chain._replace(emission=chain.emission.at[2, 1].set(jnp.nan))).log_evidence)
+    assert np.isnan(forward(chain._replace(emission=chain.emission.at[2, 1].set(jnp.nan))).log_likelihood)
     assert log_sum_exp(jnp.array([-jnp.inf, 0.0]), 0) == 0.0
 
 
@@ -162,6 +162,6 @@ def test_two_thousand_steps_in_single_precision():
     log_transition = jnp.log(jnp.asarray(transition, jnp.float32))
     chain = Chain(jnp.zeros(1), log_transition[:1], log_transition, None, jnp.asarray(likelihood, jnp.float32))
     filtered = jax.jit(forward)(chain)
-    np.testing.assert_allclose(filtered.log_evidence, truth.log_evidence, rtol=1e-6)
+    np.testing.assert_allclose(filtered.log_likelihood, truth.log_likelihood, rtol=1e-6)
     np.testing.assert_allclose(np.exp(filtered.log_filter), truth.filtered, atol=2e-5)
     np.testing.assert_allclose(jax.jit(smooth)(chain, filtered).steps, truth.smoothed, atol=2e-5)

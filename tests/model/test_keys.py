@@ -68,7 +68,7 @@ def test_a_key_that_reaches_no_density_changes_nothing(model):
     ssm, expected = ssmscan.trace(model, Y), ssmscan.trace(plain, Y)
     assert ssm.check(random.key(0)).passed
     theta = ssm.sample_prior(random.key(1))
-    values = [ssmscan.log_evidence(random.key(2), s, t, num_particles=50) for s, t in ((ssm, theta), (expected, {}))]
+    values = [ssmscan.log_likelihood(random.key(2), s, t, num_particles=50) for s, t in ((ssm, theta), (expected, {}))]
     np.testing.assert_allclose(*values, rtol=1e-5)
 
 
@@ -183,13 +183,15 @@ def test_a_param_outside_the_loop_is_a_constant_at_its_initial_value():
     def constant(y):
         scan(lambda x, yt: (step(0.3 * x, yt), None), 0.0, y)
 
-    expected = ssmscan.log_evidence(random.key(0), ssmscan.trace(constant, Y), {}, num_particles=50)
+    expected = ssmscan.log_likelihood(random.key(0), ssmscan.trace(constant, Y), {}, num_particles=50)
     substituted = handlers.substitute(decay, data={"rate": 0.3})
     drawn = lambda key: 0.3 + 0.0 * random.uniform(key)  # noqa: E731
     for model, initial in ((decay, 0.3), (substituted, 0.9), (decay, drawn), (substituted, random.uniform)):
         ssm = ssmscan.trace(model, Y, initial)
         assert not ssm.parameters and ssm.check(random.key(0)).passed
-        np.testing.assert_allclose(ssmscan.log_evidence(random.key(0), ssm, {}, num_particles=50), expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            ssmscan.log_likelihood(random.key(0), ssm, {}, num_particles=50), expected, rtol=1e-6
+        )
 
 
 def test_params_drawn_by_their_initial_functions_differ_and_stay():

@@ -1,4 +1,4 @@
-"""Missing elements: evidence against dense normal algebra that knows them, on the filter and given noise."""
+"""Missing elements: likelihood against dense normal algebra that knows them, on the filter and given noise."""
 
 import jax
 import jax.numpy as jnp
@@ -177,13 +177,13 @@ def close(log_ratios, replicates):
 def test_the_filter_integrates_missing_elements_out(name):
     ssm, exact = traced(name)
     keys = jax.random.split(jax.random.key(0), 64)
-    run = jax.jit(jax.vmap(lambda key: ssmscan.log_evidence(key, ssm, {"q": 0.8}, num_particles=1000)))
+    run = jax.jit(jax.vmap(lambda key: ssmscan.log_likelihood(key, ssm, {"q": 0.8}, num_particles=1000)))
     found = np.asarray(run(keys), float)
     assert found.std() < 0.5
     close(found - exact, 64)
 
 
-def test_the_density_given_noise_integrates_to_the_evidence(case):
+def test_the_density_given_noise_integrates_to_the_likelihood(case):
     ssm, exact = case
     theta = ssm.canonical({"q": 0.8})
     shapes = {name: spec.shape for name, spec in ssm.smooth_noise.items()}
@@ -258,7 +258,7 @@ def test_a_joint_value_may_be_missing_as_a_whole():
     y = np.full((4, 3), 1 / 3)
     whole = ssmscan.trace(shares, without(y, 2))
     run = ssmscan.ParticleFilter(500).run(jax.random.key(0), whole, {})
-    assert np.isfinite(run.log_evidence) and np.isclose(run.increments[2], 0, atol=1e-5)
+    assert np.isfinite(run.log_likelihood) and np.isclose(run.increments[2], 0, atol=1e-5)
 
 
 FAMILIES = [

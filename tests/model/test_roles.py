@@ -58,7 +58,7 @@ def occupancy(y):
     scan(transition, z, y)
 
 
-def log_evidence_of_occupancy(y, psi, stay, come, seen):
+def log_likelihood_of_occupancy(y, psi, stay, come, seen):
     """The forward recursion of two states for each site, in double precision."""
     move = np.array([[1 - come, come], [1 - stay, stay]])
     total = 0.0
@@ -84,8 +84,8 @@ def test_the_probability_of_a_first_state_is_a_parameter_and_elements_are_filter
     assert why(ssm, "psi") == "acts on the distribution of 'z0'"
     assert ssm.panel is not None and ssm.panel.size == SITES
     theta = {"psi": 0.6, "stay": 0.8, "come": 0.3, "seen": 0.7}
-    exact = log_evidence_of_occupancy(y, **theta)
-    run = jax.jit(jax.vmap(lambda key: ssmscan.log_evidence(key, ssm, ssm.canonical(theta), num_particles=2000)))
+    exact = log_likelihood_of_occupancy(y, **theta)
+    run = jax.jit(jax.vmap(lambda key: ssmscan.log_likelihood(key, ssm, ssm.canonical(theta), num_particles=2000)))
     ratio = np.exp(np.asarray(run(jax.random.split(jax.random.key(0), 50)), np.float64) - exact)
     assert ratio.std() < 0.5
     assert abs(ratio.mean() - 1) < z_threshold(1) * ratio.std() / np.sqrt(len(ratio))

@@ -75,7 +75,7 @@ def test_a_model_without_data_is_simulated(without_data):
 ENGINES = {
     "ParticleFilter": lambda ssm: FILTER.run(KEY, ssm, THETA),
     "start": lambda ssm: FILTER.start(KEY, ssm, THETA),
-    "log_evidence": lambda ssm: ssmscan.log_evidence(KEY, ssm, THETA, num_particles=10),
+    "log_likelihood": lambda ssm: ssmscan.log_likelihood(KEY, ssm, THETA, num_particles=10),
     "long_run": lambda ssm: ssmscan.long_run(KEY, ssm, THETA, particle_filter=FILTER),
     "NUTS": lambda ssm: ssmscan.NUTS().run(KEY, ssm),
     "PMMH": lambda ssm: ssmscan.PMMH().run(KEY, ssm),
@@ -92,7 +92,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_refuse_a_model_without_data(without_data, engine):
-    """They would return the prior, and a log evidence of zero."""
+    """They would return the prior, and a log likelihood of zero."""
     with pytest.raises(ssmscan.ModelError, match="no site of the model is observed.* Site 'y' is drawn"):
         ENGINES[engine](without_data)
 

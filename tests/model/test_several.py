@@ -98,9 +98,9 @@ def normal_log_density(y, covariance):
 REPLICATES = 16
 
 
-def check_evidence(ssm, theta, truth):
+def check_likelihood(ssm, theta, truth):
     """Three models are checked like this; a bias of a quarter is seen."""
-    run = jax.jit(lambda key: ssmscan.log_evidence(key, ssm, theta, num_particles=10_000))
+    run = jax.jit(lambda key: ssmscan.log_likelihood(key, ssm, theta, num_particles=10_000))
     found = np.array([run(key) for key in jax.random.split(jax.random.key(0), REPLICATES)], float)
     error = found.std(ddof=1) / np.sqrt(REPLICATES)
     assert abs(found.mean() - truth) < t.isf(ERROR_RATE / 6, REPLICATES - 1) * error and error < 0.03
@@ -123,7 +123,7 @@ def test_every_site_has_one_role(ssm):
     assert ssm.check(jax.random.key(0)).passed
 
 
-def test_evidences_add(ssm):
+def test_log_likelihoods_add(ssm):
     q, n, m = THETA["q"], len(Y), len(V)
     steps = np.arange(1, n + 1)
     first = normal_log_density(Y, 1 + q**2 * np.minimum.outer(steps, steps) + np.eye(n))
@@ -131,7 +131,7 @@ def test_evidences_add(ssm):
     states = ar @ np.diag([1.0, *[q**2] * m]) @ ar.T
     second = normal_log_density(np.array([0.3, *V]), states + np.diag([1.0, *[0.25] * m]))
     truth = first + second + normal_log_density(np.array([0.7 - q]), np.eye(1))
-    check_evidence(ssm, THETA, truth)
+    check_likelihood(ssm, THETA, truth)
 
 
 def test_gradient_engines_add_what_the_loops_have_alone(ssm):
@@ -163,7 +163,7 @@ def test_rows_observed_together_are_each_of_one_loop():
         covariance = np.kron(decay, load.T @ load) * (i != 1) + 0.49 * np.eye(2 * n)
         truth += normal_log_density(ROWS[row : row + n].ravel() - mean, covariance)
         row += n
-    check_evidence(ssm, theta, truth)
+    check_likelihood(ssm, theta, truth)
 
     noise = {n: jax.random.normal(jax.random.key(9), s.shape) for n, s in ssm.smooth_noise.items()}
     states = ssm.states_from_noise(theta, noise)
@@ -219,7 +219,7 @@ def test_parts_are_of_any_kind():
         moved = weights @ np.array([[0.7, 0.3], [1 - theta["p"], theta["p"]]])
         weights = moved * np.exp(dist.Normal(np.array([0.0, 1.0]), 0.5).log_prob(v))
     truth += np.log(weights.sum())
-    check_evidence(ssm, theta, truth)
+    check_likelihood(ssm, theta, truth)
     noise = {n: jnp.zeros(s.shape) for n, s in ssm.smooth_noise.items()}
     drawn = ssm.states_from_noise(theta, noise, jax.random.key(0))
     assert drawn["s"].shape == (len(V),) and drawn["x"].shape == (len(Y),)

@@ -101,6 +101,6 @@ def custom(y, family=Tilted):
 def test_an_observed_family_needs_no_sampler():
     ssm, usual = ssmscan.trace(custom, Y), ssmscan.trace(custom, Y, family=lambda loc: dist.Normal(loc, 1.0))
     assert ssm.check(jax.random.key(0)).passed
-    found = [ssmscan.log_evidence(jax.random.key(0), m, {"q": 0.7}, num_particles=100) for m in (ssm, usual)]
+    found = [ssmscan.log_likelihood(jax.random.key(0), m, {"q": 0.7}, num_particles=100) for m in (ssm, usual)]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
     assert set(ssm.simulate(jax.random.key(0), {"q": 0.7})) == {"x0", "x"}

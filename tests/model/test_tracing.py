@@ -341,17 +341,17 @@ def test_known_values_are_checked_while_somebody_traces():
     """Data and parameters that are known under jit are computed and judged, and not traced."""
     case = CASES["local_level"]
 
-    def evidence(key, q):
+    def log_likelihood(key, q):
         ssm = ssmscan.trace(case.model, *case.args, **case.kwargs)
-        return ssmscan.log_evidence(key, ssm, {"q": jnp.float32(q), "r": jnp.float32(1.0)}, num_particles=10)
+        return ssmscan.log_likelihood(key, ssm, {"q": jnp.float32(q), "r": jnp.float32(1.0)}, num_particles=10)
 
     keys = jax.random.split(jax.random.key(0), 2)
-    found = jax.jit(jax.vmap(lambda key: evidence(key, 0.5)))(keys)
-    np.testing.assert_allclose(found, [evidence(key, 0.5) for key in keys], rtol=1e-5)
+    found = jax.jit(jax.vmap(lambda key: log_likelihood(key, 0.5)))(keys)
+    np.testing.assert_allclose(found, [log_likelihood(key, 0.5) for key in keys], rtol=1e-5)
     bad = np.array(-1.0, np.float32)
     ssm = ssmscan.trace(case.model, *case.args, **case.kwargs)
     with pytest.raises(ValueError, match=r"theta\['q'\] = -1"):
-        jax.jit(lambda key: ssmscan.log_evidence(key, ssm, {"q": bad, "r": bad * 0 + 1}, num_particles=10))(keys[0])
+        jax.jit(lambda key: ssmscan.log_likelihood(key, ssm, {"q": bad, "r": bad * 0 + 1}, num_particles=10))(keys[0])
 
 
 def test_the_logarithm_of_an_exponential_is_not_computed():

@@ -1,8 +1,8 @@
 """The mistakes: where each is planted, and which fast tests ought to see it.
 
 The text of a mistake replaces a piece of the package that occurs exactly once in its file.  Most were shipped by
-somebody: evidence that is biased under adaptive resampling, auxiliary filters without second-stage weights, weighted
-particles used as unweighted ones, pseudo-marginal samplers that draw the current estimate again.
+somebody: a likelihood estimate that is biased under adaptive resampling, auxiliary filters without second-stage
+weights, weighted particles used as unweighted ones, pseudo-marginal samplers that draw the current estimate again.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ KERNEL = [
         (KEYS,),
     ),
     Mutant(
-        "evidence from incremental weights alone",
+        "likelihood from incremental weights alone",
         "particles/sequential.py",
         "weighed = normalise(carried + moved.log_weight)",
         "weighed = normalise(carried + moved.log_weight)\n"
@@ -188,7 +188,7 @@ KERNEL = [
         (WEIGHTS,),
     ),
     Mutant(
-        "evidence summed without what rounding takes",
+        "log likelihood summed without what rounding takes",
         "particles/weights.py",
         "return self.total + self.lost",
         "return self.total",
@@ -258,10 +258,10 @@ REST_OF_PARTICLES = [
         (LOOPS,),
     ),
     Mutant(
-        "what no state reaches left out of the evidence",
+        "what no state reaches left out of the likelihood",
         "particles/found.py",
-        "log_evidence=one.evidence.add(ssm.log_static(theta)).value(),",
-        "log_evidence=one.evidence.value(),",
+        "log_likelihood=one.log_likelihood.add(ssm.log_static(theta)).value(),",
+        "log_likelihood=one.log_likelihood.value(),",
         (CLOUDS,),
     ),
     Mutant(
@@ -379,8 +379,8 @@ INFERENCE = [
     Mutant(
         "PMMH without the prior of the proposal",
         "inference/marginal.py",
-        "(proposal.log_prior + proposal.log_evidence)",
-        "(state.log_prior + proposal.log_evidence)",
+        "(proposal.log_prior + proposal.log_likelihood)",
+        "(state.log_prior + proposal.log_likelihood)",
         (STEP,),
     ),
     Mutant(

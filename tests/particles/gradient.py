@@ -2,7 +2,7 @@ r"""Is the gradient right?  E[(Z_hat / Z) (grad log Z_hat - score)] = 0, tested 
 
     python -m tests.particles.gradient [smooth] [discrete] [broken] [size]
 
-The gradient of the estimate is unbiased for the gradient of the evidence, E[grad Z_hat] = grad Z, which with
+The gradient of the estimate is unbiased for the gradient of the likelihood, E[grad Z_hat] = grad Z, which with
 grad Z_hat = Z_hat grad log Z_hat is the statement above; grad log Z_hat itself is biased at finite N.  Everything
 runs in float64.  `smooth` and `discrete` print one row for each model, scheme and threshold, with a z for every
 parameter; `broken` runs kernels with one mistake each, which the same test must reject; `size` shows bias and
@@ -76,7 +76,7 @@ class Found(NamedTuple):
 
 @partial(jax.jit, static_argnames=("settings",))
 def _gradients(keys: jax.Array, ssm: Any, theta: dict, *, settings: ParticleFilter) -> tuple[jax.Array, dict]:
-    value = jax.value_and_grad(lambda theta, key: settings.run(key, ssm, theta).log_evidence)
+    value = jax.value_and_grad(lambda theta, key: settings.run(key, ssm, theta).log_likelihood)
     return jax.lax.map(lambda key: value(theta, key), keys, batch_size=max(8192 // settings.num_particles, 1))
 
 
@@ -110,7 +110,7 @@ def autoregression(num_steps: int = 10, num_particles: int = 16) -> Known:
     def log_likelihood(theta: dict[str, float]) -> float:
         rho, sx, sy = theta["rho"], theta["sx"], theta["sy"]
         model = LinearGaussian.scalar(0, sx**2 / (1 - rho**2), rho, sx**2, 1, sy**2)
-        return linear_gaussian(model, np.array(y)[:, None]).log_evidence
+        return linear_gaussian(model, np.array(y)[:, None]).log_likelihood
 
     ssm = ssmscan.trace(models.autoregression, jnp.array(y))
     return Known(f"AR(1)+noise, T={num_steps}", ssm, theta, log_likelihood, num_particles)
@@ -148,7 +148,7 @@ def hidden_markov(num_particles: int = 32) -> Known:
     def log_likelihood(theta: dict[str, float]) -> float:
         first, matrix = chain(np.float64(theta["stay"]), np)
         density = stats.norm.logpdf(y[:, None], LEVELS, theta["sd"])
-        value = hmm_forward_backward(first @ matrix, matrix, density).log_evidence
+        value = hmm_forward_backward(first @ matrix, matrix, density).log_likelihood
         assert abs(value - hmm_enumeration(first @ matrix, matrix, density)) < 1e-10
         return value
 

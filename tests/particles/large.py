@@ -7,7 +7,7 @@ same uniforms: the offspring of no particle may end more than one place off (two
 strata are near one and near zero), and none without weight may have any.
 `unbiased`: E[Z_hat / Z] = 1 for a million particles on the first 200 values of GBP/USD, 50 replicates; Z by
 quadrature.
-`steps`: the evidence of 1e5 steps against the float64 sum of its increments.
+`steps`: the likelihood of 1e5 steps against the float64 sum of its increments.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def unbiased() -> bool:
     y = datasets.gbpusd().values[:200]
     ssm = ssmscan.trace(stochastic_volatility, jnp.asarray(y, float))
     exact = float(log_likelihood(y, np.array([THETA["mu"]]), THETA["rho"], THETA["sigma"])[0])
-    run = jax.jit(lambda key: ssmscan.log_evidence(key, ssm, THETA, num_particles=PARTICLES))
+    run = jax.jit(lambda key: ssmscan.log_likelihood(key, ssm, THETA, num_particles=PARTICLES))
     began = time.perf_counter()
     found = np.array([run(jax.random.key(seed)) for seed in range(REPLICATES)], float)
     seconds = time.perf_counter() - began
@@ -91,10 +91,10 @@ def steps() -> bool:
     whole, plain = np.sum(increments.astype(float)), np.add.accumulate(increments)[-1]
     spacing = float(np.spacing(np.float32(abs(whole))))
     print(
-        f"T = {len(y)}: log evidence {float(result.log_evidence):.4f}, increments in float64 {whole:.4f} "
+        f"T = {len(y)}: log likelihood {float(result.log_likelihood):.4f}, increments in float64 {whole:.4f} "
         f"(float32 is spaced by {spacing:.4f} there), a plain float32 sum {plain:.4f}"
     )
-    return abs(float(result.log_evidence) - whole) <= spacing
+    return abs(float(result.log_likelihood) - whole) <= spacing
 
 
 PARTS = {"ancestors": ancestors, "unbiased": unbiased, "steps": steps}

@@ -1,4 +1,4 @@
-"""NumPyro models with known evidence, their data and parameters: what the long tests filter.
+"""NumPyro models with known likelihood, their data and parameters: what the long tests filter.
 
 Exact values in float64: Kalman here, a point-mass filter in `tests/test_truth.py` for the other two.
 """
@@ -20,11 +20,11 @@ from tests.truth import LinearGaussian, linear_gaussian
 
 
 class Known(NamedTuple):
-    """A traced model, the parameters to filter it at, and its log evidence there."""
+    """A traced model, the parameters to filter it at, and its log likelihood there."""
 
     ssm: StateSpaceModel
     theta: Mapping[str, float]
-    log_evidence: float
+    log_likelihood: float
 
 
 def autoregression(y):
@@ -96,7 +96,7 @@ def small_autoregression() -> Known:
         x = 0.5 * x + 0.5 * z[t, 0] if t else x
         y.append(x + 1.6 * z[t, 1])
     truth = linear_gaussian(LinearGaussian.scalar(0, 0.25 / 0.75, 0.5, 0.25, 1, 1.6**2), np.array(y)[:, None])
-    return Known(ssmscan.trace(autoregression, jnp.asarray(y, float)), theta, truth.log_evidence)
+    return Known(ssmscan.trace(autoregression, jnp.asarray(y, float)), theta, truth.log_likelihood)
 
 
 def nile() -> Known:
@@ -104,7 +104,7 @@ def nile() -> Known:
     y = datasets.nile().values
     truth = linear_gaussian(LinearGaussian.scalar(1000, 500**2, 1, 1469.1, 1, 15098.5), y[:, None])
     theta = {"sd_y": 15098.5**0.5, "sd_level": 1469.1**0.5}
-    return Known(ssmscan.trace(local_level, jnp.asarray(y, float)), theta, truth.log_evidence)
+    return Known(ssmscan.trace(local_level, jnp.asarray(y, float)), theta, truth.log_likelihood)
 
 
 def gbpusd() -> Known:

@@ -18,6 +18,7 @@ from jax.scipy.stats import norm as jax_norm
 from scipy import special
 from scipy.stats import norm
 
+from ssmscan.particles import kernel
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
@@ -93,7 +94,7 @@ def test_weights_increments_and_decisions_are_those_of_the_stored_clouds(result,
     np.testing.assert_allclose(result.ess, [step.ess for step in again], rtol=1e-4)
     np.testing.assert_allclose(result.increments, [step.increment for step in again], rtol=1e-4)
     total = sum(step.increment for step in again) - 3 * THETA["sy"]
-    np.testing.assert_allclose(result.log_evidence, total, rtol=1e-5)
+    np.testing.assert_allclose(result.log_likelihood, total, rtol=1e-5)
     stored = [result.history.initial.log_weights, *result.history.steps.log_weights]
     np.testing.assert_allclose(np.exp(stored), [step.weights for step in again], atol=1e-5)
     for moved, ancestors in zip(resampled[1:], np.asarray(result.history.steps.ancestors)):
@@ -179,12 +180,12 @@ def test_the_gradient_is_of_weights_over_odds_that_are_held_constant():
     """d log Z-hat / d rho of two steps by the rule in `sequential`, without and with a look-ahead."""
     (ssm, _, _), aheads = few_steps(), (None, 1.2)
 
-    def kernel(rho, ahead):
+    def by_kernel(rho, ahead):
         settings, bound = Given(ahead), ssm.at(ssm.canonical({**THETA, "rho": rho}))
         state = kernel.start(settings, as_key(KEY), ssm, bound).state._replace(carry=NOISE)
         for x in zip(ssm.y[:2], ssm.penalty):
             state, _ = kernel.update(settings, state, ssm, bound, x)
-        return state.evidence.value()
+        return state.log_likelihood.value()
 
     def by_hand(rho, ahead):
         x, total, log_w = NOISE, 0.0, jnp.full(4, -jnp.log(4.0))
@@ -199,7 +200,7 @@ def test_the_gradient_is_of_weights_over_odds_that_are_held_constant():
 
     @jax.jit
     def both(rho):
-        return [[jax.value_and_grad(f)(rho, ahead) for ahead in aheads] for f in (kernel, by_hand)]
+        return [[jax.value_and_grad(f)(rho, ahead) for ahead in aheads] for f in (by_kernel, by_hand)]
 
     found, expected = both(0.9)
     np.testing.assert_allclose(found, expected, rtol=1e-3)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmscan import ParticleFilter, log_evidence
+from ssmscan import ParticleFilter, log_likelihood
 from ssmscan.model.statespace.panel import Panel
 from ssmscan.particles.concerns import starving_limit
 from ssmscan.particles.kernel import FAULTY, NOWHERE, VANISHED
@@ -43,7 +43,7 @@ def with_ess(result, *ess, **changed):
 
 def test_a_filter_on_precise_data_is_not_complete(starved):
     """The estimate is off by thousands; the sentence names the step, the observation, the size, and the ways out."""
-    assert starved.log_evidence - exact(autoregression(), PRECISE).log_evidence < -1e3
+    assert starved.log_likelihood - exact(autoregression(), PRECISE).log_likelihood < -1e3
     (sentence,) = starved.concerns()
     worst = int(np.argmin(starved.ess))
     start = f"The effective sample size fell to 1.0 of 32 particles at step {worst} (counting from 0), at the "
@@ -54,16 +54,16 @@ def test_a_filter_on_precise_data_is_not_complete(starved):
 
 def test_the_function_that_returns_a_number_warns(starved):
     with pytest.warns(UserWarning, match="fell to 1.0 of 32 particles") as caught:
-        value = log_evidence(KEY, autoregression(), PRECISE, num_particles=32)
-    np.testing.assert_allclose(value, starved.log_evidence, rtol=1e-6)
+        value = log_likelihood(KEY, autoregression(), PRECISE, num_particles=32)
+    np.testing.assert_allclose(value, starved.log_likelihood, rtol=1e-6)
     assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_under_a_trace_and_at_minus_infinity_nothing_is_said():
     ssm = autoregression()
     impossible = type(ssm)(ssm.y.at[4].set(jnp.inf), ssm.penalty, ssm.y_start)
-    assert log_evidence(KEY, impossible, THETA, num_particles=32) == -jnp.inf
-    batch = jax.vmap(lambda key: log_evidence(key, ssm, PRECISE, num_particles=32))(jax.random.split(KEY, 2))
+    assert log_likelihood(KEY, impossible, THETA, num_particles=32) == -jnp.inf
+    batch = jax.vmap(lambda key: log_likelihood(key, ssm, PRECISE, num_particles=32))(jax.random.split(KEY, 2))
     assert batch.shape == (2,)
 
 
@@ -102,7 +102,7 @@ def test_weights_that_are_not_numbers_are_said_whatever_came_of_the_run(fault):
     assert sentence.startswith("Log weights were NaN or +inf, first at step 4 (counting from 0): the density of 'y'")
     assert "counted as impossible" in sentence and "complete" not in faulty.message()
     with pytest.warns(UserWarning, match="first at step 4"):
-        log_evidence(KEY, autoregression(penalty=penalty), VAGUE, num_particles=32)
+        log_likelihood(KEY, autoregression(penalty=penalty), VAGUE, num_particles=32)
     # All weights of a later step vanish: the first fault is not forgotten.
     ssm = autoregression(penalty=penalty)
     vanished = ParticleFilter(32).run(KEY, type(ssm)(ssm.y.at[7].set(jnp.inf), ssm.penalty, ssm.y_start), VAGUE)
@@ -120,8 +120,8 @@ def test_a_density_that_is_nan_for_every_particle_is_not_called_an_impossible_ob
 
 
 def test_a_density_outside_the_loop_that_is_not_finite_is_said(healthy):
-    (sentence,) = replace(healthy, log_evidence=jnp.float32(jnp.nan)).concerns()
-    assert sentence.startswith("The log evidence is nan: the observations and factors that no state reaches")
+    (sentence,) = replace(healthy, log_likelihood=jnp.float32(jnp.nan)).concerns()
+    assert sentence.startswith("The log likelihood is nan: the observations and factors that no state reaches")
 
 
 def test_loops_name_themselves(healthy, starved):
@@ -138,7 +138,7 @@ def test_what_is_printed_is_short_and_a_notebook_shows_the_same(healthy, starved
         lines = str(result).splitlines()
         assert len(lines) <= 10 and max(map(len, lines[:-1])) <= 100
         assert "<table>" in result._repr_html_()
-    assert "32 particles, 10 steps" in str(healthy) and f"{float(healthy.log_evidence):.8g}" in str(healthy)
+    assert "32 particles, 10 steps" in str(healthy) and f"{float(healthy.log_likelihood):.8g}" in str(healthy)
     assert f"least {healthy.ess.min():.1f} at step" in str(healthy)
 
 
@@ -160,5 +160,5 @@ def test_batches_tracers_and_shapes_can_be_printed(healthy, capsys):
     traced(healthy)
     shapes = jax.eval_shape(lambda: healthy)
     print(shapes, shapes._repr_html_())
-    assert "log_evidence" in capsys.readouterr().out
+    assert "log_likelihood" in capsys.readouterr().out
     print(jax.tree.map(lambda leaf: object(), healthy), jax.device_get(healthy), jax.device_get(batch))

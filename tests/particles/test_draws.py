@@ -149,10 +149,10 @@ def test_a_count_without_a_law_takes_the_weight_of_its_particle_and_of_no_other(
 
     def of(rate, harm):
         result = ssmscan.ParticleFilter(2000).run(jax.random.key(0), ssm, {"rate": rate, "harm": harm})
-        return result.log_evidence, result.status
+        return result.log_likelihood, result.status
 
-    evidence, status = jax.jit(jax.vmap(of))(rates, harms)
-    assert status.tolist() == [0, 2, 1, 2] and np.isneginf(evidence[jnp.array([1, 3])]).all()
+    log_likelihood, status = jax.jit(jax.vmap(of))(rates, harms)
+    assert status.tolist() == [0, 2, 1, 2] and np.isneginf(log_likelihood[jnp.array([1, 3])]).all()
     # A sixth of the particles is lost at each step, and with them their part of the weight.
     lost = 3 * np.log(stats.norm.cdf(1.0))
-    assert abs(evidence[2] - evidence[0] - lost) < 0.2
+    assert abs(log_likelihood[2] - log_likelihood[0] - lost) < 0.2

@@ -9,7 +9,7 @@ import pytest
 
 from ssmscan.particles import kernel
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.filter import ParticleFilter, log_evidence
+from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.kernel import FAULTY, VANISHED
 from ssmscan.particles.proposals import Bootstrap
@@ -32,7 +32,7 @@ def small() -> FilterResult:
 def test_many_particles_come_close_to_kalman(start_observed):
     ssm = autoregression(start_observed=start_observed)
     truth, result = exact(ssm), ParticleFilter(100_000).run(KEY, ssm, THETA)
-    assert abs(float(result.log_evidence) - truth.log_evidence) < 0.1
+    assert abs(float(result.log_likelihood) - truth.log_likelihood) < 0.1
     np.testing.assert_allclose(result.increments, truth.increments, atol=0.1)
     mean, sd = truth.filtered_mean[-10:, 0], np.sqrt(truth.filtered_cov[-10:, 0, 0])
     np.testing.assert_allclose(result.summaries["mean"]["x"], mean, atol=0.03)
@@ -42,8 +42,8 @@ def test_many_particles_come_close_to_kalman(start_observed):
     assert result.message() == "The run is complete."
 
 
-def test_increments_sum_to_the_evidence(small):
-    np.testing.assert_allclose(small.log_evidence, np.sum(np.asarray(small.increments, float)), rtol=1e-6)
+def test_increments_sum_to_the_likelihood(small):
+    np.testing.assert_allclose(small.log_likelihood, np.sum(np.asarray(small.increments, float)), rtol=1e-6)
 
 
 def test_final_cloud_is_the_last_summary(small):
@@ -57,7 +57,7 @@ def test_jit_and_raw_keys_change_nothing(small):
     compiled = jax.jit(lambda key, ssm, theta: SMALL.run(key, ssm, theta))(KEY, autoregression(), THETA)
     raw = SMALL.run(jax.random.PRNGKey(0), autoregression(), {k: np.float64(v) for k, v in THETA.items()})
     for other in (compiled, raw):
-        np.testing.assert_array_equal(other.log_evidence, small.log_evidence)
+        np.testing.assert_array_equal(other.log_likelihood, small.log_likelihood)
         np.testing.assert_array_equal(other.increments, small.increments)
 
 
@@ -100,14 +100,14 @@ def test_chunks_are_the_whole_run_bit_by_bit_and_single_updates_to_rounding():
         state, rest = chunk(state, ssm, theta, (ssm.y[part], ssm.penalty[part]))
         increments.append(rest)
     np.testing.assert_array_equal(jnp.concatenate(increments), whole.increments)
-    np.testing.assert_array_equal(state.evidence.value(), whole.log_evidence)
+    np.testing.assert_array_equal(state.log_likelihood.value(), whole.log_likelihood)
     np.testing.assert_array_equal(state.carry, whole.final.carry)
     np.testing.assert_array_equal(state.log_weights, whole.final.log_weights)
 
     state = began.state
     for y, zero in zip(ssm.y, ssm.penalty):
         state, _ = update(state, ssm, theta, (y, zero))
-    np.testing.assert_allclose(state.evidence.value(), whole.log_evidence, rtol=1e-6)
+    np.testing.assert_allclose(state.log_likelihood.value(), whole.log_likelihood, rtol=1e-6)
     np.testing.assert_allclose(state.carry, whole.final.carry, rtol=1e-5)
 
 
@@ -123,13 +123,13 @@ def test_resampling_follows_from_the_effective_sample_size_before(small):
     assert 0 < small.resampled.sum() < 10
 
 
-def test_evidence_of_a_stiff_float32_series_does_not_drift():
+def test_likelihood_of_a_stiff_float32_series_does_not_drift():
     """Ten thousand increments: compensated, the total is right to the last float32 digits."""
     ssm = autoregression(100)
     long = type(ssm)(jnp.tile(ssm.y, 100), jnp.tile(ssm.penalty, 100), ssm.y_start)
     result = ParticleFilter(8, threshold=1, summaries=()).run(KEY, long, THETA)
     total = np.sum(np.asarray(result.increments, float))
-    np.testing.assert_allclose(float(result.log_evidence), total, rtol=1.2e-7)
+    np.testing.assert_allclose(float(result.log_likelihood), total, rtol=1.2e-7)
 
 
 # ---- clouds that die, and weights that are not numbers ------------------------------------------------
@@ -144,7 +144,7 @@ def test_a_dead_cloud_ends_with_minus_infinity_and_keeps_what_was_before(small):
     ssm = autoregression()
     ssm = type(ssm)(ssm.y.at[4].set(jnp.inf), ssm.penalty, ssm.y_start)
     result = SMALL.run(KEY, ssm, THETA)
-    assert result.log_evidence == -np.inf
+    assert result.log_likelihood == -np.inf
     assert (result.status, result.failed_step) == (VANISHED, 4)
     np.testing.assert_array_equal(result.increments[:4], small.increments[:4])
     np.testing.assert_array_equal(result.summaries["mean"]["x"][:4], small.summaries["mean"]["x"][:4])
@@ -160,7 +160,7 @@ def test_a_dead_replicate_leaves_the_others_alone():
     batch = jax.vmap(lambda y: SMALL.run(KEY, type(healthy)(y, healthy.penalty, healthy.y_start), THETA))(ys)
     np.testing.assert_allclose(batch.increments[0], SMALL.run(KEY, healthy, THETA).increments, rtol=2e-5)
     np.testing.assert_array_equal(batch.status, [0, VANISHED])
-    assert batch.log_evidence[1] == -np.inf
+    assert batch.log_likelihood[1] == -np.inf
     with pytest.raises(ValueError, match="index the batch"):
         batch.message()
 
@@ -172,7 +172,7 @@ def test_faulty_weights_count_as_zero_and_are_reported(fault):
     without = SMALL.run(KEY, autoregression(penalty=penalty(-np.inf, at)), theta)
     assert (faulty.status, faulty.failed_step) == (FAULTY, at)
     assert without.status == 0
-    np.testing.assert_array_equal(faulty.log_evidence, without.log_evidence)
+    np.testing.assert_array_equal(faulty.log_likelihood, without.log_likelihood)
     assert "NaN" in faulty.message()
 
 
@@ -184,7 +184,7 @@ def test_gradient_without_resampling_is_that_of_the_estimate():
     ssm, never = autoregression(5), ParticleFilter(64, threshold=0, summaries=())
 
     def value(rho):
-        return never.run(KEY, ssm, {**THETA, "sy": 1.0, "rho": rho}).log_evidence
+        return never.run(KEY, ssm, {**THETA, "sy": 1.0, "rho": rho}).log_likelihood
 
     with jax.enable_x64(True):
         ssm = autoregression(5)
@@ -197,11 +197,11 @@ def test_gradient_through_resampling_is_the_score():
     """At fixed parameters, E[(Z_hat / Z) (grad log Z_hat - score)] = 0: z test on 400 filters of 100 particles."""
     ssm, pf = autoregression(5), ParticleFilter(100, threshold=1, resampling=multinomial, summaries=())
     theta = {**THETA, "sy": 1.0}
-    both = jax.value_and_grad(lambda rho, key: pf.run(key, ssm, {**theta, "rho": rho}).log_evidence)
+    both = jax.value_and_grad(lambda rho, key: pf.run(key, ssm, {**theta, "rho": rho}).log_likelihood)
     values, gradients = jax.jit(jax.vmap(both, in_axes=(None, 0)))(0.9, jax.random.split(KEY, 400))
 
     def log_z(rho):
-        return exact(ssm, {**theta, "rho": rho}).log_evidence
+        return exact(ssm, {**theta, "rho": rho}).log_likelihood
 
     score = (log_z(0.9 + 1e-5) - log_z(0.9 - 1e-5)) / 2e-5
     terms = np.exp(np.asarray(values, float) - log_z(0.9)) * (np.asarray(gradients, float) - score)
@@ -245,8 +245,8 @@ def test_the_kernel_is_strict_about_dtypes_and_ranks():
 
 def test_function_and_front_object_agree(small):
     with pytest.warns(UserWarning, match=r"fell to 1\.\d of 32 particles at step 0"):
-        value = log_evidence(KEY, autoregression(), THETA, num_particles=32)
-    np.testing.assert_allclose(value, small.log_evidence, rtol=1e-6)
+        value = log_likelihood(KEY, autoregression(), THETA, num_particles=32)
+    np.testing.assert_allclose(value, small.log_likelihood, rtol=1e-6)
 
 
 class Unhashable(Bootstrap):

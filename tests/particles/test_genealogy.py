@@ -69,7 +69,7 @@ def test_ancestral_paths_are_made_of_parents_and_children():
 
 @pytest.mark.parametrize("start_observed", [False, True])
 def test_paths_have_the_smoothing_means(start_observed):
-    """Weighted by the evidence estimate, paths of a filter are unbiased: E[Z_hat path] = Z E[path | y]."""
+    """Weighted by the likelihood estimate, paths of a filter are unbiased: E[Z_hat path] = Z E[path | y]."""
     ssm, pf = autoregression(6, start_observed=start_observed), ParticleFilter(64, store=FullHistory(), summaries=())
     replicates = 300
 
@@ -79,14 +79,14 @@ def test_paths_have_the_smoothing_means(start_observed):
         ancestral = trace_ancestry(key, result, num_paths=4)
         backward = backward_sample(key, ssm, THETA_SOFT, result, num_paths=4)
         means = [jnp.concatenate([p["x0"][:, None], p["x"]], axis=1).mean(0) for p in (ancestral, backward)]
-        return result.log_evidence, jnp.stack(means)
+        return result.log_likelihood, jnp.stack(means)
 
     log_z, paths = jax.jit(jax.vmap(one))(jax.random.split(KEY, replicates))
     truth = exact(ssm, THETA_SOFT)
     mean = truth.smoothed_mean[:, 0]
     if not start_observed:  # E[x_0 | y] = rho E[x_1 | y] under the stationary law
         mean = np.concatenate([[0.9 * mean[0]], mean])
-    ratio = np.exp(np.asarray(log_z, float) - truth.log_evidence)
+    ratio = np.exp(np.asarray(log_z, float) - truth.log_likelihood)
     terms = ratio[:, None, None] * (np.asarray(paths) - mean)
     z = terms.mean(0) / (terms.std(0, ddof=1) / replicates**0.5)
     assert np.abs(z).max() < z_threshold(z.size)

@@ -81,7 +81,7 @@ def test_the_gradient_of_a_panel_of_discrete_states_is_the_sum_of_those_of_its_e
 
     def slope(data, key):
         ssm = ssmscan.trace(animals, data)
-        return jax.grad(lambda s: settings.run(key, ssm, {"survival": s}).log_evidence)(0.6)
+        return jax.grad(lambda s: settings.run(key, ssm, {"survival": s}).log_likelihood)(0.6)
 
     alone = [slope(seen[:, m : m + 1], jax.random.fold_in(as_key(KEY), m)) for m in range(2)]
     assert ssmscan.trace(animals, seen).panel.size == 2

@@ -78,7 +78,7 @@ def draws_of(ssm):
         )
 
     return {
-        "evidence": lambda key: ssmscan.log_evidence(key, ssm, THETA, num_particles=8),
+        "likelihood": lambda key: ssmscan.log_likelihood(key, ssm, THETA, num_particles=8),
         "online": lambda key: history.start(key, ssm, THETA).state.log_weights,
         "paths": paths,
         "prior": ssm.sample_prior,

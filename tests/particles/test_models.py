@@ -1,4 +1,4 @@
-"""The filter on traced NumPyro models: known evidences, predictive scores, what is stored, one compilation."""
+"""The filter on traced NumPyro models: known likelihoods, predictive scores, what is stored, one compilation."""
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,12 @@ KEY = jax.random.key(0)
     ("make", "n", "sd"),
     [(models.nile, 1000, 0.25), (models.gbpusd, 1000, 0.34), (models.nonlinear_benchmark, 2000, 0.5)],
 )
-def test_known_evidence_within_five_standard_deviations(make, n, sd):
+def test_known_likelihood_within_five_standard_deviations(make, n, sd):
     ssm, theta, truth = make()
     result = ParticleFilter(n).run(KEY, ssm, theta)
-    assert abs(float(result.log_evidence) - truth) < 5 * sd
+    assert abs(float(result.log_likelihood) - truth) < 5 * sd
     assert len(result.increments) == ssm.num_steps + ssm.start_observed
-    np.testing.assert_allclose(np.sum(np.asarray(result.increments, float)), float(result.log_evidence), rtol=1e-5)
+    np.testing.assert_allclose(np.sum(np.asarray(result.increments, float)), float(result.log_likelihood), rtol=1e-5)
     assert set(result.summaries) == {"mean", "sd"} and set(result.summaries["mean"]) == {"x"}
 
 
@@ -68,7 +68,7 @@ def test_discrete_innovations_counts_and_deterministics():
 def test_impossible_data_name_the_step_and_the_site():
     ssm = ssmscan.trace(models.autoregression, jnp.array([0.1, 0.2, 1e30, 0.1]))
     result = ParticleFilter(50).run(KEY, ssm, {"rho": 0.5, "sx": 1.0, "sy": 1.0})
-    assert result.log_evidence == -jnp.inf
+    assert result.log_likelihood == -jnp.inf
     assert "step 2" in result.message() and "'y'" in result.message()
 
 

@@ -143,7 +143,7 @@ def test_a_longer_series_takes_over():
     with pytest.raises(ValueError, match="num_steps is 1, after 6 steps of a series of 6: there are 0 steps left"):
         pf.update(online, short, THETA)
     online, _ = pf.update(online, long, THETA, 6)
-    same(online.state.evidence, pf.update(pf.start(key, long, THETA), long, THETA, T)[0].state.evidence)
+    same(online.state.log_likelihood, pf.update(pf.start(key, long, THETA), long, THETA, T)[0].state.log_likelihood)
 
 
 @pytest.mark.slow
@@ -158,7 +158,7 @@ def test_a_long_run_is_the_whole_run_however_often_it_stops(name, monkeypatch):
 
     begun, _ = pf.update(pf.start(key, ssm, THETA), ssm, THETA, 5)
     rest = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=begun, progress=False)
-    same(rest.result.log_evidence, whole.log_evidence)
+    same(rest.result.log_likelihood, whole.log_likelihood)
     same(rest.result.increments, whole.increments[-(T - 5) :])
     with pytest.raises(ValueError, match="has taken all 12 steps"):
         ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=rest.online)
@@ -194,7 +194,7 @@ def test_control_c_keeps_the_steps_taken(monkeypatch):
     whole = pf.run(key, ssm, THETA)
     same(stopped.result.increments, whole.increments[: done + 1])
     rest = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=stopped.online, progress=False)
-    same(rest.result.log_evidence, whole.log_evidence)
+    same(rest.result.log_likelihood, whole.log_likelihood)
 
 
 def test_what_does_not_fit_is_refused_before_it_runs():

@@ -70,7 +70,7 @@ def run():
 def test_it_is_its_series_one_by_one(run):
     ssm, result, alone = run
     assert ssm.panel.size == M
-    np.testing.assert_allclose(result.log_evidence, sum(r.log_evidence for r in alone), rtol=1e-6)
+    np.testing.assert_allclose(result.log_likelihood, sum(r.log_likelihood for r in alone), rtol=1e-6)
     np.testing.assert_allclose(result.increments, sum(r.increments for r in alone), rtol=1e-5)
     np.testing.assert_allclose(result.ess, np.stack([r.ess for r in alone], -1), rtol=1e-4)
     np.testing.assert_array_equal(result.resampled, np.stack([r.resampled for r in alone], -1))
@@ -108,10 +108,10 @@ def test_observations_after_the_loop_make_the_same_panel(run):
     np.testing.assert_allclose(other.increments, result.increments, rtol=1e-5)
 
 
-def test_the_evidence_is_exact_in_the_limit():
+def test_the_likelihood_is_exact_in_the_limit():
     truth = [linear_gaussian(LinearGaussian.scalar(0, 1, 0.8, 0.25, 1, 1), Y[:, m : m + 1]) for m in range(M)]
     result = ssmscan.ParticleFilter(20_000).run(KEY, ssmscan.trace(panel, Y), THETA)
-    np.testing.assert_allclose(result.log_evidence, sum(t.log_evidence for t in truth), atol=0.06)
+    np.testing.assert_allclose(result.log_likelihood, sum(t.log_likelihood for t in truth), atol=0.06)
     means = np.stack([t.filtered_mean[1:, 0] for t in truth], -1)
     np.testing.assert_allclose(result.summaries["mean"]["x"], means, atol=0.05)
 
@@ -121,7 +121,7 @@ def test_the_gradient_is_the_sum_of_the_gradients():
 
     def slope(data, key):
         ssm = ssmscan.trace(panel, data)
-        return jax.grad(lambda s: settings.run(key, ssm, {"s": s}).log_evidence)(0.5)
+        return jax.grad(lambda s: settings.run(key, ssm, {"s": s}).log_likelihood)(0.5)
 
     alone = [slope(Y[:, m], jax.random.fold_in(as_key(KEY), m)) for m in range(2)]
     np.testing.assert_allclose(slope(Y[:, :2], KEY), sum(alone), rtol=1e-4)
@@ -131,7 +131,7 @@ def test_an_element_without_weight_ends_alone_and_is_named():
     data = np.zeros((T, M), np.float32)
     data[3, 2] = 6.0
     result = ssmscan.ParticleFilter(20).run(KEY, ssmscan.trace(bounded, data), THETA)
-    assert result.log_evidence == -np.inf
+    assert result.log_likelihood == -np.inf
     assert (int(result.failed_step), int(result.failed_element)) == (3, 2)
     np.testing.assert_array_equal(np.asarray(result.ess)[-1] > 0, [True, True, False, True])
     assert result.message().startswith("Every particle has weight zero at step 3 (counting from 0) in element 2 of 'an")

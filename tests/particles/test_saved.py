@@ -19,6 +19,7 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan import SD, FullHistory, Mean, ParticleFilter
 from ssmscan.model.jaxprs.digest import digest, mentions
+from ssmscan.particles import saved
 from tests.particles.test_online import FILTERS, THETA, Y, level
 
 PF, KEY, STEPS = FILTERS["default"], jax.random.key(1), 5
@@ -150,6 +151,22 @@ def test_files_of_other_things_are_sentences(ssm, tmp_path):
         ssmscan.resume(tmp_path, ssm, THETA, particle_filter=PF)
 
 
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ("ssmscan filter", "has format 1 of an earlier ssmscan, and this one reads format 2: filter the series again"),
+        (3, "has format 3 of a later ssmscan, and this one reads format 2: update ssmscan"),
+        ("of something else", "is not a filter saved by"),
+    ],
+)
+def test_a_file_of_another_format_is_refused(online, ssm, tmp_path, monkeypatch, found, words):
+    monkeypatch.setattr(saved, "_FORMAT", found)
+    path = online.save(tmp_path / "other.npz")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=rf"other\.npz {words}"):
+        ssmscan.resume(path, ssm, THETA, particle_filter=PF)
+
+
 def test_a_full_disk_leaves_the_old_file(path, online, ssm, tmp_path):
     copy = tmp_path / "filter.npz"
     copy.write_bytes(path.read_bytes())
@@ -189,7 +206,9 @@ def test_what_cannot_go_on_is_refused(online, ssm, path):
 
 
 def test_a_filter_between_steps_can_be_printed(online, capsys):
-    assert str(online).startswith("Particle filter between steps, 200 particles, 5 steps taken\n  log evidence so far")
+    assert str(online).startswith(
+        "Particle filter between steps, 200 particles, 5 steps taken\n  log likelihood so far"
+    )
     assert "<table>" in online._repr_html_() and len(str(online).splitlines()) <= 10
     print(jax.eval_shape(lambda: online), jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), online))
     assert "of arrays without values" in capsys.readouterr().out

@@ -47,7 +47,7 @@ def same(a, b):
 @pytest.mark.parametrize("store", [Ancestry(1.0), Ancestry(), LastSteps(T), LastSteps(10 * T), LastSteps(7)])
 def test_paths_are_those_of_the_whole_history(ssm, full, store):
     result = replace(FULL, store=store).run(KEY, ssm, THETA)
-    close((result.log_evidence, result.increments, result.final), (full.log_evidence, full.increments, full.final))
+    close((result.log_likelihood, result.increments, result.final), (full.log_likelihood, full.increments, full.final))
     paths, whole = (trace_ancestry(KEY, r, num_paths=20) for r in (result, full))
     if store == LastSteps(7):
         whole = {name: value[:, -7:] for name, value in whole.items() if name != "x0"}
@@ -92,7 +92,7 @@ def test_filters_side_by_side_are_filters_one_by_one(ssm, settings):
 
 def test_the_gradient_is_that_of_a_run_that_keeps_nothing(ssm):
     def gradient(settings):
-        return jax.jit(jax.grad(lambda theta: settings.run(KEY, ssm, theta).log_evidence))(theta)
+        return jax.jit(jax.grad(lambda theta: settings.run(KEY, ssm, theta).log_likelihood))(theta)
 
     theta = jax.tree.map(jnp.float32, THETA)
     kept, nothing = gradient(PRUNED), gradient(replace(PRUNED, store=FinalCloud()))
@@ -102,7 +102,9 @@ def test_the_gradient_is_that_of_a_run_that_keeps_nothing(ssm):
 def test_a_tree_without_room_costs_its_paths_and_nothing_else(ssm, full):
     settings = replace(FULL, threshold=0, store=Ancestry(0.1))
     result, right = settings.run(KEY, ssm, THETA), replace(settings, store=FinalCloud()).run(KEY, ssm, THETA)
-    close((result.log_evidence, result.increments, result.final), (right.log_evidence, right.increments, right.final))
+    close(
+        (result.log_likelihood, result.increments, result.final), (right.log_likelihood, right.increments, right.final)
+    )
     assert "complete. The ancestral paths are not complete: at step" in result.message() and "room=" in result.message()
     with pytest.raises(ValueError, match=r"paths are incomplete: at step .* larger Ancestry\(room=...\)"):
         trace_ancestry(KEY, result, num_paths=2)

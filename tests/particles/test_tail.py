@@ -101,14 +101,14 @@ TWINS = {
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_the_evidence_is_that_of_the_model_written_inside(name):
+def test_the_likelihood_is_that_of_the_model_written_inside(name):
     inside, start, after = TWINS[name]
     particle_filter = ssmscan.ParticleFilter(50, store=FullHistory())
     theta = {"s": 0.6}
     one = ssmscan.trace(walk(inside, None), start=start)
     two = ssmscan.trace(walk(None, after))
     expected, result = (particle_filter.run(KEY, ssm, theta) for ssm in (one, two))
-    np.testing.assert_allclose(result.log_evidence, expected.log_evidence, rtol=2e-6)
+    np.testing.assert_allclose(result.log_likelihood, expected.log_likelihood, rtol=2e-6)
     np.testing.assert_allclose(result.increments, expected.increments, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(result.history.steps.ancestors, expected.history.steps.ancestors)
     assert one.start_observed == two.start_observed
@@ -124,13 +124,13 @@ def level_after(y):
     numpyro.sample("y", dist.Normal(jnp.concatenate([x1[None], path]), r), obs=y)
 
 
-def test_the_evidence_is_exact_in_the_limit():
+def test_the_likelihood_is_exact_in_the_limit():
     y = np.random.default_rng(3).normal(size=12)
     truth = linear_gaussian(LinearGaussian.scalar(0, 4, 0.8, 0.25, 1, 1), y[:, None])
     ssm = ssmscan.trace(level_after, jnp.asarray(y, float))
     result = ssmscan.ParticleFilter(20_000).run(KEY, ssm, {"q": 0.5, "r": 1.0})
     # The standard deviation at this N is near 0.01.
-    np.testing.assert_allclose(result.log_evidence, truth.log_evidence, atol=0.06)
+    np.testing.assert_allclose(result.log_likelihood, truth.log_likelihood, atol=0.06)
     np.testing.assert_allclose(result.increments, truth.increments, atol=0.06)
     np.testing.assert_allclose(result.summaries["mean"]["x"], truth.filtered_mean[1:, 0], atol=0.06)
 
@@ -145,7 +145,7 @@ def test_rows_that_only_parameters_reach_belong_to_the_parameters():
     np.testing.assert_allclose(ssm.log_static({"s": jnp.asarray(0.5)}), expected, rtol=1e-6)
     assert not ssm.start_observed
     result = ssmscan.ParticleFilter(50).run(KEY, ssm, {"s": 0.5})
-    np.testing.assert_allclose(result.log_evidence, result.increments.sum() + expected, rtol=1e-5)
+    np.testing.assert_allclose(result.log_likelihood, result.increments.sum() + expected, rtol=1e-5)
 
 
 def test_simulation_draws_what_is_observed_after_the_loop():

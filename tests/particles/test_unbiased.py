@@ -1,4 +1,4 @@
-"""The evidence estimate is unbiased, and the test that says so sees each of four mistakes."""
+"""The likelihood estimate is unbiased, and the test that says so sees each of four mistakes."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from tests.particles.unbiased import (
     broken,
     few_steps,
     handmade_autoregression,
-    log_evidences,
+    log_likelihoods,
     long,
     ratio,
     report,
@@ -22,7 +22,7 @@ from tests.particles.unbiased import (
 )
 
 
-def test_four_particles_and_five_steps_average_to_the_evidence_whatever_the_scheme_and_threshold():
+def test_four_particles_and_five_steps_average_to_the_likelihood_whatever_the_scheme_and_threshold():
     """12,000 filters of each of nine settings: a bias of 3.5 % is seen with power 0.9.
 
     Where the weights that a cloud carries are dropped it is -7.5 %, where those of a look-ahead are renormalised +40 %
@@ -41,7 +41,7 @@ def test_four_particles_and_five_steps_average_to_the_evidence_whatever_the_sche
     def run(keys, ssm, theta):
         def of(key):
             results = [cell.run(jax.random.fold_in(key, i), ssm, theta) for i, cell in enumerate(cells)]
-            return jnp.stack([result.log_evidence for result in results])
+            return jnp.stack([result.log_likelihood for result in results])
 
         return jax.lax.map(of, keys)
 
@@ -53,10 +53,10 @@ def test_four_particles_and_five_steps_average_to_the_evidence_whatever_the_sche
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "threshold"), [(systematic, 0), (stratified, 0.5), (multinomial, 1)])
-def test_ten_thousand_small_filters_average_to_the_evidence(scheme, threshold):
+def test_ten_thousand_small_filters_average_to_the_likelihood(scheme, threshold):
     ssm, theta, truth = handmade_autoregression()
     settings = ParticleFilter(16, resampling=scheme, threshold=threshold, summaries=())
-    found = ratio(log_evidences(ssm, theta, settings, 0, 10_000), truth)
+    found = ratio(log_likelihoods(ssm, theta, settings, 0, 10_000), truth)
     assert found.sd < 0.5
     assert found.accepted(3), f"bias {found.bias:.4f}, z {found.z:.2f}"
 
@@ -65,7 +65,7 @@ def test_ten_thousand_small_filters_average_to_the_evidence(scheme, threshold):
 def test_looking_ahead_leaves_the_estimate_unbiased_when_it_resamples_now_and_then():
     ssm, theta, truth = handmade_autoregression()
     settings = ParticleFilter(16, threshold=0.7, summaries=(), proposal=Auxiliary(1.2))
-    assert ratio(log_evidences(ssm, theta, settings, 0, 10_000), truth).accepted(1)
+    assert ratio(log_likelihoods(ssm, theta, settings, 0, 10_000), truth).accepted(1)
 
 
 @pytest.mark.heavy

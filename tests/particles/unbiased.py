@@ -1,4 +1,4 @@
-"""Is the evidence estimate unbiased?  E[Z_hat / Z] = 1, tested from independent filters.
+"""Is the likelihood estimate unbiased?  E[Z_hat / Z] = 1, tested from independent filters.
 
     python -m tests.particles.unbiased [small] [long] [broken]
 
@@ -57,7 +57,7 @@ class Ratio(NamedTuple):
         return bool(abs(self.z) < z_threshold(comparisons))
 
 
-def log_evidences(
+def log_likelihoods(
     ssm: Any, theta: Mapping[str, float], settings: ParticleFilter, seed: int, replicates: int
 ) -> np.ndarray:
     """Run independent filters, as many at a time as fill a cache; (replicates,) float64."""
@@ -70,7 +70,7 @@ def _run_all(keys: jax.Array, ssm: Any, theta: Mapping[str, jax.Array], *, setti
     batch = 8192 // settings.num_particles
     run = partial(settings.run, ssm=ssm, theta=theta)
     # One filter at a time, a step skips resampling where it need not; side by side all pay for it.
-    return jax.lax.map(lambda key: run(key).log_evidence, keys, batch_size=batch if batch > 8 else None)
+    return jax.lax.map(lambda key: run(key).log_likelihood, keys, batch_size=batch if batch > 8 else None)
 
 
 def ratio(log_z: np.ndarray, truth: float) -> Ratio:
@@ -91,7 +91,7 @@ class Cell(NamedTuple):
 
     def run(self) -> Ratio:
         ssm, theta, truth = self.known
-        return ratio(log_evidences(ssm, theta, self.settings, self.seed, self.replicates), truth)
+        return ratio(log_likelihoods(ssm, theta, self.settings, self.seed, self.replicates), truth)
 
     def row(self, found: Ratio, comparisons: int) -> str:
         s = self.settings
@@ -187,7 +187,7 @@ def broken(known: Any, replicates: int) -> Iterator[tuple[str, Ratio, Ratio]]:
     ahead = ParticleFilter(16, threshold=1, summaries=(), proposal=Auxiliary(1.2))
 
     def estimate(settings: ParticleFilter, data: Any = ssm) -> Ratio:
-        return ratio(log_evidences(data, theta, settings, 0, replicates), truth)
+        return ratio(log_likelihoods(data, theta, settings, 0, replicates), truth)
 
     right = {settings: estimate(settings) for settings in (half, ahead)}
     late = replace(ssm, y=jnp.concatenate([ssm.y[:1], ssm.y[:-1]]))
@@ -207,7 +207,7 @@ def handmade_autoregression() -> tuple[Any, Mapping[str, float], float]:
 
     theta = {"rho": 0.5, "sx": 0.5, "sy": 1.6}
     ssm = autoregression(10, theta=theta)
-    return ssm, theta, exact(ssm, theta).log_evidence
+    return ssm, theta, exact(ssm, theta).log_likelihood
 
 
 def few_steps() -> tuple[Any, Mapping[str, float], float]:
@@ -216,7 +216,7 @@ def few_steps() -> tuple[Any, Mapping[str, float], float]:
 
     theta = {"rho": 0.9, "sx": 0.5, "sy": 1.0}
     ssm = replace(autoregression(5, theta=theta), y=jnp.array([0.8, -0.6, 1.0, 0.3, -0.9]))
-    return ssm, theta, exact(ssm, theta).log_evidence
+    return ssm, theta, exact(ssm, theta).log_likelihood
 
 
 def report(cells: list[Cell]) -> bool:

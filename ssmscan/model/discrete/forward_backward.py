@@ -1,4 +1,4 @@
-r"""Sums over the paths of a finite hidden chain: evidence, smoothing, a draw of the path.
+r"""Sums over the paths of a finite hidden chain: likelihood, smoothing, a draw of the path.
 
 With s the value of the start, z_t = k the joint value of all discrete draws of step t, and everything else
 given, the joint density of data and path is a product of weights,
@@ -54,11 +54,11 @@ class Filtered(NamedTuple):
     """What the forward pass finds.
 
     Attributes:
-        log_evidence: log of the sum over all paths, a scalar.
+        log_likelihood: log of the sum over all paths, a scalar.
         log_filter: (T, K) log-probability of the value at a step given the weights up to it.
     """
 
-    log_evidence: Array
+    log_likelihood: Array
     log_filter: Array
 
 
@@ -141,23 +141,23 @@ def smooth(chain: Chain, filtered: Filtered) -> Smoothed:
     return Smoothed(_probabilities(begun, 0), _probabilities(filtered.log_filter + betas, 1))
 
 
-def log_evidence(chain: Chain) -> Array:
+def log_likelihood(chain: Chain) -> Array:
     """Log of the sum over all paths, a scalar, with the gradient that costs less."""
     few = chain.emission.shape[1] <= FEW
-    return forward(chain).log_evidence if few else log_evidence_by_smoothing(chain)
+    return forward(chain).log_likelihood if few else log_likelihood_by_smoothing(chain)
 
 
 @jax.custom_jvp
-def log_evidence_by_smoothing(chain: Chain) -> Array:
+def log_likelihood_by_smoothing(chain: Chain) -> Array:
     """Log of the sum over all paths, its gradient from a backward pass.
 
     The derivative in a log-weight is the posterior probability that the weight is used: nothing of the forward
     loop but the alphas is kept.
     """
-    return forward(chain).log_evidence
+    return forward(chain).log_likelihood
 
 
-@log_evidence_by_smoothing.defjvp
+@log_likelihood_by_smoothing.defjvp
 def _by_smoothing(primals: tuple[Chain], tangents: tuple[Chain]) -> tuple[Array, Array]:
     (chain,), (slope,) = primals, tangents
     (alphas, shifts), betas = _alphas(chain), _betas(chain)

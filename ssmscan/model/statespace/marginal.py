@@ -66,7 +66,7 @@ class Posterior(NamedTuple):
 def log_likelihood(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array]) -> Array:
     """Log-density of all data given parameters and noise, discrete draws summed out; a scalar."""
     series = bind(ssm, theta, noise)
-    return series.log_rest + jnp.sum(_each(ssm, forward_backward.log_evidence)(series.chain))
+    return series.log_rest + jnp.sum(_each(ssm, forward_backward.log_likelihood)(series.chain))
 
 
 def posterior(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], key: Array) -> Posterior:

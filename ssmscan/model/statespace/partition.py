@@ -4,7 +4,7 @@ Given the parameters the loops share nothing, so that
 
 .. math::  p(y | \theta) = h(\theta) \prod_k p(y^{(k)} | \theta),
 
-and each factor is the evidence of a state-space model with one loop.  Part k steps through loop k; the
+and each factor is the likelihood of a state-space model with one loop.  Part k steps through loop k; the
 other loops run as NumPyro runs them, with draws from the key of `staging.by_value`, and what that key
 reaches belongs to other parts.  A site is
 

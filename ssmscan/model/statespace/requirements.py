@@ -1,7 +1,7 @@
 """What engines may be given: a traced model, in which something is observed.
 
 A plain function has not been traced.  A model without data, `y=None` for one, is good for `ssm.simulate` and
-`ssm.sample_prior`; an engine would return its prior under the name of a posterior, and a log evidence of zero.
+`ssm.sample_prior`; an engine would return its prior under the name of a posterior, and a log likelihood of zero.
 """
 
 from __future__ import annotations

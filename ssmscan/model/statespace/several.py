@@ -3,8 +3,8 @@ r"""IndependentLoops: a model of several loops, seen by engines as one model.
     log p(y | theta) = log h(theta) + sum_k log p(y_k | theta)
 
 Each part is a `StateSpaceModel` with one loop; the parameters, their prior and their map to the
-unconstrained space are common to all.  Engines filter the parts one by one and add the evidences
-(their variances add too); gradient engines add the log-likelihoods.  `partition.py` takes the model apart.
+unconstrained space are common to all.  Engines filter the parts one by one and add the log likelihoods
+(the variances of their estimates add too); so do gradient engines, given noise.  `partition.py` takes the model apart.
 """
 
 from __future__ import annotations
