@@ -24,7 +24,7 @@ from workload_a import data
 from workload_a_runners import MU, PHI, SIGMA, volatility_model
 
 import ssmscan
-from ssmscan.model.noise.families import NoiseSpec
+from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.statespace.dynamics import Start, Step
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.extend.random as jer
@@ -28,21 +28,10 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.model.keys import one_key
+from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.threefry import normal_of_words, threefry
 
 _SINGLE_WORD_COUNTERS = 2**32
-
-
-class NoiseShape(Protocol):
-    """What one particle needs from one site: see `ssmscan.model.noise.families.NoiseSpec`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the standard normals of one particle."""
-
-    @property
-    def is_key(self) -> bool:
-        """Whether the site wants one typed key per particle instead of normals."""
 
 
 def _counters(shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -126,7 +115,7 @@ def _by_columns(data: Array, *, shape: tuple[int, ...], stream: int) -> Array:
     return jnp.moveaxis(drawn, 0, -1).reshape(shape)
 
 
-def draw_noise(key: Array, specs: Mapping[str, NoiseShape], n: int, *, first_stream: int = 0) -> dict[str, Array]:
+def draw_noise(key: Array, specs: Mapping[str, NoiseSpec], n: int, *, first_stream: int = 0) -> dict[str, Array]:
     """Draw the base noise of n particles for every site.
 
     Args:

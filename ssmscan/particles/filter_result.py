@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.model.protocols import Panel
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel import Panel
 from ssmscan.particles import concerns, panels
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.kernel import COMPLETE, FAULTY, NOWHERE, VANISHED, State

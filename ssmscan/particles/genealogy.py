@@ -33,8 +33,8 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.arguments import require_instance, require_integer
+from ssmscan.model.protocols import Panel
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel import Panel
 from ssmscan.model.statespace.panel_element import element_model, elements_at
 from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles.clouds import History, Tree

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssmscan.model.statespace.panel import Panel
+from ssmscan.model.protocols import Panel
 from ssmscan.particles.clouds import Cloud, History
 
 

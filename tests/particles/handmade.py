@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 
-from ssmscan.model.noise.families import NoiseSpec
+from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.statespace.dynamics import Evaluated, Start, Step
 from tests.truth import GaussianTruth, LinearGaussian, linear_gaussian
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ssmscan import ParticleFilter, log_likelihood
-from ssmscan.model.statespace.panel import Panel
+from ssmscan.model.protocols import Panel
 from ssmscan.particles.concerns import starving_limit
 from ssmscan.particles.kernel import FAULTY, NOWHERE, VANISHED
 from ssmscan.particles.several import LoopResults

@@ -31,6 +31,7 @@ from jax.scipy.special import log_ndtr, ndtr
 
 from ssmscan.model.noise import counts, gammas, transport
 from ssmscan.model.noise.quantiles import QUANTILES, cast, has_quantile
+from ssmscan.model.protocols import NoiseSpec
 
 Shape = tuple[int, ...]
 
@@ -43,18 +44,6 @@ class MapKind(enum.Enum):
     INVERSE_CDF = "inverse CDF"
     REJECTION = "rejection"
     SAMPLER = "sampler"
-
-
-class NoiseSpec(NamedTuple):
-    """What one value needs.
-
-    Attributes:
-        shape: shape of its standard normals; () when `is_key`.
-        is_key: whether it needs one typed PRNG key instead.
-    """
-
-    shape: Shape
-    is_key: bool
 
 
 class _Family(NamedTuple):

@@ -33,7 +33,8 @@ from ssmscan.errors import ModelError
 from ssmscan.model.handlers.original import Original
 from ssmscan.model.handlers.stack import exclusive
 from ssmscan.model.jaxprs.dataflow import UNUSED
-from ssmscan.model.noise.families import MapKind, NoiseSpec
+from ssmscan.model.noise.families import MapKind
+from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.statespace.marginal import posterior
 from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.parameters import unconstrain

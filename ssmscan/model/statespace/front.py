@@ -23,11 +23,10 @@ from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.dataflow import UNUSED
 from ssmscan.model.jaxprs.placeholders import sum_of, zeros
 from ssmscan.model.keys import one_key
-from ssmscan.model.noise.families import NoiseSpec
+from ssmscan.model.protocols import NoiseSpec, Panel
 from ssmscan.model.sites import Role, Site, site_table
 from ssmscan.model.statespace import data, deterministics, marginal, parameters, paths
 from ssmscan.model.statespace.dynamics import LoopDynamics
-from ssmscan.model.statespace.panel import Panel
 from ssmscan.model.statespace.program import Program
 
 PyTree = Any

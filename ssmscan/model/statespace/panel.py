@@ -27,7 +27,8 @@ from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import Shape
 from ssmscan.model.jaxprs.source_lines import Mixing
 from ssmscan.model.jaxprs.tracked_axis import Axis, MixesRows, Tracked, Window
-from ssmscan.model.noise.families import MapKind, NoiseSpec
+from ssmscan.model.noise.families import MapKind
+from ssmscan.model.protocols import NoiseSpec, Panel
 from ssmscan.model.sites import Role
 from ssmscan.model.staging.user_model import UserModel
 
@@ -39,28 +40,6 @@ PyTree = Any
 
 class Interacts(Exception):
     """Elements interact; the message is a clause that says how."""
-
-
-class Panel(NamedTuple):
-    """Where the elements are.
-
-    Attributes:
-        size: M, the number of elements.
-        name: name of the plate, None for an axis without one.
-        noise: by innovation and initial site, the axis of its base noise.
-        values: by site, the axis of its value counted from the end (-1 is the last), 0 if elements share the value.
-        carry: the same for every leaf of the carry.
-    """
-
-    size: int
-    name: str | None
-    noise: tuple[tuple[str, int], ...]
-    values: tuple[tuple[str, int], ...]
-    carry: tuple[int, ...]
-
-    def __str__(self) -> str:
-        named = f" '{self.name}'" if self.name else ""
-        return f"panel of {self.size} elements{named}, filtered one by one"
 
 
 class ElementFunctions(NamedTuple):

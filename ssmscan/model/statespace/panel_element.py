@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from ssmscan.model.noise.families import NoiseSpec
 from ssmscan.model.noise.score import gradient_alone
+from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.sites import Site
 from ssmscan.model.statespace.dynamics import Evaluated, Start, Step
 from ssmscan.model.statespace.panel import ElementFunctions

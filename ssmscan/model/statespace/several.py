@@ -17,7 +17,7 @@ import numpy as np
 
 from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.keys import one_key
-from ssmscan.model.noise.families import NoiseSpec
+from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.sites import Site, site_table
 from ssmscan.model.statespace.deterministics import deterministics
 from ssmscan.model.statespace.front import StateSpaceModel, Theta
