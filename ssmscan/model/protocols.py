@@ -229,7 +229,7 @@ class Model(Protocol):
         """Compute the parameters, and log p(theta) + log|d theta / d z|, at unconstrained values."""
 
     def at(self, theta: Theta) -> Dynamics:
-        """Compute everything outside the loop once, in the caller's trace; one loop, all elements of a panel jointly."""
+        """Compute everything outside the loop once, in the caller's trace; the elements of a panel together."""
 
     def elements_at(self, theta: Theta) -> Callable[[jax.Array], Dynamics]:
         """Compute everything that the elements of a panel share once; return the dynamics of element number m."""
