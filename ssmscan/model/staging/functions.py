@@ -17,14 +17,14 @@ Forward simulation is in `drawing.py`.  Arguments from the carry on are late: th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import Distribution, biject_to
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, biject_to
 
-from ssmscan.model.handlers.messages import SiteMessage, can_be_drawn
+from ssmscan.model.handlers.messages import SiteMessage, can_be_drawn, is_factor
 from ssmscan.model.handlers.running import LeaveModel
 from ssmscan.model.handlers.scans import Loop
 from ssmscan.model.jaxprs.dataflow import Staged
@@ -44,7 +44,6 @@ def by_value(script: UserModel, *, keyed: bool = False, stage: Callable | None =
         stage: (function, shapes of its arguments) -> what is returned, by default the function staged.
     """
     plan = script.plan
-    latents = [site.name for site in plan.outside if site.latent]
 
     def fn(data, outside, carry, x, z, key, ys, last):
         out: dict[str, Any] = {}
@@ -60,6 +59,7 @@ def by_value(script: UserModel, *, keyed: bool = False, stage: Callable | None =
             out["log_observation"] = {n: r.log_prob() for n, r in seen.items()}
             out["deterministic"] = {n: jnp.asarray(r.value) for n, r in records.items() if r.fn is None}
             out["observed"] = {n: r.given for n, r in seen.items()}
+            out["cdf"] = {s.name: distribution_function(records[s.name]) for s in plan.inside if s.has_cdf}
             out["invalid"] = {n: r.invalid() for n, r in seen.items()}
             out["replicate"] = {
                 n: r.fn.sample(jax.random.fold_in(key, i))
@@ -86,9 +86,7 @@ def by_value(script: UserModel, *, keyed: bool = False, stage: Callable | None =
         out["outside_deterministic"] = {r.name: jnp.asarray(r.value) for r in records if r.fn is None}
         return out
 
-    z = {name: Shape(site.shape, site.dtype) for name, site in script.innovations.items()}
-    last = plan.carry
-    arguments = script.shapes(latents), plan.carry, x_shapes(plan), z, KEY, plan.ys, last
+    arguments = _all_values(script)
     return script.stage(fn, arguments, late=1, keep=True) if stage is None else stage(fn, arguments)
 
 
@@ -169,6 +167,39 @@ def distribution_function(record: SiteMessage) -> tuple[jax.Array, jax.Array]:
     return jnp.where(record.present, upper, jnp.nan), jnp.where(record.present, lower, jnp.nan)
 
 
+def by_element(script: UserModel) -> Staged:
+    """Observed values and the log-density of each of their elements: what shows where a value has which axis.
+
+    Returns:
+        A function of the arguments of `by_value`. "inside" and "outside" have by site the value, NaN where it is
+        missing, and log-densities of the same shape.
+    """
+
+    def pair(record: SiteMessage) -> tuple[jax.Array, jax.Array]:
+        fn: Any = record.fn
+        while isinstance(fn, MaskedDistribution | Independent | ExpandedDistribution):
+            fn = fn.base_dist
+        log_prob = fn.log_prob(record.value)
+        log_prob = jnp.expand_dims(log_prob, tuple(range(log_prob.ndim, log_prob.ndim + fn.event_dim)))
+        value, log_prob = jnp.broadcast_arrays(record.given, log_prob)
+        return value, log_prob
+
+    def pairs(records: Iterable[SiteMessage]) -> dict[str, tuple[jax.Array, jax.Array]]:
+        return {r.name: pair(r) for r in records if r.fn is not None and r.observed and not is_factor(r.fn)}
+
+    def fn(data, outside, carry, x, z, key, ys, last):
+        out: dict[str, Any] = {}
+
+        def at_main(loop: Loop):
+            out["inside"] = pairs(script.step(loop, carry, x, lambda site, _: z[site.name])[2].values())
+            return last, ys
+
+        out["outside"] = pairs(script.run(data, lambda name, _: outside[name], at_main, key=key))
+        return out
+
+    return script.stage(fn, _all_values(script), late=1)
+
+
 def noise_specs(script: UserModel, names, smooth: bool) -> dict[str, Shape]:
     """Shapes of the base noise of some sites."""
     sites = script.outside | script.innovations
@@ -238,6 +269,13 @@ def known_outside(script: UserModel, theta: dict) -> Callable:
         return jnp.zeros(script.outside[name].shape, script.outside[name].dtype)
 
     return outside
+
+
+def _all_values(script: UserModel) -> tuple:
+    plan = script.plan
+    latents = [site.name for site in plan.outside if site.latent]
+    z = {name: Shape(site.shape, site.dtype) for name, site in script.innovations.items()}
+    return script.shapes(latents), plan.carry, x_shapes(plan), z, KEY, plan.ys, plan.carry
 
 
 def _pass_loop(script: UserModel) -> Callable:
