@@ -140,9 +140,9 @@ class SiteMessage(NamedTuple):
         return jnp.any(wrong & mask_of(self.fn) if self.observed else wrong)
 
 
-def simulated(records: list[SiteMessage], names: Collection[str]) -> list[SiteMessage]:
-    """The same records, sites of some names as values that are drawn and not inferred."""
-    return [r._replace(fn=None, simulated=True) if r.name in names else r for r in records]
+def simulated(messages: list[SiteMessage], names: Collection[str]) -> list[SiteMessage]:
+    """The same messages, sites of some names as values that are drawn and not inferred."""
+    return [m._replace(fn=None, simulated=True) if m.name in names else m for m in messages]
 
 
 def can_be_drawn(fn: dist.Distribution) -> bool:
