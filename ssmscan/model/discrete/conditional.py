@@ -32,7 +32,7 @@ from ssmscan.model.staging.user_model import UserModel, x_shapes
 def start_of(
     user_model: UserModel, parameters, initial, observed, after: Staged, summed: tuple[TracedSite, ...]
 ) -> Staged:
-    """The start at given noise of the continuous initial sites and given values of the discrete ones."""
+    """Stage the start at given noise of the continuous initial sites and given values of the discrete ones."""
     plan = user_model.plan
     given = shapes_of(summed)
     specs = noise_specs(user_model, [name for name in initial if name not in given], smooth=True)
@@ -60,7 +60,7 @@ def start_of(
 
 
 def step_of(user_model: UserModel, parameters, after: Staged, summed: tuple[TracedSite, ...]) -> Staged:
-    """One step at given noise of the continuous innovations and given values of the discrete ones."""
+    """Stage one step at given noise of the continuous innovations and given values of the discrete ones."""
     plan = user_model.plan
     given = shapes_of(summed)
     specs = noise_specs(user_model, [name for name in user_model.innovations if name not in given], smooth=True)
@@ -90,13 +90,13 @@ def step_of(user_model: UserModel, parameters, after: Staged, summed: tuple[Trac
 
 
 def _values_outside(user_model: UserModel, known: dict) -> dict:
-    """Values of the latent sites outside the loop, placeholders where nothing depends on them."""
+    """Return the values of the latent sites outside the loop, placeholders where nothing depends on them."""
     value = known_outside(user_model, known)
     return {name: value(name, None) for name, site in user_model.outside.items() if site.latent}
 
 
 def shapes_of(sites: Iterable[TracedSite]) -> dict[str, Shape]:
-    """Shapes of the values of some sites."""
+    """Return the shapes of the values of some sites."""
     return {site.name: Shape(site.shape, site.dtype) for site in sites}
 
 
@@ -110,7 +110,7 @@ def _value(site: TracedSite, fn, noise: dict, draws: dict, corrections: dict) ->
 
 
 def _terms(latent: dict[str, SiteMessage], draws: dict, corrections: dict) -> dict[str, jax.Array]:
-    """Log-densities of latent sites beyond that of their noise; sites that have none are left out."""
+    """Compute the log-densities of latent sites beyond that of their noise; sites that have none are left out."""
     terms = {}
     for name, message in latent.items():
         if name in draws:

@@ -51,7 +51,7 @@ class ElementChains(NamedTuple):
     step_rest: Staged
 
     def rows_of(self, sites: Sequence[TracedSite]) -> tuple[TracedSite, ...]:
-        """Sites of one element."""
+        """Return the sites of one element."""
         return tuple(site._replace(shape=_one(site.shape, self.axes[site.name])) for site in sites)
 
 
@@ -85,7 +85,7 @@ def split(
 
 
 def _candidates(sites: Sequence[TracedSite]) -> Iterator[tuple[int, dict[str, int]]]:
-    """Choices of an axis for each site, all of one size, the largest first."""
+    """Yield choices of an axis for each site, all of one size, the largest first."""
     common = set.intersection(*(set(site.shape) for site in sites))
     for size in sorted(common - {0, 1}, reverse=True):
         places = [[k for k, n in enumerate(site.shape) if n == size] for site in sites]
@@ -200,7 +200,7 @@ class _Splitter:
         return {n: Shape(_one(s.shape, self.axes[n], rows), s.dtype) for n, s in shapes_of(sites).items()}
 
     def _rows(self, carry: list, rows: int) -> list[Shape]:
-        """Shapes of the leaves of a carry whose touched leaves have a number of rows."""
+        """Return the shapes of the leaves of a carry whose touched leaves have a number of rows."""
         shapes = [Shape(leaf.shape, leaf.dtype) for leaf in carry]
         for k, axis in self.leaves.items():
             assert axis.axis is not None
@@ -213,7 +213,7 @@ def _one(shape: tuple[int, ...], axis: int, rows: int = 1) -> tuple[int, ...]:
 
 
 def _arguments(staged: Staged) -> list[PyTree]:
-    """Shapes of the arguments of a staged function."""
+    """Return the shapes of the arguments of a staged function."""
     leaves = [Shape(v.aval.shape, v.aval.dtype) for v in staged.jaxpr.invars[len(staged.shared) :]]
     bounds = zip(staged.offsets, staged.offsets[1:])
     shift = len(staged.shared)

@@ -88,7 +88,7 @@ def complete(fn: dist.Distribution, value: Array, present: Array, draw: Array) -
 
 
 def log_prob(fn: dist.Distribution, value: Array, present: Array) -> Array:
-    """Log-density of the present elements, shape `fn.batch_shape`.
+    """Compute the log-density of the present elements, shape `fn.batch_shape`.
 
     Args:
         fn: the distribution.
@@ -117,7 +117,7 @@ def log_prob(fn: dist.Distribution, value: Array, present: Array) -> Array:
 
 
 def only_whole(fn: dist.Distribution) -> int:
-    """Number of trailing axes that can only be missing together; 0 where elements drop out one by one."""
+    """Return the number of trailing axes that can only be missing together; 0 where elements drop out one by one."""
     while isinstance(fn, WRAPPERS):
         fn = fn.base_dist
     return 0 if isinstance(fn, dist.MultivariateNormal) else fn.event_dim

@@ -66,7 +66,7 @@ class Original:
         return sum(abs(value) for value in (*self.counted.values(), *self.law.values()))
 
     def factors(self, z: Mapping[str, Any] | None) -> dict[str, float]:
-        """What the factors must be."""
+        """Compute what the factors must be."""
         prior, law = (sum(of[n] for n in self.parameters) for of in (self.counted, self.law))
         jacobian = 0.0 if z is None else sum(self.jacobian[n](z[n]) for n in self.parameters)
         likelihood = self.total - prior
@@ -91,7 +91,7 @@ def _log_jacobian(fn: Any, z: Any, value: Any) -> float:
 
 
 def numpyro_names(run: Callable, values: dict) -> dict[str, str]:
-    """By site, the name NumPyro gives it, which in the loop may hold a traced index."""
+    """Return, by site, the name NumPyro gives it, which in the loop may hold a traced index."""
     names: list[str] = []
 
     def at_loop(_, loop):

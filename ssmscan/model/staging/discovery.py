@@ -184,7 +184,7 @@ FACTS = ("length", "inside", "carry", "x", "ys")
 
 
 def _drawn(loop: dict) -> list[str]:
-    """Noise of a loop; missing elements of what it observes make it no state of the model."""
+    """Return the noise of a loop, without the missing elements of what it observes: these are not a state."""
     return [site.name for site in loop["inside"] if site.latent and not site.gaps]
 
 
@@ -293,13 +293,13 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def _quiet(loops: list[dict]) -> tuple[int, ...]:
-    """Loops before all noise, where no loop with noise observes anything; see `program.read`."""
+    """Return the loops before all noise, where no loop with noise observes anything; see `program.read`."""
     noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
     return () if any(_observed(loops[i]) for i in noisy) else tuple(range(noisy[0] if noisy else 0))
 
 
 def _choose_main(loops: list[dict], main: int | None) -> tuple[int, frozenset[int]]:
-    """The loop that engines step through, and the others with noise, which are simulated."""
+    """Choose the loop that engines step through; the others with noise are simulated."""
     noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
     if main is not None:
         return main, frozenset(noisy) - {main}

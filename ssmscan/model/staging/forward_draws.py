@@ -27,7 +27,7 @@ from ssmscan.model.staging.user_model import KEY, UserModel, x_shapes
 
 
 def start_draw(user_model: UserModel, parameters, initial, observed) -> Staged:
-    """Forward simulation of the start with the families' own samplers, its observations drawn too."""
+    """Stage forward simulation of the start with the families' own samplers, its observations drawn too."""
 
     def fn(data, theta, key):
         out: dict[str, Any] = {}
@@ -49,7 +49,7 @@ def start_draw(user_model: UserModel, parameters, initial, observed) -> Staged:
 
 
 def step_draw(user_model: UserModel, parameters, initial) -> Staged:
-    """Forward simulation of one step, observations drawn too and fed to the carry."""
+    """Stage forward simulation of one step, observations drawn too and fed to the carry."""
     plan = user_model.plan
 
     def fn(data, theta, carry, x, key):
@@ -79,7 +79,7 @@ def step_draw(user_model: UserModel, parameters, initial) -> Staged:
 
 
 def step_predict(user_model: UserModel, parameters, initial) -> Staged:
-    """One step with the innovations that are known, the others drawn, and the observations drawn again.
+    """Stage a step with the innovations that are known, the others drawn, and the observations drawn again.
 
     An observation feeds the carry where it is there; where it is missing, what was drawn for it does.
     """

@@ -36,7 +36,7 @@ from ssmscan.model.staging.user_model import KEY, UserModel, x_shapes
 
 
 def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | None = None) -> Any:
-    """Densities and results of everything, as a function of all values.
+    """Stage the densities and results of everything, as a function of all values.
 
     Args:
         user_model: the model.
@@ -93,7 +93,7 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
 
 
 def start_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Staged:
-    """The start of one particle as a function of base noise."""
+    """Stage the start of one particle as a function of base noise."""
     plan, specs = user_model.plan, noise_specs(user_model, initial, smooth)
     rough = [name for name in initial if is_rough(_map(user_model.outside[name], smooth))]
 
@@ -126,7 +126,7 @@ def start_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Sta
 
 
 def step_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Staged:
-    """One step of one particle as a function of base noise."""
+    """Stage one step of one particle as a function of base noise."""
     plan = user_model.plan
     specs = noise_specs(user_model, user_model.innovations, smooth)
     rough = [name for name, site in user_model.innovations.items() if is_rough(_map(site, smooth))]
@@ -159,7 +159,7 @@ def step_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Stag
 
 
 def distribution_function(message: SiteMessage) -> tuple[jax.Array, jax.Array]:
-    """P(Y <= y) and P(Y < y) of an observation, for probability integral transforms; NaN where it is missing."""
+    """Compute P(Y <= y) and P(Y < y) of an observation, for the integral transform; NaN where it is missing."""
     # Some distribution functions have no derivative (Student's t in its degrees of freedom), and none is wanted.
     fn, value = jax.lax.stop_gradient((message.fn, message.value))
     upper = fn.cdf(value)
@@ -170,14 +170,14 @@ def distribution_function(message: SiteMessage) -> tuple[jax.Array, jax.Array]:
 
 
 def noise_specs(user_model: UserModel, names, smooth: bool) -> dict[str, Shape]:
-    """Shapes of the base noise of some sites."""
+    """Return the shapes of the base noise of some sites."""
     sites = user_model.outside | user_model.innovations
     specs = {name: _map(sites[name], smooth).spec for name in names}
     return {n: KEY if s.is_key else Shape(s.shape, jnp.result_type(float)) for n, s in specs.items()}
 
 
 def prior(user_model: UserModel, parameters, initial) -> Staged:
-    """Draw the parameters from their prior."""
+    """Stage a draw of the parameters from their prior."""
 
     def fn(data, key):
         def outside(name, fn):
@@ -191,7 +191,7 @@ def prior(user_model: UserModel, parameters, initial) -> Staged:
 
 
 def constrain(user_model: UserModel, parameters, initial) -> Staged:
-    """Parameters from the unconstrained space, with the density there."""
+    """Stage the parameters as a function of unconstrained values, with the density there."""
     known = {name: user_model.outside[name] for name in parameters}
 
     def fn(data, z):
@@ -223,7 +223,7 @@ def constrain(user_model: UserModel, parameters, initial) -> Staged:
 
 
 def unconstrain(user_model: UserModel, parameters, initial) -> Staged:
-    """Parameters taken to the unconstrained space."""
+    """Stage the unconstrained values of parameters."""
 
     def fn(data, theta):
         return {"z": _unconstrain(user_model, data, theta, initial)}
@@ -232,7 +232,7 @@ def unconstrain(user_model: UserModel, parameters, initial) -> Staged:
 
 
 def known_outside(user_model: UserModel, theta: dict) -> Callable:
-    """Values before the loop for functions of the step, which no initial site reaches directly."""
+    """Return the values before the loop for functions of the step, which no initial site reaches directly."""
 
     def outside(name, fn):
         if name in theta:
@@ -269,6 +269,6 @@ def _map(site: TracedSite, smooth: bool):
 
 
 def _draw(map_: NoiseMap, fn: Distribution, noise: jax.Array) -> jax.Array:
-    """The value of some noise, held constant where its density carries the derivative."""
+    """Compute the value of some noise, held constant where its density carries the derivative."""
     value = map_.apply(fn, noise)
     return jax.lax.stop_gradient(value) if is_rough(map_) else value

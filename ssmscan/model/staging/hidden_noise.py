@@ -50,7 +50,7 @@ def refuse_hidden_noise(user_model: UserModel, value: Staged) -> None:
 
 
 def _noisy_sites(value: Staged, *, keyed: bool) -> Iterator[str]:
-    """Names of the sites that hidden draws reach.
+    """Return the names of the sites that hidden draws reach.
 
     Args:
         value: densities and steps of the model.

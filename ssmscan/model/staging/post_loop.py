@@ -117,7 +117,7 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
 
 
 def step_output(plan: Plan) -> PyTree:
-    """Shapes of the output of one step."""
+    """Return the shapes of the output of one step."""
     return jax.tree.map(lambda s: Shape(s.shape[1:], s.dtype), plan.ys)
 
 

@@ -89,7 +89,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _numbers(jaxpr: Any) -> Iterator[Any]:
-    """Every number and array that stands in a jaxpr, inner ones included."""
+    """Yield every number and array that stands in a jaxpr, inner ones included."""
     yield from (v.val for v in jaxpr.outvars if isinstance(v, jex.Literal))
     for eqn in jaxpr.eqns:
         yield from (v.val for v in eqn.invars if isinstance(v, jex.Literal))
@@ -102,7 +102,7 @@ def _numbers(jaxpr: Any) -> Iterator[Any]:
 
 
 def _leaves(one: Staged, two: Staged) -> Iterator[tuple[str, Staged, Staged]]:
-    """What each density, value or leaf of the carry is, and how each run computes it."""
+    """Yield what each density, value or leaf of the carry is, and how each run computes it."""
     words = {"log_prob": "the density of '{}'", "outside_log_prob": "the density of '{}'"}
     words |= {"deterministic": "the value of '{}'", "outside_deterministic": "the value of '{}'"}
     for entry, word in words.items():
@@ -114,7 +114,7 @@ def _leaves(one: Staged, two: Staged) -> Iterator[tuple[str, Staged, Staged]]:
 
 
 def _difference(one: Staged, two: Staged, table: Sequence[Any]) -> str:
-    """The first number that differs and its line, or the line of the first equation that does."""
+    """Describe the first number that differs and its line, or the line of the first equation that does."""
     for a, b in zip(one.jaxpr.outvars, two.jaxpr.outvars):
         if isinstance(a, jex.Literal) and isinstance(b, jex.Literal) and not _equal(a.val, b.val):
             return f"the number {_shown(b.val)} in the place of {_shown(a.val)}"

@@ -99,7 +99,7 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
 
 
 def missing_elements(plan: Plan) -> set[str]:
-    """Sites of the loop that hold missing elements of observations: of NaN, or of NumPyro's `obs_mask`."""
+    """Return the sites of the loop that hold missing elements of observations: of NaN, or of NumPyro's `obs_mask`."""
     seen = {site.name for site in plan.inside if site.observed}
     masked = {name.removesuffix("_observed") + "_unobserved" for name in seen if name.endswith("_observed")}
     return {site.name for site in plan.inside if site.latent and (site.gaps or site.name in masked)}
@@ -130,7 +130,7 @@ def forecasts(staged: Staged, plan: Plan) -> bool:
 
 
 def drawn_after(staged: Staged, plan: Plan, *, alone: bool) -> frozenset[str]:
-    """Sites drawn after the loop from its states, which act on no other density than each other's.
+    """Return the sites drawn after the loop from its states, which act on no other density than each other's.
 
     Where data depend on this loop alone, those drawn from the other loops, which are forecasts, are among them.
     """
@@ -147,7 +147,7 @@ def drawn_after(staged: Staged, plan: Plan, *, alone: bool) -> frozenset[str]:
 
 
 def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
-    """Observed sites whose missing elements the model reads.
+    """Return the observed sites whose missing elements the model reads.
 
     They act on the carry, on another site, or through the outputs on an observation after the loop.
 
@@ -174,7 +174,7 @@ def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
 
 
 def unread(staged: Staged, plan: Plan) -> tuple[str, ...]:
-    """Sites drawn at every step that nothing reads, as an observation whose data were forgotten.
+    """Return the sites drawn at every step that nothing reads, as an observation whose data were forgotten.
 
     They reach neither the carry nor another site of the step, nor outputs that a site after the loop reads.
     """
@@ -225,7 +225,7 @@ def assign(
 
 
 def _hyper(name: str, flow: Flow, plan: Plan, states: set[str]) -> str:
-    """Why a site that reaches nothing but the start is a parameter all the same, empty if it is an initial state.
+    """Say why a site that reaches nothing but the start is a parameter all the same; empty for an initial state.
 
     Observed sites before the loop do not count against it: they weigh the particles at time 0.
     """
@@ -238,7 +238,7 @@ def _hyper(name: str, flow: Flow, plan: Plan, states: set[str]) -> str:
 
 
 def starting(flow: Flow) -> set[str]:
-    """Sites that reach the start of the loop, by their values or through the distribution of such sites."""
+    """Return the sites that reach the start of the loop, by their values or through the distribution of such sites."""
     found = set().union(*flow.start)
     while grown := set().union(*(flow.density.get(name, set()) for name in found)) - found:
         found |= grown
@@ -307,7 +307,7 @@ def _check_declared(flow: Flow, plan: Plan, parameters: tuple[str, ...], initial
 
 
 def inside_sites(plan: Plan, unread: tuple[str, ...]) -> list[Site]:
-    """Sites of the loop with their roles; `unread` as found by the function of this name."""
+    """Describe the sites of the loop with their roles; `unread` as found by the function of this name."""
     sites = []
     for site in plan.inside:
         if site.latent and site.gaps:
@@ -327,7 +327,7 @@ def inside_sites(plan: Plan, unread: tuple[str, ...]) -> list[Site]:
 
 
 def public_site(site: TracedSite, role: Role, why: str, *, in_loop: bool) -> Site:
-    """The user's view of a site."""
+    """Return the user's view of a site."""
     drives = role in (Role.INNOVATION, Role.INITIAL)
     label = site.particle.kind.value if drives and site.particle is not None else ""
     return Site(site.name, role, site.family, site.shape, site.dtype, site.support, site.discrete, label, why, in_loop)

@@ -78,6 +78,6 @@ def is_table(value: Any) -> bool:
 
 
 def kind_of(value: Any) -> str:
-    """The package and the class of a value."""
+    """Return the package and the class of a value."""
     package = type(value).__module__.partition(".")[0]
     return f"{'an' if package[0] in 'aeioux' else 'a'} {package} {type(value).__name__}"

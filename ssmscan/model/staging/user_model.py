@@ -76,19 +76,19 @@ class UserModel(NamedTuple):
         return {site.name: site for site in self.plan.inside if site.latent}
 
     def shapes(self, names) -> dict[str, Shape]:
-        """Shapes of the values of some outside sites."""
+        """Return the shapes of the values of some outside sites."""
         return {name: Shape(self.outside[name].shape, self.outside[name].dtype) for name in names}
 
     def known(self, values: dict) -> dict:
-        """Values of all latent sites outside the loop, placeholders for what is not given."""
+        """Return the values of all latent sites outside the loop, placeholders for what is not given."""
         return {**zeros(self.shapes(site.name for site in self.plan.outside if site.latent)), **values}
 
     def data_shapes(self) -> list[Shape]:
-        """Shapes of the array arguments."""
+        """Return the shapes of the array arguments."""
         return [Shape(a.shape, a.dtype) for a in self.table[: self.data]]
 
     def arrays(self, data: list) -> list:
-        """What a staged function reads, with the data of this trace."""
+        """Return what a staged function reads, with the data of this trace."""
         return [*data, *self.table[self.data :]]
 
     def stage(self, fn: Callable[..., dict], arguments: tuple, late: int, keep: bool = False) -> Staged:
@@ -139,7 +139,7 @@ class UserModel(NamedTuple):
         return simulated(kept, self.plan.drawn_after)
 
     def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, SiteMessage]]:
-        """One step with `value_of(site, fn)` for the innovations; messages by clean name."""
+        """Run one step with `value_of(site, fn)` for the innovations; messages by clean name."""
         t, user_x = x
         sites = self.plan.inside
 
@@ -157,7 +157,7 @@ class UserModel(NamedTuple):
         return like(new, self.plan.carry), y, named
 
     def inputs(self, loop: Loop) -> PyTree:
-        """The per-step inputs x, time in front."""
+        """Return the inputs x of the steps, time in front."""
         user = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), loop.xs, self.plan.x)
         return jnp.arange(self.plan.length, dtype=jnp.int32), user
 
@@ -180,7 +180,7 @@ def _refuse_other(site: TracedSite | None, name: str, fn) -> None:
 
 
 def x_shapes(plan: Plan) -> PyTree:
-    """Shapes of the input of one step."""
+    """Return the shapes of the input of one step."""
     return Shape((), jnp.int32), plan.x
 
 
