@@ -246,8 +246,8 @@ REST_OF_PARTICLES = [
     Mutant(
         "one key for all elements of a panel",
         "particles/filter.py",
-        "return _filter(jax.random.fold_in(key, number), model, element(number), settings)",
-        "return _filter(key, model, element(number), settings)",
+        "return _filter(jax.random.fold_in(key, number), element(number), settings)",
+        "return _filter(key, element(number), settings)",
         (ELEMENTS,),
     ),
     Mutant(
