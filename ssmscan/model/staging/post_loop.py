@@ -6,7 +6,7 @@ Where the log-density of what is observed after the loop is pointwise in the out
 
 :math:`g_t` weighs the particles at step t as an observation inside the transition would, and h, which
 rows before the first step and after the last contribute, weighs them at time 0, or belongs to the
-parameters where no initial site reaches it.  `axes.py` takes the sum apart.  Where it cannot, the reason
+parameters where no initial site reaches it.  `jaxprs.axes` takes the sum apart.  Where it cannot, the reason
 is kept: particle engines refuse the model by it, gradient engines evaluate the whole path at once.
 """
 
@@ -75,15 +75,15 @@ class PostLoop(NamedTuple):
         )
 
 
-def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> PostLoop:
+def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]) -> PostLoop:
     """Take the observations after the loop apart.
 
     Args:
-        script: the model.
-        value: `staging.by_value` of it.
+        user_model: the model.
+        value: `functions.by_value` of it.
         names: observed sites that the outputs or the last carry of the loop reach.
     """
-    plan, whole = script.plan, value.select(outside_log_prob=sorted(names))
+    plan, whole = user_model.plan, value.select(outside_log_prob=sorted(names))
     latents = sorted(site.name for site in plan.outside if site.latent)
     mixing: dict[str, Mixing] = {}
 
@@ -92,7 +92,7 @@ def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> Post
         last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), plan.carry)
         # The step's own arguments do not reach code after the loop.
         arguments = (constants(outside), None, None, None, Tracked(None, FOREIGN), rows, last)
-        return follow_staged(staged, script.arrays(data), arguments, window)
+        return follow_staged(staged, user_model.arrays(data), arguments, window)
 
     def evaluate(data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Array]:
         parts = {}
@@ -109,21 +109,17 @@ def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> Post
 
     def rest(data: list, outside: dict) -> dict:
         none = zeros(jax.tree.map(lambda s: Shape((0, *s.shape[1:]), s.dtype), plan.ys))
-        head = evaluate(data, outside, none, Window(plan.length, constants=script.part.first))
+        head = evaluate(data, outside, none, Window(plan.length, constants=user_model.part.first))
         end = evaluate(data, outside, none, Window(plan.length, end=True))
         return {"log_prob": {name: head[name] + end[name] for name in head}}
 
-    given = {name for name, pairs in value.reaches("outside_observed").items() if not pairs}
-    elements = by_element(script) if names else None
-
     def observed(data: list, outside: dict, t: Array, y: PyTree) -> dict:
-        if elements is None:
+        if not names:
             return {"value": {}, "log_density": {}}
-        wanted, window = (
-            elements.select(outside=given.intersection(names, elements.names("outside"))),
-            Window(plan.length, t),
-        )
-        found = follow(wanted, data, outside, jax.tree.map(lambda a: a[None], y), window)["outside"]
+        elements, given = by_element(user_model), {n for n, p in value.reaches("outside_observed").items() if not p}
+        wanted = elements.select(outside=given.intersection(names, elements.names("outside")))
+        window, rows = Window(plan.length, t), jax.tree.map(lambda a: a[None], y)
+        found = follow(wanted, data, outside, rows, window)["outside"]
         pairs = {n: pair for n, pair in found.items() if isinstance(pair[1].mark, Axis)}
 
         def row(rows: Array, axis: Axis) -> Array:
@@ -134,9 +130,9 @@ def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> Post
             "log_density": {n: row(each.value, each.mark) for n, (_, each) in pairs.items()},
         }
 
-    arguments = script.shapes(latents), Shape((), "int32"), step_output(plan)
-    staged_step, staged_observed = (script.stage(fn, arguments, late=1) for fn in (step, observed))
-    staged_rest = script.stage(rest, (script.shapes(latents),), late=1)
+    arguments = user_model.shapes(latents), Shape((), "int32"), step_output(plan)
+    staged_step, staged_observed = (user_model.stage(fn, arguments, late=1) for fn in (step, observed))
+    staged_rest = user_model.stage(rest, (user_model.shapes(latents),), late=1)
 
     def reached(staged: Staged) -> dict[str, set[str]]:
         flow = staged.reaches("log_prob")
@@ -146,7 +142,7 @@ def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> Post
 
 
 def step_output(plan: Plan) -> PyTree:
-    """Shapes of the output of one step."""
+    """Return the shapes of the output of one step."""
     return jax.tree.map(lambda s: Shape(s.shape[1:], s.dtype), plan.ys)
 
 
