@@ -45,9 +45,6 @@ def each_filter(
 
     Returns:
         What `run` returned; for a panel with the M elements in front of every leaf.
-
-    Raises:
-        ModelError: for a panel whose steps are joined by what is observed after the loop.
     """
     at = (lambda _: ssm.at(theta)) if ssm.panel is None else ssm.elements_at(theta)
     return each_element(lambda key, m, *own: run(key, at(m), *own), ssm.panel, key, *own, together=together)
