@@ -51,6 +51,23 @@ class ParticleFilter:
         summaries: what to compute at each step, no two of one name.
         store: what to keep of the clouds.
 
+    Example:
+        >>> import numpyro, numpyro.distributions as dist
+        >>> from jax import numpy as jnp, random
+        >>> from numpyro.contrib.control_flow import scan
+        >>> import ssmscan
+        >>> def random_walk(y):
+        ...     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        ...     def step(x, y):
+        ...         x = numpyro.sample("x", dist.Normal(x, scale))
+        ...         numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        ...         return x, None
+        ...     scan(step, 0.0, y)
+        >>> ssm = ssmscan.trace(random_walk, jnp.array([0.3, 0.9, 1.4]))
+        >>> result = ssmscan.ParticleFilter(10_000).run(random.key(0), ssm, {"scale": 0.5})
+        >>> print(f"{result.log_likelihood:.1f}, means", result.summaries["mean"]["x"].round(1))
+        -3.9, means [0.1 0.3 0.7]
+
     Raises:
         ValueError: for fewer than two particles, a threshold outside [0, 1], or two summaries of one name.
         TypeError: for settings of the wrong kind, a class in place of an object included.
