@@ -115,7 +115,10 @@ class ParticleFilter:
         return FilterResult.of_loops(tuple(run(key, loop, theta) for key, loop in zip(keys, ssm.loops)))
 
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
-        """Begin a filter that takes its steps when `update` is called; arguments and errors as in `run`."""
+        """Return a filter before its first step, which takes its steps when `update` is called.
+
+        Arguments and errors as in `run`; and `ModelError` for a model of several loops.
+        """
         return begin(key, ssm, theta, settings=self)
 
     def update(
@@ -127,15 +130,18 @@ class ParticleFilter:
             online: what `start` or the last `update` returned.
             ssm: the model over a series that holds the data of these steps; what comes later is not looked at.
             theta: value of every parameter by name.
-            num_steps: how many; one compilation serves each number.
+            num_steps: number of steps, at least 1; one compilation serves each number.
 
         Returns:
-            The filter after them, and their reports, time in front; elements of a panel before it.
+            The filter after them, and what they report, with time in front (after the elements of a panel): increment,
+            ess, resampled, summaries and kept of `StepInfo`.
 
         Raises:
-            ValueError: if the series of the model has fewer steps left.
+            TypeError: if online is not a filter between two steps, or is traced.
+            ValueError: if the series has fewer steps left, or the filter was started with other settings or on another
+                model.
         """
-        return advance(online, ssm, theta, num_steps, settings=self)
+        return advance(online, ssm, theta, num_steps=num_steps, settings=self)
 
 
 def require_filter(particle_filter: Any) -> ParticleFilter:
