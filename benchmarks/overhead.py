@@ -34,6 +34,7 @@ class ByHand:
 
     y: jax.Array
     panel = None
+    loops = (None,)
     start_observed = False
     observations = ()
     initial_noise = {"x0": NoiseSpec((), False)}

@@ -22,9 +22,7 @@ from jax import Array
 from ssmscan.arguments import require_instance, require_integer, require_number
 from ssmscan.model.protocols import Dynamics
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.requirements import require_observed
-from ssmscan.model.statespace.several import IndependentLoops
 from ssmscan.particles import checks, kernel
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.concerns import warn_of
@@ -96,10 +94,10 @@ class ParticleFilter:
         key = as_key(key)
         require_observed(ssm)
         theta, run = ssm.canonical(theta), partial(_run, settings=self)
-        several = isinstance(ssm, IndependentLoops)
+        several = len(ssm.loops) > 1
         if not isinstance(self.store, FinalCloud):
             what = f"{self.store} of {ssm.num_steps} steps and {self.num_particles} particles"
-            for part in ssm.parts if several else (ssm,):
+            for part in ssm.loops:
                 shapes = jax.eval_shape(run, key, part, theta)
                 refuse_too_large((shapes, [shapes.history] * (self.store.copies - 1)), what)
         return run_loops(run, key, ssm, theta) if several else run(key, ssm, theta)
@@ -185,8 +183,7 @@ def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings:
     if ssm.panel is None:
         one, number = _filter(key, ssm.at(theta), settings), jnp.zeros((), np.int32)
     else:
-        ssm.refuse_tail()
-        element = elements_at(ssm, theta)
+        element = ssm.elements_at(theta)
 
         def run_element(number: Array) -> Run:
             return _filter(jax.random.fold_in(key, number), element(number), settings)

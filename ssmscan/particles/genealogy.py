@@ -35,7 +35,6 @@ from jax import Array, lax
 from ssmscan.arguments import require_instance, require_integer
 from ssmscan.model.protocols import Dynamics, Panel
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
@@ -99,7 +98,7 @@ def backward_sample(
     if isinstance(result, LoopResults):
         return _every(
             key,
-            lambda key, k: backward_sample(key, ssm.parts[k], theta, result.parts[k], num_paths=num_paths),
+            lambda key, k: backward_sample(key, ssm.loops[k], theta, result.parts[k], num_paths=num_paths),
             result,
         )
     kept = _kept(result)
@@ -266,7 +265,7 @@ def _nothing(dtype: Any) -> Any:
 def _backward(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], history: History, *, num_paths: int) -> Paths:
     if ssm.panel is None:
         return _backward_paths(key, ssm.at(theta), history, num_paths)
-    element = elements_at(ssm, theta)
+    element = ssm.elements_at(theta)
 
     def draw(key: Array, number: Array, history: History) -> Paths:
         return _backward_paths(key, element(number), history, num_paths)

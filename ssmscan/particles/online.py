@@ -32,9 +32,7 @@ from ssmscan.arguments import require_integer
 from ssmscan.errors import ModelError
 from ssmscan.model.protocols import Dynamics
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.requirements import require_observed, require_traced
-from ssmscan.model.statespace.several import IndependentLoops
 from ssmscan.particles import kernel, origin, saved
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.concerns import when
@@ -159,7 +157,7 @@ def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: Particle
 
     if ssm.panel is None:
         return one(key, ssm.at(theta))
-    element = elements_at(ssm, theta)
+    element = ssm.elements_at(theta)
     numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
     return jax.vmap(lambda m: one(jax.random.fold_in(key, m), element(m)))(numbers)
 
@@ -192,8 +190,7 @@ def take(
 
     if ssm.panel is None:
         return one(online, ssm.at(theta))
-    ssm.refuse_tail()
-    element = elements_at(ssm, theta)
+    element = ssm.elements_at(theta)
     numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
     return each(lambda pair: one(pair[1], element(pair[0])), (numbers, online))
 
@@ -316,10 +313,10 @@ def refuse_other(online: Any, ssm: Any, settings: ParticleFilter, *, argument: s
 
 
 def _refuse_several(ssm: Any) -> None:
-    if isinstance(ssm, IndependentLoops):
+    if len(ssm.loops) > 1:
         raise ModelError(
-            f"the model has {len(ssm.parts)} independent loops, each with its own time; filter each online by itself: "
-            "ssm.parts[0], ssm.parts[1], ..."
+            f"the model has {len(ssm.loops)} independent loops, each with its own time; filter each online by itself: "
+            "ssm.loops[0], ssm.loops[1], ..."
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from ssmscan.model.statespace.several import IndependentLoops
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.filter_result import FilterResult, first_fault
 from ssmscan.particles.printing import Card, forms, known
 
@@ -81,8 +81,8 @@ class LoopResults:
 def run_loops(
     run: Callable[[Array, Any, Mapping[str, Any]], FilterResult],
     key: Array,
-    ssm: IndependentLoops,
+    ssm: StateSpaceModel,
     theta: Mapping[str, Any],
 ) -> LoopResults:
     """Run a filter for each loop, with keys of their own."""
-    return LoopResults(tuple(run(jax.random.fold_in(key, k), part, theta) for k, part in enumerate(ssm.parts)))
+    return LoopResults(tuple(run(jax.random.fold_in(key, k), loop, theta) for k, loop in enumerate(ssm.loops)))

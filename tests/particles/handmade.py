@@ -48,6 +48,10 @@ class Autoregression:
     panel = None
 
     @property
+    def loops(self) -> tuple[Autoregression, ...]:
+        return (self,)
+
+    @property
     def num_steps(self) -> int:
         return len(self.y)
 
