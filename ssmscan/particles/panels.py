@@ -1,4 +1,4 @@
-"""Arrays of a panel: one filter an element, seen as one.
+"""One filter for each loop of a model and for each element of a panel.
 
 Filters that run under vmap return arrays with the M elements in front and the axis of the elements,
 at size one, where the model has it.  `join_*` moves the first onto the second, so that a value has
@@ -8,14 +8,100 @@ again.  Weights and ancestors, which the model does not know, keep the elements 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
-from ssmscan.model.protocols import Panel
-from ssmscan.particles.clouds import Cloud, History
+from ssmscan.model.protocols import Model, Panel, Theta
+from ssmscan.particles.clouds import Cloud, History, Kept
+from ssmscan.particles.filter_result import FilterResult, first_fault
+from ssmscan.particles.loop import each
+from ssmscan.particles.weights import CompensatedSum
+
+T = TypeVar("T")
+C = TypeVar("C", Cloud, Kept)
+
+
+def each_filter(
+    run: Callable[..., T], ssm: Model, theta: Theta, key: Array | None, *own: Any, together: bool = False
+) -> T:
+    """Run a function of a filter once, or once for each element of a panel.
+
+    Args:
+        run: called as run(key, dynamics, *own).
+        ssm: a model of one loop.
+        theta: the parameters; what they alone determine is computed once for all elements.
+        key, own, together: as in `each_element`.
+
+    Returns:
+        What `run` returned; for a panel with the M elements in front of every leaf.
+    """
+    at = (lambda _: ssm.at(theta)) if ssm.panel is None else ssm.elements_at(theta)
+    return each_element(lambda key, m, *own: run(key, at(m), *own), ssm.panel, key, *own, together=together)
+
+
+def each_element(run: Callable[..., T], panel: Panel | None, key: Array | None, *own: Any, together: bool = False) -> T:
+    """Run a function once, or once for each element of a panel, as run(key, number, *own).
+
+    Args:
+        run: what to run; number is () int32.
+        panel: the panel, None for a single filter, which has the number 0.
+        key: element m gets `fold_in(key, m)`, a single filter the key itself; None stays None.
+        own: what else it takes: a history as a result has it, all else with the elements in front.
+        together: whether to vmap on a CPU too, where elements come one after the other by default.
+    """
+    if panel is None:
+        return run(key, 0, *own)
+    numbers = jnp.arange(panel.size, dtype=np.int32)
+    if together:
+        keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        return jax.vmap(run)(keys, numbers, *_split(own, panel))
+
+    def one(arguments: tuple) -> T:
+        return run(None if key is None else jax.random.fold_in(key, arguments[0]), *arguments)
+
+    return each(one, (numbers, *_split(own, panel)))
+
+
+def join_result(
+    log_likelihood: CompensatedSum, every: FilterResult, panel: Panel | None
+) -> tuple[CompensatedSum, FilterResult]:
+    """Put what was found for the elements of a panel together.
+
+    Args:
+        log_likelihood: of the steps of each element.
+        every: all else, elements in front.
+        panel: the panel, None for a single filter.
+
+    Returns:
+        The sum of the log likelihoods, and all else; the element that failed is the first that failed worst.
+    """
+    if panel is None:
+        return log_likelihood, replace(every, failed_element=jnp.zeros((), np.int32))
+    status = jnp.max(every.status)
+    number = jnp.argmin(jnp.where(every.status == status, every.failed_step, every.failed_step.max() + 1))
+    values = jax.vmap(CompensatedSum.value)(log_likelihood)
+    log_likelihood, _ = lax.scan(lambda total, value: (total.add(value), None), CompensatedSum.zero(), values)
+    return log_likelihood, replace(
+        every,
+        increments=every.increments.sum(0),
+        ess=every.ess.T,
+        resampled=every.resampled.T,
+        summaries={name: join_values(by_site, panel) for name, by_site in every.summaries.items()},
+        final=join_cloud(every.final, panel),
+        status=status,
+        failed_step=every.failed_step[number],
+        faulty_step=first_fault(every.faulty_step),
+        history=join_history(every.history, panel) if isinstance(every.history, History) else every.history,
+        failed_element=number.astype(np.int32),
+        panel=panel,
+    )
 
 
 def join(x: Array, back: int) -> Array:
@@ -33,53 +119,45 @@ def split(x: Array, back: int, size: int) -> Array:
     return jnp.expand_dims(jnp.moveaxis(x, back, 0), back)
 
 
-def join_values(values: dict[str, Array], panel: Panel) -> dict[str, Array]:
-    """Join values by site, whatever is in front of the shape of the site."""
+def join_values(values: dict[str, Array], panel: Panel | None) -> dict[str, Array]:
+    """Join values by site, whatever is in front of the shape of the site; those of a single filter stay."""
+    if panel is None:
+        return values
     places = dict(panel.values)
     return {name: join(x, places[name]) for name, x in values.items()}
 
 
-def _join_carry(carry: Any, panel: Panel) -> Any:
-    leaves, tree = jax.tree.flatten(carry)
-    return jax.tree.unflatten(tree, [join(leaf, back) for leaf, back in zip(leaves, panel.carry)])
-
-
 def join_cloud(cloud: Cloud, panel: Panel) -> Cloud:
     """Join a cloud; its weights are (M, N)."""
-    return Cloud(_join_carry(cloud.carry, panel), cloud.log_weights, join_values(cloud.values, panel))
+    return _relocate(join, cloud, panel)
 
 
 def join_history(history: History, panel: Panel) -> History:
     """Join all clouds; weights and ancestors of the steps are (T, M, N)."""
-    steps = history.steps
-    joined = steps._replace(
-        carry=_join_carry(steps.carry, panel),
-        values=join_values(steps.values, panel),
-        log_weights=jnp.moveaxis(steps.log_weights, 0, 1),
-        ancestors=jnp.moveaxis(steps.ancestors, 0, 1),
-    )
-    return History(join_cloud(history.initial, panel), joined, history.first[0])
+    steps = _swap_weights(_relocate(join, history.steps, panel))
+    return History(join_cloud(history.initial, panel), steps, history.first[0])
 
 
 def split_history(history: History, panel: Panel) -> History:
-    """Give the history of every element, elements in front."""
+    """Return the history of every element, elements in front; undo `join_history`."""
+    back = partial(split, size=panel.size)
+    initial, steps = _relocate(back, history.initial, panel), _swap_weights(_relocate(back, history.steps, panel))
+    return History(initial, steps, jnp.broadcast_to(history.first, (panel.size,)))
+
+
+def _relocate(move: Callable[[Array, int], Array], clouds: C, panel: Panel) -> C:
+    """Join or split the carries and values of one cloud or of those of all steps."""
+    leaves, tree = jax.tree.flatten(clouds.carry)
+    carry = jax.tree.unflatten(tree, [move(leaf, back) for leaf, back in zip(leaves, panel.carry)])
     places = dict(panel.values)
+    return clouds._replace(carry=carry, values={name: move(x, places[name]) for name, x in clouds.values.items()})
 
-    def carries(carry: Any) -> Any:
-        leaves, tree = jax.tree.flatten(carry)
-        return jax.tree.unflatten(tree, [split(leaf, b, panel.size) for leaf, b in zip(leaves, panel.carry)])
 
-    def values(by_site: dict[str, Array]) -> dict[str, Array]:
-        return {name: split(x, places[name], panel.size) for name, x in by_site.items()}
+def _swap_weights(steps: Kept) -> Kept:
+    """Swap time and elements where the model knows neither."""
+    log_weights, ancestors = jnp.swapaxes(steps.log_weights, 0, 1), jnp.swapaxes(steps.ancestors, 0, 1)
+    return steps._replace(log_weights=log_weights, ancestors=ancestors)
 
-    initial, steps, first = history
-    return History(
-        Cloud(carries(initial.carry), initial.log_weights, values(initial.values)),
-        steps._replace(
-            carry=carries(steps.carry),
-            values=values(steps.values),
-            log_weights=jnp.moveaxis(steps.log_weights, 1, 0),
-            ancestors=jnp.moveaxis(steps.ancestors, 1, 0),
-        ),
-        jnp.broadcast_to(first, (panel.size,)),
-    )
+
+def _split(own: tuple, panel: Panel) -> tuple:
+    return tuple(split_history(one, panel) if isinstance(one, History) else one for one in own)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from ssmscan.model.jaxprs.placeholders import sum_of
-from ssmscan.model.keys import one_key
+from ssmscan.model.keys import loop_keys, one_key
 from ssmscan.model.protocols import NoiseSpec, Panel, Theta, Values
 from ssmscan.model.sites import Role, Site, site_table
 from ssmscan.model.statespace import checking, data, deterministics, marginal, parameters, paths, simulation
@@ -272,7 +272,7 @@ class StateSpaceModel:
         if key is None and self.summed_out:
             names = ", ".join(repr(site.name) for site in self.summed_out)
             raise ValueError(f"the discrete states {names} are summed out; pass a PRNG key to draw them.")
-        keys = [None] * len(self.cores) if key is None else simulation.keys_of(one_key(key), self.cores)
+        keys = [None] * len(self.cores) if key is None else loop_keys(one_key(key), len(self.cores))
         found = [marginal.posterior(core, theta, own, k) for k, (core, own) in zip(keys, self._each_noise(noise))]
         return marginal.Posterior(_union(p.states for p in found), _union(p.probabilities for p in found))
 

@@ -18,6 +18,7 @@ from jax import lax
 
 from ssmscan.arguments import require_names, require_numbers
 from ssmscan.model.jaxprs.dataflow import UNUSED
+from ssmscan.model.keys import loop_keys
 from ssmscan.model.protocols import PyTree, Theta, Values
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.parameters import of_dtype
@@ -121,21 +122,16 @@ def known_states(cores: Sequence[Core], states: Mapping[str, Any], *, whole: boo
 # ---- several loops ------------------------------------------------------------------------------
 
 
-def keys_of(key: jax.Array, cores: Sequence[Core]) -> list[jax.Array]:
-    """Return a key for each loop: the key itself where there is one."""
-    return [key] if len(cores) == 1 else [jax.random.fold_in(key, k) for k in range(len(cores))]
-
-
 def simulate_all(key: jax.Array, cores: Sequence[Core], theta: Theta) -> Values:
     """Draw states and observations of every loop; see `StateSpaceModel.simulate`."""
-    runs = [simulate(own, core, theta) for own, core in zip(keys_of(key, cores), cores)]
+    runs = [simulate(own, core, theta) for own, core in zip(loop_keys(key, len(cores)), cores)]
     return _with_joined(key, cores, theta, runs)
 
 
 def predict_all(key: jax.Array, cores: Sequence[Core], theta: Theta, states: Values) -> Values:
     """Draw what follows from known states of every loop; see `StateSpaceModel.predict`."""
     runs = []
-    for own, core in zip(keys_of(key, cores), cores):
+    for own, core in zip(loop_keys(key, len(cores)), cores):
         names = {site.name for site in (*core.initial, *core.innovations)}
         runs.append(predict(own, core, theta, {n: v for n, v in states.items() if n in names}))
     return _with_joined(key, cores, theta, runs)
