@@ -34,11 +34,14 @@ class ByHand:
 
     y: jax.Array
     panel = None
-    loops = (None,)
     start_observed = False
     observations = ()
     initial_noise = {"x0": NoiseSpec((), False)}
     step_noise = {"x": NoiseSpec((), False)}
+
+    @property
+    def loops(self) -> tuple[ByHand, ...]:
+        return (self,)
 
     @property
     def num_steps(self) -> int:
