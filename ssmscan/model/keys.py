@@ -45,6 +45,11 @@ def one_key(key: Any, argument: str = "key") -> jax.Array:
     return jax.random.wrap_key_data(_two_words(words), impl=_THREEFRY)
 
 
+def loop_keys(key: jax.Array, count: int) -> list[jax.Array]:
+    """Return a key for each of independent loops; that of a single loop is the key itself."""
+    return [jax.random.fold_in(key, k) for k in range(count)] if count > 1 else [key]
+
+
 def _two_words(words: jax.Array) -> jax.Array:
     """Return two words as they are, and a hash of others."""
     return words if words.shape == (2,) else _hash(words)

@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_instance, require_integer, require_number
+from ssmscan.model.keys import loop_keys
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles import settings_checks
@@ -29,7 +30,6 @@ from ssmscan.particles.filter_run import run_filter
 from ssmscan.particles.kernel import StepInfo
 from ssmscan.particles.memory import refuse_too_large
 from ssmscan.particles.online import Online, advance, begin
-from ssmscan.particles.panels import loop_keys
 from ssmscan.particles.printing import known
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic

@@ -340,8 +340,8 @@ MODEL = [
     Mutant(
         "observations after the loop off by one row",
         "model/statespace/dynamics.py",
-        "return sum_of(self._tail(t, as_output",
-        "return sum_of(self._tail(t + 1, as_output",
+        "return sum_of(self._row(t, as_output",
+        "return sum_of(self._row(t + 1, as_output",
         (f"{PARTS}[after_the_loop]",),
     ),
     Mutant(
