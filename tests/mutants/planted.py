@@ -252,7 +252,7 @@ REST_OF_PARTICLES = [
     ),
     Mutant(
         "one key for all loops",
-        "particles/panels.py",
+        "model/keys.py",
         "yield from (jax.random.fold_in(key, k) for k in range(count))",
         "yield from (key for k in range(count))",
         (LOOPS,),
