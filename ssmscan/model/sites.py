@@ -22,7 +22,7 @@ class Role(enum.Enum):
     INNOVATION = "innovation"
     OBSERVATION = "observation"
     START_OBSERVATION = "observation of the start"
-    TAIL_OBSERVATION = "observation after the loop"
+    POST_LOOP_OBSERVATION = "observation after the loop"
     PARAMETER_LIKELIHOOD = "parameter likelihood"
     DETERMINISTIC = "deterministic"
 

@@ -340,8 +340,8 @@ MODEL = [
     Mutant(
         "observations after the loop off by one row",
         "model/statespace/dynamics.py",
-        "return sum_of(self._row(t, as_output",
-        "return sum_of(self._row(t + 1, as_output",
+        "return sum_of(self._row(t=t, y=as_output",
+        "return sum_of(self._row(t=t + 1, y=as_output",
         (f"{PARTS}[after_the_loop]",),
     ),
     Mutant(
@@ -353,9 +353,9 @@ MODEL = [
     ),
     Mutant(
         "likelihood that no state reaches left out of gradient engines",
-        "model/statespace/paths.py",
-        "log_likelihood = log_static + log_start + jnp.sum(weights)",
-        "log_likelihood = log_start + jnp.sum(weights)",
+        "model/statespace/marginal.py",
+        "log_likelihood = log_static + log_start + jnp.sum(weights) + correction",
+        "log_likelihood = log_start + jnp.sum(weights) + correction",
         (f"{PARTS}[conditioned]",),
     ),
 ]

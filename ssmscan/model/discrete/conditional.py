@@ -1,7 +1,7 @@
 """The start and the step of a model at given noise of what is continuous and given values of what is discrete.
 
-    start_of  theta, noise, draws             leaves of the carry, log-densities, values
-    step_of   theta, carry, x, noise, draws   the same after one step, and the outputs
+    start_at_draws  theta, noise, draws             leaves of the carry, log-densities, values
+    step_at_draws   theta, carry, x, noise, draws   the same after one step, and the outputs
 
 Noise is that of the continuous sites, draws are the values of the discrete ones.  Log-densities are by site: of the
 discrete draws, of what transports and scales add to the density of noise, and of all observations, those after the
@@ -10,7 +10,7 @@ loop included that are pointwise in time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
@@ -28,8 +28,13 @@ from ssmscan.model.staging.post_loop import as_output
 from ssmscan.model.staging.user_model import UserModel, x_shapes
 
 
-def start_of(
-    user_model: UserModel, parameters, initial, observed, after: Staged, summed: tuple[TracedSite, ...]
+def start_at_draws(
+    user_model: UserModel,
+    parameters: Collection[str],
+    initial: Collection[str],
+    observed: Collection[str],
+    after: Staged,
+    summed: tuple[TracedSite, ...],
 ) -> Staged:
     """Stage the start at given noise of the continuous initial sites and given values of the discrete ones."""
     plan = user_model.plan
@@ -58,7 +63,9 @@ def start_of(
     return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": specs, "draws": given})
 
 
-def step_of(user_model: UserModel, parameters, after: Staged, summed: tuple[TracedSite, ...]) -> Staged:
+def step_at_draws(
+    user_model: UserModel, parameters: Collection[str], after: Staged, summed: tuple[TracedSite, ...]
+) -> Staged:
     """Stage one step at given noise of the continuous innovations and given values of the discrete ones."""
     plan = user_model.plan
     given = shapes_of(summed)

@@ -3,7 +3,7 @@
 Gradient engines see a model as a smooth function of parameters and noise.  A discrete draw is no such
 function; where it has finitely many values it can be summed instead.  Write d_t for the joint value of all
 discrete draws of a step, K values, and c for the leaves of the carry, everything continuous being a
-function of its noise (`conditional.step_of`).  Then
+function of its noise (`conditional.step_at_draws`).  Then
 
     touched leaf    c'_k depends on some d_t, or on a touched leaf (closed over steps), or its start on a
                     discrete initial site
@@ -20,12 +20,12 @@ are the better engine: a forward pass costs T K^2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import jax
 
-from ssmscan.model.discrete.conditional import start_of, step_of
+from ssmscan.model.discrete.conditional import start_at_draws, step_at_draws
 from ssmscan.model.discrete.element_chains import ElementChains, split
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.source_lines import Mixing
@@ -33,6 +33,7 @@ from ssmscan.model.noise.support import num_joint
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.staging.user_model import UserModel
 
+Sites = tuple[TracedSite, ...]
 LIMIT = 64
 
 
@@ -50,13 +51,13 @@ class Reach(NamedTuple):
     time: bool
 
 
-class After(NamedTuple):
+class PostLoopDensities(NamedTuple):
     """Observations after the loop.
 
     Attributes:
-        start: (values outside) -> {"log_prob": by site}, what weighs the start.
-        step: (values outside; t, output) -> {"log_prob": by site}, what weighs a step.
-        whole: densities by `functions.by_value` of what is not pointwise in time.
+        start: outside -> "log_prob" by site, what weighs the start.
+        step: outside, t, y -> "log_prob" by site, what weighs a step.
+        whole: outside, ys, last -> "outside_log_prob" by site, what is not pointwise in time.
     """
 
     start: Staged
@@ -95,7 +96,13 @@ class Summed(NamedTuple):
         return f"{names}, {num_joint(sites)} values a step{each}"
 
 
-def decide(user_model: UserModel, parameters, initial, observed, after: After) -> Summed | str:
+def decide(
+    user_model: UserModel,
+    parameters: Collection[str],
+    initial: Collection[str],
+    observed: Collection[str],
+    after: PostLoopDensities,
+) -> Summed | str:
     """Find out whether the draws without a smooth map can be summed out.
 
     Args:
@@ -115,12 +122,14 @@ def decide(user_model: UserModel, parameters, initial, observed, after: After) -
             return f"'{site.name}' ({site.family}) is continuous and has no smooth map from noise"
         if not site.num_values:
             return f"'{site.name}' ({site.family}) has no finite list of values that is known at trace"
-    start = start_of(user_model, parameters, initial, observed, after.start, starts)
-    step = step_of(user_model, parameters, after.step, sites)
+    start = start_at_draws(user_model, parameters, initial, observed, after.start, starts)
+    step = step_at_draws(user_model, parameters, after.step, sites)
     return _follow(user_model, starts, sites, start, step, after.whole)
 
 
-def _follow(user_model: UserModel, starts, sites, start: Staged, step: Staged, post_loop: Staged) -> Summed | str:
+def _follow(
+    user_model: UserModel, starts: Sites, sites: Sites, start: Staged, step: Staged, post_loop: Staged
+) -> Summed | str:
     """Follow the draws through the carry."""
     leaves = step.reaches("leaves")
     touched = {k for k, pairs in start.reaches("leaves").items() if any(argument == "draws" for argument, _ in pairs)}
@@ -165,7 +174,7 @@ def _follow(user_model: UserModel, starts, sites, start: Staged, step: Staged, p
     )
 
 
-def _too_many(sites, count: int, where: str, elements: ElementChains | Mixing | None) -> str:
+def _too_many(sites: Sites, count: int, where: str, elements: ElementChains | Mixing | None) -> str:
     joined = f"; their elements cannot be summed one by one, as {elements} joins them" * isinstance(elements, Mixing)
     each = f" for each of {elements.size} elements" if isinstance(elements, ElementChains) else ""
     return f"{_listed(sites)} have {count} joint values {where}{each}, and up to {LIMIT} are summed out{joined}"
@@ -195,7 +204,7 @@ def _reach(pairs: set, touched: set[int], moving: set[int]) -> Reach:
     return Reach(draws, past, _in_time(pairs, touched, moving))
 
 
-def _remembers(user_model: UserModel, sites, leaf: int, source: int, step: Staged, touched: set[int]) -> str:
+def _remembers(user_model: UserModel, sites: Sites, leaf: int, source: int, step: Staged, touched: set[int]) -> str:
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(user_model.plan.carry)]
     values = step.reaches("values")
     through = [n for n, s in user_model.innovations.items() if s.smooth is not None and _hit(values[n], touched)]

@@ -98,7 +98,7 @@ class Plan(NamedTuple):
             that are parts of their own.
         keyed: whether the model asks for keys with `numpyro.prng_key()`.
         drawn_after: sites drawn after the loop from its states, which nothing observed depends on; simulated.
-        quiet: indices of the loops without noise before a loop with noise that observes nothing.
+        noise_free: indices of the loops without noise before a loop with noise that observes nothing.
     """
 
     main: int
@@ -111,7 +111,7 @@ class Plan(NamedTuple):
     horizons: frozenset[int] = frozenset()
     keyed: bool = False
     drawn_after: frozenset[str] = frozenset()
-    quiet: tuple[int, ...] = ()
+    noise_free: tuple[int, ...] = ()
 
 
 def discover(
@@ -169,14 +169,20 @@ def discover(
     handled.refuse_unmet()
     if not loops:
         raise ModelError(_no_loop(found))
-    quiet = _quiet(loops) if main is None else ()
+    noise_free = _noise_free(loops) if main is None else ()
     main, horizons = _choose_main(loops, main)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
     _check_names([*outside, *loops[main]["inside"]])
     facts = {k: loops[main][k] for k in FACTS}
     asks = constants.requests > 0
     return Plan(
-        main, outside=tuple(outside), **facts, horizons=horizons, keyed=asks, drawn_after=drawn_after, quiet=quiet
+        main,
+        outside=tuple(outside),
+        **facts,
+        horizons=horizons,
+        keyed=asks,
+        drawn_after=drawn_after,
+        noise_free=noise_free,
     )
 
 
@@ -292,8 +298,8 @@ def _unique(names: list[str]) -> list[str]:
     return result
 
 
-def _quiet(loops: list[dict]) -> tuple[int, ...]:
-    """Return the loops before all noise, where no loop with noise observes anything; see `program.read`."""
+def _noise_free(loops: list[dict]) -> tuple[int, ...]:
+    """Return the loops before all noise, where no loop with noise observes anything; see `program.stage_by_value`."""
     noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
     return () if any(_observed(loops[i]) for i in noisy) else tuple(range(noisy[0] if noisy else 0))
 

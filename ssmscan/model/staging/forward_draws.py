@@ -9,6 +9,7 @@ With theta the parameters, x = (t, user input):
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -24,7 +25,9 @@ from ssmscan.model.staging.functions import known_outside
 from ssmscan.model.staging.user_model import KEY, UserModel, x_shapes
 
 
-def start_draw(user_model: UserModel, parameters, initial, observed) -> Staged:
+def start_draw(
+    user_model: UserModel, parameters: Collection[str], initial: Collection[str], observed: Collection[str]
+) -> Staged:
     """Stage forward simulation of the start with the families' own samplers, its observations drawn too."""
 
     def fn(data, theta, key):
@@ -46,7 +49,7 @@ def start_draw(user_model: UserModel, parameters, initial, observed) -> Staged:
     return user_model.stage(fn, {"theta": user_model.shapes(parameters), "key": KEY})
 
 
-def step_draw(user_model: UserModel, parameters, initial) -> Staged:
+def step_draw(user_model: UserModel, parameters: Collection[str]) -> Staged:
     """Stage forward simulation of one step, observations drawn too and fed to the carry."""
     plan = user_model.plan
 
@@ -77,7 +80,7 @@ def step_draw(user_model: UserModel, parameters, initial) -> Staged:
     return user_model.stage(fn, arguments)
 
 
-def step_predict(user_model: UserModel, parameters, initial) -> Staged:
+def step_predict(user_model: UserModel, parameters: Collection[str]) -> Staged:
     """Stage a step with the innovations that are known, the others drawn, and the observations drawn again.
 
     An observation feeds the carry where it is there; where it is missing, what was drawn for it does.

@@ -17,7 +17,8 @@ Forward simulation is in `forward_draws`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import jax
@@ -90,9 +91,11 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
     return user_model.stage(fn, arguments, keep=True) if stage is None else stage(fn, arguments)
 
 
-def start_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Staged:
+def start_noise(
+    user_model: UserModel, parameters: Collection[str], initial: Collection[str], *, smooth: bool
+) -> Staged:
     """Stage the start of one particle as a function of base noise."""
-    plan, specs = user_model.plan, noise_specs(user_model, initial, smooth)
+    plan, specs = user_model.plan, noise_specs(user_model, initial, smooth=smooth)
     rough = [name for name in initial if is_rough(_map(user_model.outside[name], smooth))]
 
     def fn(data, theta, noise):
@@ -123,10 +126,10 @@ def start_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Sta
     return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": specs})
 
 
-def step_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Staged:
+def step_noise(user_model: UserModel, parameters: Collection[str], *, smooth: bool) -> Staged:
     """Stage one step of one particle as a function of base noise."""
     plan = user_model.plan
-    specs = noise_specs(user_model, user_model.innovations, smooth)
+    specs = noise_specs(user_model, user_model.innovations, smooth=smooth)
     rough = [name for name, site in user_model.innovations.items() if is_rough(_map(site, smooth))]
 
     def fn(data, theta, carry, x, noise):
@@ -201,14 +204,14 @@ def by_element(user_model: UserModel) -> Staged:
     return user_model.stage(fn, _all_values(user_model))
 
 
-def noise_specs(user_model: UserModel, names, smooth: bool) -> dict[str, Shape]:
+def noise_specs(user_model: UserModel, names: Collection[str], *, smooth: bool) -> dict[str, Shape]:
     """Return the shapes of the base noise of some sites."""
     sites = user_model.outside | user_model.innovations
     specs = {name: _map(sites[name], smooth).spec for name in names}
     return {n: KEY if s.is_key else Shape(s.shape, jnp.result_type(float)) for n, s in specs.items()}
 
 
-def prior(user_model: UserModel, parameters, initial) -> Staged:
+def prior(user_model: UserModel, parameters: Collection[str]) -> Staged:
     """Stage a draw of the parameters from their prior."""
 
     def fn(data, key):
@@ -222,7 +225,7 @@ def prior(user_model: UserModel, parameters, initial) -> Staged:
     return user_model.stage(fn, {"key": KEY})
 
 
-def constrain(user_model: UserModel, parameters, initial) -> Staged:
+def constrain(user_model: UserModel, parameters: Collection[str]) -> Staged:
     """Stage the parameters as a function of unconstrained values, with the density there."""
     known = {name: user_model.outside[name] for name in parameters}
 
@@ -248,17 +251,16 @@ def constrain(user_model: UserModel, parameters, initial) -> Staged:
             "log_reweighting": sum_of(m.log_reweighting() for m in messages),
         }
 
-    shapes = jax.eval_shape(
-        lambda data, theta: _unconstrain(user_model, data, theta, initial), *_theta(user_model, parameters)
-    )
+    theta = user_model.shapes(parameters)
+    shapes = jax.eval_shape(partial(_unconstrain, user_model), user_model.data_shapes(), theta)
     return user_model.stage(fn, {"z": shapes})
 
 
-def unconstrain(user_model: UserModel, parameters, initial) -> Staged:
+def unconstrain(user_model: UserModel, parameters: Collection[str]) -> Staged:
     """Stage the unconstrained values of parameters."""
 
     def fn(data, theta):
-        return {"z": _unconstrain(user_model, data, theta, initial)}
+        return {"z": _unconstrain(user_model, data, theta)}
 
     return user_model.stage(fn, {"theta": user_model.shapes(parameters)})
 
@@ -288,12 +290,7 @@ def _pass_loop(user_model: UserModel) -> Callable:
     return lambda loop: (zeros(user_model.plan.carry), zeros(user_model.plan.ys))
 
 
-def _theta(user_model: UserModel, parameters) -> tuple:
-    data = user_model.data_shapes()
-    return data, user_model.shapes(parameters)
-
-
-def _unconstrain(user_model: UserModel, data, theta: dict, initial) -> dict:
+def _unconstrain(user_model: UserModel, data: list, theta: dict) -> dict:
     z = {}
 
     def outside(name, fn):

@@ -36,9 +36,9 @@ class PostLoop(NamedTuple):
     """Staged observations after the loop.
 
     Attributes:
-        step: (latent values outside the loop; t, output of step t) -> {"log_prob": by site}, the g_t.
-        rest: (latent values outside the loop) -> {"log_prob": by site}, h.
-        observed: (latent values outside the loop; t, output of step t) -> "value" of the row of the step by site, NaN
+        step: outside, t, y -> "log_prob" by site, the g_t, with y the output of step t.
+        rest: outside -> "log_prob" by site, h.
+        observed: outside, t, y -> "value" of the row of the step by site, NaN
             where it is missing, and "log_density" of its elements; values that no latent value reaches.
         mixing: for each site that is not pointwise, what is to blame.
         direct: for each site that is, the outside sites that g depends on.

@@ -279,7 +279,7 @@ def _role(site: TracedSite, flow: Flow, plan: Plan, states, reasons, parameters,
             return Role.PARAMETER, "drawn after the loop"
         return Role.PARAMETER, reasons[name]
     if name in flow.after:
-        return Role.TAIL_OBSERVATION, "observed after the loop, from its outputs"
+        return Role.POST_LOOP_OBSERVATION, "observed after the loop, from its outputs"
     reached = sorted(flow.density[name] & states)
     if reached and not later:
         return Role.START_OBSERVATION, f"depends on initial state '{reached[0]}'"

@@ -55,18 +55,18 @@ class DiscreteSum:
 
     Attributes:
         loop: the functions of the loop.
-        plan: what is summed, and the start and the step at given draws.
+        summed: what is summed, and the start and the step at given draws.
         noise: base noise of the continuous sites.
     """
 
     loop: LoopFunctions
-    plan: Summed
+    summed: Summed
     noise: Mapping[str, NoiseSpec]
 
     @property
     def integrated(self) -> tuple[str, ...]:
         """Names of the discrete sites."""
-        return tuple(site.name for site in (*self.plan.initial, *self.plan.sites))
+        return tuple(site.name for site in (*self.summed.initial, *self.summed.sites))
 
     @property
     def separable(self) -> bool:
@@ -77,7 +77,7 @@ class DiscreteSum:
 
     def describe(self) -> str:
         """Say in a clause what is summed out."""
-        return self.plan.describe()
+        return self.summed.describe()
 
     def log_likelihood(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Array:
         """Compute the log-density of all data given parameters and noise, discrete draws summed out; a scalar."""
@@ -87,15 +87,15 @@ class DiscreteSum:
     def posterior(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array], key: Array | None) -> Posterior:
         """Draw the states given data, parameters and noise: forward filtering, backward sampling."""
         assert key is not None
-        plan = self.plan
+        summed = self.summed
         chain, log_rest = self.series(core, theta, noise)
         filtered = self._each(forward_backward.forward)(chain)
         smoothed = self._each(forward_backward.smooth)(chain, filtered)
-        keys = key if plan.elements is None else jax.random.split(key, plan.elements.size)
+        keys = key if summed.elements is None else jax.random.split(key, summed.elements.size)
         start, path = self._each(forward_backward.sample)(keys, chain, filtered)
         draws: list[dict] = []
         probabilities: dict[str, Array] = {}
-        for sites, index, weights in ((plan.initial, start, smoothed.start), (plan.sites, path, smoothed.steps)):
+        for sites, index, weights in ((summed.initial, start, smoothed.start), (summed.sites, path, smoothed.steps)):
             one = self.of_one_element(sites)
             values, positions = joint_values(one)
             draws.append({n: self._whole(n, jnp.asarray(v)[index], len(v.shape) - 1) for n, v in values.items()})
@@ -108,17 +108,17 @@ class DiscreteSum:
 
     def _each(self, fn: Callable) -> Callable:
         """Map over elements, where they are summed one by one."""
-        return fn if self.plan.elements is None else jax.vmap(fn)
+        return fn if self.summed.elements is None else jax.vmap(fn)
 
     def of_one_element(self, sites: tuple[TracedSite, ...]) -> tuple[TracedSite, ...]:
         """Return sites as one chain has them."""
-        return sites if self.plan.elements is None else self.plan.elements.rows_of(sites)
+        return sites if self.summed.elements is None else self.summed.elements.rows_of(sites)
 
     def _whole(self, name: str, values: Array, ndim: int) -> Array:
         """Put values of elements (M, ..., one element) back into the site; a value has the last `ndim` axes."""
-        if self.plan.elements is None:
+        if self.summed.elements is None:
             return values
-        axis = values.ndim - ndim + self.plan.elements.axes[name]
+        axis = values.ndim - ndim + self.summed.elements.axes[name]
         return jnp.moveaxis(jnp.squeeze(values, axis), 0, axis - 1)
 
     def _run(
@@ -126,8 +126,8 @@ class DiscreteSum:
     ) -> dict[str, Array]:
         """Run the loop at given noise and given discrete draws; values of all sites drawn or computed."""
         continuous, steps = self._split(noise)
-        start = self.plan.start.select("leaves", "values")(core.arrays, theta=theta, noise=continuous, draws=initial)
-        step = self.plan.step.select("leaves", "values").bind(core.arrays, theta=theta)
+        start = self.summed.start.select("leaves", "values")(core.arrays, theta=theta, noise=continuous, draws=initial)
+        step = self.summed.step.select("leaves", "values").bind(core.arrays, theta=theta)
 
         def body(leaves, inputs):
             x, e, draws = inputs
@@ -139,13 +139,13 @@ class DiscreteSum:
 
     def series(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Series:
         """Evaluate the weights of the chain at given parameters and noise."""
-        plan, elements = self.plan, self.plan.elements
+        summed, elements = self.summed, self.summed.elements
         continuous, steps = self._split(noise)
         inputs = core.inputs(theta), steps
         paths, rest = self._path(core, theta, continuous, inputs)
         rest = rest + core.log_static(theta)
         if elements is None:
-            weights = _Weights(self, core, theta, continuous, (paths, *inputs), plan.start, plan.step, {})
+            weights = _Weights(self, core, theta, continuous, (paths, *inputs), summed.start, summed.step, {})
             return Series(weights.chain(), rest)
 
         def one(element: Array) -> Chain:
@@ -170,15 +170,15 @@ class DiscreteSum:
 
     def _path(self, core: LoopWithData, theta: Theta, noise: dict, inputs: PyTree) -> tuple[dict, Array]:
         """Run the leaves that no draw touches: before each step (T in front), and the density of what joins steps."""
-        plan, joins = self.plan, self.loop.post_loop.mixing
-        if not plan.path and not joins:
+        summed, joins = self.summed, self.loop.post_loop.mixing
+        if not summed.path and not joins:
             return {}, jnp.zeros((), jnp.result_type(float))
-        start = plan.start.select(leaves=plan.path)
-        nothing = zeros(shapes_of(plan.initial))
+        start = summed.start.select(leaves=summed.path)
+        nothing = zeros(shapes_of(summed.initial))
         first = start(core.arrays, theta=theta, noise=noise, draws=nothing)["leaves"]
-        kept = plan.step.select("ys", leaves=list(first)) if joins else plan.step.select(leaves=list(first))
+        kept = summed.step.select("ys", leaves=list(first)) if joins else summed.step.select(leaves=list(first))
         step = kept.bind(core.arrays, theta=theta)
-        nothing = zeros(shapes_of(plan.sites))
+        nothing = zeros(shapes_of(summed.sites))
 
         def body(leaves, inputs):
             x, e = inputs
@@ -224,8 +224,8 @@ class _Weights:
         element: dict[str, Array],
     ):
         self.marginal, self.core, self.theta, self.noise, self.series = marginal, core, theta, noise, series
-        self.plan, self.start, self.step, self.element = marginal.plan, start, step, element
-        self.sites, self.initial = map(marginal.of_one_element, (self.plan.sites, self.plan.initial))
+        self.summed, self.start, self.step, self.element = marginal.summed, start, step, element
+        self.sites, self.initial = map(marginal.of_one_element, (self.summed.sites, self.summed.initial))
         self.num_values, self.num_starts = num_joint(self.sites), num_joint(self.initial)
 
     def chain(self) -> Chain:
@@ -242,7 +242,7 @@ class _Weights:
 
         # From the start to the first step, then from step to step.
         joined, (path, x, e) = self._terms(lambda r: r.past), self._at(0)
-        before = {k: begun["leaves"][k] for k in self.plan.touched}
+        before = {k: begun["leaves"][k] for k in self.summed.touched}
         first = jax.vmap(lambda old: joined({**path, **old}, x, e), axis_size=self.num_starts)(before)
         still, moving = self._tables()
         same = self._terms(lambda r: r.past and not r.time)
@@ -252,7 +252,7 @@ class _Weights:
     def _varying(self, still: dict, moving: dict) -> Array | None:
         """Evaluate the densities that depend on the step and on the values of two, (T - 1, K, K)."""
         steps = self.marginal.loop.plan.length
-        if steps == 1 or not any(reach.past and reach.time for reach in self.plan.terms.values()):
+        if steps == 1 or not any(reach.past and reach.time for reach in self.summed.terms.values()):
             return None
         change = self._terms(lambda r: r.past and r.time)
 
@@ -266,7 +266,7 @@ class _Weights:
     def _tables(self) -> tuple[dict, dict]:
         """Compute leaves that are functions of the draws of a step, after it: the same at all steps, and T in front."""
         still, moving = {}, {}
-        for k, reach in self.plan.touched.items():
+        for k, reach in self.summed.touched.items():
             leaf = self._for_each_value(self.step.select(leaves=[k]), _leaf(k))
             if reach.time:
                 moving[k] = jax.vmap(leaf)(*self.series)
@@ -277,7 +277,7 @@ class _Weights:
     def _terms(self, which: Callable[[Reach], bool]) -> Callable:
         """Sum some densities of a step, for each value of its draws: (leaves, x, noise) -> (K,)."""
         dtype = jnp.result_type(float)
-        names = [name for name, reach in self.plan.terms.items() if which(reach)]
+        names = [name for name, reach in self.summed.terms.items() if which(reach)]
         if not names:
             return lambda *_: jnp.zeros((self.num_values,), dtype)
         return self._for_each_value(

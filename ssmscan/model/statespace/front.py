@@ -132,7 +132,7 @@ class StateSpaceModel:
     @property
     def observations(self) -> tuple[Site, ...]:
         """Observed sites that the states reach."""
-        return self._sites(Role.OBSERVATION, Role.START_OBSERVATION, Role.TAIL_OBSERVATION)
+        return self._sites(Role.OBSERVATION, Role.START_OBSERVATION, Role.POST_LOOP_OBSERVATION)
 
     @property
     def deterministic(self) -> tuple[Site, ...]:

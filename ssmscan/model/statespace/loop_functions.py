@@ -122,8 +122,7 @@ def stage_loop(
     parameters, initial = names_of(sites, Role.PARAMETER), names_of(sites, Role.INITIAL)
     refuse_hidden_noise(user_model, value)
     particles, smooth = _maps(user_model, parameters, initial)
-    names = (parameters, initial)
-    prior = functions.prior(user_model, *names)
+    prior = functions.prior(user_model, parameters)
     discrete = ", ".join(repr(n) for n in parameters if user_model.outside[n].discrete)
     starting = {n for n, reached in post_loop.start.items() if reached & set(initial)}
     observed_start = names_of(sites, Role.START_OBSERVATION)
@@ -145,13 +144,13 @@ def stage_loop(
         particles=particles,
         smooth=smooth,
         prior=prior,
-        constrain=None if discrete else functions.constrain(user_model, *names),
-        unconstrain=None if discrete else functions.unconstrain(user_model, *names),
+        constrain=None if discrete else functions.constrain(user_model, parameters),
+        unconstrain=None if discrete else functions.unconstrain(user_model, parameters),
         start_draw=forward_draws.start_draw(
-            user_model, *names, [n for n in value.names("outside_replicate") if n in observed_start]
+            user_model, parameters, initial, [n for n in value.names("outside_replicate") if n in observed_start]
         ),
-        step_draw=forward_draws.step_draw(user_model, *names),
-        step_predict=forward_draws.step_predict(user_model, *names),
+        step_draw=forward_draws.step_draw(user_model, parameters),
+        step_predict=forward_draws.step_predict(user_model, parameters),
         densities=selections.densities(value, user_model.part, sites, post_loop, starting),
         data=selections.data_facts(value, user_model.part, sites),
         replicates=selections.replicates(value, plan, user_model.part, sites),
@@ -183,7 +182,7 @@ def _sites(
     assigned = roles.assign(flow, plan, parameters, initial)
     states = {name for name, (role, _) in assigned.items() if role is Role.INITIAL}
     for name in flow.after & {s.name for s in plan.outside if s.observed}:
-        assigned[name] = (Role.TAIL_OBSERVATION, post_loop.reason(name, states))
+        assigned[name] = (Role.POST_LOOP_OBSERVATION, post_loop.reason(name, states))
     outside = [s for s in plan.outside if s.name not in foreign]
     sites = [roles.public_site(s, *assigned[s.name], in_loop=False) for s in outside]
     return _with_notes((*sites, *roles.inside_sites(plan, unread)), plan)
@@ -218,7 +217,7 @@ def _maps(
         maps = {n: s.smooth if smooth else s.particle for n, s in latent.items()}
         return OfNoise(
             functions.start_noise(user_model, parameters, initial, smooth=smooth),
-            functions.step_noise(user_model, parameters, initial, smooth=smooth),
+            functions.step_noise(user_model, parameters, smooth=smooth),
             {n: noise_map.spec for n, noise_map in maps.items() if noise_map is not None},
         )
 

@@ -149,7 +149,8 @@ class NothingIntegrated:
         loop, initial = self.loop, self.loop.initial
         start = self.smooth.start(core.arrays, theta=theta, noise={n: noise[n] for n in initial})
         step = self.smooth.step.bind(core.arrays, theta=theta)
-        observed = [start["log_observation"][n] for n in loop.names(Role.START_OBSERVATION)]
+        log_start = sum_of(start["log_observation"][n] for n in loop.names(Role.START_OBSERVATION))
+        log_start = log_start + start["log_excess"]
         loop_noise = {n: e for n, e in noise.items() if n not in initial}
 
         def body(carry: PyTree, inputs: tuple) -> tuple[PyTree, tuple]:
@@ -159,9 +160,8 @@ class NothingIntegrated:
 
         last, (weights, corrections, values, ys) = lax.scan(body, start["carry"], (core.inputs(theta), loop_noise))
         static = loop.densities.static(core.arrays, outside=core.outside(theta))["outside_log_prob"]
-        correction = start["correction"] + jnp.sum(corrections)
-        log_likelihood = sum_of(static.values()) + (sum_of(observed) + start["log_excess"]) + jnp.sum(weights)
-        log_likelihood = log_likelihood + correction
+        log_static, correction = sum_of(static.values()), start["correction"] + jnp.sum(corrections)
+        log_likelihood = log_static + log_start + jnp.sum(weights) + correction
         outside = core.outside(theta, start["values"])
         after = loop.densities.post_loop(core.arrays, outside=outside, ys=ys, last=last)["outside_log_prob"]
         log_likelihood = log_likelihood + sum_of(after.values()) + self._joint(core, outside, ys)

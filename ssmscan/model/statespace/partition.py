@@ -33,9 +33,9 @@ from ssmscan.model.sites import Role
 from ssmscan.model.staging import roles
 from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop
 from ssmscan.model.staging.user_model import KEY, Part, UserModel
-from ssmscan.model.statespace.program import Program, read, stage_program
+from ssmscan.model.statespace.program import Program, stage_by_value, stage_program
 
-OBSERVED = (Role.START_OBSERVATION, Role.TAIL_OBSERVATION)
+OBSERVED = (Role.START_OBSERVATION, Role.POST_LOOP_OBSERVATION)
 
 
 class _Loop(NamedTuple):
@@ -71,7 +71,7 @@ def build_parts(
     Raises:
         ModelError: the loops are not independent, or joint observations cannot be taken apart; the message names them.
     """
-    found = [read(call, arrays, gaps, main) for main in loops]
+    found = [stage_by_value(call, arrays, gaps, main) for main in loops]
     flows = [_flow(user_model, value) for user_model, value in found]
     for (user_model, value), (flow, _) in zip(found, flows):
         _refuse_dependent(user_model, value, flow)

@@ -122,7 +122,7 @@ def build(
     Returns:
         The interned program and its shared arrays: the arguments first, then lifted constants.
     """
-    user_model, value = read(call, arrays, gaps)
+    user_model, value = stage_by_value(call, arrays, gaps)
     return stage_program(user_model, parameters, initial, value), user_model.table
 
 
@@ -146,7 +146,7 @@ def _choose_marginal(user_model: UserModel, loop: LoopFunctions) -> Marginal:
     """Decide what gradient engines integrate out."""
     if loop.smooth is not None:
         return NothingIntegrated(loop, loop.smooth)
-    after = enumeration.After(loop.densities.start_rows, loop.post_loop.step, loop.densities.mixing)
+    after = enumeration.PostLoopDensities(loop.densities.start_rows, loop.post_loop.step, loop.densities.mixing)
     names = loop.parameters, loop.initial, loop.names(Role.START_OBSERVATION)
     decision = enumeration.decide(user_model, *names, after)
     maps = {name: site.smooth for name, site in latent_sites(user_model, loop.parameters).items()}
@@ -156,15 +156,15 @@ def _choose_marginal(user_model: UserModel, loop: LoopFunctions) -> Marginal:
     return DiscreteSum(loop, decision, {name: smooth.spec for name, smooth in maps.items() if smooth is not None})
 
 
-def read(
+def stage_by_value(
     call: Callable[[list], Any], arrays: list, gaps: frozenset[str], main: int | None = None
 ) -> tuple[UserModel, Staged]:
     """Meet a model and stage it by value; arguments as in `build`, main as in `discover`."""
-    alone, (user_model, value) = main is None, _at(call, arrays, gaps, main)
-    for quiet in user_model.plan.quiet:
-        found = _at(call, arrays, gaps, quiet)
+    alone, (user_model, value) = main is None, _discover_and_stage(call, arrays, gaps, main)
+    for earlier in user_model.plan.noise_free:
+        found = _discover_and_stage(call, arrays, gaps, earlier)
         if roles.forecasts(found[1], found[0].plan):
-            user_model, value, main = *found, quiet
+            user_model, value, main = *found, earlier
             break
     shapes = user_model.data_shapes()
     needed, after = roles.needed_missing(value, user_model.plan), roles.drawn_after(value, user_model.plan, alone=alone)
@@ -176,8 +176,10 @@ def read(
     return user_model, value
 
 
-def _at(call: Callable[[list], Any], arrays: list, gaps: frozenset[str], main: int | None) -> tuple[UserModel, Staged]:
-    """Meet a model and stage it by value; arguments as in `read`."""
+def _discover_and_stage(
+    call: Callable[[list], Any], arrays: list, gaps: frozenset[str], main: int | None
+) -> tuple[UserModel, Staged]:
+    """Meet a model and stage it by value; arguments as in `stage_by_value`."""
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
     user_model = UserModel(call, discover(call, shapes, Gaps(gaps), main), list(arrays), len(arrays), Gaps(gaps))
     return user_model, functions.by_value(user_model)

@@ -11,7 +11,7 @@ from ssmscan.errors import ModelError
 from ssmscan.model.sites import Role
 from ssmscan.model.statespace.front import StateSpaceModel
 
-OBSERVED = (Role.OBSERVATION, Role.START_OBSERVATION, Role.TAIL_OBSERVATION, Role.PARAMETER_LIKELIHOOD)
+OBSERVED = (Role.OBSERVATION, Role.START_OBSERVATION, Role.POST_LOOP_OBSERVATION, Role.PARAMETER_LIKELIHOOD)
 
 
 def require_traced(ssm: object) -> None:

@@ -95,7 +95,7 @@ def names_of(sites: tuple[Site, ...], *roles: Role) -> tuple[str, ...]:
 def densities(value: Staged, part: Part, sites: tuple[Site, ...], post_loop: PostLoop, starting: set[str]) -> Densities:
     """Select log-densities; `starting` are the observations after the loop whose rows weigh the start."""
     here, rows = _here(sites, part), post_loop.rest
-    after = [name for name in names_of(sites, Role.TAIL_OBSERVATION) if name in here]
+    after = [name for name in names_of(sites, Role.POST_LOOP_OBSERVATION) if name in here]
     return Densities(
         prior=value.select(outside_log_prior=names_of(sites, Role.PARAMETER)),
         initial=value.select(outside_log_density=names_of(sites, Role.INITIAL)),
@@ -114,7 +114,7 @@ def densities(value: Staged, part: Part, sites: tuple[Site, ...], post_loop: Pos
 def data_facts(value: Staged, part: Part, sites: tuple[Site, ...]) -> DataFacts:
     """Select what depends on data."""
     # Only validity that no latent value decides is a property of the data.
-    judged = names_of(sites, Role.PARAMETER_LIKELIHOOD, Role.START_OBSERVATION, Role.TAIL_OBSERVATION)
+    judged = names_of(sites, Role.PARAMETER_LIKELIHOOD, Role.START_OBSERVATION, Role.POST_LOOP_OBSERVATION)
     here = _here(sites, part) | part.joint
     invalid, observed = _of_data(value, "outside_invalid"), _of_data(value, "outside_observed")
     return DataFacts(
@@ -128,7 +128,7 @@ def data_facts(value: Staged, part: Part, sites: tuple[Site, ...]) -> DataFacts:
 
 def replicates(value: Staged, plan: Plan, part: Part, sites: tuple[Site, ...]) -> Replicates:
     """Select what is drawn outside the loop."""
-    here, after = _here(sites, part), names_of(sites, Role.TAIL_OBSERVATION)
+    here, after = _here(sites, part), names_of(sites, Role.POST_LOOP_OBSERVATION)
     replicated = _those(value, "outside_replicate", here)
     return Replicates(
         simulated=value.select(
