@@ -70,8 +70,8 @@ KERNEL = [
     Mutant(
         "look-ahead weights renormalised",
         "particles/kernel.py",
-        "carried = _carried(needed, ratio, state.log_weights)",
-        "carried = normalise(_carried(needed, ratio, state.log_weights)).log_weights",
+        "return carry, ancestors, _carried(needed, ratio, state.log_weights)",
+        "return carry, ancestors, normalise(_carried(needed, ratio, state.log_weights)).log_weights",
         (UNBIASED,),
     ),
     Mutant(
@@ -90,9 +90,9 @@ KERNEL = [
     ),
     Mutant(
         "start draws from the stream of the steps' keys",
-        "particles/kernel.py",
-        "_START = 2**31",
-        "_START = 0",
+        "particles/draws.py",
+        "START_STREAM = 2**31",
+        "START_STREAM = 0",
         (KEYS,),
     ),
     Mutant(
