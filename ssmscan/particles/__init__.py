@@ -2,7 +2,7 @@
 
 draws        base noise of a whole cloud from one key
 weights      normalisation, effective sample size, compensated sums
-resampling   systematic, stratified, multinomial ancestors
+resampling   systematic, stratified, multinomial ancestors, a particle pinned or not; `offspring` counts them
 proposals    what moves and weighs a cloud: `Bootstrap`
 loop         a scan whose gradient takes the memory of the root of its steps
 sequential   the kernel: start, update, and the whole run as a scan of updates
