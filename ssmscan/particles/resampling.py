@@ -14,8 +14,8 @@ chosen at random, got b (Chopin & Singh 2015, "On particle Gibbs sampling", *Ber
 counts then have the law of the scheme weighted by :math:`N_b / (n W_b)`, which is that of a scheme one of whose points
 is uniform between :math:`C_{b-1}` and :math:`C_b`: this point fixes the u of its slot, the others are drawn as ever.
 For `multinomial` that is n - 1 independent ancestors.  To overwrite an ancestor after ordinary resampling is wrong for
-all three: ancestors come sorted.  Each scheme has this form as `scheme.conditional(key, weights, n, pinned)`; slot 0 is that of b,
-and the order of the rest, sorted, means nothing.
+all three, since ancestors come sorted.  Each scheme has this form as `scheme.conditional(key, weights, n, pinned)`:
+slot 0 is that of b, and the order of the others means nothing.
 
 How points are counted, exactly and at no cost to speak of: `ssmscan.particles.offspring`.
 """
