@@ -57,18 +57,18 @@ def join(static: Static, arrays: list) -> Any:
 
 
 def compiled(function: Callable, static: tuple[str, ...] = ()) -> Callable:
-    """Compile a function with a keyword `settings`.
+    """Compile a function with a keyword `settings`; `.lower` as of `jax.jit`.
 
     Args:
         function: takes arguments by position, `settings` by keyword, and others by keyword that are static.
         static: names of these others.
     """
 
-    @functools.partial(jax.jit, static_argnames=("part", *static))
-    def program(arrays: list, *arguments: Any, part: Static, **rest: Any) -> Any:
+    def whole(arrays: list, *arguments: Any, part: Static, **rest: Any) -> Any:
         return function(*arguments, settings=join(part, arrays), **rest)
 
-    program.__name__ = function.__name__
+    whole.__name__ = function.__name__  # of the compiled program, as logs and profiles show it
+    program = jax.jit(whole, static_argnames=("part", *static))
 
     def placed(*arguments: Any, settings: Any, **rest: Any) -> tuple[tuple, dict]:
         part, arrays = split(settings)
@@ -83,5 +83,5 @@ def compiled(function: Callable, static: tuple[str, ...] = ()) -> Callable:
         arguments, keywords = placed(*arguments, **keywords)
         return program.lower(*arguments, **keywords)
 
-    call.lower = lower  # type: ignore[attr-defined]
+    call.lower, call._cache_size = lower, program._cache_size  # type: ignore[attr-defined]
     return call

@@ -117,7 +117,7 @@ def on_cpu() -> bool:
     It decides how replicates are laid out, when they are traced.  Single operations, of which each kind of device has
     its own, leave the choice to `lax.platform_dependent`, which is made when they are lowered.
     """
-    device = jax.config.jax_default_device
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
     return (jax.default_backend() if device is None else getattr(device, "platform", device)) == "cpu"
 
 

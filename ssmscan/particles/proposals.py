@@ -15,7 +15,7 @@ survive a step.  `ssmscan.particles.guided.Guided` draws from distributions of t
 
 A proposal of one's own is a frozen dataclass with the three methods of `Proposal`.  Its fields can be hashed, and it
 is then a constant of the compiled program; one with arrays is registered as a pytree whose leaves are the arrays
-(`jax.tree_util.register_dataclass`), and these are arguments of the program.
+(`jax.tree_util.register_dataclass`), and these are arguments of the program; it is compared by identity, `eq=False`.
 """
 
 from __future__ import annotations

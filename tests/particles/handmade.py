@@ -59,6 +59,10 @@ class Autoregression:
     def step_noise(self) -> dict[str, NoiseSpec]:
         return {"x": NoiseSpec((), False)}
 
+    @property
+    def loops(self):
+        return (self,)
+
     def canonical(self, theta):
         return {name: jnp.asarray(theta[name], float) for name in THETA}
 
