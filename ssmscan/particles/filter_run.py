@@ -12,13 +12,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from ssmscan.model.protocols import Dynamics, Model, Theta
 from ssmscan.particles import kernel
 from ssmscan.particles.clouds import Cloud, History, Tree
+from ssmscan.particles.compiled import compiled
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.kernel import State, StepInfo
 from ssmscan.particles.panels import each_filter, join_result
@@ -41,7 +41,7 @@ class FilterSettings(kernel.Settings, Protocol):
         """What to keep of the clouds."""
 
 
-@partial(jax.jit, static_argnames=("settings",))
+@compiled
 def run_filter(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings) -> FilterResult:
     """Filter the series of a model of one loop; the elements of a panel one by one.
 
@@ -51,7 +51,8 @@ def run_filter(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings
         theta: the parameters, canonical.
         settings: the settings; another program for others.
     """
-    return whole_result(*each_filter(partial(_run, settings=settings), ssm, theta, key), ssm, theta)
+    found = whole_result(*each_filter(partial(_run, settings=settings), ssm, theta, key), ssm, theta)
+    return replace(found, proposal=type(settings.proposal).__name__)
 
 
 def _run(key: Array, dynamics: Dynamics, *, settings: FilterSettings) -> tuple[CompensatedSum, FilterResult]:
