@@ -112,7 +112,7 @@ class ParticleFilter:
                 shapes = jax.eval_shape(run, key, loop, theta)
                 refuse_too_large((shapes, [shapes.history] * (self.store.copies - 1)), what)
         keys = loop_keys(key, len(ssm.loops))
-        return FilterResult.of_loops(tuple(run(key, loop, theta) for key, loop in zip(keys, ssm.loops)))
+        return FilterResult.of_loops(run(key, loop, theta) for key, loop in zip(keys, ssm.loops))
 
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
         """Return a filter before its first step, which takes its steps when `update` is called.

@@ -1,4 +1,4 @@
-"""One filter for each loop of a model and for each element of a panel.
+"""One filter for each element of a panel.
 
 Filters that run under vmap return arrays with the M elements in front and the axis of the elements,
 at size one, where the model has it.  `join_*` moves the first onto the second, so that a value has
