@@ -27,8 +27,10 @@ from ssmscan.model.tracing import trace
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
+from ssmscan.particles.guided import Guided
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_resume import resume
+from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import multinomial, stratified, systematic
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles
@@ -38,6 +40,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ancestry",
+    "Bootstrap",
+    "Guided",
+    "Proposal",
     "LastSteps",
     "NUTS",
     "Online",

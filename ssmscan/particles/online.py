@@ -32,6 +32,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles import kernel, online_file
 from ssmscan.particles.clouds import Cloud
+from ssmscan.particles.compiled import compiled
 from ssmscan.particles.concerns import when
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_run import FilterSettings, report_of, result_of_steps, whole_result
@@ -109,7 +110,7 @@ class Online:
         return self.card().html()
 
 
-@partial(jax.jit, static_argnames=("settings",))
+@compiled
 def draw_start(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings) -> Online:
     """Return the filter before its first step; arguments as of `ssmscan.particles.filter_run.run_filter`."""
 
@@ -129,7 +130,7 @@ def draw_start(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings
     return each_filter(one, ssm, theta, key, together=True)
 
 
-@partial(jax.jit, static_argnames=("settings", "capacity"))
+@partial(compiled, static=("capacity",))
 def take(
     online: Online, ssm: Model, theta: Theta, count: Any, *, settings: FilterSettings, capacity: int
 ) -> tuple[Online, StepInfo]:
