@@ -25,7 +25,7 @@ A whole run
     filter_record    the arrays of a run
     concerns         what speaks against a run, in sentences
     filter_result    `FilterResult`, what a run found, of one loop or several
-    panels           one filter for each loop and element: their keys, and how what they found is joined
+    panels           one filter for each element of a panel, and how what they found is joined
     filter_run       the program of a run: start, steps, result
     genealogy        paths: ancestry and backward sampling
 

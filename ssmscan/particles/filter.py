@@ -10,7 +10,7 @@ One compilation serves a program, settings and shapes: other parameters, data an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,8 @@ from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_run import run_filter
 from ssmscan.particles.kernel import StepInfo
 from ssmscan.particles.memory import refuse_too_large
-from ssmscan.particles.online import Online, advance, begin
+from ssmscan.particles.online import Online, draw_start, refuse_other, refuse_several, take
+from ssmscan.particles.online_origin import Origin
 from ssmscan.particles.printing import known
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
@@ -112,14 +113,18 @@ class ParticleFilter:
                 shapes = jax.eval_shape(run, key, loop, theta)
                 refuse_too_large((shapes, [shapes.history] * (self.store.copies - 1)), what)
         keys = loop_keys(key, len(ssm.loops))
-        return FilterResult.of_loops(tuple(run(key, loop, theta) for key, loop in zip(keys, ssm.loops)))
+        return FilterResult.of_loops(run(key, loop, theta) for key, loop in zip(keys, ssm.loops))
 
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
         """Return a filter before its first step, which takes its steps when `update` is called.
 
         Arguments and errors as in `run`; and `ModelError` for a model of several loops.
         """
-        return begin(key, ssm, theta, settings=self)
+        key = as_key(key)
+        require_observed(ssm)
+        refuse_several(ssm)
+        theta = ssm.canonical(theta)
+        return replace(draw_start(key, ssm, theta, settings=self), origin=Origin(ssm, theta, self))
 
     def update(
         self, online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], num_steps: int = 1
@@ -141,7 +146,16 @@ class ParticleFilter:
             ValueError: if the series has fewer steps left, or the filter was started with other settings or on another
                 model.
         """
-        return advance(online, ssm, theta, num_steps=num_steps, settings=self)
+        refuse_other(online, ssm, self)
+        num_steps, first = require_integer("num_steps", num_steps, at_least=1), online.step
+        if first + num_steps > ssm.num_steps:
+            raise ValueError(
+                f"num_steps is {num_steps}, after {first} steps of a series of {ssm.num_steps}: there are "
+                f"{ssm.num_steps - first} steps left. For more, trace the model with a longer series."
+            )
+        theta = ssm.canonical(theta)
+        after, reports = take(online, ssm, theta, np.int32(num_steps), settings=self, capacity=num_steps)
+        return replace(after, origin=Origin(ssm, theta, self)), reports
 
 
 def require_filter(particle_filter: Any) -> ParticleFilter:

@@ -51,7 +51,7 @@ class FilterRecord:
     start_observed: bool = field(metadata=_STATIC)
     panel: Panel | None = field(metadata=_STATIC)
     first_step: int = field(metadata=_STATIC)
-    proposal: str = field(default="Bootstrap", metadata=_STATIC)
+    proposal: str = field(metadata=_STATIC)
 
     @property
     def num_particles(self) -> int:

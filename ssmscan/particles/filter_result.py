@@ -10,6 +10,7 @@ on the log scale add.  What has no time in common is asked of one loop, `result.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -33,7 +34,7 @@ class FilterResult(FilterRecord):
 
     Of several independent loops, whose steps have no time in common, it has `log_likelihood`, the sum; `increments`,
     those of one loop after those of the other; `summaries` of all sites; `status`, the worst; `failed_step` and
-    `faulty_step`, the first of any loop; `concerns`, `message` and `num_particles`.  All else is in `loops`.
+    `faulty_step`, the first in any loop; `concerns`, `message` and `num_particles`.  All else is in `loops`.
 
     The M elements of a panel are filtered one by one: log likelihood and increments are sums over them; ess and
     resampled have an axis of length M after time, weights and ancestors one before that of the particles. Values and
@@ -67,9 +68,10 @@ class FilterResult(FilterRecord):
         return concerns.message(self)
 
     @staticmethod
-    def of_loops(loops: tuple[FilterResult, ...]) -> FilterResult:
+    def of_loops(loops: Iterable[FilterResult]) -> FilterResult:
         """Return what the filters of one or several loops found as one result."""
-        return loops[0] if len(loops) == 1 else _SeveralLoops(loops)
+        first, *others = loops
+        return _SeveralLoops((first, *others)) if others else first
 
     def _refuse_many(self) -> None:
         if not known(self.status):
@@ -139,7 +141,7 @@ _ENDED = {COMPLETE: "complete", FAULTY: "with log weights that are not numbers",
 class _SeveralLoops(FilterResult):
     """The result of several independent loops; a pytree of theirs, the rest is computed from them."""
 
-    def __init__(self, loops: tuple[FilterResult, ...]):
+    def __init__(self, loops: Iterable[FilterResult]):
         object.__setattr__(self, "_loops", tuple(loops))
 
     def __getattr__(self, name: str) -> Any:
@@ -203,11 +205,7 @@ class _SeveralLoops(FilterResult):
         return Card(title, rows, self.concerns() or (self.message(),))
 
 
-jax.tree_util.register_pytree_with_keys(
-    _SeveralLoops,
-    lambda result: ([(jax.tree_util.SequenceKey(k), loop) for k, loop in enumerate(result.loops)], None),
-    lambda _, loops: _SeveralLoops(tuple(loops)),
-)
+jax.tree_util.register_pytree_node(_SeveralLoops, lambda one: (one.loops, None), lambda _, loops: _SeveralLoops(loops))
 
 
 def first_fault(steps: Array) -> Array:

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Protocol
 import jax.numpy as jnp
 from jax import Array
 
-from ssmscan.model.protocols import Dynamics, Model, Theta
+from ssmscan.model.protocols import Dynamics, Model, Theta, Values
 from ssmscan.particles import kernel
-from ssmscan.particles.clouds import Cloud, History, Tree
+from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.compiled import compiled
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.kernel import State, StepInfo
@@ -51,23 +51,21 @@ def run_filter(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings
         theta: the parameters, canonical.
         settings: the settings; another program for others.
     """
-    found = whole_result(*each_filter(partial(_run, settings=settings), ssm, theta, key), ssm, theta)
-    return replace(found, proposal=type(settings.proposal).__name__)
+    return whole_result(*each_filter(partial(_run, settings=settings), ssm, theta, key), ssm, theta)
 
 
 def _run(key: Array, dynamics: Dynamics, *, settings: FilterSettings) -> tuple[CompensatedSum, FilterResult]:
     began = kernel.start(settings, key, dynamics)
     first, length = Cloud(began.state.carry, began.state.log_weights, began.values), dynamics.num_steps
 
-    def begin(values: dict[str, Array]) -> Any:
+    def begin(values: Values) -> Any:
         return settings.store.begin(first, lambda: values, length)
 
     state, values, held, steps = kernel.scan_updates(
         settings, began.state, dynamics, dynamics.xs, report_of(settings), begin=begin, length=length
     )
-    last = Cloud(state.carry, state.log_weights, values)
-    history = settings.store.result(held, steps.kept, first, last, (0, length))
-    return result_of_steps(began.state, state, last, steps, history, start_observed=dynamics.start_observed)
+    ends = (began.state, began.values), (state, values)
+    return result_of_steps(settings, *ends, held, steps, span=(0, length), start_observed=dynamics.start_observed)
 
 
 def report_of(settings: FilterSettings) -> Callable[[Any, State, StepInfo], tuple[Any, StepInfo]]:
@@ -82,48 +80,51 @@ def report_of(settings: FilterSettings) -> Callable[[Any, State, StepInfo], tupl
 
 
 def result_of_steps(
-    first: State,
-    last: State,
-    final: Cloud,
+    settings: FilterSettings,
+    first: tuple[State, Values],
+    last: tuple[State, Values],
+    held: Any,
     steps: StepInfo,
-    history: History | Tree | None,
     *,
+    span: tuple[int, int],
     start_observed: bool,
-    first_step: int = 0,
 ) -> tuple[CompensatedSum, FilterResult]:
     """Put the steps of one filter, or of one element, together.
 
     Args:
-        first, last: the states before and after all steps.
-        final: the last cloud.
+        settings: the settings.
+        first, last: the states before and after all steps, with the values of their particles.
+        held: state of the store after the last step.
         steps: the reports of the steps, time in front.
-        history: what the store kept.
+        span: number of the first of the steps, and of the one after the last.
         start_observed: whether the first state has weighed the start, which then is in front of the series.
-        first_step: number of the first of the steps.
 
     Returns:
         The log likelihood of the steps, and all else that they tell, for `whole_result`.
     """
+    before, final = (Cloud(state.carry, state.log_weights, values) for state, values in (first, last))
+    history = settings.store.result(held, steps.kept, before, final, span)
     series = steps.increment, steps.ess, steps.resampled
     if start_observed:
-        begun = first.log_likelihood.value(), first.ess, jnp.zeros((), bool)
+        begun = first[0].log_likelihood.value(), first[0].ess, jnp.zeros((), bool)
         series = tuple(jnp.concatenate([jnp.asarray(a)[None], b]) for a, b in zip(begun, series))
-    return last.log_likelihood, FilterResult(
+    return last[0].log_likelihood, FilterResult(
         log_likelihood=None,  # type: ignore[arg-type]
         increments=series[0],
         ess=series[1],
         resampled=series[2],
         summaries=steps.summaries,
         final=final,
-        status=last.status,
-        failed_step=last.failed_step,
+        status=last[0].status,
+        failed_step=last[0].failed_step,
         failed_element=None,  # type: ignore[arg-type]
-        faulty_step=last.faulty_step,
+        faulty_step=last[0].faulty_step,
         history=history,
         observations=(),
         start_observed=start_observed,
         panel=None,
-        first_step=first_step,
+        first_step=span[0],
+        proposal=type(settings.proposal).__name__,
     )
 
 

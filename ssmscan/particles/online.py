@@ -4,7 +4,7 @@ A filter is a recursion on a state of size O(N),
 
     (state_t, report_t) = update(state_{t-1}, x_t),
 
-and a run over a whole series is this update in a loop.  Here the loop stops wherever the caller wants: `advance`
+and a run over a whole series is this update in a loop.  Here the loop stops wherever the caller wants: `take`
 takes the next `num_steps` steps of the series that a model holds, and its results are those of the whole run, bit
 by bit, because the number of steps is not known when the loop is compiled.  Which step is next is counted in the
 state.  What the model holds after that step is not looked at, so an observation that arrives is written into the
@@ -16,7 +16,6 @@ One step costs the same however long the series has become.  For a whole series 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,16 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ssmscan.arguments import require_integer
 from ssmscan.errors import ModelError
 from ssmscan.model.protocols import Dynamics, Model, Theta, Values
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_observed, require_traced
+from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles import kernel, online_file
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.compiled import compiled
 from ssmscan.particles.concerns import when
-from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_run import FilterSettings, report_of, result_of_steps, whole_result
 from ssmscan.particles.kernel import NOWHERE, VANISHED, State, StepInfo
@@ -113,31 +110,6 @@ class Online:
         return self.card().html()
 
 
-def begin(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, settings: FilterSettings) -> Online:
-    """Draw the first cloud, weighed where the model observes its start; see `ParticleFilter.start`."""
-    key = as_key(key)
-    require_observed(ssm)
-    refuse_several(ssm)
-    theta = ssm.canonical(theta)
-    return replace(draw_start(key, ssm, theta, settings=settings), origin=Origin(ssm, theta, settings))
-
-
-def advance(
-    online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], *, num_steps: int, settings: FilterSettings
-) -> tuple[Online, StepInfo]:
-    """Take the next steps; see `ParticleFilter.update`."""
-    refuse_other(online, ssm, settings)
-    num_steps, first = require_integer("num_steps", num_steps, at_least=1), online.step
-    if first + num_steps > ssm.num_steps:
-        raise ValueError(
-            f"num_steps is {num_steps}, after {first} steps of a series of {ssm.num_steps}: there are "
-            f"{ssm.num_steps - first} steps left. For more, trace the model with a longer series."
-        )
-    theta = ssm.canonical(theta)
-    after, reports = take(online, ssm, theta, np.int32(num_steps), settings=settings, capacity=num_steps)
-    return replace(after, origin=Origin(ssm, theta, settings)), reports
-
-
 @compiled
 def draw_start(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings) -> Online:
     """Return the filter before its first step; arguments as of `ssmscan.particles.filter_run.run_filter`."""
@@ -203,13 +175,10 @@ def result_of(
     def one(
         _: None, number: Any, first: Online, last: Online, reports: StepInfo
     ) -> tuple[CompensatedSum, FilterResult]:
-        before, final = (Cloud(o.state.carry, o.state.log_weights, o.values) for o in (first, last))
-        history = settings.store.result(last.held, reports.kept, before, final, span)
-        begun, ended = first.state, last.state
-        return result_of_steps(begun, ended, final, reports, history, start_observed=start_observed, first_step=span[0])
+        ends = (first.state, first.values), (last.state, last.values)
+        return result_of_steps(settings, *ends, last.held, reports, span=span, start_observed=start_observed)
 
-    found = whole_result(*each_element(one, ssm.panel, None, first, last, reports, together=True), ssm, theta)
-    return replace(found, proposal=type(settings.proposal).__name__)
+    return whole_result(*each_element(one, ssm.panel, None, first, last, reports, together=True), ssm, theta)
 
 
 def refuse_other(online: Any, ssm: StateSpaceModel, settings: FilterSettings, *, argument: str = "online") -> None:

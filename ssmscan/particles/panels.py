@@ -1,4 +1,4 @@
-"""One filter for each loop of a model and for each element of a panel.
+"""One filter for each element of a panel.
 
 Filters that run under vmap return arrays with the M elements in front and the axis of the elements,
 at size one, where the model has it.  `join_*` moves the first onto the second, so that a value has
@@ -29,44 +29,46 @@ C = TypeVar("C", Cloud, Kept)
 
 
 def each_filter(
-    run: Callable[..., T], ssm: Model, theta: Theta, key: Array | None, *own: Any, together: bool = False
+    run: Callable[..., T], ssm: Model, theta: Theta, key: Array | None, *per_element: Any, together: bool = False
 ) -> T:
     """Run a function of a filter once, or once for each element of a panel.
 
     Args:
-        run: called as run(key, dynamics, *own).
+        run: called as run(key, dynamics, *per_element).
         ssm: a model of one loop.
         theta: the parameters; what they alone determine is computed once for all elements.
-        key, own, together: as in `each_element`.
+        key, per_element, together: as in `each_element`.
 
     Returns:
         What `run` returned; for a panel with the M elements in front of every leaf.
     """
     at = (lambda _: ssm.at(theta)) if ssm.panel is None else ssm.elements_at(theta)
-    return each_element(lambda key, m, *own: run(key, at(m), *own), ssm.panel, key, *own, together=together)
+    return each_element(lambda key, m, *rest: run(key, at(m), *rest), ssm.panel, key, *per_element, together=together)
 
 
-def each_element(run: Callable[..., T], panel: Panel | None, key: Array | None, *own: Any, together: bool = False) -> T:
-    """Run a function once, or once for each element of a panel, as run(key, number, *own).
+def each_element(
+    run: Callable[..., T], panel: Panel | None, key: Array | None, *per_element: Any, together: bool = False
+) -> T:
+    """Run a function once, or once for each element of a panel, as run(key, number, *per_element).
 
     Args:
         run: what to run; number is () int32.
         panel: the panel, None for a single filter, which has the number 0.
         key: element m gets `fold_in(key, m)`, a single filter the key itself; None stays None.
-        own: what else it takes: a history as a result has it, all else with the elements in front.
+        per_element: what else it takes: a history as a result has it, all else with the elements in front.
         together: whether to vmap on a CPU too, where elements come one after the other by default.
     """
     if panel is None:
-        return run(key, 0, *own)
+        return run(key, 0, *per_element)
     numbers = jnp.arange(panel.size, dtype=np.int32)
     if together:
         keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(numbers)
-        return jax.vmap(run)(keys, numbers, *_split(own, panel))
+        return jax.vmap(run)(keys, numbers, *_split(per_element, panel))
 
     def one(arguments: tuple) -> T:
         return run(None if key is None else jax.random.fold_in(key, arguments[0]), *arguments)
 
-    return each(one, (numbers, *_split(own, panel)))
+    return each(one, (numbers, *_split(per_element, panel)))
 
 
 def join_result(
@@ -159,5 +161,5 @@ def _swap_weights(steps: Kept) -> Kept:
     return steps._replace(log_weights=log_weights, ancestors=ancestors)
 
 
-def _split(own: tuple, panel: Panel) -> tuple:
-    return tuple(split_history(one, panel) if isinstance(one, History) else one for one in own)
+def _split(per_element: tuple, panel: Panel) -> tuple:
+    return tuple(split_history(one, panel) if isinstance(one, History) else one for one in per_element)

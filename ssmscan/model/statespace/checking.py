@@ -165,7 +165,7 @@ def _names(ssm: Checked) -> Names:
 
 @jax.jit
 def _evaluate(key: jax.Array, ssm: Checked, theta: dict, z: dict | None) -> tuple[dict, dict, tuple | None]:
-    """The factors, by the functions that engines call.
+    """Compute the factors, by the functions that engines call.
 
     Returns:
         The factors, "sites" by site; values of the states; and, where noise maps of gradient engines are not those of
@@ -196,7 +196,7 @@ def _evaluate(key: jax.Array, ssm: Checked, theta: dict, z: dict | None) -> tupl
 
 
 def _move(key: jax.Array, part: Checked, theta: dict) -> tuple[Terms, Terms, Terms, Outputs]:
-    """Move one particle through a part: log-density of its sites, values, factors, and outputs of the loop."""
+    """Move one particle through a loop: log-density of its sites, values, factors, and outputs of the loop."""
     core, bound = part.cores[0], part.at(theta)
     program = core.program
     start_key, step_key = jax.random.split(key)
@@ -249,7 +249,7 @@ def _by_noise(key: jax.Array, core: Core, theta: dict) -> tuple[jax.Array, Terms
 
 
 def _by_element(part: Checked, theta: dict, start_noise: Terms, step_noise: Terms) -> jax.Array:
-    """Weights of the elements of a panel, moved one by one by their rows of the noise; a scalar."""
+    """Sum the weights of the elements of a panel, moved one by one by their rows of the noise; a scalar."""
     panel, at = part.panel, part.elements_at(theta)
     assert panel is not None
     axes = dict(panel.noise)

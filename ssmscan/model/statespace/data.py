@@ -22,18 +22,18 @@ from ssmscan.model.statespace.simulation import simulate
 
 @jax.jit
 def observed(core: Core) -> dict[str, jax.Array]:
-    """Observed values by site, loop sites with time in front."""
+    """Compute the observed values by site, loop sites with time in front."""
     return _over_data(core, core.program.data.observed_step, core.program.data.observed_outside, "observed")
 
 
 @jax.jit
 def invalid(core: Core) -> dict[str, jax.Array]:
-    """For each observed site whose validity data decide, whether it is invalid (per step, in the loop)."""
+    """Judge each observed site whose validity data decide: is it invalid (per step, in the loop)?"""
     return _over_data(core, core.program.data.invalid_step, core.program.data.invalid_outside, "invalid")
 
 
 def with_missing(core: Core) -> frozenset[str]:
-    """Names of the sites whose observed values hold NaN; where data do not show it, whether any array does."""
+    """Return the names of the sites whose observed values hold NaN, or may where data do not show it."""
     shown = jax.device_get(observed(core))
     arrays = [a for a in core.arrays if jnp.issubdtype(a.dtype, jnp.floating)]
     suspect = any(bool(jnp.isnan(a).any()) for a in arrays)
