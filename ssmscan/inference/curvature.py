@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from ssmscan.model.protocols import Model
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.kernel import NOWHERE
 
@@ -28,7 +29,7 @@ FIRST_STEP, LEAST_STEP, LARGEST_STEP = 0.1, 0.02, 0.5
 GROUPS = 8
 
 
-def objective(key: jax.Array, ssm: Any, z: Any, particle_filter: ParticleFilter, prior: bool) -> tuple:
+def objective(key: jax.Array, ssm: Model, z: Any, particle_filter: ParticleFilter, prior: bool) -> tuple:
     """Estimate log p(y | theta), plus log p(theta) if `prior`.
 
     Returns:

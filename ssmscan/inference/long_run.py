@@ -20,6 +20,7 @@ import numpy as np
 from ssmscan.arguments import require_flag
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.progress import Chunk, capacity_for, phase, run_chunks
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles import online
 from ssmscan.particles.concerns import warn_of
@@ -60,7 +61,7 @@ class LongRun(NamedTuple):
 
 def long_run(
     key: jax.Array,
-    ssm: Any,
+    ssm: StateSpaceModel,
     theta: Mapping[str, Any],
     *,
     particle_filter: ParticleFilter,
@@ -104,7 +105,7 @@ def long_run(
     return LongRun(result, after, done.interrupted)
 
 
-def _chunk(first: Online, ssm: Any, theta: Any, settings: ParticleFilter) -> Chunk:
+def _chunk(first: Online, ssm: StateSpaceModel, theta: Any, settings: ParticleFilter) -> Chunk:
     """Give the loop over the steps of a chunk, as long as its reports leave room for; its first call compiles it."""
     count = jax.ShapeDtypeStruct((), jnp.int32)
     one = partial(online.take, settings=settings, capacity=1)

@@ -36,6 +36,7 @@ from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, no_steps, phase, run_chunks
 from ssmscan.inference.settings import describe, gradients_required, stock_key, versions
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.loop import filters_at_once
@@ -74,11 +75,11 @@ class ClimbStep:
     optimizer: Any
     prior: bool
 
-    def __call__(self, ssm: Any, climbs: Climb) -> tuple[Climb, Climbed]:
+    def __call__(self, ssm: StateSpaceModel, climbs: Climb) -> tuple[Climb, Climbed]:
         """Advance all starts; their leaves have the starts in front."""
         return jax.vmap(functools.partial(self._advance, ssm))(climbs)
 
-    def _advance(self, ssm: Any, climb: Climb) -> tuple[Climb, Climbed]:
+    def _advance(self, ssm: StateSpaceModel, climb: Climb) -> tuple[Climb, Climbed]:
         key, own = jax.random.split(climb.key)
 
         def loss(z: Any) -> tuple[jax.Array, jax.Array]:
@@ -94,7 +95,7 @@ class ClimbStep:
         return Climb(key, z, state), Climbed(z, log_likelihood, usable)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaximumLikelihood:
     """Maximum likelihood by stochastic gradient ascent.
 
@@ -121,7 +122,6 @@ class MaximumLikelihood:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        require_filter(self.particle_filter)
         require_integer("num_steps", self.num_steps, at_least=2 * BATCHES)
         require_integer("num_starts", self.num_starts, at_least=1)
         require_integer("num_replicates", self.num_replicates, at_least=2)
@@ -132,7 +132,7 @@ class MaximumLikelihood:
         if self.optimizer is not None and not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")):
             raise TypeError(refusal("optimizer", "an optax.GradientTransformation or None", self.optimizer))
 
-    def run(self, key: jax.Array, ssm: Any) -> Maximum:
+    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Maximum:
         """Climb from every start, and look around at the highest.
 
         Args:
@@ -169,7 +169,7 @@ def default_optimizer() -> Any:
 
 
 @functools.partial(jax.jit, static_argnames=("step",))
-def _start(keys: jax.Array, ssm: Any, *, step: ClimbStep) -> tuple[Climb, jax.Array]:
+def _start(keys: jax.Array, ssm: StateSpaceModel, *, step: ClimbStep) -> tuple[Climb, jax.Array]:
     """Start each climb at the best of its own draws from the prior; and the log likelihoods found."""
 
     def attempt(key: jax.Array) -> tuple:
@@ -191,7 +191,7 @@ def _start(keys: jax.Array, ssm: Any, *, step: ClimbStep) -> tuple[Climb, jax.Ar
 class _Run:
     """A run under way, and what it has cost."""
 
-    def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: Any):
+    def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: StateSpaceModel):
         self.settings, self.ssm = settings, ssm
         self.filter = replace(settings.particle_filter, summaries=())
         self.compile_seconds = self.seconds = 0.0

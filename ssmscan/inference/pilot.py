@@ -1,7 +1,7 @@
 r"""The pilot of PMMH: where chains start, how many particles, and which acceptance to aim at.
 
 Each chain starts at the likeliest of `PRIOR_DRAWS` draws of its own from the prior, so that starts stay
-overdispersed.  Then, in rounds: repeated filters at a *central* theta measure :math:`\sigma = sd(\log \hat Z)` and
+overdispersed.  Then, in rounds: repeated estimates at a *central* theta measure :math:`\sigma = sd(\log \hat Z)` and
 choose the number of particles (`ssmscan.inference.sizing`); the chains move with adaptation; the next central theta is
 the medoid of the better half of the points they visited.  It is a point of the posterior even where chains sit on
 several modes, between which their medians lie.
@@ -19,7 +19,7 @@ with a proposal of length zero: nothing else is compiled.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -32,7 +32,8 @@ from ssmscan.inference.interrupts import interruptible
 from ssmscan.inference.pmmh_chain import Chain, Control, PMMHState, PMMHStep, Trace, evaluate
 from ssmscan.inference.progress import Chunk, Progress, call_timed, compile_chunk, phase, run_chunks
 from ssmscan.inference.sizing import best_size, next_size
-from ssmscan.particles.filter import ParticleFilter
+from ssmscan.model.protocols import Model
+from ssmscan.particles.estimators import Estimator
 
 PRIOR_DRAWS = 128
 ROUNDS = 3
@@ -47,8 +48,8 @@ class Pilot:
     """What the pilot found.
 
     Attributes:
-        particle_filter: the filter with the number of particles to use.
-        chunk: the compiled chain step with that filter, None if it was stopped before.
+        estimator: with the number of particles to use.
+        chunk: the compiled chain step with that estimator, None if it was stopped before.
         chains: the chains where the pilot left them.
         target: acceptance to aim at.
         sd: standard deviation of the log likelihood estimate at the central theta, nan if it was never measured.
@@ -59,7 +60,7 @@ class Pilot:
         interrupted: whether Control-C ended it; then the rest is as it was by then.
     """
 
-    particle_filter: ParticleFilter
+    estimator: Estimator
     chunk: Chunk | None
     chains: Chain
     target: float
@@ -96,13 +97,11 @@ def central(trace: Trace) -> Any:
 
 
 class _Tuning:
-    """The pilot under way: the present filter and chains, and what has been spent."""
+    """The pilot under way: the present estimator and chains, and what has been spent."""
 
-    def __init__(
-        self, key: jax.Array, ssm: Any, particle_filter: ParticleFilter, num_chains: int, seconds: float, bar: bool
-    ):
+    def __init__(self, key: jax.Array, ssm: Model, estimator: Estimator, num_chains: int, seconds: float, bar: bool):
         self.key, self.ssm, self.bar = key, ssm, bar
-        self.filter, self.num_chains = particle_filter, num_chains
+        self.estimator, self.num_chains = estimator, num_chains
         self.deadline = time.perf_counter() + seconds
         self.allowed = f"its {seconds:g} seconds (pilot_seconds) did not allow for more"
         self.compile_seconds = self.seconds = 0.0
@@ -110,7 +109,7 @@ class _Tuning:
         self.chunk: Chunk | None = None
         self.sd, self.limit = np.nan, ""
         self.too_noisy: dict[int, float] = {}
-        self.chains = _unstarted(self.next_keys(), ssm, particle_filter)
+        self.chains = _unstarted(self.next_keys(), ssm, estimator)
 
     def next_key(self) -> jax.Array:
         self.key, key = jax.random.split(self.key)
@@ -121,7 +120,7 @@ class _Tuning:
 
     def start(self) -> Any:
         """Start each chain at the likeliest of its own draws from the prior; return the best of these points."""
-        self.chunk = self.compile(self.filter)
+        self.chunk = self.compile(self.estimator)
         with phase("PMMH: compiling the prior", progress=self.bar), interruptible():
             keys = jax.random.split(self.next_key(), (PRIOR_DRAWS, self.num_chains))
             draws = call_timed(_prior_draws, keys, self.ssm)
@@ -143,15 +142,15 @@ class _Tuning:
         if not np.any(np.isfinite(best)):
             raise ValueError(
                 f"every one of {PRIOR_DRAWS * self.num_chains} parameter draws from the prior has log likelihood -inf "
-                f"with {self.filter.num_particles} particles: check the data against the support of their "
+                f"with {self.estimator.num_particles} particles: check the data against the support of their "
                 "distribution, use more particles, or a prior that says more"
             )
         return jax.tree.map(lambda leaf: leaf[int(np.argmax(best))], self.chains.state.z)
 
-    def compile(self, particle_filter: ParticleFilter) -> Chunk:
-        text = f"PMMH: compiling for {particle_filter.num_particles} particles"
+    def compile(self, estimator: Estimator) -> Chunk:
+        text = f"PMMH: compiling for {estimator.num_particles} particles"
         with phase(text, progress=self.bar), interruptible():
-            chunk = compile_chunk(PMMHStep(particle_filter), self.control(0.0), self.chains)
+            chunk = compile_chunk(PMMHStep(estimator), self.control(0.0), self.chains)
         self.compile_seconds += chunk.compile_seconds
         return chunk
 
@@ -168,7 +167,7 @@ class _Tuning:
         options = {"progress": self.bar, "leave": False} | options
         run = run_chunks(self.chunk, self.control(target), chains, num_steps, label=label, **options)
         self.seconds += run.seconds
-        self.particle_steps += run.done * self.num_chains * self.filter.num_particles * self.ssm.num_steps
+        self.particle_steps += run.done * self.num_chains * self.estimator.particle_steps(self.ssm)
         return run
 
     def still(self, z: Any, num_steps: int, label: str, *, bar: bool | None = None) -> Progress:
@@ -185,16 +184,16 @@ class _Tuning:
     def replicate(self, centre: Any) -> float:
         """Return the standard deviation of the log likelihood estimate at one theta, inf if an estimate is -inf."""
         everywhere = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * self.num_chains), centre)
-        label = f"PMMH pilot: noise with {self.filter.num_particles} particles"
+        label = f"PMMH pilot: noise with {self.estimator.num_particles} particles"
         estimates = self.still(everywhere, -(-REPLICATES // self.num_chains), label).outputs.proposed_log_likelihood
         self.sd = float(np.std(estimates, ddof=1)) if np.all(np.isfinite(estimates)) else np.inf
         return self.sd
 
     def resize(self, num_particles: int) -> None:
         """Use another number of particles, with new estimates where the chains are."""
-        particle_filter = replace(self.filter, num_particles=num_particles)
-        self.chunk = self.compile(particle_filter)
-        self.filter = particle_filter
+        estimator = self.estimator.with_num_particles(num_particles)
+        self.chunk = self.compile(estimator)
+        self.estimator = estimator
         state = self.still(self.chains.state.z, 1, "", bar=False).state.state
         self.chains = self.chains._replace(state=state)
 
@@ -206,7 +205,7 @@ class _Tuning:
         here: dict[int, float] = {}
         self.limit = self.allowed if self.out_of_time else ""
         while True:
-            began, size = time.perf_counter(), self.filter.num_particles
+            began, size = time.perf_counter(), self.estimator.num_particles
             here[size] = self.replicate(centre)
             before = {n: sd for n, sd in self.too_noisy.items() if n < min(here)}
             wanted = next_size({**before, **here}, size, target_sd, most)
@@ -218,7 +217,7 @@ class _Tuning:
                 self.limit = self.allowed
                 break
             self.resize(wanted)
-        if (best := best_size(here, target_sd)) != self.filter.num_particles:
+        if (best := best_size(here, target_sd)) != self.estimator.num_particles:
             self.resize(best)
         self.sd = here[best]
         if self.num_steps:
@@ -229,7 +228,7 @@ class _Tuning:
     def move(self, num_steps: int, round_: int, centre: Any) -> Any:
         """Move the chains by a round, adapting; return the centre of where they have been, if they have moved."""
         label = (
-            f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {self.filter.num_particles} particles, noise {self.sd:.2g}"
+            f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {self.estimator.num_particles} particles, noise {self.sd:.2g}"
         )
         run = self.advance(self.chains, num_steps, target_acceptance(self.sd), label, deadline=self.deadline)
         self.chains = run.state
@@ -244,7 +243,7 @@ class _Tuning:
 
     def found(self, *, interrupted: bool) -> Pilot:
         return Pilot(
-            particle_filter=self.filter,
+            estimator=self.estimator,
             chunk=self.chunk,
             chains=self.chains,
             target=target_acceptance(self.sd if np.isfinite(self.sd) else np.inf),
@@ -260,8 +259,8 @@ class _Tuning:
 
 def run_pilot(
     key: jax.Array,
-    ssm: Any,
-    particle_filter: ParticleFilter,
+    ssm: Model,
+    estimator: Estimator,
     *,
     num_chains: int,
     num_steps: int,
@@ -275,7 +274,7 @@ def run_pilot(
     Args:
         key: typed PRNG key.
         ssm: the model.
-        particle_filter: where the search starts, or the filter to keep.
+        estimator: where the search starts, or the one to keep.
         num_chains: number of chains.
         num_steps: steps of each chain in a round.
         target_sd: wanted standard deviation of the log likelihood estimate; None keeps the number of particles.
@@ -286,7 +285,7 @@ def run_pilot(
     Raises:
         ValueError: if no draw from the prior has positive likelihood.
     """
-    tuning = _Tuning(key, ssm, particle_filter, num_chains, seconds, progress)
+    tuning = _Tuning(key, ssm, estimator, num_chains, seconds, progress)
     try:
         centre = tuning.start()
         for round_ in range(ROUNDS + 1):
@@ -302,15 +301,15 @@ def run_pilot(
 
 
 @jax.jit
-def _prior_draws(keys: jax.Array, ssm: Any) -> Any:
+def _prior_draws(keys: jax.Array, ssm: Model) -> Any:
     return jax.vmap(jax.vmap(lambda key: ssm.unconstrain(ssm.sample_prior(key))))(keys)
 
 
-def _unstarted(keys: jax.Array, ssm: Any, particle_filter: ParticleFilter) -> Chain:
+def _unstarted(keys: jax.Array, ssm: Model, estimator: Estimator) -> Chain:
     """Make chains with an estimate of -inf, from which any proposal with a finite one is taken."""
 
     def start(key: jax.Array) -> PMMHState:
-        return evaluate(key, ssm, ssm.unconstrain(ssm.sample_prior(key)), particle_filter)
+        return evaluate(key, ssm, ssm.unconstrain(ssm.sample_prior(key)), estimator)
 
     shapes = jax.eval_shape(start, keys[0])
     state = jax.tree.map(lambda leaf: jnp.zeros((len(keys), *leaf.shape), leaf.dtype), shapes)

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.inference.posterior import Position, log_likelihood, log_reference, sample_reference
+from ssmscan.model.statespace.front import StateSpaceModel
 
 LOWEST = -1e30
 """What a log likelihood that is NaN or infinite counts as."""
@@ -58,7 +59,7 @@ class Particles(NamedTuple):
     log_evidence: jax.Array
 
 
-def finite_log_likelihood(ssm: Any, position: Position) -> jax.Array:
+def finite_log_likelihood(ssm: StateSpaceModel, position: Position) -> jax.Array:
     """Evaluate the log likelihood, `LOWEST` where it is not finite."""
     value = log_likelihood(ssm, position)
     return jnp.where(jnp.isfinite(value), value, LOWEST)
@@ -117,7 +118,7 @@ class Ladder:
         moves = self.chain_length - 1 + tuning_moves
         return self.num_chains * (moves * self.num_leapfrog + 2)
 
-    def start(self, key: jax.Array, ssm: Any) -> tuple[Particles, jax.Array]:
+    def start(self, key: jax.Array, ssm: StateSpaceModel) -> tuple[Particles, jax.Array]:
         """Draw the cloud from the reference; say how many draws have no finite likelihood."""
         key, key_draws = jax.random.split(key)
         draws = jax.vmap(lambda k: sample_reference(k, ssm))(jax.random.split(key_draws, self.num_particles))
@@ -127,7 +128,7 @@ class Ladder:
         step_size = jnp.full_like(zero, 0.1)
         return Particles(key, cloud, step_size, zero), jnp.sum(~jnp.isfinite(values))
 
-    def advance(self, ssm: Any, state: Particles, tuning_moves: jax.Array) -> tuple[Particles, Report]:
+    def advance(self, ssm: StateSpaceModel, state: Particles, tuning_moves: jax.Array) -> tuple[Particles, Report]:
         """Resample, tune, move at the present temperature, and weigh for the next."""
         from blackjax.mcmc import hmc
         from blackjax.smc import adaptive_tempered, resampling, waste_free

@@ -10,7 +10,7 @@ One compilation serves a program, settings and shapes: other parameters, data an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_instance, require_integer, require_number
+from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.panel_element import element_model, elements_at
 from ssmscan.model.statespace.requirements import require_observed
@@ -28,15 +29,17 @@ from ssmscan.particles import checks, kernel
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.draws import as_key
+from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, SampledPath
 from ssmscan.particles.filter_result import FilterResult, Report, Run, finish, join_elements
-from ssmscan.particles.kernel import State, StepInfo
+from ssmscan.particles.genealogy import trace_ancestry
+from ssmscan.particles.kernel import FAULTY, NOWHERE, State, StepInfo
 from ssmscan.particles.loop import each
 from ssmscan.particles.memory import refuse_too_large
 from ssmscan.particles.printing import known
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
 from ssmscan.particles.several import LoopResults, run_loops
-from ssmscan.particles.stores import FinalCloud, Store
+from ssmscan.particles.stores import FinalCloud, FullHistory, Store
 from ssmscan.particles.summaries import SD, Mean, Summary
 
 if TYPE_CHECKING:
@@ -102,6 +105,37 @@ class ParticleFilter:
                 shapes = jax.eval_shape(run, key, part, theta)
                 refuse_too_large((shapes, [shapes.history] * (self.store.copies - 1)), what)
         return run_loops(run, key, ssm, theta) if several else run(key, ssm, theta)
+
+    # ---- an estimator of the likelihood, see `ssmscan.particles.estimators` -------------------------------
+
+    @property
+    def uses_later_data(self) -> bool:
+        """Whether particles at a step know data of later steps; no proposal of the package makes them."""
+        return False
+
+    def with_num_particles(self, num_particles: int) -> ParticleFilter:
+        """Return the same settings with another number of particles."""
+        return replace(self, num_particles=num_particles)
+
+    def particle_steps(self, ssm: Model) -> int:
+        """Count the particles that a run moves by one step each."""
+        return self.num_particles * ssm.num_steps
+
+    def estimate(self, key: Array, ssm: Model, theta: Theta) -> LikelihoodEstimate:
+        """Estimate the likelihood, and nothing else."""
+        found = replace(self, store=FinalCloud(), summaries=()).run(key, ssm, theta)
+        status = jnp.where(found.faulty_step != NOWHERE, np.int32(FAULTY), found.status)
+        return LikelihoodEstimate(found.log_likelihood, status)
+
+    def sample_path(self, key: Array, ssm: Model, theta: Theta) -> SampledPath:
+        """Make a run again, and follow a particle of its final weights to the start."""
+        found = replace(self, store=FullHistory(), summaries=()).run(key, ssm, theta)
+        paths = trace_ancestry(jax.random.fold_in(key, PATH_STREAM), found, num_paths=1)
+        return SampledPath(found.log_likelihood, jax.tree.map(lambda leaf: leaf[0], paths))
+
+    def describe(self, key: Array, ssm: Model, theta: Theta) -> str:
+        """Say how a run ended; on the host."""
+        return self.run(key, ssm, theta).message()
 
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
         """Begin a filter that takes its steps when `update` is called; arguments and errors as in `run`."""

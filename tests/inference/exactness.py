@@ -22,12 +22,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro.contrib.control_flow import scan
+from ssmscan.inference.replay import replay
 
 import ssmscan
 from ssmscan.inference import pmmh_chain
 from ssmscan.inference import replay as replaying
 from ssmscan.inference.pmmh_chain import PMMHState, pmmh_step
-from ssmscan.inference.replay import replay
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.resampling import multinomial
