@@ -58,7 +58,8 @@ class LoopDynamics:
     """The model at its parameters."""
 
     def __init__(self, model: ByHand, theta: Any) -> None:
-        self.xs, self.theta = model.y, theta
+        self.xs, self.theta, self.num_steps = model.y, theta, model.num_steps
+        self.start_observed, self.initial_noise, self.step_noise = False, ByHand.initial_noise, ByHand.step_noise
         self.constant = 0.5 * jnp.log(2 * jnp.pi)
 
     def init(self, noise: dict) -> Start:

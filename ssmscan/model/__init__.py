@@ -5,7 +5,8 @@ noise_outside  `noise_outside`: a model with its noise moved outside the loop, a
 
 Below them stand rooms, each of which imports from those before it in this list alone:
 
-protocols, sites, keys  the contract with engines; what a site is, what a key is (threefry, the cipher)
+protocols              the contract between models and engines
+sites, keys, threefry  what a site is, what a key is, and the cipher that makes numbers of one
 jaxprs/                jaxprs as data: what reaches what, one axis followed through
 noise/                 base noise and map of each distribution family
 handlers/              NumPyro's effect handlers

@@ -78,11 +78,11 @@ def _sine_of_half_circle(word: Array) -> Array:
     return angle * _polynomial(angle * angle, _SINE)
 
 
-def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
+def _polynomial(argument: Array, coefficients: tuple[float, ...]) -> Array:
     """Evaluate in float32 by Horner, highest power first."""
-    value = jnp.full_like(x, coefficients[0])
+    value = jnp.full_like(argument, coefficients[0])
     for coefficient in coefficients[1:]:
-        value = value * x + np.float32(coefficient)
+        value = value * argument + np.float32(coefficient)
     return value
 
 

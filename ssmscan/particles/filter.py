@@ -20,9 +20,9 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_instance, require_integer, require_number
-from ssmscan.model.protocols import Model, Theta
+from ssmscan.model.protocols import Dynamics, Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import element_model, elements_at
+from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.model.statespace.several import IndependentLoops
 from ssmscan.particles import checks, kernel
@@ -216,30 +216,30 @@ def report_of(settings: ParticleFilter) -> Callable[[Any, State, StepInfo], tupl
 @partial(jax.jit, static_argnames=("settings",))
 def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings: ParticleFilter) -> FilterResult:
     if ssm.panel is None:
-        one, number = _filter(key, ssm, ssm.at(theta), settings), jnp.zeros((), np.int32)
+        one, number = _filter(key, ssm.at(theta), settings), jnp.zeros((), np.int32)
     else:
         ssm.refuse_tail()
-        model, element = element_model(ssm), elements_at(ssm, theta)
+        element = elements_at(ssm, theta)
 
         def run_element(number: Array) -> Run:
-            return _filter(jax.random.fold_in(key, number), model, element(number), settings)
+            return _filter(jax.random.fold_in(key, number), element(number), settings)
 
         every = each(run_element, jnp.arange(ssm.panel.size, dtype=np.int32))
         one, number = join_elements(every, ssm.panel)
     return finish(one, number, ssm, theta)
 
 
-def _filter(key: Array, ssm: Any, bound: Any, settings: ParticleFilter) -> Run:
+def _filter(key: Array, dynamics: Dynamics, settings: ParticleFilter) -> Run:
     """Filter a model, or one element of a panel."""
-    began = kernel.start(settings, key, ssm, bound)
-    first, length = Cloud(began.state.carry, began.state.log_weights, began.values), ssm.num_steps
+    began = kernel.start(settings, key, dynamics)
+    first, length = Cloud(began.state.carry, began.state.log_weights, began.values), dynamics.num_steps
 
     def begin(values: dict[str, Array]) -> Any:
         return settings.store.begin(first, lambda: values, length)
 
     state, values, held, steps = kernel.scan_updates(
-        settings, began.state, ssm, bound, bound.xs, report_of(settings), begin=begin, length=length
+        settings, began.state, dynamics, dynamics.xs, report_of(settings), begin=begin, length=length
     )
     last = Cloud(state.carry, state.log_weights, values)
     history = settings.store.result(held, steps.kept, first, last, (0, length))
-    return Run.of(began.state, state, last, steps, history, ssm.start_observed)
+    return Run.of(began.state, state, last, steps, history, dynamics.start_observed)

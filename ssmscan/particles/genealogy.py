@@ -33,9 +33,9 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.arguments import require_instance, require_integer
-from ssmscan.model.protocols import Panel
+from ssmscan.model.protocols import Dynamics, Panel
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import element_model, elements_at
+from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
@@ -265,20 +265,20 @@ def _nothing(dtype: Any) -> Any:
 @partial(jax.jit, static_argnames=("num_paths",))
 def _backward(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], history: History, *, num_paths: int) -> Paths:
     if ssm.panel is None:
-        return _backward_paths(key, ssm, ssm.at(theta), history, num_paths)
-    model, element = element_model(ssm), elements_at(ssm, theta)
+        return _backward_paths(key, ssm.at(theta), history, num_paths)
+    element = elements_at(ssm, theta)
 
     def draw(key: Array, number: Array, history: History) -> Paths:
-        return _backward_paths(key, model, element(number), history, num_paths)
+        return _backward_paths(key, element(number), history, num_paths)
 
     return _by_element(draw, key, history, ssm.panel)
 
 
-def _backward_paths(key: Array, ssm: Any, bound: Any, history: History, num_paths: int) -> Paths:
+def _backward_paths(key: Array, dynamics: Dynamics, history: History, num_paths: int) -> Paths:
     steps, initial = history.steps, history.initial
-    innovations = [site.name for site in ssm.innovations]
+    innovations = [site.name for site in dynamics.innovations]
     count = len(steps.log_weights)
-    xs = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, history.first, count), bound.xs)
+    xs = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, history.first, count), dynamics.xs)
 
     start = initial.carry, initial.log_weights
 
@@ -292,7 +292,7 @@ def _backward_paths(key: Array, ssm: Any, bound: Any, history: History, num_path
             lambda: _whole_rows(start),
         )
         child, ancestor = _take({name: values[name] for name in innovations}, index), _take(ancestors, index)
-        step = jax.vmap(lambda c: bound.evaluate(c, x, child))(carry)
+        step = jax.vmap(lambda c: dynamics.evaluate(c, x, child))(carry)
         log_weights = log_weights + step.log_transition + step.log_observation
         for leaf in jax.tree.leaves(step.carry):
             log_weights = jnp.where(_equals_entry(leaf, ancestor), log_weights, -jnp.inf)

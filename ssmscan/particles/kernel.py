@@ -36,8 +36,7 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.model.noise.score import gradient_alone
-from ssmscan.model.statespace.dynamics import LoopDynamics
-from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.protocols import Dynamics
 from ssmscan.model.threefry import threefry
 from ssmscan.particles import checks
 from ssmscan.particles.draws import draw_noise, unrolled_threefry
@@ -141,17 +140,17 @@ class Began(NamedTuple):
     increment: Array
 
 
-def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: LoopDynamics) -> Began:
+def start(settings: Settings, key: Array, dynamics: Dynamics) -> Began:
     """Draw the initial cloud, and weigh it where the model observes its start.
 
     Args:
         settings: number of particles.
         key: a key made by `as_key`.
-        ssm: the model; bound: `ssm.at(theta)`.
+        dynamics: the model at theta.
     """
     n = settings.num_particles
-    noise = draw_noise(key, ssm.initial_noise, n, first_stream=_START)
-    drawn = jax.vmap(bound.init, axis_size=n)(noise)
+    noise = draw_noise(key, dynamics.initial_noise, n, first_stream=_START)
+    drawn = jax.vmap(dynamics.init, axis_size=n)(noise)
     full = jnp.full((), n, float)
     state = State(
         key=key,
@@ -166,7 +165,7 @@ def start(settings: Settings, key: Array, ssm: StateSpaceModel, bound: LoopDynam
         failed_step=jnp.full((), NOWHERE, np.int32),
         faulty_step=jnp.full((), NOWHERE, np.int32),
     )
-    if not ssm.start_observed:
+    if not dynamics.start_observed:
         # All are equal; what gradient they have is of draws without a smooth map, and stays until the first increment.
         return Began(state, drawn.values, jnp.zeros(()))
     weighed = normalise(state.log_weights)
@@ -181,9 +180,7 @@ def step_keys(key: Array, count: Array | int) -> Array:
     return jax.random.wrap_key_data(data, impl=unrolled_threefry)
 
 
-def update(
-    settings: Settings, state: State, ssm: StateSpaceModel, bound: LoopDynamics, x: Any
-) -> tuple[State, StepInfo]:
+def update(settings: Settings, state: State, dynamics: Dynamics, x: Any) -> tuple[State, StepInfo]:
     """Advance by one step: resample if needed, propagate, weigh.
 
     Compiled alone, XLA may round it differently in the last digit than inside a loop;
@@ -192,12 +189,12 @@ def update(
     Args:
         settings: scheme, threshold, proposal.
         state: the filter before the step.
-        ssm: the model; bound: `ssm.at(theta)`.
-        x: inputs of the step, one slice of `bound.xs`.
+        dynamics: the model at theta.
+        x: inputs of the step, one slice of `dynamics.xs`.
     """
     n, proposal = settings.num_particles, settings.proposal
     resample_key, move_key = state.keys
-    log_auxiliary = proposal.log_auxiliary(ssm, bound, state.carry, x, n)
+    log_auxiliary = proposal.log_auxiliary(dynamics, state.carry, x, n)
 
     def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array | None]:
         v = None if log_auxiliary is None else lax.stop_gradient(normalise(log_weights + log_auxiliary))
@@ -214,7 +211,7 @@ def update(
     if ratio is None:
         ratio = gradient_alone(state.log_weights[ancestors])
     carried = _carried(needed, ratio, state.log_weights)
-    moved = proposal.propagate(move_key, ssm, bound, carry, x, n)
+    moved = proposal.propagate(move_key, dynamics, carry, x, n)
     weighed = normalise(carried + moved.log_weight)
     new = _record(state, weighed, state.step, moved.carry)
     alive = new.status != VANISHED
@@ -271,8 +268,7 @@ def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
 def scan_updates(
     settings: Settings,
     state: State,
-    ssm: StateSpaceModel,
-    bound: LoopDynamics,
+    dynamics: Dynamics,
     xs: Any,
     report: Callable[[Any, State, StepInfo], tuple[Any, Any]],
     *,
@@ -282,7 +278,7 @@ def scan_updates(
     """Update once for each slice of xs: the whole series, or the next part of it.
 
     Args:
-        settings, state, ssm, bound: as in `update`.
+        settings, state, dynamics: as in `update`.
         xs: inputs, leaves with time in front.
         report: what to hand to the next step and what to stack of this one, from what the last one handed over, the
             new state and its moment.
@@ -295,7 +291,7 @@ def scan_updates(
 
     @partial(jax.jit, inline=True)
     def advance(state: State, x: Any) -> tuple[State, StepInfo]:
-        return update(settings, state, ssm, bound, x)
+        return update(settings, state, dynamics, x)
 
     def step(loop: tuple[State, dict, Any], x: Any) -> tuple[tuple[State, dict, Any], Any]:
         state, moment = advance(loop[0], x)

@@ -30,8 +30,9 @@ from jax import Array, lax
 
 from ssmscan.arguments import require_integer
 from ssmscan.errors import ModelError
+from ssmscan.model.protocols import Dynamics
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import element_model, elements_at
+from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.requirements import require_observed, require_traced
 from ssmscan.model.statespace.several import IndependentLoops
 from ssmscan.particles import kernel, origin, saved
@@ -143,12 +144,12 @@ def advance(
 
 @partial(jax.jit, static_argnames=("settings",))
 def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: ParticleFilter) -> Online:
-    def one(key: Array, model: Any, bound: Any) -> Online:
-        began = kernel.start(settings, key, model, bound)
+    def one(key: Array, dynamics: Dynamics) -> Online:
+        began = kernel.start(settings, key, dynamics)
 
         def step(state: State) -> dict[str, Array]:
-            x = jax.tree.map(lambda a: a[0], bound.xs)
-            return kernel.update(settings, state, model, bound, x)[1].moved.values
+            x = jax.tree.map(lambda a: a[0], dynamics.xs)
+            return kernel.update(settings, state, dynamics, x)[1].moved.values
 
         def zeros() -> dict[str, Array]:
             return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, began.state))
@@ -157,10 +158,10 @@ def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: Particle
         return Online(began.state, began.values, settings.store.begin(first, zeros, ssm.num_steps))
 
     if ssm.panel is None:
-        return one(key, ssm, ssm.at(theta))
-    model, element = element_model(ssm), elements_at(ssm, theta)
+        return one(key, ssm.at(theta))
+    element = elements_at(ssm, theta)
     numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
-    return jax.vmap(lambda m: one(jax.random.fold_in(key, m), model, element(m)))(numbers)
+    return jax.vmap(lambda m: one(jax.random.fold_in(key, m), element(m)))(numbers)
 
 
 @partial(jax.jit, static_argnames=("settings", "capacity"))
@@ -173,10 +174,10 @@ def take(
     """
     report = report_of(settings)
 
-    def one(online: Online, model: Any, bound: Any) -> tuple[Online, Report]:
+    def one(online: Online, dynamics: Dynamics) -> tuple[Online, Report]:
         def step(online: Online) -> tuple[Online, Report]:
-            x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, online.state.step, keepdims=False), bound.xs)
-            state, moment = kernel.update(settings, online.state, model, bound, x)
+            x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, online.state.step, keepdims=False), dynamics.xs)
+            state, moment = kernel.update(settings, online.state, dynamics, x)
             held, found = report(online.held, state, moment)
             return Online(state, moment.moved.values, held), found
 
@@ -190,11 +191,11 @@ def take(
         return lax.fori_loop(jnp.zeros_like(count), count, body, (replace(online, values=values), room))
 
     if ssm.panel is None:
-        return one(online, ssm, ssm.at(theta))
+        return one(online, ssm.at(theta))
     ssm.refuse_tail()
-    model, element = element_model(ssm), elements_at(ssm, theta)
+    element = elements_at(ssm, theta)
     numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
-    return each(lambda pair: one(pair[1], model, element(pair[0])), (numbers, online))
+    return each(lambda pair: one(pair[1], element(pair[0])), (numbers, online))
 
 
 def result_of(

@@ -22,8 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from jax import Array
 
-from ssmscan.model.statespace.dynamics import LoopDynamics
-from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.protocols import Dynamics
 from ssmscan.particles.draws import draw_noise
 from ssmscan.particles.loop import keep_for_gradient
 
@@ -50,18 +49,17 @@ class Moved(NamedTuple):
 class Proposal(Protocol):
     """Moves and weighs a cloud; a frozen, hashable object of settings."""
 
-    def log_auxiliary(self, ssm: StateSpaceModel, bound: LoopDynamics, carry: Any, x: Any, n: int) -> Array | None:
+    def log_auxiliary(self, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Array | None:
         """Give (N,) log factors for the choice of ancestors, from the past and x; None for none."""
 
-    def propagate(self, key: Array, ssm: StateSpaceModel, bound: LoopDynamics, carry: Any, x: Any, n: int) -> Moved:
+    def propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Moved:
         """Move n particles with the noise of one key.
 
         Args:
             key: one key, used for nothing else.
-            ssm: the model, for its static facts (sites, noise specifications).
-            bound: `ssm.at(theta)`.
+            dynamics: the model at theta.
             carry: carries of the particles, N in front.
-            x: inputs of this step, one slice of `bound.xs`.
+            x: inputs of this step, one slice of `dynamics.xs`.
             n: number of particles.
         """
 
@@ -70,11 +68,11 @@ class Proposal(Protocol):
 class Bootstrap:
     """Draw innovations from the model; the weight is the density of the observations."""
 
-    def log_auxiliary(self, ssm: StateSpaceModel, bound: LoopDynamics, carry: Any, x: Any, n: int) -> None:
+    def log_auxiliary(self, dynamics: Dynamics, carry: Any, x: Any, n: int) -> None:
         """Look at nothing: ancestors are drawn with the weights themselves."""
 
-    def propagate(self, key: Array, ssm: StateSpaceModel, bound: LoopDynamics, carry: Any, x: Any, n: int) -> Moved:
+    def propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Moved:
         """Move n particles by the model's own step."""
-        noise = keep_for_gradient(draw_noise(key, ssm.step_noise, n))
-        step = jax.vmap(bound.step, in_axes=(0, None, 0), axis_size=n)(carry, x, noise)
+        noise = keep_for_gradient(draw_noise(key, dynamics.step_noise, n))
+        step = jax.vmap(dynamics.step, in_axes=(0, None, 0), axis_size=n)(carry, x, noise)
         return Moved(step.carry, step.log_weight, None, step.values, step.cdf)

@@ -17,7 +17,7 @@ from ssmscan.particles.estimators import LikelihoodEstimate, Replicates, Sampled
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.kernel import COMPLETE, FAULTY, VANISHED
 from tests.inference.models import Y
-from tests.model.several_loops import two_series
+from tests.model import test_several as loops
 from tests.particles.test_panel import THETA, M, T, panel
 from tests.particles.test_panel import Y as PANEL_Y
 
@@ -108,8 +108,8 @@ def test_replicates_run_under_jit_and_vmap_on_every_kind_of_model(kind, linear):
     elif kind == "panel":
         ssm, theta, sites = ssmscan.trace(panel, PANEL_Y), THETA, {"x": (T, M), "x0": (M,)}
     else:
-        ssm = ssmscan.trace(two_series, *(np.zeros(n) for n in (5, 7)))
-        theta, sites = ssm.sample_prior(jax.random.key(0)), {}
+        ssm, theta = ssmscan.trace(loops.both, loops.Y, loops.V), loops.THETA
+        sites = {"x": (8,), "z": (5,), "z0": ()}
     theta, three = ssm.canonical(theta), Replicates(FEW, 3)
     keys = jax.random.split(KEY, 2)
     together = jax.jit(jax.vmap(lambda key: three.estimate(key, ssm, theta)))(keys)

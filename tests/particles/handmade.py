@@ -74,6 +74,26 @@ class LoopDynamics:
     def __init__(self, ssm: Autoregression, theta):
         self.ssm, self.theta, self.xs = ssm, theta, (ssm.y, ssm.penalty)
 
+    @property
+    def num_steps(self):
+        return self.ssm.num_steps
+
+    @property
+    def start_observed(self):
+        return self.ssm.start_observed
+
+    @property
+    def innovations(self):
+        return self.ssm.innovations
+
+    @property
+    def initial_noise(self):
+        return self.ssm.initial_noise
+
+    @property
+    def step_noise(self):
+        return self.ssm.step_noise
+
     def init(self, noise):
         x0 = noise["x0"] * self.theta["sx"] / jnp.sqrt(1 - self.theta["rho"] ** 2)
         seen = norm.logpdf(self.ssm.y_start, x0, self.theta["sy"])

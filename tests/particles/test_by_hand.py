@@ -168,11 +168,11 @@ class Given:
     def resampling(self, key, weights, n):
         return ANCESTORS
 
-    def log_auxiliary(self, ssm, bound, carry, x, n):
-        return None if self.ahead is None else jax_norm.logpdf(x[0], bound.theta["rho"] * carry, self.ahead)
+    def log_auxiliary(self, dynamics, carry, x, n):
+        return None if self.ahead is None else jax_norm.logpdf(x[0], dynamics.theta["rho"] * carry, self.ahead)
 
-    def propagate(self, key, ssm, bound, carry, x, n):
-        step = jax.vmap(bound.step, in_axes=(0, None, 0))(carry, x, {"x": NOISE})
+    def propagate(self, key, dynamics, carry, x, n):
+        step = jax.vmap(dynamics.step, in_axes=(0, None, 0))(carry, x, {"x": NOISE})
         return Moved(step.carry, step.log_weight, None, step.values, step.cdf)
 
 
@@ -181,10 +181,10 @@ def test_the_gradient_is_of_weights_over_odds_that_are_held_constant():
     (ssm, _, _), aheads = few_steps(), (None, 1.2)
 
     def by_kernel(rho, ahead):
-        settings, bound = Given(ahead), ssm.at(ssm.canonical({**THETA, "rho": rho}))
-        state = kernel.start(settings, as_key(KEY), ssm, bound).state._replace(carry=NOISE)
+        settings, dynamics = Given(ahead), ssm.at(ssm.canonical({**THETA, "rho": rho}))
+        state = kernel.start(settings, as_key(KEY), dynamics).state._replace(carry=NOISE)
         for x in zip(ssm.y[:2], ssm.penalty):
-            state, _ = kernel.update(settings, state, ssm, bound, x)
+            state, _ = kernel.update(settings, state, dynamics, x)
         return state.log_likelihood.value()
 
     def by_hand(rho, ahead):

@@ -79,19 +79,17 @@ def test_chunks_are_the_whole_run_bit_by_bit_and_single_updates_to_rounding():
 
     @jax.jit
     def start(key, ssm, theta):
-        return kernel.start(SMALL, key, ssm, ssm.at(theta))
+        return kernel.start(SMALL, key, ssm.at(theta))
 
     @jax.jit
     def update(state, ssm, theta, x):
-        state, moment = kernel.update(SMALL, state, ssm, ssm.at(theta), x)
+        state, moment = kernel.update(SMALL, state, ssm.at(theta), x)
         return state, moment.increment[None]
 
     @jax.jit
     def chunk(state, ssm, theta, xs):
         report, n = (lambda _, state, moment: (None, moment.increment)), len(xs[0])
-        state, _, _, rest = kernel.scan_updates(
-            SMALL, state, ssm, ssm.at(theta), xs, report, begin=lambda _: None, length=n
-        )
+        state, _, _, rest = kernel.scan_updates(SMALL, state, ssm.at(theta), xs, report, begin=lambda _: None, length=n)
         return state, rest
 
     began = start(as_key(KEY), ssm, theta)

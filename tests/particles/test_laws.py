@@ -191,9 +191,9 @@ class Recording:
 
     log_auxiliary = Bootstrap.log_auxiliary
 
-    def propagate(self, key, ssm, bound, carry, x, n):
+    def propagate(self, key, dynamics, carry, x, n):
         self.used.moving.append(jax.random.key_data(key))
-        return Bootstrap().propagate(key, ssm, bound, carry, x, n)
+        return Bootstrap().propagate(key, dynamics, carry, x, n)
 
 
 def test_no_key_is_used_twice_and_the_start_draws_from_none_of_the_steps():
@@ -204,11 +204,11 @@ def test_no_key_is_used_twice_and_the_start_draws_from_none_of_the_steps():
     @jax.vmap
     def uses(key):
         settings = Recording(Used([], []))
-        bound = ssm.at(ssm.canonical(THETA))
-        began = kernel.start(settings, key, ssm, bound)
+        dynamics = ssm.at(ssm.canonical(THETA))
+        began = kernel.start(settings, key, dynamics)
         state = began.state
         for t in range(steps):
-            state, _ = kernel.update(settings, state, ssm, bound, jax.tree.map(itemgetter(t), bound.xs))
+            state, _ = kernel.update(settings, state, dynamics, jax.tree.map(itemgetter(t), dynamics.xs))
         words = jnp.stack([jax.random.key_data(key), *settings.used.resampling, *settings.used.moving])
         return words, began.values["x0"] * jnp.sqrt(1 - THETA["rho"] ** 2)
 

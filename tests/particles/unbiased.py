@@ -147,9 +147,9 @@ class Auxiliary(Bootstrap):
 
     scale: float
 
-    def log_auxiliary(self, ssm: Any, bound: Any, carry: Any, x: Any, n: int) -> jax.Array:
+    def log_auxiliary(self, dynamics: Any, carry: Any, x: Any, n: int) -> jax.Array:
         y = jax.tree.leaves(x)[0]
-        return norm.logpdf(y, bound.theta["rho"] * carry, self.scale)
+        return norm.logpdf(y, dynamics.theta["rho"] * carry, self.scale)
 
 
 def drop_carried(needed: jax.Array, ratio: jax.Array, log_weights: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Discrete states of elements that do not interact: one chain for each, instead of one for all.
 
 A plate of M animals with two states each has 2^M joint values, and so has the sum over their paths; but
-where no equation joins two animals it is a product of M sums over two values.  The draws z and the leaves
+where no equation joins two animals it is a product of M sums over two values.  The draws and the leaves
 of the carry that they touch are followed along the element axis through the staged start and step
 (`axes`).  If every density comes out as a sum over elements, and every touched leaf with the axis,
 they are staged again for one element; what the draws do not touch, common to all elements, is cut where
@@ -34,7 +34,7 @@ _WHOLE = Mixing("a state that all elements share")
 
 
 class ElementChains(NamedTuple):
-    """The start and the step of one element; arguments as in `given`, and the number of the element.
+    """The start and the step of one element; arguments as in `conditional`, and the number of the element.
 
     Attributes:
         size: M, number of elements.
@@ -51,12 +51,12 @@ class ElementChains(NamedTuple):
     step_rest: Staged
 
     def rows_of(self, sites: Sequence[TracedSite]) -> tuple[TracedSite, ...]:
-        """Sites of one element."""
+        """Return the sites of one element."""
         return tuple(site._replace(shape=_one(site.shape, self.axes[site.name])) for site in sites)
 
 
 def split(
-    script: UserModel,
+    user_model: UserModel,
     starts: Sequence[TracedSite],
     sites: Sequence[TracedSite],
     touched: set[int],
@@ -66,7 +66,7 @@ def split(
     """Take a model apart into elements.
 
     Args:
-        script: the model.
+        user_model: the model.
         starts: discrete initial sites.
         sites: discrete innovations.
         touched: leaves of the carry that they reach, each a function of the draws of one step.
@@ -78,14 +78,14 @@ def split(
     found: Mixing | None = None
     for size, axes in _candidates((*starts, *sites)):
         try:
-            return _Splitter(script, size, axes, touched, start, step).split(starts, sites)
+            return _Splitter(user_model, size, axes, touched, start, step).split(starts, sites)
         except MixesRows as mixes:
             found = found or mixes.origin
     return found
 
 
 def _candidates(sites: Sequence[TracedSite]) -> Iterator[tuple[int, dict[str, int]]]:
-    """Choices of an axis for each site, all of one size, the largest first."""
+    """Yield choices of an axis for each site, all of one size, the largest first."""
     common = set.intersection(*(set(site.shape) for site in sites))
     for size in sorted(common - {0, 1}, reverse=True):
         places = [[k for k, n in enumerate(site.shape) if n == size] for site in sites]
@@ -97,28 +97,28 @@ class _Splitter:
     """Follows one choice of axes; `MixesRows` where elements meet."""
 
     def __init__(
-        self, script: UserModel, size: int, axes: dict[str, int], touched: set[int], start: Staged, step: Staged
+        self, user_model: UserModel, size: int, axes: dict[str, int], touched: set[int], start: Staged, step: Staged
     ):
-        self.script, self.size, self.axes, self.touched = script, size, axes, touched
+        self.user_model, self.size, self.axes, self.touched = user_model, size, axes, touched
         self.start, self.step = start.select("leaves", "terms"), step.select("leaves", "terms")
         self.leaves: dict[int, Axis] = {}
 
     def split(self, starts: Sequence[TracedSite], sites: Sequence[TracedSite]) -> ElementChains:
-        script, plan = self.script, self.script.plan
+        user_model, plan = self.user_model, self.user_model.plan
         theta, start_noise, _ = _arguments(self.start)
         _, carry, x, noise, _ = _arguments(self.step)
         self._find_leaves(sites)
         one_start, one_step = (self._shapes(group, 1) for group in (starts, sites))
         one_carry = jax.tree.unflatten(jax.tree.structure(plan.carry), self._rows(jax.tree.leaves(carry), 1))
 
-        def start_fn(data, theta, noise, z, element):
+        def start_fn(data, theta, noise, draws, element):
             window = Window(self.size, element)
-            args = [constants(theta), constants(noise), self._draws(z)]
+            args = [constants(theta), constants(noise), self._draws(draws)]
             return self._results(self._follow(self.start, data, args, window), window)
 
-        def step_fn(data, theta, carry, x, noise, z, element):
+        def step_fn(data, theta, carry, x, noise, draws, element):
             window = Window(self.size, element)
-            args = [constants(theta), self._carry(carry), constants(x), constants(noise), self._draws(z)]
+            args = [constants(theta), self._carry(carry), constants(x), constants(noise), self._draws(draws)]
             return self._results(self._follow(self.step, data, args, window), window)
 
         def start_rest(data, theta, noise):
@@ -132,35 +132,35 @@ class _Splitter:
             leaves = [
                 zeros(s) if k in self.touched else a for k, (a, s) in enumerate(zip(jax.tree.leaves(carry), none))
             ]
-            draws = self._draws(zeros(self._shapes(sites, 0)))
-            args = [constants(theta), self._carry(leaves), constants(x), constants(noise), draws]
+            none_drawn = self._draws(zeros(self._shapes(sites, 0)))
+            args = [constants(theta), self._carry(leaves), constants(x), constants(noise), none_drawn]
             return {"log_prob": sum_of(self._terms(self._follow(self.step, data, args, window), window).values())}
 
         return ElementChains(
             self.size,
             self.axes,
-            script.stage(start_fn, (theta, start_noise, one_start, ELEMENT), late=1),
-            script.stage(step_fn, (theta, one_carry, x, noise, one_step, ELEMENT), late=1),
-            script.stage(start_rest, (theta, start_noise), late=1),
-            script.stage(step_rest, (theta, plan.carry, x, noise), late=1),
+            user_model.stage(start_fn, (theta, start_noise, one_start, ELEMENT), late=1),
+            user_model.stage(step_fn, (theta, one_carry, x, noise, one_step, ELEMENT), late=1),
+            user_model.stage(start_rest, (theta, start_noise), late=1),
+            user_model.stage(step_rest, (theta, plan.carry, x, noise), late=1),
         )
 
     def _find_leaves(self, sites: Sequence[TracedSite]) -> None:
         """Find the axis of each touched leaf after a step: of the draws of the step alone it is a function."""
 
-        def fn(data, theta, carry, x, noise, z):
+        def fn(data, theta, carry, x, noise, draws):
             leaves = [
                 Tracked(None, _LATER) if k in self.touched else Tracked(leaf)
                 for k, leaf in enumerate(jax.tree.leaves(carry))
             ]
-            args = [constants(theta), leaves, constants(x), constants(noise), self._draws(z)]
+            args = [constants(theta), leaves, constants(x), constants(noise), self._draws(draws)]
             results = self._follow(self.step, data, args, Window(self.size, jnp.zeros((), jnp.int32)))
             for k in self.touched:
                 self.leaves[k] = self._axis(results["leaves"][k])
             return 0
 
         theta, carry, x, noise, _ = _arguments(self.step)
-        data = self.script.data_shapes()
+        data = self.user_model.data_shapes()
         jax.eval_shape(fn, data, theta, carry, x, noise, self._shapes(sites, 1))
 
     def _axis(self, leaf: Tracked) -> Axis:
@@ -170,7 +170,7 @@ class _Splitter:
         raise MixesRows(mark if isinstance(mark, Mixing) else mark.origin if isinstance(mark, Sum) else _WHOLE)
 
     def _follow(self, staged: Staged, data: list, args: list, window: Window) -> PyTree:
-        return follow_staged(staged, self.script.arrays(data), args, window)
+        return follow_staged(staged, self.user_model.arrays(data), args, window)
 
     def _results(self, results: PyTree, window: Window) -> dict:
         leaves = {}
@@ -190,8 +190,8 @@ class _Splitter:
     def _terms(self, results: PyTree, window: Window) -> dict[str, Array]:
         return {name: window.contribution(term) for name, term in results["terms"].items()}
 
-    def _draws(self, z: dict[str, Array]) -> list[Tracked]:
-        return [Tracked(z[name], Axis(self.axes[name], self.size)) for name in sorted(z)]
+    def _draws(self, draws: dict[str, Array]) -> list[Tracked]:
+        return [Tracked(draws[name], Axis(self.axes[name], self.size)) for name in sorted(draws)]
 
     def _carry(self, carry: PyTree) -> list[Tracked]:
         return [Tracked(leaf, self.leaves.get(k)) for k, leaf in enumerate(jax.tree.leaves(carry))]
@@ -200,7 +200,7 @@ class _Splitter:
         return {n: Shape(_one(s.shape, self.axes[n], rows), s.dtype) for n, s in shapes_of(sites).items()}
 
     def _rows(self, carry: list, rows: int) -> list[Shape]:
-        """Shapes of the leaves of a carry whose touched leaves have a number of rows."""
+        """Return the shapes of the leaves of a carry whose touched leaves have a number of rows."""
         shapes = [Shape(leaf.shape, leaf.dtype) for leaf in carry]
         for k, axis in self.leaves.items():
             assert axis.axis is not None
@@ -213,7 +213,7 @@ def _one(shape: tuple[int, ...], axis: int, rows: int = 1) -> tuple[int, ...]:
 
 
 def _arguments(staged: Staged) -> list[PyTree]:
-    """Shapes of the arguments of a staged function."""
+    """Return the shapes of the arguments of a staged function."""
     leaves = [Shape(v.aval.shape, v.aval.dtype) for v in staged.jaxpr.invars[len(staged.shared) :]]
     bounds = zip(staged.offsets, staged.offsets[1:])
     shift = len(staged.shared)

@@ -1,20 +1,20 @@
 """Which discrete states can be summed out, decided from the data flow of one step.
 
 Gradient engines see a model as a smooth function of parameters and noise.  A discrete draw is no such
-function; where it has finitely many values it can be summed instead.  Write z_t for the joint value of all
+function; where it has finitely many values it can be summed instead.  Write d_t for the joint value of all
 discrete draws of a step, K values, and c for the leaves of the carry, everything continuous being a
-function of its noise (`given.step_of`).  Then
+function of its noise (`conditional.step_of`).  Then
 
-    touched leaf    c'_k depends on some z_t, or on a touched leaf (closed over steps), or its start on a
+    touched leaf    c'_k depends on some d_t, or on a touched leaf (closed over steps), or its start on a
                     discrete initial site
     summable        no touched leaf depends on a touched leaf: each is a function of the draws of one step,
                     c_t(k), of inputs, noise and leaves that the draws never touch
 
-and the sum over all K^T paths is a forward pass over K values (`forward`), in which the densities of step
-t are functions of (z_{t-1}, z_t).  A regime that moves a continuous state, and a counter of draws, are
+and the sum over all K^T paths is a forward pass over K values (`forward_backward`), in which the densities of step
+t are functions of (d_{t-1}, d_t).  A regime that moves a continuous state, and a counter of draws, are
 not summable: their carry remembers all earlier draws.
 
-ElementChains of a plate that do not interact have a pass each (`elements`).  Beyond `LIMIT` joint values particles
+Elements of a plate that do not interact have a pass each (`element_chains`).  Beyond `LIMIT` joint values particles
 are the better engine: a forward pass costs T K^2.
 """
 
@@ -59,7 +59,7 @@ class After(NamedTuple):
     Attributes:
         start: (values outside) -> {"log_prob": by site}, what weighs the start.
         step: (values outside; t, output) -> {"log_prob": by site}, what weighs a step.
-        whole: densities by `staging.by_value` of what is not pointwise in time.
+        whole: densities by `functions.by_value` of what is not pointwise in time.
     """
 
     start: Staged
@@ -73,7 +73,7 @@ class Summed(NamedTuple):
     Attributes:
         sites: discrete innovations.
         initial: discrete initial sites.
-        start, step: see `given.start_of` and `given.step_of`.
+        start, step: see `conditional`.
         elements: the same for one element, where elements do not interact; else None.
         path: untouched leaves of the carry that a density or a touched leaf needs, by position.
         touched: leaves that the draws reach and a density needs, with what they depend on.
@@ -98,11 +98,11 @@ class Summed(NamedTuple):
         return f"{names}, {num_joint(sites)} values a step{each}"
 
 
-def decide(script: UserModel, parameters, initial, observed, after: After) -> Summed | str:
+def decide(user_model: UserModel, parameters, initial, observed, after: After) -> Summed | str:
     """Find out whether the draws without a smooth map can be summed out.
 
     Args:
-        script: the model.
+        user_model: the model.
         parameters: names of the parameters.
         initial: names of the initial-state sites.
         observed: names of the observations of the start.
@@ -111,19 +111,19 @@ def decide(script: UserModel, parameters, initial, observed, after: After) -> Su
     Returns:
         How, or the reason why not: a clause that names the site.
     """
-    starts = tuple(site for name, site in script.outside.items() if name in initial and site.smooth is None)
-    sites = tuple(site for site in script.innovations.values() if site.smooth is None)
+    starts = tuple(site for name, site in user_model.outside.items() if name in initial and site.smooth is None)
+    sites = tuple(site for site in user_model.innovations.values() if site.smooth is None)
     for site in (*starts, *sites):
         if not site.discrete:
             return f"'{site.name}' ({site.family}) is continuous and has no smooth map from noise"
         if not site.num_values:
             return f"'{site.name}' ({site.family}) has no finite list of values that is known at trace"
-    start = start_of(script, parameters, initial, observed, after.start, starts)
-    step = step_of(script, parameters, after.step, sites)
-    return _follow(script, starts, sites, start, step, after.whole)
+    start = start_of(user_model, parameters, initial, observed, after.start, starts)
+    step = step_of(user_model, parameters, after.step, sites)
+    return _follow(user_model, starts, sites, start, step, after.whole)
 
 
-def _follow(script: UserModel, starts, sites, start: Staged, step: Staged, tail: Staged) -> Summed | str:
+def _follow(user_model: UserModel, starts, sites, start: Staged, step: Staged, post_loop: Staged) -> Summed | str:
     """Follow the draws through the carry."""
     leaves = step.reaches("leaves")
     touched = {k for k, pairs in start.reaches("leaves").items() if any(argument == 2 for argument, _ in pairs)}
@@ -131,8 +131,8 @@ def _follow(script: UserModel, starts, sites, start: Staged, step: Staged, tail:
     for leaf, pairs in leaves.items():
         source = sorted(k for argument, k in pairs if argument == CARRY and k in touched)
         if leaf in touched and source:
-            return _remembers(script, (*starts, *sites), leaf, source[0], step, touched)
-    for site, pairs in tail.reaches("outside_log_prob").items():
+            return _remembers(user_model, (*starts, *sites), leaf, source[0], step, touched)
+    for site, pairs in post_loop.reaches("outside_log_prob").items():
         outputs = step.reaches("ys")
         read = [outputs[k] for argument, k in pairs if argument == YS]
         if any(argument == LAST and k in touched for argument, k in pairs) or any(_hit(p, touched) for p in read):
@@ -144,12 +144,12 @@ def _follow(script: UserModel, starts, sites, start: Staged, step: Staged, tail:
     reach = {k: _reach(leaves[k], touched, moving) for k in touched}
     terms = {name: _reach(pairs, touched, moving) for name, pairs in step.reaches("terms").items()}
     needed = [*step.reaches("terms").values(), *(leaves[k] for k in touched)]
-    if tail.jaxpr.outvars:
+    if post_loop.jaxpr.outvars:
         needed += [*step.reaches("ys").values(), {(CARRY, k) for k in leaves}]
     path = _read(needed) - touched
     while (more := path | (_read(leaves[k] for k in path) - touched)) != path:
         path = more
-    elements = split(script, starts, sites, touched, start, step)
+    elements = split(user_model, starts, sites, touched, start, step)
     for group, where in ((starts, "of the start"), (sites, "of a step")):
         count = num_joint(elements.rows_of(group) if isinstance(elements, ElementChains) else group)
         if count > LIMIT:
@@ -198,10 +198,10 @@ def _reach(pairs: set, touched: set[int], moving: set[int]) -> Reach:
     return Reach(draws, past, _in_time(pairs, touched, moving))
 
 
-def _remembers(script: UserModel, sites, leaf: int, source: int, step: Staged, touched: set[int]) -> str:
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(script.plan.carry)]
+def _remembers(user_model: UserModel, sites, leaf: int, source: int, step: Staged, touched: set[int]) -> str:
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(user_model.plan.carry)]
     values = step.reaches("values")
-    through = [n for n, s in script.innovations.items() if s.smooth is not None and _hit(values[n], touched)]
+    through = [n for n, s in user_model.innovations.items() if s.smooth is not None and _hit(values[n], touched)]
     moved = f", through {', '.join(map(repr, through))}" if through else ""
     return (
         f"{_listed(sites)} cannot be summed out: carry{paths[leaf]} after a step is computed from carry{paths[source]} "

@@ -142,14 +142,14 @@ def smooth(chain: Chain, filtered: Filtered) -> Smoothed:
 
 
 def log_likelihood(chain: Chain) -> Array:
-    """Log of the sum over all paths, a scalar, with the gradient that costs less."""
+    """Compute the log of the sum over all paths, a scalar, with the gradient that costs less."""
     few = chain.emission.shape[1] <= FEW
     return forward(chain).log_likelihood if few else log_likelihood_by_smoothing(chain)
 
 
 @jax.custom_jvp
 def log_likelihood_by_smoothing(chain: Chain) -> Array:
-    """Log of the sum over all paths, its gradient from a backward pass.
+    """Compute the log of the sum over all paths, its gradient from a backward pass.
 
     The derivative in a log-weight is the posterior probability that the weight is used: nothing of the forward
     loop but the alphas is kept.
@@ -198,7 +198,7 @@ def sample(key: Array, chain: Chain, filtered: Filtered) -> tuple[Array, Array]:
 
 
 def log_weight(chain: Chain, start: Array, path: Array) -> Array:
-    """Log of the product of the weights along a path, as `sample` returns it; a scalar."""
+    """Compute the log of the product of the weights along a path, as `sample` returns it; a scalar."""
     total = chain.start[start] + chain.first[start, path[0]] + jnp.sum(chain.constant[path[:-1], path[1:]])
     steps = jnp.arange(len(path))
     if chain.varying is not None:

@@ -87,12 +87,12 @@ class SiteMessage(NamedTuple):
         return jnp.where(self.present, self.raw.astype(jnp.result_type(float, self.raw)), jnp.nan)
 
     def log_prob(self) -> jax.Array:
-        """Log-probability as NumPyro counts it, with masks and scales, a scalar."""
+        """Compute the log-probability as NumPyro counts it, with masks and scales, a scalar."""
         log_prob = self._log_prob(self.fn)
         return jnp.sum(log_prob if self.scale is None else log_prob * self.scale)
 
     def log_density(self) -> jax.Array:
-        """Log-density of the draw itself, masks and scales left out, a scalar."""
+        """Compute the log-density of the draw itself, masks and scales left out, a scalar."""
         return jnp.sum(self._log_prob(unmasked(self.fn)))
 
     def _log_prob(self, fn: dist.Distribution) -> jax.Array:
@@ -104,15 +104,15 @@ class SiteMessage(NamedTuple):
             return seen if self.observed else fn.log_prob(self.value) - seen
 
     def log_excess(self) -> jax.Array | float:
-        """What scaling a latent site adds to the density it is drawn from."""
+        """Compute what scaling a latent site adds to the density it is drawn from."""
         return 0.0 if self.scale is None else self.log_prob() - jnp.sum(self._log_prob(self.fn))
 
     def log_prior(self) -> jax.Array:
-        """What a parameter adds to the log-density of the model, a scalar."""
+        """Compute what a parameter adds to the log-density of the model, a scalar."""
         return self.log_density() + self.log_excess() if self._left_open else self.log_prob()
 
     def log_reweighting(self) -> jax.Array | float:
-        """What `log_prior` of a parameter has more than the law that it is drawn from."""
+        """Compute what `log_prior` of a parameter has more than the law that it is drawn from."""
         return self.log_prior() - self.log_density() if self.reweighted else 0.0
 
     @property
@@ -140,9 +140,9 @@ class SiteMessage(NamedTuple):
         return jnp.any(wrong & mask_of(self.fn) if self.observed else wrong)
 
 
-def simulated(records: list[SiteMessage], names: Collection[str]) -> list[SiteMessage]:
-    """The same records, sites of some names as values that are drawn and not inferred."""
-    return [r._replace(fn=None, simulated=True) if r.name in names else r for r in records]
+def simulated(messages: list[SiteMessage], names: Collection[str]) -> list[SiteMessage]:
+    """Return the same messages, sites of some names as values that are drawn and not inferred."""
+    return [m._replace(fn=None, simulated=True) if m.name in names else m for m in messages]
 
 
 def can_be_drawn(fn: dist.Distribution) -> bool:
@@ -154,7 +154,7 @@ def can_be_drawn(fn: dist.Distribution) -> bool:
 
 
 def with_sample_shape(msg: dict) -> dist.Distribution:
-    """The distribution of the whole value, `sample_shape` made part of its batch."""
+    """Return the distribution of the whole value, `sample_shape` made part of its batch."""
     fn, extra = msg["fn"], tuple(msg["kwargs"].get("sample_shape", ()))
     return fn.expand(extra + fn.batch_shape) if extra and not msg.get("_control_flow_done") else fn
 
@@ -194,7 +194,7 @@ def has_base(fn: dist.Distribution) -> bool:
 
 
 def unmasked(fn: dist.Distribution) -> dist.Distribution:
-    """The distribution without its masks, its law."""
+    """Return the distribution without its masks, its law."""
     if isinstance(fn, dist.MaskedDistribution):
         return unmasked(fn.base_dist)
     if isinstance(fn, dist.Independent):
@@ -207,7 +207,7 @@ def unmasked(fn: dist.Distribution) -> dist.Distribution:
 
 
 def mask_of(fn: dist.Distribution) -> jax.Array:
-    """Which batch elements count, broadcastable to `fn.batch_shape`."""
+    """Return which batch elements count, broadcastable to `fn.batch_shape`."""
     if isinstance(fn, dist.MaskedDistribution):
         own = jnp.asarray(fn._mask) if fn._mask is not None else jnp.asarray(True)
         return own & mask_of(fn.base_dist)

@@ -7,11 +7,11 @@ first steps of a loop only.  With y = (y_o, y_m) its present and missing element
     drawn, if the model reads the value afterwards (a lag):   y_m ~ p(y_m | y_o), an innovation
 
 Little and Rubin (2019), *Statistical Analysis with Missing Data*, chapter 6.  Independent elements drop out
-one by one.  Of a multivariate normal the present elements are again normal, and with x a draw of the whole,
+one by one.  Of a multivariate normal the present elements are again normal, and with d a draw of the whole,
 
-    y_m = x_m + S_mo S_oo^{-1} (y_o - x_o)
+    y_m = d_m + S_mo S_oo^{-1} (y_o - d_o)
 
-is a draw of the rest (Matheron's rule; Hoffman and Ribak, Astrophysical Journal 380, 1991), smooth in x.  Rows and
+is a draw of the rest (Matheron's rule; Hoffman and Ribak, Astrophysical Journal 380, 1991), smooth in d.  Rows and
 columns of missing elements are replaced by those of the identity, so that the pattern may change at run time.
 Other joint families can only be missing whole.
 
@@ -46,7 +46,7 @@ class Gaps(NamedTuple):
     names: frozenset[str] = frozenset()
     imputed: frozenset[str] | None = None
 
-    def drawn(self, name: str) -> bool:
+    def imputes(self, name: str) -> bool:
         """Whether the missing elements of a site are drawn."""
         return self.imputed is None or name in self.imputed
 
@@ -88,7 +88,7 @@ def complete(fn: dist.Distribution, value: Array, present: Array, draw: Array) -
 
 
 def log_prob(fn: dist.Distribution, value: Array, present: Array) -> Array:
-    """Log-density of the present elements, shape `fn.batch_shape`.
+    """Compute the log-density of the present elements, shape `fn.batch_shape`.
 
     Args:
         fn: the distribution.
@@ -117,7 +117,7 @@ def log_prob(fn: dist.Distribution, value: Array, present: Array) -> Array:
 
 
 def only_whole(fn: dist.Distribution) -> int:
-    """Number of trailing axes that can only be missing together; 0 where elements drop out one by one."""
+    """Return the number of trailing axes that can only be missing together; 0 where elements drop out one by one."""
     while isinstance(fn, WRAPPERS):
         fn = fn.base_dist
     return 0 if isinstance(fn, dist.MultivariateNormal) else fn.event_dim

@@ -190,14 +190,14 @@ def sample_loop_noise(
     """
     noise: dict[str, Array] = {}
     known: dict[str, int] = {}
-    drawn: dict[str, Array] = {}
+    draws: dict[str, Array] = {}
     keys: Iterator[Array] = iter([] if key is None else jax.random.split(jax.random.fold_in(key, 1), 2 * len(plan) + 2))
 
     def by_the_loop(name: str) -> dist.Distribution:
         # One run draws the joint law of all such sites, given the noise that is known.
-        if not drawn and key is not None and not given(site_name(name)):
-            drawn.update(run(noise, known, jax.random.split(next(keys), length)))
-        return NoisePrior((length, *plan[name].noise_map.spec.shape), lambda _: drawn[name], lambda eps: jnp.zeros(()))
+        if not draws and key is not None and not given(site_name(name)):
+            draws.update(run(noise, known, jax.random.split(next(keys), length)))
+        return NoisePrior((length, *plan[name].noise_map.spec.shape), lambda _: draws[name], lambda eps: jnp.zeros(()))
 
     # What a run of the loop needs comes first: constant laws, then what is given.
     for name in sorted(plan, key=lambda name: (plan[name].changing, not given(site_name(name)))):

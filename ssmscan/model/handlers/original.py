@@ -1,6 +1,6 @@
 """The model as it was written: NumPyro's own log-probability of every site, at given values.
 
-This is what `checking.py` compares with, and shares nothing with the engines but the distributions.
+This is what `statespace.checking` compares with, and shares nothing with the engines but the distributions.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Original:
             if name in values:
                 self.law[name] = float(jnp.sum(unmasked(fn).log_prob(value)))
                 self.jacobian[name] = lambda z, fn=fn, value=value: _log_jacobian(fn, z, value)
-            drawn = name in values and name not in flat
-            self.counted[name] = (self.law[name] if drawn else float(jnp.sum(log_prob))) + excess
+            from_law = name in values and name not in flat
+            self.counted[name] = (self.law[name] if from_law else float(jnp.sum(log_prob))) + excess
 
     @property
     def total(self) -> float:
@@ -66,7 +66,7 @@ class Original:
         return sum(abs(value) for value in (*self.counted.values(), *self.law.values()))
 
     def factors(self, z: Mapping[str, Any] | None) -> dict[str, float]:
-        """What the factors must be."""
+        """Compute what the factors must be."""
         prior, law = (sum(of[n] for n in self.parameters) for of in (self.counted, self.law))
         jacobian = 0.0 if z is None else sum(self.jacobian[n](z[n]) for n in self.parameters)
         likelihood = self.total - prior
@@ -91,7 +91,7 @@ def _log_jacobian(fn: Any, z: Any, value: Any) -> float:
 
 
 def numpyro_names(run: Callable, values: dict) -> dict[str, str]:
-    """By site, the name NumPyro gives it, which in the loop may hold a traced index."""
+    """Return, by site, the name NumPyro gives it, which in the loop may hold a traced index."""
     names: list[str] = []
 
     def at_loop(_, loop):
@@ -100,10 +100,10 @@ def numpyro_names(run: Callable, values: dict) -> dict[str, str]:
         return result
 
     def trace():
-        records: list[SiteMessage] = run_model(
+        messages: list[SiteMessage] = run_model(
             run, lambda name, fn: values.get(name, fn.sample(jax.random.key(0))), at_loop
         )[0]
-        return len(records)
+        return len(messages)
 
     with isolated():
         jax.eval_shape(trace)

@@ -67,7 +67,7 @@ def run_model(
         constants: what answers for parameters and keys, kept by a caller that wants to know what was asked.
 
     Returns:
-        The records of the sites outside loops in order, and what the model returned.
+        The messages of the sites outside loops in order, and what the model returned.
     """
     constants = Constants() if constants is None else constants
     handler = _Outside(value_of, at_loop, redrawn, gaps, constants)
@@ -75,8 +75,8 @@ def run_model(
         try:
             returned = call()
         except LeaveModel:
-            return handler.records, None
-    return handler.records, returned
+            return handler.messages, None
+    return handler.messages, returned
 
 
 def run_step(loop: Loop, t: jax.Array, carry: PyTree, x: PyTree, value_of: Callable):
@@ -90,23 +90,23 @@ def run_step(loop: Loop, t: jax.Array, carry: PyTree, x: PyTree, value_of: Calla
         value_of: `(position, name, fn) -> value` for a latent site.
 
     Returns:
-        carry after the step, output of the step, records in order.
+        carry after the step, output of the step, messages in order.
     """
     handler, constants = _Inside(loop, t, value_of), Constants(key=loop.constants.key)
     with isolated(), handler, constants:
         carry, y = loop.f(carry, x)
     loop.constants.requests += constants.requests
-    return carry, y, handler.records
+    return carry, y, handler.messages
 
 
 class _Sites(Messenger):
-    """What both handlers share: keeping records and refusing what has no meaning for engines."""
+    """What both handlers share: keeping messages and refusing what has no meaning for engines."""
 
     where = ""
     gaps: Gaps
 
     def __init__(self):
-        self.records: list[SiteMessage] = []
+        self.messages: list[SiteMessage] = []
         self.trace_state = get_opaque_trace_state(convention="ssmscan")
         super().__init__()
 
@@ -126,14 +126,14 @@ class _Sites(Messenger):
                 f"{msg['args'][0]} elements. Remove subsample_size."
             )
 
-    def fill(self, msg: dict, present: Any, drawn: Callable | None, **where) -> None:
+    def fill(self, msg: dict, present: Any, impute: Callable | None, **where) -> None:
         """Put the missing elements of an observed value in, and say which they are.
 
         Args:
             msg: the message of the site, its value given.
             present: which elements are there, or None.
-            drawn: `(name, fn) -> value` of the missing elements, None where they are not drawn.
-            where: position for the record of what is drawn.
+            impute: `(name, fn) -> value` of the missing elements, None where they are not drawn.
+            where: position for the message of what is drawn.
         """
         fn, name = with_sample_shape(msg), clean_name(msg["name"])
         value = jnp.asarray(msg["value"])
@@ -145,11 +145,11 @@ class _Sites(Messenger):
         value, present = jnp.broadcast_to(value, fn.shape()), jnp.broadcast_to(present, fn.shape())
         msg["_gaps"] = {"present": present, "raw": value}
         value = missing.fill(fn, value, present)
-        if drawn is not None and self.gaps.drawn(name):
+        if impute is not None and self.gaps.imputes(name):
             hidden = name + missing.SUFFIX
-            value = missing.complete(unmasked(fn), value, present, drawn(hidden, unmasked(fn)))
+            value = missing.complete(unmasked(fn), value, present, impute(hidden, unmasked(fn)))
             facts = {**where, "present": present, "plates": _plates(msg)}
-            self.records.append(SiteMessage(hidden, fn, value, False, None, **facts))
+            self.messages.append(SiteMessage(hidden, fn, value, False, None, **facts))
         msg["value"] = value
 
     def compute(self, msg: dict) -> bool:
@@ -161,21 +161,21 @@ class _Sites(Messenger):
     def keep(self, msg: dict, name: str, **where) -> None:
         if msg.get("_point"):
             fn = with_sample_shape(msg)
-            self.records.append(SiteMessage(name, None, msg["value"], False, None, **where))
+            self.messages.append(SiteMessage(name, None, msg["value"], False, None, **where))
             if point_counts(fn):
                 factor = dist.Unit(fn.log_prob(msg["value"]))
                 nothing, facts = jnp.zeros(factor.shape()), {**where, "plates": _plates(msg)}
-                self.records.append(SiteMessage(f"{name}_log_density", factor, nothing, True, msg["scale"], **facts))
+                self.messages.append(SiteMessage(f"{name}_log_density", factor, nothing, True, msg["scale"], **facts))
         elif msg["type"] == "sample":
             fn, facts = with_sample_shape(msg), {**where, **msg.get("_gaps", {}), "plates": _plates(msg)}
             # NumPyro's `obs_mask` splits a site in two, one after the other.
-            facts["auxiliary"] = bool(self.records) and (
-                (self.records[-1].name, name)
+            facts["auxiliary"] = bool(self.messages) and (
+                (self.messages[-1].name, name)
                 == tuple(f"{msg['name'].removesuffix('_unobserved')}_{part}" for part in ("observed", "unobserved"))
             )
-            self.records.append(SiteMessage(name, fn, msg["value"], msg["_fixed"], msg["scale"], **facts))
+            self.messages.append(SiteMessage(name, fn, msg["value"], msg["_fixed"], msg["scale"], **facts))
         elif msg["type"] == "deterministic":
-            self.records.append(SiteMessage(name, None, msg["value"], False, None, **where))
+            self.messages.append(SiteMessage(name, None, msg["value"], False, None, **where))
 
 
 def _plates(msg: dict) -> tuple[tuple[str, int], ...]:
@@ -220,7 +220,7 @@ class _Outside(_Sites):
             replayed = self.replaying if msg.get("_control_flow_done", False) else None
             name = clean_name(msg["name"])
             if replayed in self.simulated:
-                self.records.append(
+                self.messages.append(
                     SiteMessage(name, None, msg["value"], False, None, self.loops, replayed, simulated=True)
                 )
             else:
@@ -306,13 +306,13 @@ class _Inside(_Sites):
             msg["value"] = given
         msg["_fixed"] = msg["value"] is not None
         if msg["_fixed"]:
-            self.fill(msg, present, lambda name, fn: self.value_of(len(self.records), name, fn))
+            self.fill(msg, present, lambda name, fn: self.value_of(len(self.messages), name, fn))
             if self.loop.draw_observed is not None and can_be_drawn(msg["fn"]):
                 msg["value"] = self.loop.draw_observed(with_sample_shape(msg))
-                if self.records and self.records[-1].name == clean_name(msg["name"]) + missing.SUFFIX:
-                    self.records[-1] = self.records[-1]._replace(value=msg["value"])
+                if self.messages and self.messages[-1].name == clean_name(msg["name"]) + missing.SUFFIX:
+                    self.messages[-1] = self.messages[-1]._replace(value=msg["value"])
         elif not self.compute(msg):
-            msg["value"] = self.value_of(len(self.records), msg["name"], with_sample_shape(msg))
+            msg["value"] = self.value_of(len(self.messages), msg["name"], with_sample_shape(msg))
 
     def postprocess_message(self, msg: dict) -> None:
         self.keep(msg, msg.get("name", ""))

@@ -75,7 +75,7 @@ class Simulated(NamedTuple):
 
 
 def number_of_steps(xs: PyTree, length: int | None) -> int:
-    """The number of steps of a scan.
+    """Return the number of steps of a scan.
 
     Raises:
         NoInputs: there are neither inputs nor a length, or an input has no axis of time.
@@ -94,7 +94,7 @@ def number_of_steps(xs: PyTree, length: int | None) -> int:
 
 
 def returning_pairs(f: Callable) -> Callable:
-    """The transition, whose result is looked at before it is unpacked."""
+    """Return the transition, whose result is looked at before it is unpacked."""
 
     @functools.wraps(f)
     def transition(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
@@ -117,7 +117,7 @@ def _kind(result: Any) -> str:
 
 
 def given_value(loop: Loop, msg: dict, t) -> tuple[Any, Any]:
-    """The value that `condition` or `substitute` around the loop gives to a site at step t.
+    """Find the value that `condition` or `substitute` around the loop gives to a site at step t.
 
     Returns:
         The value, None where none is given; and whether it is there, None if it always is.  A value shorter than

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from numpyro.primitives import _PYRO_STACK
+from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.errors import ModelError
 
@@ -44,6 +44,13 @@ def isolated() -> Iterator[None]:
             yield
         finally:
             _PYRO_STACK[:] = saved
+
+
+def innermost(model: Callable) -> Callable:
+    """Return the function under the handlers that a model is wrapped in."""
+    while isinstance(model, Messenger) and model.fn is not None:
+        model = model.fn
+    return model
 
 
 def refuse_active_handlers() -> None:

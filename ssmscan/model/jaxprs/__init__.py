@@ -6,6 +6,7 @@ placeholders  shapes, and arrays that stand where a value does not matter
 digest        a hash of what a jaxpr computes, the same in every process
 axes          evaluate a jaxpr at one place of an axis (time, the elements of a panel)
 tracked_axis  where that axis is in an array, and which of its rows are looked at
-axis_rules    what each primitive does to the axis; axis_algebra, contractions and look-ups
+axis_rules    what each primitive does to the axis
+axis_algebra  the same of contractions and look-ups
 source_lines  the line of the user that an equation came from
 """

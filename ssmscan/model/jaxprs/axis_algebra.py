@@ -1,7 +1,7 @@
 """Contractions, look-ups and solves with a followed axis; the rest of `axisrules.py`.
 
 A contraction over the followed axis is a sum over it, one over other axes leaves it alone.  A look-up
-passes where the *indices* have the axis (`mu[z]`, z the path) or where every row is looked up alike.
+passes where the *indices* have the axis (`mu[s]`, s the path) or where every row is looked up alike.
 A linear solve passes where each row is its own right-hand side or its own system.
 """
 

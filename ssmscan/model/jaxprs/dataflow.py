@@ -84,7 +84,7 @@ class Staged:
         return Staged(_with_outputs(jaxpr, outputs), shared, self.in_trees, out_tree, self.late)
 
     def reaches(self, name: str) -> PyTree:
-        """For each leaf of an entry of the result, the set of flat argument leaves it depends on.
+        """Find, for each leaf of an entry of the result, the leaves of arguments it depends on.
 
         Returns:
             A tree like the entry, with sets of pairs (argument number, leaf number); shared inputs
@@ -103,22 +103,22 @@ class Staged:
         return jax.tree.map(leaf, positions)
 
     def late_primitives(self) -> set[str]:
-        """Names of the primitives that run inside the loop, inner jaxprs included."""
+        """Return the names of the primitives that run inside the loop, inner jaxprs included."""
         return set(_primitive_names(self.late_eqns))
 
     def argument(self, number: int) -> PyTree:
-        """Shapes and dtypes of an argument."""
+        """Return the shapes and dtypes of an argument."""
         variables = self.jaxpr.invars[self.offsets[number] : self.offsets[number + 1]]
         return jax.tree.unflatten(
             self.in_trees[number], [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
         )
 
     def names(self, entry: str) -> list[str]:
-        """Keys of an entry of the result that is a dict."""
+        """Return the keys of an entry of the result that is a dict."""
         return list(jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))[entry])
 
     def late_primitives_by_leaf(self, name: str) -> list[set[str]]:
-        """For each leaf of an entry of the result, the primitives that compute it inside the loop."""
+        """Return, for each leaf of an entry of the result, the primitives that compute it inside the loop."""
         positions = jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))[name]
         one = jax.tree.structure(0)
         return [self._only([i], one).late_primitives() for i in jax.tree.leaves(positions)]
@@ -210,7 +210,7 @@ def _write(fn: Callable[..., dict], arguments: tuple, data: Sequence) -> tuple[A
 
 
 def _runner(closed, *, inline: bool = False, simplify: bool = False) -> Callable[..., list]:
-    """A function of (constants, inputs) that evaluates a closed jaxpr."""
+    """Return a function of (constants, inputs) that evaluates a closed jaxpr."""
     rewrite = partial(simplified, produced=producers(closed.jaxpr.eqns)) if simplify else None
 
     def run(*values):
@@ -296,7 +296,7 @@ def _primitive_names(eqns: Iterable) -> Iterable[str]:
 
 
 def _unprinted(jaxpr) -> Iterable[Any]:
-    """What decides the meaning of a jaxpr and is not in its text.
+    """Yield what decides the meaning of a jaxpr and is not in its text.
 
     Constants that a nested jaxpr holds, by their bytes.  Host callbacks, and derivative rules from
     outside JAX and NumPyro, by address: two may differ while they print the same, so programs that
@@ -316,7 +316,7 @@ def _unprinted(jaxpr) -> Iterable[Any]:
 
 
 def _closed(param: Any) -> Iterable[Any]:
-    """Jaxprs with their constants among the parameters of an equation."""
+    """Yield the jaxprs with their constants among the parameters of an equation."""
     if hasattr(param, "jaxpr") and hasattr(param, "consts"):
         yield param
     elif isinstance(param, tuple | list):

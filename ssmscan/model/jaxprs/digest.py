@@ -56,7 +56,7 @@ def mentions(jaxpr: Jaxpr, numbers: Collection[int]) -> bool:
 
 
 def _inner(value: Any) -> list[Jaxpr]:
-    """Jaxprs in a parameter of an equation."""
+    """Return the jaxprs in a parameter of an equation."""
     if isinstance(value, ClosedJaxpr | Jaxpr):
         return [value.jaxpr if isinstance(value, ClosedJaxpr) else value]
     return [jaxpr for entry in value for jaxpr in _inner(entry)] if isinstance(value, tuple | list) else []

@@ -23,7 +23,7 @@ def like(tree: PyTree, shapes: PyTree) -> PyTree:
 
 
 def zeros(shapes: PyTree) -> PyTree:
-    """Placeholders for values that the wanted results do not depend on."""
+    """Return placeholders for values that the wanted results do not depend on."""
 
     def leaf(shape):
         if jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key):

@@ -82,10 +82,10 @@ def _sum(terms: Array) -> Array:
     return reduce(operator.add, (terms[k] for k in range(len(terms))))
 
 
-def _in_front(x: Array, axes: tuple[int, ...]) -> Array:
+def _in_front(array: Array, axes: tuple[int, ...]) -> Array:
     """Bring what is summed over to the front, as one axis."""
-    count = math.prod(x.shape[axis] for axis in axes)
-    return jnp.moveaxis(x, axes, range(len(axes))).reshape(count, *np.delete(x.shape, axes))
+    count = math.prod(array.shape[axis] for axis in axes)
+    return jnp.moveaxis(array, axes, range(len(axes))).reshape(count, *np.delete(array.shape, axes))
 
 
 def _producer(variable: Any, produced: Mapping) -> Any:

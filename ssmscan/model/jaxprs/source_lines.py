@@ -7,16 +7,19 @@ to NumPyro nor to this package is the line that the user wrote.
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpyro
 from jax.extend import source_info_util
 
-_HIDDEN = tuple(
-    f"{folder}/" for folder in (Path(jax.__file__).parent, Path(numpyro.__file__).parent, Path(__file__).parents[2])
-)
+
+def _folder_of(package: str) -> str:
+    spec = find_spec(package)
+    return "" if spec is None or spec.origin is None else f"{Path(spec.origin).parent}/"
+
+
+_HIDDEN = tuple(map(_folder_of, ("jax", "numpyro", "ssmscan")))
 
 
 class Mixing(NamedTuple):

@@ -4,17 +4,17 @@ With eps ~ N(0, 1) the value is the only k with
 
     P(X <= k - 1) < Phi(eps) <= P(X <= k).
 
-The geometric is a logarithm.  For the others P(X < x) is, as a function of a real x, an incomplete gamma or beta
-function of x, and its normal score is known to order x^(-3/2) (Barndorff-Nielsen 1990, JRSS B 52, 485-496; Temme
+The geometric is a logarithm.  For the others P(X < w) is, as a function of a real w, an incomplete gamma or beta
+function of w, and its normal score is known to order w^(-3/2) (Barndorff-Nielsen 1990, JRSS B 52, 485-496; Temme
 1982, SIAM J. Math. Anal. 13, 239-253):
 
-    Phi^{-1} P(X < x) ~ -(r + log(v / r) / r),     r = sign(m - x) sqrt(2 D),     v = (m - x) / s,
+    Phi^{-1} P(X < w) ~ -(r + log(v / r) / r),     r = sign(m - w) sqrt(2 D),     v = (m - w) / s,
 
-with the deviance D = x log(x/m) + m - x, s^2 = x for a mean m; and for n trials, with N = n + 1, m = N p and b = N - x,
-D = x log(x/m) + b log(b/(N - m)), s^2 = x b / N.
+with the deviance D = w log(w/m) + m - w, s^2 = w for a mean m; and for n trials, with N = n + 1, m = N p and b = N - w,
+D = w log(w/m) + b log(b/(N - m)), s^2 = w b / N.
 
-*Search.*  A Cornish-Fisher guess and two Newton steps on that score find x within 0.02, for any mean up to 1e9 and
-|eps| <= 8: the value is j - 1 or j with j = round(x).
+*Search.*  A Cornish-Fisher guess and two Newton steps on that score find w within 0.02, for any mean up to 1e9 and
+|eps| <= 8: the value is j - 1 or j with j = round(w).
 
 *Decision.*  P(X < j), or P(X >= j) if eps > 0 so that neither tail cancels, is the sum of the 25 probabilities outwards
 from j (65 in float64), by their ratios, plus the score's probability of the rest.  Where the score is poor the rest is
@@ -44,7 +44,7 @@ from ssmscan.model.noise.quantiles import SQRT_2, cast, log_tails
 # Binet's function as a continued fraction (Stieltjes): log Gamma(a) - (a - 1/2) log a + a - log(2 pi) / 2.
 _BINET = (1 / 12, 1 / 30, 53 / 210, 195 / 371, 22999 / 22737, 29944523 / 19733142, 109535241009 / 48264275462)
 _BINET_OF_ONE = 1.0 - 0.5 * math.log(2.0 * math.pi)
-# x stays this far inside its range.
+# w stays this far inside its range.
 _MARGIN = 0.3
 # A mean of this never gives a count of one.
 _TINY = 1e-18
@@ -71,42 +71,42 @@ class _Trials(NamedTuple):
     odds: Array
 
 
-def _precise(x: Array) -> bool:
-    return x.dtype == jnp.float64
+def _precise(array: Array) -> bool:
+    return array.dtype == jnp.float64
 
 
-def _deviance(x: Array, mean: Array, delta: Array) -> tuple[Array, Array]:
-    """Return x log(x/mean) + mean - x and log(mean/x), where delta = mean - x.
+def _deviance(w: Array, mean: Array, delta: Array) -> tuple[Array, Array]:
+    """Return w log(w/mean) + mean - w and log(mean/w), where delta = mean - w.
 
-    Near the mean as a series in t = delta / (x + mean), log(mean/x) = 2 artanh t (Loader 2000, "Fast and accurate
+    Near the mean as a series in t = delta / (w + mean), log(mean/w) = 2 artanh t (Loader 2000, "Fast and accurate
     computation of binomial probabilities", section 4).
     """
-    t = delta / (x + mean)
+    t = delta / (w + mean)
     square = jnp.where(jnp.abs(t) < 0.2, t * t, 0.0)
     tail = jnp.zeros_like(t)
     for k in range(11 if _precise(t) else 5, 0, -1):
         tail = square * (tail + 1.0 / (2 * k + 1))
-    log_ratio = jnp.log(mean / x)
-    return jnp.where(jnp.abs(t) < 0.2, t * (delta - 2.0 * x * tail), delta - x * log_ratio), log_ratio
+    log_ratio = jnp.log(mean / w)
+    return jnp.where(jnp.abs(t) < 0.2, t * (delta - 2.0 * w * tail), delta - w * log_ratio), log_ratio
 
 
-def _total_deviance(law: _Law, x: Array, delta: Array) -> tuple[Array, Array]:
+def _total_deviance(law: _Law, w: Array, delta: Array) -> tuple[Array, Array]:
     """Return D and -dD/dx."""
-    deviance, slope = _deviance(x, law.mean, delta)
+    deviance, slope = _deviance(w, law.mean, delta)
     if law.trials is None:
         return deviance, slope
-    other, other_slope = _deviance(law.trials.size - x, law.trials.failures, -delta)
+    other, other_slope = _deviance(law.trials.size - w, law.trials.failures, -delta)
     return deviance + other, slope - other_slope
 
 
-def _score(law: _Law, x: Array, delta: Array) -> tuple[Array, Array]:
-    """Return the normal score of P(X < x) and its derivative in x, for real x; delta = mean - x."""
-    deviance, slope = _total_deviance(law, x, delta)
+def _score(law: _Law, w: Array, delta: Array) -> tuple[Array, Array]:
+    """Return the normal score of P(X < w) and its derivative in w, for real w; delta = mean - w."""
+    deviance, slope = _total_deviance(law, w, delta)
     if law.trials is None:
-        variance, skewness = x, jnp.ones_like(x)
+        variance, skewness = w, jnp.ones_like(w)
     else:
         size = law.trials.size
-        variance, skewness = x * (1.0 - x / size), 1.0 - 2.0 * x / size
+        variance, skewness = w * (1.0 - w / size), 1.0 - 2.0 * w / size
     root = lax.rsqrt(variance)
     r = jnp.sign(delta) * jnp.sqrt(2.0 * jnp.maximum(deviance, 0.0))
     near = jnp.abs(r) < 0.1
@@ -135,9 +135,9 @@ def _probability(law: _Law, j: Array, delta: Array) -> Array:
     return jnp.exp(log_p) * lax.rsqrt(2.0 * math.pi * square)
 
 
-def _upper(x: Array) -> Array:
-    """Return Phi(-x)."""
-    return 0.5 * lax.erfc(x / SQRT_2)
+def _upper(eps: Array) -> Array:
+    """Return Phi(-eps)."""
+    return 0.5 * lax.erfc(eps / SQRT_2)
 
 
 def _outward(law: _Law, j: Array, delta: Array, up: Array) -> Array:
@@ -169,7 +169,7 @@ def _invert(law: _Law, eps: Array) -> Array:
     """Return the count of each normal, integers of the default dtype."""
     whole = jnp.floor(law.mean)
     fraction = law.mean - whole
-    # Everything is relative to the whole part of the mean: a float32 does not hold a large x to a tenth.
+    # Everything is relative to the whole part of the mean: a float32 does not hold a large w to a tenth.
     lowest, highest = _MARGIN - whole, jnp.inf
     offset = fraction + (eps * eps + 2.0) / 6.0
     variance = law.mean
@@ -179,7 +179,7 @@ def _invert(law: _Law, eps: Array) -> Array:
         offset = fraction - p + (1.0 - 2.0 * p) * (eps * eps - 1.0) / 6.0 + 0.5
         variance = law.mean * (failures / size)
     offset = offset + eps * jnp.sqrt(variance)
-    # For small means that is far too large: better is one step to x (log(x / mean) - 1) = eps^2 / 2.
+    # For small means that is far too large: better is one step to w (log(w / mean) - 1) = eps^2 / 2.
     growth = jnp.log(jnp.maximum(offset, 0.3) / law.mean) - 1.0
     small = 0.5 * eps * eps / jnp.maximum(growth, 0.5) + 0.3
     offset = jnp.where(law.mean < 1.0, jnp.minimum(offset, small), offset)
@@ -213,7 +213,8 @@ def binomial(eps: Array, total: Array, p: Array, q: Array) -> Array:
     rare, other = jnp.minimum(p, q), jnp.maximum(p, q)
     size = total + 1.0
     certain = ~((size * rare >= _TINY) & (total >= 1.0))
-    rare, other, size = (jnp.where(certain, x, y) for x, y in ((0.5, rare), (0.5, other), (2.0, size)))
+    rare, other = (jnp.where(certain, 0.5, p) for p in (rare, other))
+    size = jnp.where(certain, 2.0, size)
     law = _Law(size * rare, _Trials(size, size * other, rare, rare / other))
     count = jnp.where(certain, 0, _invert(law, jnp.where(flipped, -eps, eps)))
     integers = jnp.where(valid, total, 0.0).astype(count.dtype)

@@ -13,7 +13,7 @@ the noise (`gammas`), else the family's own sampler with a key for each particle
 map of their base; a masked value keeps the noise of its base.
 
 A family is recognised by its class.  A subclass from outside NumPyro that overrides `sample` or
-`log_prob` is a family of its own, and not in the tables.
+`log_prob` is a family of its own, and not in the tables.  How to add one is in the header of this folder.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 r"""Exact draws of Gamma variables, and what is made of them, for particles: Beta, Dirichlet, mixed counts.
 
 Rejection of Marsaglia & Tsang (2000), "A simple method for generating gamma variables", ACM TOMS 26, 363-372: with
-d = k - 1/3, y = x / (3 sqrt(d)), x normal and U uniform, d (1 + y)^3 is Gamma(k) if 1 + y > 0 and U <= h(y),
+d = k - 1/3, y = e / (3 sqrt(d)), e normal and U uniform, d (1 + y)^3 is Gamma(k) if 1 + y > 0 and U <= h(y),
 
     log h(y) = 3 d (log(1 + y) - y + y^2/2 - y^3/3) <= 0,
 
-which holds for 95 % of the x at k = 1 and more above.  For k < 2 the draw is of shape k + 1 and times V^(1/k), where
+which holds for 95 % of the e at k = 1 and more above.  For k < 2 the draw is of shape k + 1 and times V^(1/k), where
 V = U / h of the accepted candidate is again uniform and independent of it: no other number is needed.
 
-The noise of a variable is three normals (x, a, b), with U = exp(-(a^2 + b^2)/2), and makes the first candidate.  A
+The noise of a variable is three normals (e, a, b), with U = exp(-(a^2 + b^2)/2), and makes the first candidate.  A
 particle that rejects goes on with candidates from Threefry under the bits of its own noise: the value is a function of
 the noise, and no keys are made.  All particles take part in each round, four rounds for 10^4 of them, and a round is
 two blocks of Threefry and two logarithms.  JAX's own sampler makes keys for each particle and round, in nested loops.
@@ -71,11 +71,11 @@ def standard_gamma(noise: Array, k: Array) -> tuple[Array, Array]:
 def _one_by_one(noise: Array, k: Array) -> tuple[Array, Array]:
     """Draw element by element: of small arrays, one for each particle, XLA on a CPU computes one number at a time."""
 
-    def element(_: None, x: tuple) -> tuple[None, tuple[Array, Array]]:
-        return None, _together(jnp.stack(x[:-1]), x[-1])
+    def element(_: None, inputs: tuple) -> tuple[None, tuple[Array, Array]]:
+        return None, _together(jnp.stack(inputs[:-1]), inputs[-1])
 
-    _, drawn = lax.scan(element, None, (*jnp.reshape(noise, (NORMALS, k.size)), jnp.ravel(k)))
-    return jnp.reshape(drawn[0], k.shape), jnp.reshape(drawn[1], k.shape)
+    _, draws = lax.scan(element, None, (*jnp.reshape(noise, (NORMALS, k.size)), jnp.ravel(k)))
+    return jnp.reshape(draws[0], k.shape), jnp.reshape(draws[1], k.shape)
 
 
 def _together(noise: Array, k: Array) -> tuple[Array, Array]:
@@ -86,8 +86,8 @@ def _together(noise: Array, k: Array) -> tuple[Array, Array]:
     scale = lax.rsqrt(9.0 * d)
     first_word, second_word, third_word = _words(noise)
 
-    def candidate(x: Array, exponential: Array) -> tuple[Array, Array, Array]:
-        y = scale * x
+    def candidate(normal: Array, exponential: Array) -> tuple[Array, Array, Array]:
+        y = scale * normal
         log_v = -exponential - _log_acceptance(d, y)
         # A comparison with NaN is false: a NaN is accepted at once.
         return (y <= -1.0) | (log_v > 0.0), y, log_v
@@ -112,7 +112,7 @@ def _gamma(noise: Array, k: Array, rate: Array) -> Array:
 
 
 def _odds(noise: Array, a: Array, b: Array) -> Array:
-    """Draw (1 - x) / x of x ~ Beta(a, b), both Gamma variables in one loop."""
+    """Draw (1 - p) / p of p ~ Beta(a, b), both Gamma variables in one loop."""
     pair = jnp.reshape(noise, (NORMALS, 2, *noise.shape[1:]))
     factor, log_factor = standard_gamma(pair, jnp.stack([a, b]))
     return factor[1] / factor[0] * jnp.exp(log_factor[1] - log_factor[0])
@@ -127,17 +127,17 @@ def gamma_value(fn: Any, noise: Array) -> Array:
 def beta_value(fn: Any, noise: Array) -> Array:
     """Map 6 normals to a Beta value inside (0, 1)."""
     noise, a, b = lax.stop_gradient(cast(noise, fn.concentration1, fn.concentration0, shape=noise.shape[1:]))
-    x = 1.0 / (1.0 + _odds(noise, a, b))
-    info = jnp.finfo(x.dtype)
-    return jnp.clip(x, info.tiny, 1.0 - info.epsneg)
+    value = 1.0 / (1.0 + _odds(noise, a, b))
+    info = jnp.finfo(value.dtype)
+    return jnp.clip(value, info.tiny, 1.0 - info.epsneg)
 
 
 def dirichlet_value(fn: Any, noise: Array) -> Array:
     """Map 3 normals for each corner to a point of the simplex."""
     noise, k = lax.stop_gradient(cast(noise, fn.concentration, shape=noise.shape[1:]))
     factor, log_factor = standard_gamma(noise, k)
-    x = jax.nn.softmax(jnp.log(factor) + log_factor, axis=-1)
-    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+    value = jax.nn.softmax(jnp.log(factor) + log_factor, axis=-1)
+    return jnp.maximum(value, jnp.finfo(value.dtype).tiny)
 
 
 def gamma_poisson_value(fn: Any, noise: Array) -> Array:

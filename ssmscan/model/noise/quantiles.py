@@ -61,16 +61,16 @@ def cast(noise: Array, *parameters: ArrayLike, shape: tuple[int, ...] | None = N
     return [clipped, *(jnp.broadcast_to(jnp.asarray(p, dtype), to) for p in parameters)]
 
 
-def bounded_exp(x: Array) -> Array:
+def bounded_exp(exponent: Array) -> Array:
     """Exponentiate into the positive numbers, with a factor of 1000 to spare before 0 and infinity."""
-    info = np.finfo(x.dtype)
-    return jnp.exp(jnp.clip(x, float(np.log(info.tiny)) + 7.0, float(np.log(info.max)) - 7.0))
+    info = np.finfo(exponent.dtype)
+    return jnp.exp(jnp.clip(exponent, float(np.log(info.tiny)) + 7.0, float(np.log(info.max)) - 7.0))
 
 
-def positive(x: Array) -> Array:
+def positive(value: Array) -> Array:
     """Keep a positive value from rounding to 0 or infinity, where its log-density is undefined."""
-    info = np.finfo(x.dtype)
-    return jnp.clip(x, float(info.tiny), float(info.max))
+    info = np.finfo(value.dtype)
+    return jnp.clip(value, float(info.tiny), float(info.max))
 
 
 def log_tails(eps: Array) -> tuple[Array, Array]:
@@ -91,18 +91,18 @@ def _normal_lower(log_p: Array) -> Array:
     Newton on the concave log_ndtr from -sqrt(-2 (log p + log 2)), a lower bound on the root because
     Phi(-h) <= exp(-h^2/2) / 2: the iterates increase to the root and never leave.
     """
-    x = -jnp.sqrt(jnp.maximum(-2.0 * (log_p + LOG_2), 0.0))
+    eps = -jnp.sqrt(jnp.maximum(-2.0 * (log_p + LOG_2), 0.0))
     for _ in range(5):
-        log_cdf = log_ndtr(x)
-        x = x + (log_p - log_cdf) * jnp.exp(log_cdf + 0.5 * x * x + HALF_LOG_2PI)
-    return x
+        log_cdf = log_ndtr(eps)
+        eps = eps + (log_p - log_cdf) * jnp.exp(log_cdf + 0.5 * eps * eps + HALF_LOG_2PI)
+    return eps
 
 
 @_normal_lower.defjvp
 def _normal_lower_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (log_p,), (dlog_p,) = primals, tangents
-    x = _normal_lower(log_p)
-    return x, dlog_p * jnp.exp(log_p + 0.5 * x * x + HALF_LOG_2PI)
+    eps = _normal_lower(log_p)
+    return eps, dlog_p * jnp.exp(log_p + 0.5 * eps * eps + HALF_LOG_2PI)
 
 
 def _symmetric(lower: Tail) -> Callable[[Array, Array], Array]:
@@ -116,27 +116,27 @@ def _symmetric(lower: Tail) -> Callable[[Array, Array], Array]:
     return quantile
 
 
-def _x_cot_x(x: Array) -> Array:
-    """Return x / tan(x) on (0, pi/2], by its series near zero."""
-    near = x < 1e-2
-    far = jnp.where(near, 1e-2, x)
-    square = x * x
+def _angle_cot_angle(angle: Array) -> Array:
+    """Return angle / tan(angle) on (0, pi/2], by its series near zero."""
+    near = angle < 1e-2
+    far = jnp.where(near, 1e-2, angle)
+    square = angle * angle
     return jnp.where(near, 1.0 - square / 3.0 - square * square / 45.0, far / jnp.tan(far))
 
 
 def _cauchy_lower(log_p: Array) -> Array:
     # -cot(pi p) with its pole in an exponent, where gradients are finite.
-    return -jnp.exp(-log_p) / jnp.pi * _x_cot_x(jnp.pi * jnp.exp(log_p))
+    return -jnp.exp(-log_p) / jnp.pi * _angle_cot_angle(jnp.pi * jnp.exp(log_p))
 
 
-def _laplace_log_cdf(z: Array) -> Array:
+def _laplace_log_cdf(point: Array) -> Array:
     # The exponential is guarded twice: its argument, and the branch.
-    upper = jnp.log1p(-0.5 * jnp.exp(-jnp.maximum(z, 0.0)))
-    return jnp.where(z < 0.0, jnp.minimum(z, 0.0) - LOG_2, upper)
+    upper = jnp.log1p(-0.5 * jnp.exp(-jnp.maximum(point, 0.0)))
+    return jnp.where(point < 0.0, jnp.minimum(point, 0.0) - LOG_2, upper)
 
 
-def _cauchy_log_cdf(z: Array) -> Array:
-    return jnp.log(jnp.arctan2(jnp.ones_like(z), -z) / jnp.pi)
+def _cauchy_log_cdf(point: Array) -> Array:
+    return jnp.log(jnp.arctan2(jnp.ones_like(point), -point) / jnp.pi)
 
 
 normal_quantile = _symmetric(_normal_lower)
@@ -190,7 +190,7 @@ def _soft_laplace(fn: dist.SoftLaplace, eps: Array) -> Array:
 
     def lower(log_p: Array) -> Array:
         # log tan(pi p / 2)
-        return log_p + jnp.log(0.5 * jnp.pi / _x_cot_x(0.5 * jnp.pi * jnp.exp(log_p)))
+        return log_p + jnp.log(0.5 * jnp.pi / _angle_cot_angle(0.5 * jnp.pi * jnp.exp(log_p)))
 
     return loc + scale * _symmetric(lower)(*log_tails(eps))
 
@@ -270,28 +270,28 @@ def _log_uniform(fn: dist.LogUniform, eps: Array) -> Array:
 
 def _standardised(bound: Array, loc: Array, scale: Array) -> Array:
     # Clipped twice: an infinite bound must not reach the division, whose gradient would be NaN.
-    z = (jnp.clip(bound, -(FARTHEST_BOUND**2), FARTHEST_BOUND**2) - loc) / scale
-    return jnp.clip(z, -FARTHEST_BOUND, FARTHEST_BOUND)
+    standard = (jnp.clip(bound, -(FARTHEST_BOUND**2), FARTHEST_BOUND**2) - loc) / scale
+    return jnp.clip(standard, -FARTHEST_BOUND, FARTHEST_BOUND)
 
 
 def _truncated(fn: Any, eps: Array, low: ArrayLike | None, high: ArrayLike | None) -> Array:
-    """Mix the tails of the bounds: F(x) = q F(low) + p F(high) and 1 - F(x) likewise; nothing cancels."""
+    """Mix the tails of the bounds: F(value) = q F(low) + p F(high) and 1 - F(value) likewise; nothing cancels."""
     pair = _standard(fn.base_dist)
     assert pair is not None
     quantile, log_cdf = pair
     given = [bound for bound in (low, high) if bound is not None]
     eps, loc, scale, *bounds = cast(eps, fn.base_dist.loc, fn.base_dist.scale, *given)
     log_p, log_q = log_tails(eps)
-    z = [_standardised(bound, loc, scale) for bound in bounds]
+    ends = [_standardised(bound, loc, scale) for bound in bounds]
     # A missing bound has F(low) = 0 or 1 - F(high) = 0: its term is left out.
     if high is None:
-        x = quantile(jnp.logaddexp(log_cdf(z[0]) + log_q, log_p), log_cdf(-z[0]) + log_q)
-        return jnp.maximum(loc + scale * x, bounds[0])
+        value = quantile(jnp.logaddexp(log_cdf(ends[0]) + log_q, log_p), log_cdf(-ends[0]) + log_q)
+        return jnp.maximum(loc + scale * value, bounds[0])
     if low is None:
-        x = quantile(log_cdf(z[0]) + log_p, jnp.logaddexp(log_q, log_cdf(-z[0]) + log_p))
-        return jnp.minimum(loc + scale * x, bounds[0])
-    below = jnp.logaddexp(log_cdf(z[0]) + log_q, log_cdf(z[1]) + log_p)
-    above = jnp.logaddexp(log_cdf(-z[0]) + log_q, log_cdf(-z[1]) + log_p)
+        value = quantile(log_cdf(ends[0]) + log_p, jnp.logaddexp(log_q, log_cdf(-ends[0]) + log_p))
+        return jnp.minimum(loc + scale * value, bounds[0])
+    below = jnp.logaddexp(log_cdf(ends[0]) + log_q, log_cdf(ends[1]) + log_p)
+    above = jnp.logaddexp(log_cdf(-ends[0]) + log_q, log_cdf(-ends[1]) + log_p)
     return jnp.clip(loc + scale * quantile(below, above), bounds[0], bounds[1])
 
 

@@ -4,12 +4,12 @@ A discrete innovation, or one made by its family's own sampler, does not move sm
 the value fixed, and let its density carry the derivative (Glynn 1990, "Likelihood ratio gradient estimation for
 stochastic systems", *Communications of the ACM* 33(10), 75-84):
 
-.. math::  \nabla E_{p_\theta}[f_\theta(z)] = E\left[\nabla f_\theta(z) + f_\theta(z) \nabla \log p_\theta(z)\right]
-           = E\left[\nabla \left(f_\theta(z) \, \frac{p_\theta(z)}{\bar p_\theta(z)}\right)\right], \quad
+.. math::  \nabla E_{p_\theta}[f_\theta(v)] = E\left[\nabla f_\theta(v) + f_\theta(v) \nabla \log p_\theta(v)\right]
+           = E\left[\nabla \left(f_\theta(v) \, \frac{p_\theta(v)}{\bar p_\theta(v)}\right)\right], \quad
            \bar p = p \text{ held constant}.
 
 So the draw multiplies the weight of its particle by p / p-bar, which is 1 and has the gradient of log p.  It asks
-that the support of z does not depend on theta.  Prefer a smooth map from noise where there is one (`noise.py`): its
+that the support of v does not depend on theta.  Prefer a smooth map from noise where there is one (`families`): its
 gradients vary less.
 """
 
@@ -28,9 +28,9 @@ def is_rough(map_: NoiseMap) -> bool:
 
 
 @jax.custom_jvp
-def gradient_alone(x: Array) -> Array:
-    """Give x - stop_gradient(x): zeros with the gradient of x, for which x is not computed."""
-    return _zeros_of(x)
+def gradient_alone(number: Array) -> Array:
+    """Return number - stop_gradient(number): zeros with its gradient, for which it is not computed."""
+    return _zeros_of(number)
 
 
 @gradient_alone.defjvp
@@ -38,7 +38,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return _zeros_of(primals[0]), tangents[0]
 
 
-def _zeros_of(x: Array) -> Array:
-    """Give zeros that vmap sees to be as many as x; of plain zeros JAX loses the batch of the tangent."""
-    zeros = jnp.zeros_like(x)
-    return lax.select(x > 0, zeros, zeros)
+def _zeros_of(number: Array) -> Array:
+    """Return zeros of which vmap sees the batch; of plain zeros JAX loses the batch of the tangent."""
+    zeros = jnp.zeros_like(number)
+    return lax.select(number > 0, zeros, zeros)

@@ -10,7 +10,7 @@ value minus that of a/b resp. of the mean, as
 
     d = shift + left log Phi(eps) - right log Phi(-eps) + middle eps,     left, right, middle >= 0.
 
-`left` gives the exponential lower tail of log-gamma variables, log x ~ log(Phi)/k; `middle` the
+`left` gives the exponential lower tail of log-gamma variables, log X ~ log(Phi)/k; `middle` the
 Gaussian limit; `shift` and `middle` match mean and variance of d (digamma, trigamma); and `left` and
 `right` match its skewness for large shapes.  The Kullback-Leibler divergence from the normal of the
 pulled-back Gamma noise is below 0.006 for every shape.  The log densities are written around the
@@ -95,7 +95,7 @@ def _tail(k: Array) -> Array:
 
 
 def _log_moments(k: Array) -> tuple[Array, Array]:
-    """Return digamma(k) - log k and trigamma(k + 1), the latter being Var log x - 1/k^2.
+    """Return digamma(k) - log k and trigamma(k + 1), the latter being Var log X - 1/k^2.
 
     To six digits, by recurrence to k + 4 and Stirling's series: T is exact whatever its coefficients,
     and JAX's polygamma and its derivative in k take most of the time of a gradient.
@@ -111,7 +111,7 @@ def _log_moments(k: Array) -> tuple[Array, Array]:
 
 
 def gamma_transport(k: Array) -> Transport:
-    """Match d = log(x rate / k) of a Gamma(k, rate) variable."""
+    """Match d = log(X rate / k) of a Gamma(k, rate) variable."""
     left = _tail(k)
     mean, variance = _log_moments(k)
     rest = variance + (1.0 / k - left) * (1.0 / k + left)
@@ -134,7 +134,7 @@ def gamma_noise(key: Array, k: Array) -> Array:
 
 
 def beta_transport(a: Array, b: Array) -> Transport:
-    """Match d = logit(x) - log(a/b) of a Beta(a, b) variable."""
+    """Match d = logit(X) - log(a/b) of a Beta(a, b) variable."""
     left, right = _tail(a), _tail(b)
     (mean_a, variance_a), (mean_b, variance_b) = _log_moments(a), _log_moments(b)
     variance = variance_a + 1.0 / (a * a) + variance_b + 1.0 / (b * b)
@@ -179,7 +179,7 @@ def gamma_value(fn: Any, noise: Array) -> Array:
 
 
 def inverse_gamma_value(fn: Any, noise: Array) -> Array:
-    """Map noise to an inverse Gamma value; directly, since 1/x of a tiny x has no finite gradient."""
+    """Map noise to an inverse Gamma value; directly, since 1/a of a tiny a has no finite gradient."""
     eps, k, rate = cast(noise, fn.concentration, fn.rate)
     return positive(rate / k * bounded_exp(-gamma_transport(k).value(eps)))
 
@@ -199,9 +199,9 @@ def gamma_draw(key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
 def beta_value(fn: Any, noise: Array) -> Array:
     """Map noise to a Beta value inside (0, 1)."""
     eps, a, b = cast(noise, fn.concentration1, fn.concentration0)
-    x = jax.nn.sigmoid(beta_transport(a, b).value(eps) + jnp.log(a) - jnp.log(b))
-    info = jnp.finfo(x.dtype)
-    return jnp.clip(x, info.tiny, 1.0 - info.epsneg)
+    value = jax.nn.sigmoid(beta_transport(a, b).value(eps) + jnp.log(a) - jnp.log(b))
+    info = jnp.finfo(value.dtype)
+    return jnp.clip(value, info.tiny, 1.0 - info.epsneg)
 
 
 def beta_correction(fn: Any, noise: Array) -> Array:
@@ -217,7 +217,7 @@ def beta_draw(key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
 
 
 def student_value(fn: Any, noise: Array) -> Array:
-    """Map two normals to loc + scale z / sqrt(g), g ~ Gamma(df/2, df/2) transported."""
+    """Map two normals to loc + scale e / sqrt(g), g ~ Gamma(df/2, df/2) transported."""
     pair, loc, scale, df = cast(noise, fn.loc, fn.scale, fn.df, shape=noise.shape[1:])
     log_g = gamma_transport(0.5 * df).value(pair[1])
     return loc + scale * pair[0] * bounded_exp(-0.5 * log_g)
@@ -248,5 +248,5 @@ def student_exact(fn: Any, noise: Array) -> Array:
 def dirichlet_value(fn: Any, noise: Array) -> Array:
     """Map noise to a point of the simplex: transported Gammas, normalised in logs."""
     eps, k = cast(noise, fn.concentration)
-    x = jax.nn.softmax(gamma_transport(k).value(eps) + jnp.log(k), axis=-1)
-    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+    value = jax.nn.softmax(gamma_transport(k).value(eps) + jnp.log(k), axis=-1)
+    return jnp.maximum(value, jnp.finfo(value.dtype).tiny)

@@ -157,10 +157,10 @@ def discover(
             with handled:
                 return call(data)
 
-        records, _ = run_model(model, _placeholder, at_loop, gaps=gaps, constants=constants)
-        records = simulated(records, drawn_after)
-        found.extend(_describe(record, clean_name(record.name), outside=True) for record in records)
-        replays.extend(record.replayed for record in records)
+        messages, _ = run_model(model, _placeholder, at_loop, gaps=gaps, constants=constants)
+        messages = simulated(messages, drawn_after)
+        found.extend(_describe(message, clean_name(message.name), outside=True) for message in messages)
+        replays.extend(message.replayed for message in messages)
         return 0
 
     replays: list[int | None] = []
@@ -184,7 +184,7 @@ FACTS = ("length", "inside", "carry", "x", "ys")
 
 
 def _drawn(loop: dict) -> list[str]:
-    """Noise of a loop; missing elements of what it observes make it no state of the model."""
+    """Return the noise of a loop, without the missing elements of what it observes: these are not a state."""
     return [site.name for site in loop["inside"] if site.latent and not site.gaps]
 
 
@@ -203,10 +203,10 @@ def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
 
     def body(t, carry, x):
         step = loop._replace(f=transition)
-        new, _, records = run_step(step, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
-        handled.around(loop, [str(record.name) for record in records if record.fn is not None])
-        names = _unique([clean_name(str(record.name)) for record in records])
-        sites[:] = [_describe(record, name) for record, name in zip(records, names)]
+        new, _, messages = run_step(step, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
+        handled.around(loop, [str(message.name) for message in messages if message.fn is not None])
+        names = _unique([clean_name(str(message.name)) for message in messages])
+        sites[:] = [_describe(message, name) for message, name in zip(messages, names)]
         return new
 
     # lax.scan gives weakly typed starts (Python numbers) the type that the step returns.
@@ -222,12 +222,12 @@ def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
     return {**facts, "ys": jax.tree.map(_shape_of, ys)}
 
 
-def _describe(record: SiteMessage, name: str, *, outside: bool = False) -> TracedSite:
-    value = record.shape
-    if record.fn is None:
-        facts = ("", value.shape, value.dtype, "", False, False, False, record.loop, None, None, False)
-        return TracedSite(name, *facts, simulated=record.simulated)
-    fn, latent = record.fn, record.latent
+def _describe(message: SiteMessage, name: str, *, outside: bool = False) -> TracedSite:
+    value = message.shape
+    if message.fn is None:
+        facts = ("", value.shape, value.dtype, "", False, False, False, message.loop, None, None, False)
+        return TracedSite(name, *facts, simulated=message.simulated)
+    fn, latent = message.fn, message.latent
     return TracedSite(
         name,
         family_of(fn),
@@ -236,18 +236,18 @@ def _describe(record: SiteMessage, name: str, *, outside: bool = False) -> Trace
         str(fn.support).removesuffix("()"),
         bool(fn.is_discrete),
         latent,
-        record.observed,
-        record.loop,
+        message.observed,
+        message.loop,
         particle_map(fn) if latent else None,
         smooth_map(fn) if latent else None,
-        bool(record.observed and not outside and _has_cdf(fn, record.value)),
-        scaled=record.scale is not None,
-        gaps=record.present is not None,
+        bool(message.observed and not outside and _has_cdf(fn, message.value)),
+        scaled=message.scale is not None,
+        gaps=message.present is not None,
         joint=only_whole(fn),
         values=finite_support(fn) if latent else (),
-        plates=record.plates,
-        masked=record.masked,
-        reweighted=record.reweighted,
+        plates=message.plates,
+        masked=message.masked,
+        reweighted=message.reweighted,
     )
 
 
@@ -293,13 +293,13 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def _quiet(loops: list[dict]) -> tuple[int, ...]:
-    """Loops before all noise, where no loop with noise observes anything; see `program.read`."""
+    """Return the loops before all noise, where no loop with noise observes anything; see `program.read`."""
     noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
     return () if any(_observed(loops[i]) for i in noisy) else tuple(range(noisy[0] if noisy else 0))
 
 
 def _choose_main(loops: list[dict], main: int | None) -> tuple[int, frozenset[int]]:
-    """The loop that engines step through, and the others with noise, which are simulated."""
+    """Choose the loop that engines step through; the others with noise are simulated."""
     noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
     if main is not None:
         return main, frozenset(noisy) - {main}

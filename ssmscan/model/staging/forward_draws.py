@@ -1,12 +1,12 @@
 """Stage forward simulation: the start and the steps of a model, drawn by its families' own samplers.
 
-With theta the parameters, c the carry, x = (t, user input), z the innovations:
+With theta the parameters, c the carry, x = (t, user input), v the innovations:
 
     start_draw   (theta, key)                           the start
     step_draw    (theta, c, x, key)                     a step
-    step_predict (theta, c, x, z, known, key)           a step at known innovations, the rest drawn
+    step_predict (theta, c, x, v, known, key)           a step at known innovations, the rest drawn
 
-Arguments from the carry on are late, as in `staging.py`.
+Arguments from the carry on are late, as in `functions`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ssmscan.model.staging.functions import known_outside
 from ssmscan.model.staging.user_model import KEY, UserModel, x_shapes
 
 
-def start_draw(script: UserModel, parameters, initial, observed) -> Staged:
-    """Forward simulation of the start with the families' own samplers, its observations drawn too."""
+def start_draw(user_model: UserModel, parameters, initial, observed) -> Staged:
+    """Stage forward simulation of the start with the families' own samplers, its observations drawn too."""
 
     def fn(data, theta, key):
         out: dict[str, Any] = {}
@@ -35,22 +35,22 @@ def start_draw(script: UserModel, parameters, initial, observed) -> Staged:
         def outside(name, fn):
             if name in theta:
                 return theta[name]
-            return fn.sample(jax.random.fold_in(key, list(script.outside).index(name)))
+            return fn.sample(jax.random.fold_in(key, list(user_model.outside).index(name)))
 
         def at_main(loop: Loop):
-            out["carry"] = like(loop.init, script.plan.carry)
+            out["carry"] = like(loop.init, user_model.plan.carry)
             raise LeaveModel
 
-        records = script.run(data, outside, at_main, observed)
-        out["values"] = {r.name: jnp.asarray(r.value) for r in records if r.name in (*initial, *observed)}
+        messages = user_model.run(data, outside, at_main, observed)
+        out["values"] = {m.name: jnp.asarray(m.value) for m in messages if m.name in (*initial, *observed)}
         return out
 
-    return script.stage(fn, (script.shapes(parameters), KEY), late=1)
+    return user_model.stage(fn, (user_model.shapes(parameters), KEY), late=1)
 
 
-def step_draw(script: UserModel, parameters, initial) -> Staged:
-    """Forward simulation of one step, observations drawn too and fed to the carry."""
-    plan = script.plan
+def step_draw(user_model: UserModel, parameters, initial) -> Staged:
+    """Stage forward simulation of one step, observations drawn too and fed to the carry."""
+    plan = user_model.plan
 
     def fn(data, theta, carry, x, key):
         out: dict[str, Any] = {}
@@ -63,29 +63,31 @@ def step_draw(script: UserModel, parameters, initial) -> Staged:
                 return fn.sample(jax.random.fold_in(key, next(position)))
 
             simulated = loop._replace(draw_observed=draw)
-            new, y, records = run_step(simulated, t, carry, user_x, lambda i, _, fn: draw(fn))
+            new, y, messages = run_step(simulated, t, carry, user_x, lambda i, _, fn: draw(fn))
             out["carry"], out["y"] = like(new, plan.carry), y
             out["values"] = {
-                s.name: jnp.asarray(r.value) for s, r in zip(plan.inside, records) if r.fn is None or can_be_drawn(r.fn)
+                s.name: jnp.asarray(m.value)
+                for s, m in zip(plan.inside, messages)
+                if m.fn is None or can_be_drawn(m.fn)
             }
             raise LeaveModel
 
-        script.run(data, known_outside(script, theta), at_main)
+        user_model.run(data, known_outside(user_model, theta), at_main)
         return out
 
-    return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), KEY), late=1)
+    return user_model.stage(fn, (user_model.shapes(parameters), plan.carry, x_shapes(plan), KEY), late=1)
 
 
-def step_predict(script: UserModel, parameters, initial) -> Staged:
-    """One step with the innovations that are known, the others drawn, and the observations drawn again.
+def step_predict(user_model: UserModel, parameters, initial) -> Staged:
+    """Stage a step with the innovations that are known, the others drawn, and the observations drawn again.
 
     An observation feeds the carry where it is there; where it is missing, what was drawn for it does.
     """
-    plan = script.plan
-    z = {name: Shape(site.shape, site.dtype) for name, site in script.innovations.items()}
-    known = dict.fromkeys(z, Shape((), jnp.bool_))
+    plan = user_model.plan
+    values = {name: Shape(site.shape, site.dtype) for name, site in user_model.innovations.items()}
+    known = dict.fromkeys(values, Shape((), jnp.bool_))
 
-    def fn(data, theta, carry, x, z, known, key):
+    def fn(data, theta, carry, x, values, known, key):
         out: dict[str, Any] = {}
         position = iter(range(2 * len(plan.inside)))
 
@@ -93,22 +95,23 @@ def step_predict(script: UserModel, parameters, initial) -> Staged:
             return fn.sample(jax.random.fold_in(key, next(position)))
 
         def value_of(site: TracedSite, fn):
-            return jnp.where(known[site.name], z[site.name], jnp.asarray(draw(fn), site.dtype))
+            return jnp.where(known[site.name], values[site.name], jnp.asarray(draw(fn), site.dtype))
 
-        def again(name, r: SiteMessage):
-            if r.latent or r.fn is None:
-                return jnp.asarray(r.value)
-            drawn = draw(unmasked(r.fn))
-            return jnp.where(r.present, drawn, r.value) if script.gaps.drawn(name) and r.present is not None else drawn
+        def again(name, m: SiteMessage):
+            if m.latent or m.fn is None:
+                return jnp.asarray(m.value)
+            value = draw(unmasked(m.fn))
+            imputed = user_model.gaps.imputes(name) and m.present is not None
+            return jnp.where(m.present, value, m.value) if imputed else value
 
         def at_main(loop: Loop):
-            out["carry"], out["y"], records = script.step(loop, carry, x, value_of)
+            out["carry"], out["y"], messages = user_model.step(loop, carry, x, value_of)
             hidden = {s.name for s in plan.inside if s.latent and s.gaps}
-            kept = {n: r for n, r in records.items() if n not in hidden and (r.fn is None or can_be_drawn(r.fn))}
-            out["values"] = {n: again(n, r) for n, r in kept.items()}
+            kept = {n: m for n, m in messages.items() if n not in hidden and (m.fn is None or can_be_drawn(m.fn))}
+            out["values"] = {n: again(n, m) for n, m in kept.items()}
             raise LeaveModel
 
-        script.run(data, known_outside(script, theta), at_main)
+        user_model.run(data, known_outside(user_model, theta), at_main)
         return out
 
-    return script.stage(fn, (script.shapes(parameters), plan.carry, x_shapes(plan), z, known, KEY), late=1)
+    return user_model.stage(fn, (user_model.shapes(parameters), plan.carry, x_shapes(plan), values, known, KEY), late=1)

@@ -24,12 +24,12 @@ from ssmscan.model.staging.user_model import UserModel
 _DRAWS = {"random_bits", "threefry2x32", "random_gamma", "rng_bit_generator"}
 
 
-def refuse_hidden_noise(script: UserModel, value: Staged) -> None:
+def refuse_hidden_noise(user_model: UserModel, value: Staged) -> None:
     """Refuse hidden draws that reach a density.
 
     Args:
-        script: the model.
-        value: `staging.by_value` of it.
+        user_model: the model.
+        value: `functions.by_value` of it.
 
     Raises:
         ModelError: there are such; the message names the first site that they reach.
@@ -40,8 +40,8 @@ def refuse_hidden_noise(script: UserModel, value: Staged) -> None:
                 f"the transition draws random numbers with jax.random, which reach the density of site '{name}'; they "
                 "would be the same for every particle and invisible to inference. Draw them with numpyro.sample."
             )
-    if script.plan.keyed:
-        for name in _noisy_sites(by_value(script, keyed=True), keyed=True):
+    if user_model.plan.keyed:
+        for name in _noisy_sites(by_value(user_model, keyed=True), keyed=True):
             raise ModelError(
                 f"the density of site '{name}' depends on random numbers that inference does not see: they are drawn "
                 "with numpyro.prng_key(), or at a site that handlers.block hides. Draw them with numpyro.sample in "
@@ -50,7 +50,7 @@ def refuse_hidden_noise(script: UserModel, value: Staged) -> None:
 
 
 def _noisy_sites(value: Staged, *, keyed: bool) -> Iterator[str]:
-    """Names of the sites that hidden draws reach.
+    """Return the names of the sites that hidden draws reach.
 
     Args:
         value: densities and steps of the model.

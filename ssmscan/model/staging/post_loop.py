@@ -6,7 +6,7 @@ Where the log-density of what is observed after the loop is pointwise in the out
 
 :math:`g_t` weighs the particles at step t as an observation inside the transition would, and h, which
 rows before the first step and after the last contribute, weighs them at time 0, or belongs to the
-parameters where no initial site reaches it.  `axes.py` takes the sum apart.  Where it cannot, the reason
+parameters where no initial site reaches it.  `jaxprs.axes` takes the sum apart.  Where it cannot, the reason
 is kept: particle engines refuse the model by it, gradient engines evaluate the whole path at once.
 """
 
@@ -70,15 +70,15 @@ class PostLoop(NamedTuple):
         )
 
 
-def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> PostLoop:
+def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]) -> PostLoop:
     """Take the observations after the loop apart.
 
     Args:
-        script: the model.
-        value: `staging.by_value` of it.
+        user_model: the model.
+        value: `functions.by_value` of it.
         names: observed sites that the outputs or the last carry of the loop reach.
     """
-    plan, whole = script.plan, value.select(outside_log_prob=sorted(names))
+    plan, whole = user_model.plan, value.select(outside_log_prob=sorted(names))
     latents = sorted(site.name for site in plan.outside if site.latent)
     mixing: dict[str, Mixing] = {}
 
@@ -87,7 +87,7 @@ def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> Post
         last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), plan.carry)
         # The step's own arguments do not reach code after the loop.
         arguments = (constants(outside), None, None, None, Tracked(None, FOREIGN), rows, last)
-        results = follow_staged(whole, script.arrays(data), arguments, window)
+        results = follow_staged(whole, user_model.arrays(data), arguments, window)
         parts = {}
         for name, result in results["outside_log_prob"].items():
             try:
@@ -102,12 +102,12 @@ def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> Post
 
     def rest(data: list, outside: dict) -> dict:
         none = zeros(jax.tree.map(lambda s: Shape((0, *s.shape[1:]), s.dtype), plan.ys))
-        head = evaluate(data, outside, none, Window(plan.length, constants=script.part.first))
+        head = evaluate(data, outside, none, Window(plan.length, constants=user_model.part.first))
         end = evaluate(data, outside, none, Window(plan.length, end=True))
         return {"log_prob": {name: head[name] + end[name] for name in head}}
 
-    staged_step = script.stage(step, (script.shapes(latents), Shape((), "int32"), step_output(plan)), late=1)
-    staged_rest = script.stage(rest, (script.shapes(latents),), late=1)
+    staged_step = user_model.stage(step, (user_model.shapes(latents), Shape((), "int32"), step_output(plan)), late=1)
+    staged_rest = user_model.stage(rest, (user_model.shapes(latents),), late=1)
 
     def reached(staged: Staged) -> dict[str, set[str]]:
         flow = staged.reaches("log_prob")
@@ -117,7 +117,7 @@ def stage_tail(script: UserModel, value: Staged, names: Collection[str]) -> Post
 
 
 def step_output(plan: Plan) -> PyTree:
-    """Shapes of the output of one step."""
+    """Return the shapes of the output of one step."""
     return jax.tree.map(lambda s: Shape(s.shape[1:], s.dtype), plan.ys)
 
 

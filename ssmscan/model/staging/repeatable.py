@@ -25,29 +25,32 @@ from ssmscan.model.staging.functions import by_value
 from ssmscan.model.staging.user_model import NOT_REPEATABLE, UserModel
 
 
-def refuse_changing(script: UserModel, value: Staged) -> None:
+def refuse_changing(user_model: UserModel, value: Staged) -> None:
     """Stage the densities again and compare.
 
     Args:
-        script: the model.
-        value: `staging.by_value` of it, as it came out before.
+        user_model: the model.
+        value: `functions.by_value` of it, as it came out before.
 
     Raises:
         ModelError: they differ; the message names a site, the line, and numbers where they are what differs.
     """
     written, value.written = value.written, None
-    again = (by_value(script, stage=partial(write, data=script.table[: script.data])) for _ in range(2))
+    again = (by_value(user_model, stage=partial(write, data=user_model.table[: user_model.data])) for _ in range(2))
     if _all_same(written, *again):
         return
     # What differs may reach nothing.  Constants of the second run are not those of the program.
-    script = script._replace(table=list(script.table))
-    again = next((a for a in (by_value(script), by_value(script)) if not _same(value, a, script.table)), None)
+    user_model = user_model._replace(table=list(user_model.table))
+    again = next(
+        (a for a in (by_value(user_model), by_value(user_model)) if not _same(value, a, user_model.table)), None
+    )
     if again is None:
         return
-    where = next((what for what, a, b in _leaves(value, again) if not _same(a, b, script.table)), "the loop")
+    where = next((what for what, a, b in _leaves(value, again) if not _same(a, b, user_model.table)), "the loop")
+    difference = _difference(value, again, user_model.table)
     raise ModelError(
-        f"the model is not a function of its arguments: run again, it has {_difference(value, again, script.table)}, "
-        f"which reaches {where}. {NOT_REPEATABLE}"
+        f"the model is not a function of its arguments: run again, it has {difference}, which reaches "
+        f"{where}. {NOT_REPEATABLE}"
     )
 
 
@@ -86,7 +89,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _numbers(jaxpr: Any) -> Iterator[Any]:
-    """Every number and array that stands in a jaxpr, inner ones included."""
+    """Yield every number and array that stands in a jaxpr, inner ones included."""
     yield from (v.val for v in jaxpr.outvars if isinstance(v, jex.Literal))
     for eqn in jaxpr.eqns:
         yield from (v.val for v in eqn.invars if isinstance(v, jex.Literal))
@@ -99,7 +102,7 @@ def _numbers(jaxpr: Any) -> Iterator[Any]:
 
 
 def _leaves(one: Staged, two: Staged) -> Iterator[tuple[str, Staged, Staged]]:
-    """What each density, value or leaf of the carry is, and how each run computes it."""
+    """Yield what each density, value or leaf of the carry is, and how each run computes it."""
     words = {"log_prob": "the density of '{}'", "outside_log_prob": "the density of '{}'"}
     words |= {"deterministic": "the value of '{}'", "outside_deterministic": "the value of '{}'"}
     for entry, word in words.items():
@@ -111,18 +114,18 @@ def _leaves(one: Staged, two: Staged) -> Iterator[tuple[str, Staged, Staged]]:
 
 
 def _difference(one: Staged, two: Staged, table: Sequence[Any]) -> str:
-    """The first number that differs and its line, or the line of the first equation that does."""
-    for x, y in zip(one.jaxpr.outvars, two.jaxpr.outvars):
-        if isinstance(x, jex.Literal) and isinstance(y, jex.Literal) and not _equal(x.val, y.val):
-            return f"the number {_shown(y.val)} in the place of {_shown(x.val)}"
-    for a, b in zip(one.jaxpr.eqns, two.jaxpr.eqns):
-        line = user_line(b.source_info)
+    """Describe the first number that differs and its line, or the line of the first equation that does."""
+    for a, b in zip(one.jaxpr.outvars, two.jaxpr.outvars):
+        if isinstance(a, jex.Literal) and isinstance(b, jex.Literal) and not _equal(a.val, b.val):
+            return f"the number {_shown(b.val)} in the place of {_shown(a.val)}"
+    for before, now in zip(one.jaxpr.eqns, two.jaxpr.eqns):
+        line = user_line(now.source_info)
         where = f" ({line})" if line else ""
-        for x, y in zip(_numbers(_Alone(a)), _numbers(_Alone(b))):
-            if not _equal(x, y):
-                return f"the number {_shown(y)} in the place of {_shown(x)}{where}"
-        if a.primitive.name != b.primitive.name:
-            return f"the operation {b.primitive.name} in the place of {a.primitive.name}{where}"
+        for a, b in zip(_numbers(_Alone(before)), _numbers(_Alone(now))):
+            if not _equal(a, b):
+                return f"the number {_shown(b)} in the place of {_shown(a)}{where}"
+        if before.primitive.name != now.primitive.name:
+            return f"the operation {now.primitive.name} in the place of {before.primitive.name}{where}"
     for i, j in zip(one.shared, two.shared):
         if not _equal(table[i], table[j]):
             return f"other values in a constant array of shape {list(np.shape(table[j]))}"

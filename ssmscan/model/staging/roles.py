@@ -1,8 +1,8 @@
 """Decide what every site is, from the data flow of the staged model.
 
-Write c for the leaves of the carry and z for the innovations of a step.
+Write c for the leaves of the carry and v for the innovations of a step.
 
-    fresh leaf        c'_k depends on some z, or on a fresh leaf (closed over steps)
+    fresh leaf        c'_k depends on some v, or on a fresh leaf (closed over steps)
     initial state     a latent site before the loop whose value enters fresh leaves of the initial carry,
                       and which reaches nothing else of the step, its inputs or the code after the loop;
                       distributions of other initial states do not count against it
@@ -43,7 +43,7 @@ class Flow(NamedTuple):
         start: for each leaf of the initial carry, the outside sites it depends on.
         fresh: leaves that an innovation refreshes.
         step: outside sites that the step, its inputs or its densities depend on directly.
-        tail: outside sites that code after the loop depends on directly.
+        post_loop: outside sites that code after the loop depends on directly.
         density: for each outside site, the outside sites its log-density depends on.
         after: outside sites whose log-density depends on the states or outputs of the loop.
         elsewhere: outside sites whose log-density depends on other loops with noise.
@@ -52,14 +52,14 @@ class Flow(NamedTuple):
     start: list[set[str]]
     fresh: set[int]
     step: dict[str, str]
-    tail: set[str]
+    post_loop: set[str]
     density: dict[str, set[str]]
     after: set[str]
     elsewhere: set[str]
 
 
 def data_flow(staged: Staged, plan: Plan) -> Flow:
-    """Ask the jaxpr of `staging.by_value` what reaches what."""
+    """Ask the jaxpr of `functions.by_value` what reaches what."""
     latents = sorted(site.name for site in plan.outside if site.latent)
 
     def sites(pairs) -> set[str]:
@@ -68,13 +68,13 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     carry = jax.tree.leaves(staged.reaches("carry"))
     start = [sites(pairs) for pairs in jax.tree.leaves(staged.reaches("start"))]
     innovations = sorted(site.name for site in plan.inside if site.latent)
-    drawn = {k for k, name in enumerate(innovations) if name not in missing_elements(plan)}
+    refreshing = {k for k, name in enumerate(innovations) if name not in missing_elements(plan)}
     fresh: set[int] = set()
     while True:
         grown = {
             k
             for k, pairs in enumerate(carry)
-            if any((a == Z and i in drawn) or (a == CARRY and i in fresh) for a, i in pairs)
+            if any((a == Z and i in refreshing) or (a == CARRY and i in fresh) for a, i in pairs)
         }
         if grown == fresh:
             break
@@ -95,17 +95,17 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     density = {name: sites(pairs) for name, pairs in reached.items()}
     elsewhere = {name for name, pairs in reached.items() if any(argument == KEY for argument, _ in pairs)}
     after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}
-    return Flow(start, fresh, step, through_tail(plan, density, {}), density, after, elsewhere)
+    return Flow(start, fresh, step, through_post_loop(plan, density, {}), density, after, elsewhere)
 
 
 def missing_elements(plan: Plan) -> set[str]:
-    """Sites of the loop that hold missing elements of observations: of NaN, or of NumPyro's `obs_mask`."""
+    """Return the sites of the loop that hold missing elements of observations: of NaN, or of NumPyro's `obs_mask`."""
     seen = {site.name for site in plan.inside if site.observed}
     masked = {name.removesuffix("_observed") + "_unobserved" for name in seen if name.endswith("_observed")}
     return {site.name for site in plan.inside if site.latent and (site.gaps or site.name in masked)}
 
 
-def through_tail(plan: Plan, density: dict[str, set[str]], direct: dict[str, set[str]]) -> set[str]:
+def through_post_loop(plan: Plan, density: dict[str, set[str]], direct: dict[str, set[str]]) -> set[str]:
     """Give the outside sites that act on code after the loop.
 
     Args:
@@ -130,7 +130,7 @@ def forecasts(staged: Staged, plan: Plan) -> bool:
 
 
 def drawn_after(staged: Staged, plan: Plan, *, alone: bool) -> frozenset[str]:
-    """Sites drawn after the loop from its states, which act on no other density than each other's.
+    """Return the sites drawn after the loop from its states, which act on no other density than each other's.
 
     Where data depend on this loop alone, those drawn from the other loops, which are forecasts, are among them.
     """
@@ -147,7 +147,7 @@ def drawn_after(staged: Staged, plan: Plan, *, alone: bool) -> frozenset[str]:
 
 
 def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
-    """Observed sites whose missing elements the model reads.
+    """Return the observed sites whose missing elements the model reads.
 
     They act on the carry, on another site, or through the outputs on an observation after the loop.
 
@@ -174,20 +174,20 @@ def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
 
 
 def unread(staged: Staged, plan: Plan) -> tuple[str, ...]:
-    """Sites drawn at every step that nothing reads, as an observation whose data were forgotten.
+    """Return the sites drawn at every step that nothing reads, as an observation whose data were forgotten.
 
     They reach neither the carry nor another site of the step, nor outputs that a site after the loop reads.
     """
     innovations = sorted((site.name, site.gaps) for site in plan.inside if site.latent)
-    drawn = {k: name for k, (name, gaps) in enumerate(innovations) if not gaps}
+    unused = {k: name for k, (name, gaps) in enumerate(innovations) if not gaps}
 
     def without(uses: list[tuple[str, set]]) -> dict[int, str]:
-        return {k: n for k, n in drawn.items() if not any((Z, k) in pairs for user, pairs in uses if user != n)}
+        return {k: n for k, n in unused.items() if not any((Z, k) in pairs for user, pairs in uses if user != n)}
 
-    drawn = without([("", pairs) for pairs in jax.tree.leaves(staged.reaches("carry"))])
+    unused = without([("", pairs) for pairs in jax.tree.leaves(staged.reaches("carry"))])
     for entry in ("log_prob", "replicate", "deterministic"):
-        drawn = without(list(staged.reaches(entry).items())) if drawn else {}
-    after = [staged.reaches(entry).values() for entry in ("outside_log_prob", "outside_deterministic") if drawn]
+        unused = without(list(staged.reaches(entry).items())) if unused else {}
+    after = [staged.reaches(entry).values() for entry in ("outside_log_prob", "outside_deterministic") if unused]
     read = {leaf for found in after for pairs in found for argument, leaf in pairs if argument == YS}
     outputs = jax.tree.leaves(staged.reaches("y")) if read else []
     found = without([("", pairs) for leaf, pairs in enumerate(outputs) if leaf in read]).values()
@@ -225,7 +225,7 @@ def assign(
 
 
 def _hyper(name: str, flow: Flow, plan: Plan, states: set[str]) -> str:
-    """Why a site that reaches nothing but the start is a parameter all the same, empty if it is an initial state.
+    """Say why a site that reaches nothing but the start is a parameter all the same; empty for an initial state.
 
     Observed sites before the loop do not count against it: they weigh the particles at time 0.
     """
@@ -238,7 +238,7 @@ def _hyper(name: str, flow: Flow, plan: Plan, states: set[str]) -> str:
 
 
 def starting(flow: Flow) -> set[str]:
-    """Sites that reach the start of the loop, by their values or through the distribution of such sites."""
+    """Return the sites that reach the start of the loop, by their values or through the distribution of such sites."""
     found = set().union(*flow.start)
     while grown := set().union(*(flow.density.get(name, set()) for name in found)) - found:
         found |= grown
@@ -248,7 +248,7 @@ def starting(flow: Flow) -> set[str]:
 def _reason_parameter(name: str, flow: Flow) -> str:
     if name in flow.step:
         return f"acts on every step: {flow.step[name]}"
-    if name in flow.tail:
+    if name in flow.post_loop:
         return "acts on the code after the loop"
     for k, sites in enumerate(flow.start):
         if name in sites and k not in flow.fresh:
@@ -296,7 +296,7 @@ def _check_declared(flow: Flow, plan: Plan, parameters: tuple[str, ...], initial
                 f"choose from {sorted(latents)}."
             )
     for name in initial:
-        if name in flow.step or name in flow.tail or latents[name].loop > plan.main:
+        if name in flow.step or name in flow.post_loop or latents[name].loop > plan.main:
             where = flow.step.get(name, "the code after the loop")
             raise ModelError(
                 f"site '{name}' cannot be an initial state: it reaches {where} directly, at every step. "
@@ -307,29 +307,27 @@ def _check_declared(flow: Flow, plan: Plan, parameters: tuple[str, ...], initial
 
 
 def inside_sites(plan: Plan, unread: tuple[str, ...]) -> list[Site]:
-    """Sites of the loop with their roles; `unread` as found by the function of this name."""
+    """Describe the sites of the loop with their roles; `unread` as found by the function of this name."""
     sites = []
-    for drawn in plan.inside:
-        if drawn.latent and drawn.gaps:
-            whose = drawn.name.removesuffix(SUFFIX)
+    for site in plan.inside:
+        if site.latent and site.gaps:
+            whose = site.name.removesuffix(SUFFIX)
             role, why = Role.INNOVATION, f"missing elements of '{whose}', which the model reads"
-        elif drawn.latent:
+        elif site.latent:
             role, why = Role.INNOVATION, "drawn at every step"
-            why += "; nothing observes or reads it (obs= forgotten?)" if drawn.name in unread else ""
-        elif drawn.observed and drawn.gaps:
+            why += "; nothing observes or reads it (obs= forgotten?)" if site.name in unread else ""
+        elif site.observed and site.gaps:
             role, why = Role.OBSERVATION, "observed where data are; missing elements carry no weight"
-        elif drawn.observed:
+        elif site.observed:
             role, why = Role.OBSERVATION, "observed at every step"
         else:
             role, why = Role.DETERMINISTIC, "computed at every step"
-        sites.append(public_site(drawn, role, why, in_loop=True))
+        sites.append(public_site(site, role, why, in_loop=True))
     return sites
 
 
-def public_site(drawn: TracedSite, role: Role, why: str, *, in_loop: bool) -> Site:
-    """The user's view of a site."""
+def public_site(site: TracedSite, role: Role, why: str, *, in_loop: bool) -> Site:
+    """Return the user's view of a site."""
     drives = role in (Role.INNOVATION, Role.INITIAL)
-    label = drawn.particle.kind.value if drives and drawn.particle is not None else ""
-    return Site(
-        drawn.name, role, drawn.family, drawn.shape, drawn.dtype, drawn.support, drawn.discrete, label, why, in_loop
-    )
+    label = site.particle.kind.value if drives and site.particle is not None else ""
+    return Site(site.name, role, site.family, site.shape, site.dtype, site.support, site.discrete, label, why, in_loop)

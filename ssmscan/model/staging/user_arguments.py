@@ -14,7 +14,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpyro.primitives import Messenger
+
+from ssmscan.model.handlers.stack import innermost
 
 
 def refuse_call(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None:
@@ -23,8 +24,7 @@ def refuse_call(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None
     Raises:
         TypeError: one is missing, or one too many; the message shows what the model takes.
     """
-    while isinstance(model, Messenger) and model.fn is not None:
-        model = model.fn
+    model = innermost(model)
     try:
         signature = inspect.signature(model)
     except (TypeError, ValueError):
@@ -78,6 +78,6 @@ def is_table(value: Any) -> bool:
 
 
 def kind_of(value: Any) -> str:
-    """The package and the class of a value."""
+    """Return the package and the class of a value."""
     package = type(value).__module__.partition(".")[0]
     return f"{'an' if package[0] in 'aeioux' else 'a'} {package} {type(value).__name__}"

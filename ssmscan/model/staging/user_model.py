@@ -1,6 +1,6 @@
-"""The script of a model: run it, one step of it, and the shapes of what goes in.
+"""The user's function: run it, one step of it, and the shapes of what goes in.
 
-`staging.py` runs the same model many times under different rules; what those runs share is here.
+`functions` runs the same model many times under different rules; what those runs share is here.
 """
 
 from __future__ import annotations
@@ -76,19 +76,19 @@ class UserModel(NamedTuple):
         return {site.name: site for site in self.plan.inside if site.latent}
 
     def shapes(self, names) -> dict[str, Shape]:
-        """Shapes of the values of some outside sites."""
+        """Return the shapes of the values of some outside sites."""
         return {name: Shape(self.outside[name].shape, self.outside[name].dtype) for name in names}
 
     def known(self, values: dict) -> dict:
-        """Values of all latent sites outside the loop, placeholders for what is not given."""
+        """Return the values of all latent sites outside the loop, placeholders for what is not given."""
         return {**zeros(self.shapes(site.name for site in self.plan.outside if site.latent)), **values}
 
     def data_shapes(self) -> list[Shape]:
-        """Shapes of the array arguments."""
+        """Return the shapes of the array arguments."""
         return [Shape(a.shape, a.dtype) for a in self.table[: self.data]]
 
     def arrays(self, data: list) -> list:
-        """What a staged function reads, with the data of this trace."""
+        """Return what a staged function reads, with the data of this trace."""
         return [*data, *self.table[self.data :]]
 
     def stage(self, fn: Callable[..., dict], arguments: tuple, late: int, keep: bool = False) -> Staged:
@@ -132,32 +132,32 @@ class UserModel(NamedTuple):
         constants = Constants(key=model_key)
         # Sites that the wanted results do not depend on are placeholders, which no distribution needs to allow.
         with numpyro.validation_enabled(False):
-            records, _ = run_model(lambda: self.call(data), value_of, at_loop, redrawn, self.gaps, constants)
-        kept = [record for record in records if record.replayed != self.plan.main]
-        for name in expected.keys() - {record.name for record in kept}:
+            messages, _ = run_model(lambda: self.call(data), value_of, at_loop, redrawn, self.gaps, constants)
+        kept = [message for message in messages if message.replayed != self.plan.main]
+        for name in expected.keys() - {message.name for message in kept}:
             _refuse_other(expected[name], name, None)
         return simulated(kept, self.plan.drawn_after)
 
     def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, SiteMessage]]:
-        """One step with `value_of(site, fn)` for the innovations; records by clean name."""
+        """Run one step with `value_of(site, fn)` for the innovations; messages by clean name."""
         t, user_x = x
         sites = self.plan.inside
 
-        def drawn(position: int, name: str, fn):
+        def value_at(position: int, name: str, fn):
             site = sites[position] if position < len(sites) and sites[position].latent else None
             _refuse_other(site, name, fn)
             return value_of(site, fn)
 
-        new, y, records = run_step(loop, t, carry, user_x, drawn)
-        for k in range(max(len(sites), len(records))):
-            record = records[k] if k < len(records) else None
-            name = sites[k].name if record is None else record.name
-            _refuse_other(sites[k] if k < len(sites) else None, name, record and (record.fn or ""))
-        named = {site.name: record for site, record in zip(sites, records)}
+        new, y, messages = run_step(loop, t, carry, user_x, value_at)
+        for k in range(max(len(sites), len(messages))):
+            message = messages[k] if k < len(messages) else None
+            name = sites[k].name if message is None else message.name
+            _refuse_other(sites[k] if k < len(sites) else None, name, message and (message.fn or ""))
+        named = {site.name: message for site, message in zip(sites, messages)}
         return like(new, self.plan.carry), y, named
 
     def inputs(self, loop: Loop) -> PyTree:
-        """The per-step inputs x, time in front."""
+        """Return the inputs x of the steps, time in front."""
         user = jax.tree.map(lambda a, s: jnp.asarray(a, s.dtype), loop.xs, self.plan.x)
         return jnp.arange(self.plan.length, dtype=jnp.int32), user
 
@@ -180,7 +180,7 @@ def _refuse_other(site: TracedSite | None, name: str, fn) -> None:
 
 
 def x_shapes(plan: Plan) -> PyTree:
-    """Shapes of the input of one step."""
+    """Return the shapes of the input of one step."""
     return Shape((), jnp.int32), plan.x
 
 

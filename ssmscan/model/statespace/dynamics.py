@@ -14,7 +14,8 @@ import jax
 from ssmscan.model.jaxprs.dataflow import UNUSED
 from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.noise.score import gradient_alone
-from ssmscan.model.sites import Role
+from ssmscan.model.protocols import NoiseSpec
+from ssmscan.model.sites import Role, Site
 from ssmscan.model.staging.post_loop import as_output
 
 if TYPE_CHECKING:
@@ -86,6 +87,31 @@ class LoopDynamics:
         self._start_names = program.names(Role.START_OBSERVATION)
         self._tail = program.tail.step.bind(arrays, outside, unroll=True)
         self.xs = ssm._inputs(theta)
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of steps."""
+        return self._ssm.num_steps
+
+    @property
+    def start_observed(self) -> bool:
+        """Whether the initial state is weighed."""
+        return self._ssm.start_observed
+
+    @property
+    def innovations(self) -> tuple[Site, ...]:
+        """Latent sites of the loop."""
+        return self._ssm.innovations
+
+    @property
+    def initial_noise(self) -> dict[str, NoiseSpec]:
+        """Base noise of the initial-state sites of one particle."""
+        return self._ssm.initial_noise
+
+    @property
+    def step_noise(self) -> dict[str, NoiseSpec]:
+        """Base noise of the innovations of one particle at one step."""
+        return self._ssm.step_noise
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""

@@ -1,13 +1,13 @@
 r"""A model with its discrete states summed out: density of the data given parameters and noise.
 
-At given parameters and noise of everything continuous, the discrete draws z of a summable model (see
+At given parameters and noise of everything continuous, the discrete draws d of a summable model (see
 `enumeration`) are a finite chain, and
 
-    log p(y | theta, noise) = log sum_z p(z, y | theta, noise)
+    log p(y | theta, noise) = log sum_d p(d, y | theta, noise)
 
 is its forward pass.  The weights of the chain come from the staged step, evaluated where they change and
 nowhere else: a transition matrix that depends on parameters alone once, the density of an observation for
-each step and value of z, a density that depends on the step and on two values for each of them.  All but
+each step and value of d, a density that depends on the step and on two values for each of them.  All but
 the recursion over K numbers (and over the leaves of the carry that no draw touches) is thus free of the
 loop.
 """
@@ -77,17 +77,17 @@ def posterior(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], ke
     smoothed = _each(ssm, forward_backward.smooth)(chain, filtered)
     keys = key if plan.elements is None else jax.random.split(key, plan.elements.size)
     start, path = _each(ssm, forward_backward.sample)(keys, chain, filtered)
-    drawn: list[dict] = []
+    draws: list[dict] = []
     probabilities: dict[str, Array] = {}
     for sites, index, weights in ((plan.initial, start, smoothed.start), (plan.sites, path, smoothed.steps)):
         one = _of_one_element(ssm, sites)
         values, positions = joint_values(one)
-        drawn.append({n: _whole(ssm, n, jnp.asarray(v)[index], len(v.shape) - 1) for n, v in values.items()})
+        draws.append({n: _whole(ssm, n, jnp.asarray(v)[index], len(v.shape) - 1) for n, v in values.items()})
         for site in one:
             marginal = _marginal(weights, positions[site.name], site.num_values)
             probabilities[site.name] = _whole(ssm, site.name, marginal, len(site.shape) + 1)
     log_joint = log_rest + jnp.sum(_each(ssm, forward_backward.log_weight)(chain, start, path))
-    return Posterior(_run(ssm, theta, noise, *drawn), probabilities, log_joint)
+    return Posterior(_run(ssm, theta, noise, *draws), probabilities, log_joint)
 
 
 def _each(ssm: StateSpaceModel, fn: Callable) -> Callable:
@@ -157,7 +157,7 @@ class _Weights:
         theta: parameters.
         noise: noise of the continuous initial sites.
         series: (leaves that no draw touches before each step, inputs, noise), T in front.
-        start, step: staged, as in `given`; their last arguments are `element`.
+        start, step: staged, as in `conditional`; their last arguments are `element`.
         element: number of the element, or nothing.
     """
 
@@ -170,7 +170,9 @@ class _Weights:
     def chain(self) -> Chain:
         """Evaluate them where they change and nowhere else."""
         start = self.start.select("leaves", "terms").bind(self.ssm.arrays, self.theta)
-        begun = _over(lambda z: start(self.noise, z, *self.element), joint_values(self.initial)[0], self.num_starts)
+        begun = _over(
+            lambda draws: start(self.noise, draws, *self.element), joint_values(self.initial)[0], self.num_starts
+        )
         log_start = jnp.broadcast_to(sum_of(begun["terms"].values()), (self.num_starts,))
 
         # The step alone: densities of the value of this step.
@@ -208,7 +210,9 @@ class _Weights:
             step = self.step.select(leaves=[k]).bind(self.ssm.arrays, self.theta)
 
             def leaf(path: dict, x: PyTree, e: Any, step=step, k=k) -> Array:
-                return self._over_values(lambda z: step(_carry(self.ssm, path), x, e, z, *self.element)["leaves"][k])
+                return self._over_values(
+                    lambda draws: step(_carry(self.ssm, path), x, e, draws, *self.element)["leaves"][k]
+                )
 
             if reach.time:
                 moving[k] = jax.vmap(leaf)(*self.series)
@@ -227,7 +231,7 @@ class _Weights:
         def total(leaves: dict, x: PyTree, e: Any) -> Array:
             carry = _carry(self.ssm, leaves)
             return self._over_values(
-                lambda z: jnp.asarray(sum_of(step(carry, x, e, z, *self.element)["terms"].values()), dtype)
+                lambda draws: jnp.asarray(sum_of(step(carry, x, e, draws, *self.element)["terms"].values()), dtype)
             )
 
         return total

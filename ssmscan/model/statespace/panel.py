@@ -8,7 +8,7 @@ so each element can have a filter of its own, and the variances of the log estim
 the dimensions.  A joint filter of 64 series keeps one particle of a thousand.
 
 The proof is by following the axis of the elements, of size M, through the staged start and step
-(`axes.py`): every innovation and initial site has it, each leaf of the carry has it or depends on no
+(`jaxprs.axes`): every innovation and initial site has it, each leaf of the carry has it or depends on no
 noise, the same after a step as before (a fixpoint over the leaves), and every log-density is a sum
 over it.  The interpreter that proves it also evaluates one element, at the cost of one.
 """
@@ -60,18 +60,18 @@ class ElementFunctions(NamedTuple):
     noise: dict[str, NoiseSpec]
 
 
-def find_elements(script: UserModel, program: Program) -> ElementFunctions | str:
+def find_elements(user_model: UserModel, program: Program) -> ElementFunctions | str:
     """Prove that elements do not interact.
 
     Returns:
         The staged functions of one element; or why the elements are filtered jointly, empty if there are none.
     """
-    drawn = [*program.names(Role.INNOVATION), *program.initial]
-    specs = {name: program.noise[name] for name in drawn if name in program.noise}
+    latent = [*program.names(Role.INNOVATION), *program.initial]
+    specs = {name: program.noise[name] for name in latent if name in program.noise}
     # A key has no axes; what is drawn with it has.
     innovations = {
         name: set(site.shape if specs[name].is_key else specs[name].shape) - {0, 1}
-        for name, site in script.innovations.items()
+        for name, site in user_model.innovations.items()
     }
     if not any(innovations.values()) or program.tail.mixing:
         return ""
@@ -82,7 +82,7 @@ def find_elements(script: UserModel, program: Program) -> ElementFunctions | str
     for size in sorted(sizes, reverse=True):
         for last in (True, False):
             try:
-                return _Proof(script, program, specs, size, last=last).elements()
+                return _Proof(user_model, program, specs, size, last=last).elements()
             except Interacts as reason:
                 why = why or f"filtered jointly: {reason}"
     return why
@@ -91,17 +91,17 @@ def find_elements(script: UserModel, program: Program) -> ElementFunctions | str
 class _Proof:
     """One attempt: a size, and which of the axes of that size is taken where there are several."""
 
-    def __init__(self, script: UserModel, program: Program, specs: dict[str, NoiseSpec], size: int, *, last: bool):
-        self.script, self.program, self.specs, self.size = script, program, specs, size
+    def __init__(self, user_model: UserModel, program: Program, specs: dict[str, NoiseSpec], size: int, *, last: bool):
+        self.user_model, self.program, self.specs, self.size = user_model, program, specs, size
         self.noise: dict[str, Axis] = {}
-        if common := tuple(name for name in program.initial if size not in script.outside[name].shape):
+        if common := tuple(name for name in program.initial if size not in user_model.outside[name].shape):
             which = f"{', '.join(map(repr, common))} {'are' if len(common) > 1 else 'is'} common to all elements"
             raise Interacts(f"{which}; ssm.with_roles(parameters={common!r}) lets them be filtered one by one")
         for name, spec in specs.items():
             places = [k for k, n in enumerate(spec.shape) if n == size]
             if spec.is_key:
                 raise Interacts(f"'{name}' is drawn by its family's own sampler, for all elements at once")
-            site = script.innovations.get(name) or script.outside[name]
+            site = user_model.innovations.get(name) or user_model.outside[name]
             if site.particle is not None and site.particle.kind is MapKind.REJECTION:
                 raise Interacts(f"'{name}' is drawn by rejection, for all elements at once")
             if not places:
@@ -112,20 +112,20 @@ class _Proof:
 
     def elements(self) -> ElementFunctions:
         """Find the fixpoint over the carry, and stage."""
-        parameters = self.script.shapes(self.program.parameters)
+        parameters = self.user_model.shapes(self.program.parameters)
         carry, x = self.program.plan.carry, (Shape((), "int32"), self.program.plan.x)
         element = Shape((), "int32")
         while True:
             before = list(self.carry)
             start = (parameters, element, self._noise(self.program.initial))
-            jax.eval_shape(self._start, self.script.data_shapes(), *start)
+            jax.eval_shape(self._start, self.user_model.data_shapes(), *start)
             step = (parameters, element, self._rows(carry), x, self._noise(self.program.names(Role.INNOVATION)))
-            jax.eval_shape(self._step, self.script.data_shapes(), *step)
+            jax.eval_shape(self._step, self.user_model.data_shapes(), *step)
             if self.carry == before:
                 break
         evaluate = (*step[:4], self._values_of_innovations())
         staged = [
-            self.script.stage(fn, arguments, late=1)
+            self.user_model.stage(fn, arguments, late=1)
             for fn, arguments in ((self._start, start), (self._step, step), (self._evaluate, evaluate))
         ]
         noise = {n: NoiseSpec(self._one(spec.shape, self.noise[n]), False) for n, spec in self.specs.items()}
@@ -138,7 +138,7 @@ class _Proof:
         arguments = (constants(theta), self._followed(noise))
         out = self._follow(program.start, data, arguments, window)
         log_weight = [out["log_excess"], *(out["log_observation"][n] for n in program.names(Role.START_OBSERVATION))]
-        outside = {**constants(self.script.known(theta)), **{n: out["values"][n] for n in program.initial}}
+        outside = {**constants(self.user_model.known(theta)), **{n: out["values"][n] for n in program.initial}}
         log_weight += self._follow(program.tail_start, data, (outside,), window)["log_prob"].values()
         return {
             "carry": self._settle(out["carry"], window),
@@ -151,10 +151,10 @@ class _Proof:
         window, program = self._window(m), self.program
         arguments = (constants(theta), self._carried(carry), constants(x), self._followed(noise))
         out = self._follow(program.step, data, arguments, window)
-        tail = self._tail(data, theta, x, out["y"], window)
+        post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
             "carry": self._settle(out["carry"], window),
-            "log_weight": self._sum([out["log_weight"], *tail], window),
+            "log_weight": self._sum([out["log_weight"], *post_loop], window),
             "log_rough": self._sum([out["log_rough"]], window),
             "values": self._keep(out["values"], window),
             "cdf": {name: tuple(self._keep({name: c}, window)[name] for c in cdf) for name, cdf in out["cdf"].items()},
@@ -162,21 +162,21 @@ class _Proof:
 
     def _evaluate(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
         window, program = self._window(m), self.program
-        outside = self.script.known(theta)
+        outside = self.user_model.known(theta)
         followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
         arguments = (constants(outside), self._carried(carry), constants(x), followed, None, None, None)
         staged = program.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic")
         out = self._follow(staged, data, arguments, window)
-        tail = self._tail(data, theta, x, out["y"], window)
+        post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
             "carry": self._settle(out["carry"], window),
             "log_transition": self._sum([*out["log_transition"].values()], window),
-            "log_observation": self._sum([*out["log_observation"].values(), *tail], window),
+            "log_observation": self._sum([*out["log_observation"].values(), *post_loop], window),
             "deterministic": self._keep(out["deterministic"], window),
         }
 
-    def _tail(self, data: list, theta: dict, x: PyTree, y: PyTree, window: Window) -> list[Tracked]:
-        outside = self.script.known(theta)
+    def _post_loop(self, data: list, theta: dict, x: PyTree, y: PyTree, window: Window) -> list[Tracked]:
+        outside = self.user_model.known(theta)
         arguments = (constants(outside), Tracked(x[0]), y)
         return list(self._follow(self.program.tail.step, data, arguments, window)["log_prob"].values())
 
@@ -223,7 +223,7 @@ class _Proof:
         return Window(self.size, m, headless=True)
 
     def _follow(self, staged: Staged, data: list, arguments: tuple, window: Window) -> Any:
-        return follow_staged(staged, self.script.arrays(data), arguments, window)
+        return follow_staged(staged, self.user_model.arrays(data), arguments, window)
 
     def _one(self, shape: tuple[int, ...], axis: Axis | None) -> tuple[int, ...]:
         return tuple(shape) if axis is None else (*shape[: axis.axis], 1, *shape[axis.axis + 1 :])  # type: ignore[operator]
@@ -246,7 +246,7 @@ class _Proof:
     def _values_of_innovations(self) -> dict[str, Shape]:
         return {
             name: Shape(self._one(site.shape, self.values[name]), site.dtype)
-            for name, site in self.script.innovations.items()
+            for name, site in self.user_model.innovations.items()
         }
 
     def _panel(self) -> Panel:

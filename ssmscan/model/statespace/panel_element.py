@@ -36,9 +36,35 @@ class ElementModel(NamedTuple):
 class ElementDynamics(NamedTuple):
     """One element at one parameter value; see `LoopDynamics`. Arrays keep the axis of the elements, at size one."""
 
+    facts: ElementModel
     xs: PyTree
     number: jax.Array
     parts: tuple[Callable, Callable, Callable]
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of steps."""
+        return self.facts.num_steps
+
+    @property
+    def start_observed(self) -> bool:
+        """Whether the initial state is weighed."""
+        return self.facts.start_observed
+
+    @property
+    def innovations(self) -> tuple[Site, ...]:
+        """Latent sites of the loop."""
+        return self.facts.innovations
+
+    @property
+    def initial_noise(self) -> dict[str, NoiseSpec]:
+        """Base noise of the initial-state sites of one particle."""
+        return self.facts.initial_noise
+
+    @property
+    def step_noise(self) -> dict[str, NoiseSpec]:
+        """Base noise of the innovations of one particle at one step."""
+        return self.facts.step_noise
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
@@ -72,8 +98,8 @@ def elements_at(ssm: StateSpaceModel, theta: Theta) -> Callable[[jax.Array], Ele
     """Compute what all elements share; return the element of a number."""
     elements, arrays = _elements(ssm), ssm.arrays
     parts = tuple(fn.bind(arrays, theta, unroll=True) for fn in (elements.start, elements.step, elements.evaluate))
-    xs = ssm._inputs(theta)
-    return lambda number: ElementDynamics(xs, number, parts)  # type: ignore[arg-type]
+    facts, xs = element_model(ssm), ssm._inputs(theta)
+    return lambda number: ElementDynamics(facts, xs, number, parts)  # type: ignore[arg-type]
 
 
 def _elements(ssm: StateSpaceModel) -> ElementFunctions:

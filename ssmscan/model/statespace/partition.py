@@ -5,7 +5,7 @@ Given the parameters the loops share nothing, so that
 .. math::  p(y | \theta) = h(\theta) \prod_k p(y^{(k)} | \theta),
 
 and each factor is the likelihood of a state-space model with one loop.  Part k steps through loop k; the
-other loops run as NumPyro runs them, with draws from the key of `staging.by_value`, and what that key
+other loops run as NumPyro runs them, with draws from the key of `functions.by_value`, and what that key
 reaches belongs to other parts.  A site is
 
     initial state of k   if it starts loop k and nothing of another
@@ -31,7 +31,7 @@ from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import Shape
 from ssmscan.model.sites import Role
 from ssmscan.model.staging import roles
-from ssmscan.model.staging.post_loop import PostLoop, stage_tail
+from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop
 from ssmscan.model.staging.user_model import KEY, Part, UserModel
 from ssmscan.model.statespace.program import Program, intern, read
 
@@ -41,10 +41,10 @@ OBSERVED = (Role.START_OBSERVATION, Role.TAIL_OBSERVATION)
 class _Loop(NamedTuple):
     """One loop of the model and what reaches what in the part that steps through it."""
 
-    script: UserModel
+    user_model: UserModel
     value: Staged
     flow: roles.Flow
-    tail: PostLoop
+    post_loop: PostLoop
     roles: dict[str, Role]
 
     def with_role(self, *wanted: Role) -> set[str]:
@@ -72,14 +72,14 @@ def build_parts(
         ModelError: the loops are not independent, or joint observations cannot be taken apart; the message names them.
     """
     found = [read(call, arrays, gaps, main) for main in loops]
-    flows = [_flow(script, value) for script, value in found]
-    for (script, value), (flow, _) in zip(found, flows):
-        _refuse_dependent(script, value, flow)
+    flows = [_flow(user_model, value) for user_model, value in found]
+    for (user_model, value), (flow, _) in zip(found, flows):
+        _refuse_dependent(user_model, value, flow)
     declared = set(parameters)
     while True:
         parts = [
-            _Loop(script, value, flow, tail, _assign(script, flow, declared, initial))
-            for (script, value), (flow, tail) in zip(found, flows)
+            _Loop(user_model, value, flow, post_loop, _assign(user_model, flow, declared, initial))
+            for (user_model, value), (flow, post_loop) in zip(found, flows)
         ]
         shared = {name for k in range(len(parts)) for name in _shared(parts, k)}
         if not shared:
@@ -87,36 +87,36 @@ def build_parts(
         declared |= shared
     owners = _owners(parts)
     joint = frozenset(name for name, ks in owners.items() if len(ks) > 1)
-    observed = frozenset(s.name for s in parts[0].script.plan.outside if s.observed)
+    observed = frozenset(s.name for s in parts[0].user_model.plan.outside if s.observed)
     together = _stage_joint(parts, loops, joint) if joint else None
     programs = []
     for k, part in enumerate(parts):
-        plan = part.script.plan
+        plan = part.user_model.plan
         others = {name for j, other in enumerate(parts) if j != k for name in other.with_role(Role.INITIAL)}
         away = {name for name, ks in owners.items() if k not in ks or len(ks) > 1} - (joint & observed)
         foreign = frozenset(others | away | {s.name for s in plan.outside if s.simulated})
-        script = part.script._replace(part=Part(foreign, joint & observed, first=k == 0))
+        user_model = part.user_model._replace(part=Part(foreign, joint & observed, first=k == 0))
         declared_here = tuple(sorted(declared & set(part.roles)))
         starts = tuple(name for name in initial if part.roles.get(name) is Role.INITIAL)
-        _refuse_joint(part.tail, joint & observed, others)
-        program = Program(script, declared_here, starts, part.value, together if k == 0 else None)
-        programs.append((intern(program), script.table))
+        _refuse_joint(part.post_loop, joint & observed, others)
+        program = Program(user_model, declared_here, starts, part.value, together if k == 0 else None)
+        programs.append((intern(program), user_model.table))
     return programs
 
 
-def _flow(script: UserModel, value: Staged) -> tuple[roles.Flow, PostLoop]:
+def _flow(user_model: UserModel, value: Staged) -> tuple[roles.Flow, PostLoop]:
     """What reaches what, observations after the loops by the rows of this one."""
-    flow = roles.data_flow(value, script.plan)
-    observed = {s.name for s in script.plan.outside if s.observed}
-    tail = stage_tail(script, value, flow.after & observed)
-    return flow._replace(tail=roles.through_tail(script.plan, flow.density, tail.direct)), tail
+    flow = roles.data_flow(value, user_model.plan)
+    observed = {s.name for s in user_model.plan.outside if s.observed}
+    post_loop = stage_post_loop(user_model, value, flow.after & observed)
+    return flow._replace(post_loop=roles.through_post_loop(user_model.plan, flow.density, post_loop.direct)), post_loop
 
 
-def _assign(script: UserModel, flow: roles.Flow, parameters: set[str], initial: tuple[str, ...]) -> dict[str, Role]:
+def _assign(user_model: UserModel, flow: roles.Flow, parameters: set[str], initial: tuple[str, ...]) -> dict[str, Role]:
     starting = roles.starting(flow)
     mine = tuple(name for name in initial if name in starting)
-    latent = {site.name for site in script.plan.outside if site.latent}
-    assigned = roles.assign(flow, script.plan, tuple(sorted(parameters & latent)), mine)
+    latent = {site.name for site in user_model.plan.outside if site.latent}
+    assigned = roles.assign(flow, user_model.plan, tuple(sorted(parameters & latent)), mine)
     return {name: role for name, (role, _) in assigned.items()}
 
 
@@ -133,7 +133,7 @@ def _owners(parts: list[_Loop]) -> dict[str, list[int]]:
     """Give the parts that each observed or computed site outside the loops belongs to."""
     owners: dict[str, list[int]] = {}
     computed = [_computed(part) for part in parts]
-    for site in parts[0].script.plan.outside:
+    for site in parts[0].user_model.plan.outside:
         if site.latent or site.simulated:
             continue
         if site.observed:
@@ -146,7 +146,7 @@ def _owners(parts: list[_Loop]) -> dict[str, list[int]]:
 
 def _computed(part: _Loop) -> set[str]:
     """Deterministics outside the loops that outputs or initial states of this one reach."""
-    latents = sorted(site.name for site in part.script.plan.outside if site.latent)
+    latents = sorted(site.name for site in part.user_model.plan.outside if site.latent)
     initial = part.with_role(Role.INITIAL)
 
     def mine(argument: int, leaf: int) -> bool:
@@ -157,7 +157,7 @@ def _computed(part: _Loop) -> set[str]:
 
 def _stage_joint(parts: list[_Loop], loops: tuple[int, ...], names: frozenset[str]) -> Staged:
     """(values outside the loops, outputs and last carries of all loops, key) -> what joins them, by site."""
-    script = parts[0].script
+    user_model = parts[0].user_model
 
     def fn(data: list, outside: dict, ys: list, last: list, key: jax.Array) -> dict[str, Any]:
         def at_loop(index: int, loop: Any) -> Any:
@@ -165,41 +165,43 @@ def _stage_joint(parts: list[_Loop], loops: tuple[int, ...], names: frozenset[st
                 return last[loops.index(index)], ys[loops.index(index)]
             return loop.default()
 
-        records, _ = run_model(lambda: script.call(data), lambda name, _: outside[name], at_loop, (), script.gaps)
-        here = {r.name: r for r in records if r.name in names}
-        seen = {n: r for n, r in here.items() if r.fn is not None}
-        drawn = {
-            n: r.fn.sample(jax.random.fold_in(key, i)) for i, (n, r) in enumerate(seen.items()) if can_be_drawn(r.fn)
+        messages, _ = run_model(
+            lambda: user_model.call(data), lambda name, _: outside[name], at_loop, (), user_model.gaps
+        )
+        here = {m.name: m for m in messages if m.name in names}
+        seen = {n: m for n, m in here.items() if m.fn is not None}
+        draws = {
+            n: m.fn.sample(jax.random.fold_in(key, i)) for i, (n, m) in enumerate(seen.items()) if can_be_drawn(m.fn)
         }
         return {
-            "values": {**drawn, **{n: jnp.asarray(r.value) for n, r in here.items() if r.fn is None}},
-            "log_prob": {n: r.log_prob() for n, r in seen.items()},
+            "values": {**draws, **{n: jnp.asarray(m.value) for n, m in here.items() if m.fn is None}},
+            "log_prob": {n: m.log_prob() for n, m in seen.items()},
         }
 
-    latents = {s.name: Shape(s.shape, s.dtype) for s in script.plan.outside if s.latent}
-    plans = [part.script.plan for part in parts]
-    return script.stage(fn, (latents, [p.ys for p in plans], [p.carry for p in plans], KEY), late=4)
+    latents = {s.name: Shape(s.shape, s.dtype) for s in user_model.plan.outside if s.latent}
+    plans = [part.user_model.plan for part in parts]
+    return user_model.stage(fn, (latents, [p.ys for p in plans], [p.carry for p in plans], KEY), late=4)
 
 
-def _refuse_dependent(script: UserModel, value: Staged, flow: roles.Flow) -> None:
-    plan = script.plan
-    drawn = next(site.name for site in plan.inside if site.latent)
+def _refuse_dependent(user_model: UserModel, value: Staged, flow: roles.Flow) -> None:
+    plan = user_model.plan
+    innovation = next(site.name for site in plan.inside if site.latent)
     entries = ("start", "xs", "carry", "log_transition", "log_observation", "deterministic")
     reached = [pairs for entry in entries for pairs in jax.tree.leaves(value.reaches(entry), is_leaf=_is_pairs)]
     starts = [site.name for site in plan.outside if site.latent and site.name in flow.elsewhere]
     if starts or any(argument == roles.KEY for pairs in reached for argument, _ in pairs):
-        what = f"site '{starts[0]}'" if starts else f"the scan of site '{drawn}'"
+        what = f"site '{starts[0]}'" if starts else f"the scan of site '{innovation}'"
         raise ModelError(
             f"the model has several scans with noise that data depend on, and {what} depends on the draws of another "
             "scan. Only independent scans can be filtered one by one: join these into one transition."
         )
 
 
-def _refuse_joint(tail: PostLoop, names: frozenset[str], others: set[str]) -> None:
+def _refuse_joint(post_loop: PostLoop, names: frozenset[str], others: set[str]) -> None:
     """Refuse joint observations that are not rows, each of one loop."""
     for name in names:
-        reached = tail.direct.get(name, set()) | tail.start.get(name, set())
-        why = str(tail.mixing[name]) if name in tail.mixing else ""
+        reached = post_loop.direct.get(name, set()) | post_loop.start.get(name, set())
+        why = str(post_loop.mixing[name]) if name in post_loop.mixing else ""
         if crossing := sorted(reached & others):
             why = f"it reads '{crossing[0]}', the start of another scan"
         if why:

@@ -24,7 +24,7 @@ from ssmscan.model.sites import Role, Site
 from ssmscan.model.staging import forward_draws, functions, roles
 from ssmscan.model.staging.discovery import Plan, discover
 from ssmscan.model.staging.hidden_noise import refuse_hidden_noise
-from ssmscan.model.staging.post_loop import stage_tail
+from ssmscan.model.staging.post_loop import stage_post_loop
 from ssmscan.model.staging.repeatable import refuse_changing
 from ssmscan.model.staging.user_model import UserModel
 from ssmscan.model.statespace import deterministics
@@ -58,22 +58,22 @@ class Program:
 
     def __init__(
         self,
-        script: UserModel,
+        user_model: UserModel,
         parameters: tuple[str, ...],
         initial: tuple[str, ...],
         value: Staged,
         joint: Staged | None = None,
     ):
-        plan = self.plan = script.plan
+        plan = self.plan = user_model.plan
         self.value, self.joint = value, joint
         flow = roles.data_flow(self.value, plan)
-        part = self.part = script.part
+        part = self.part = user_model.part
         if flow.elsewhere - part.foreign - part.joint:
             raise SeveralLoops(tuple(sorted({plan.main, *plan.horizons})))
         observed = {s.name for s in plan.outside if s.observed}
-        self.tail = stage_tail(script, self.value, flow.after & observed)
+        self.tail = stage_post_loop(user_model, self.value, flow.after & observed)
         density = {n: sites for n, sites in flow.density.items() if n not in part.foreign}
-        flow = flow._replace(tail=roles.through_tail(plan, density, self.tail.direct))
+        flow = flow._replace(post_loop=roles.through_post_loop(plan, density, self.tail.direct))
         assigned = roles.assign(flow, plan, parameters, initial)
         states = {name for name, (role, _) in assigned.items() if role is Role.INITIAL}
         for name in flow.after & observed:
@@ -89,51 +89,51 @@ class Program:
         )
         self.sites = _with_notes(self.sites, plan)
         self.parameters = tuple(s.name for s in self.sites if s.role is Role.PARAMETER)
-        self.reweighted = tuple(n for n in self.parameters if script.outside[n].reweighted)
+        self.reweighted = tuple(n for n in self.parameters if user_model.outside[n].reweighted)
         self.initial = tuple(s.name for s in self.sites if s.role is Role.INITIAL)
         names = (self.parameters, self.initial)
-        refuse_hidden_noise(script, self.value)
-        self.start = functions.start_noise(script, *names, smooth=False)
-        self.step = functions.step_noise(script, *names, smooth=False)
-        drawn = {
+        refuse_hidden_noise(user_model, self.value)
+        self.start = functions.start_noise(user_model, *names, smooth=False)
+        self.step = functions.step_noise(user_model, *names, smooth=False)
+        latent = {
             n: s
-            for n, s in (script.outside | script.innovations).items()
+            for n, s in (user_model.outside | user_model.innovations).items()
             if s.latent and n not in self.parameters and n not in part.foreign
         }
-        self.rough = tuple(n for n, s in drawn.items() if s.smooth is None)
-        self.noise = {n: s.particle.spec for n, s in drawn.items() if s.particle is not None}
-        self.smooth_noise = {n: s.smooth.spec for n, s in drawn.items() if s.smooth is not None}
-        same = all(s.particle == s.smooth for s in drawn.values())
+        self.rough = tuple(n for n, s in latent.items() if s.smooth is None)
+        self.noise = {n: s.particle.spec for n, s in latent.items() if s.particle is not None}
+        self.smooth_noise = {n: s.smooth.spec for n, s in latent.items() if s.smooth is not None}
+        same = all(s.particle == s.smooth for s in latent.values())
         self.smooth_start = self.smooth_step = None
         if same:
             self.smooth_start, self.smooth_step = self.start, self.step
         elif not self.rough:
-            self.smooth_start = functions.start_noise(script, *names, smooth=True)
-            self.smooth_step = functions.step_noise(script, *names, smooth=True)
-        self.prior = functions.prior(script, *names)
-        self.not_continuous = ", ".join(repr(n) for n in self.parameters if script.outside[n].discrete)
+            self.smooth_start = functions.start_noise(user_model, *names, smooth=True)
+            self.smooth_step = functions.step_noise(user_model, *names, smooth=True)
+        self.prior = functions.prior(user_model, *names)
+        self.not_continuous = ", ".join(repr(n) for n in self.parameters if user_model.outside[n].discrete)
         self.constrain = self.unconstrain = None
         if not self.not_continuous:
-            self.constrain = functions.constrain(script, *names)
-            self.unconstrain = functions.unconstrain(script, *names)
+            self.constrain = functions.constrain(user_model, *names)
+            self.unconstrain = functions.unconstrain(user_model, *names)
         drawable = self.value.names("outside_replicate")
         self.start_draw = forward_draws.start_draw(
-            script, *names, [n for n in drawable if n in self.names(Role.START_OBSERVATION)]
+            user_model, *names, [n for n in drawable if n in self.names(Role.START_OBSERVATION)]
         )
-        self.step_draw = forward_draws.step_draw(script, *names)
-        self.step_predict = forward_draws.step_predict(script, *names)
+        self.step_draw = forward_draws.step_draw(user_model, *names)
+        self.step_predict = forward_draws.step_predict(user_model, *names)
         self._select()
         self.summed: enumeration.Summed | None = None
         self.not_summed = ""
         if self.rough:
             after = enumeration.After(self.tail_start, self.tail.step, self.log_mixing)
-            decision = enumeration.decide(script, *names, self.names(Role.START_OBSERVATION), after)
+            decision = enumeration.decide(user_model, *names, self.names(Role.START_OBSERVATION), after)
             if isinstance(decision, str):
                 self.not_summed = decision
             else:
                 self.summed = decision
-        self.elements = find_elements(script, self)
-        refuse_changing(script, self.value)
+        self.elements = find_elements(user_model, self)
+        refuse_changing(user_model, self.value)
 
     def names(self, *roles: Role) -> tuple[str, ...]:
         """Names of the sites with one of some roles."""
@@ -180,8 +180,8 @@ class Program:
         )
         self.computed = deterministics.select(self, here)
         self.predict_outside = value.select(**outside("outside_replicate"), **outside("outside_deterministic"))
-        drawn = [name for name in value.names("outside_replicate") if name in here and name in tail]
-        self.replicate_tail = value.select(outside_replicate=drawn, outside_deterministic=self.plan.drawn_after)
+        replicated = [name for name in value.names("outside_replicate") if name in here and name in tail]
+        self.replicate_tail = value.select(outside_replicate=replicated, outside_deterministic=self.plan.drawn_after)
 
     def key(self) -> str:
         """Everything that two programs must share to be one."""
@@ -226,11 +226,14 @@ class Program:
 def _with_notes(sites: tuple[Site, ...], plan: Plan) -> tuple[Site, ...]:
     """Add to the reasons what a mask or a scale means for a draw."""
     notes = {}
-    for drawn in (*plan.outside, *plan.inside):
-        if drawn.masked:
-            notes[drawn.name] = "its prior is flat where it is masked", "where it is masked it has its law all the same"
-        elif drawn.latent and drawn.scaled:
-            notes[drawn.name] = "its prior is scaled", "its density is scaled"
+    for traced in (*plan.outside, *plan.inside):
+        if traced.masked:
+            notes[traced.name] = (
+                "its prior is flat where it is masked",
+                "where it is masked it has its law all the same",
+            )
+        elif traced.latent and traced.scaled:
+            notes[traced.name] = "its prior is scaled", "its density is scaled"
     return tuple(
         site._replace(reason=f"{site.reason}; {notes[site.name][site.role is not Role.PARAMETER]}")
         if site.name in notes and site.role is not Role.DETERMINISTIC
@@ -254,35 +257,35 @@ def build(
     Returns:
         The interned program and its shared arrays: the arguments first, then lifted constants.
     """
-    script, value = read(call, arrays, gaps)
-    return intern(Program(script, parameters, initial, value)), script.table
+    user_model, value = read(call, arrays, gaps)
+    return intern(Program(user_model, parameters, initial, value)), user_model.table
 
 
 def read(
     call: Callable[[list], Any], arrays: list, gaps: frozenset[str], main: int | None = None
 ) -> tuple[UserModel, Staged]:
     """Meet a model and stage it by value; arguments as in `build`, main as in `discover`."""
-    alone, (script, value) = main is None, _at(call, arrays, gaps, main)
-    for quiet in script.plan.quiet:
+    alone, (user_model, value) = main is None, _at(call, arrays, gaps, main)
+    for quiet in user_model.plan.quiet:
         found = _at(call, arrays, gaps, quiet)
         if roles.forecasts(found[1], found[0].plan):
-            script, value, main = *found, quiet
+            user_model, value, main = *found, quiet
             break
-    shapes = script.data_shapes()
-    needed, after = roles.needed_missing(value, script.plan), roles.drawn_after(value, script.plan, alone=alone)
+    shapes = user_model.data_shapes()
+    needed, after = roles.needed_missing(value, user_model.plan), roles.drawn_after(value, user_model.plan, alone=alone)
     if needed is not None or after:
         # What nothing reads is integrated out, and not drawn.
-        less = script.gaps if needed is None else Gaps(gaps, needed)
-        script = script._replace(plan=discover(call, shapes, less, main, after), gaps=less)
-        value = functions.by_value(script)
-    return script, value
+        less = user_model.gaps if needed is None else Gaps(gaps, needed)
+        user_model = user_model._replace(plan=discover(call, shapes, less, main, after), gaps=less)
+        value = functions.by_value(user_model)
+    return user_model, value
 
 
 def _at(call: Callable[[list], Any], arrays: list, gaps: frozenset[str], main: int | None) -> tuple[UserModel, Staged]:
     """Meet a model and stage it by value; arguments as in `read`."""
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
-    script = UserModel(call, discover(call, shapes, Gaps(gaps), main), list(arrays), len(arrays), Gaps(gaps))
-    return script, functions.by_value(script)
+    user_model = UserModel(call, discover(call, shapes, Gaps(gaps), main), list(arrays), len(arrays), Gaps(gaps))
+    return user_model, functions.by_value(user_model)
 
 
 def intern(program: Program) -> Program:
