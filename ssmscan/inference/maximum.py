@@ -40,9 +40,9 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.loop import filters_at_once
+from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import APART, Maximum
-from ssmscan.results.result import Costs
 
 PRIOR_DRAWS = 32
 """Draws from the prior of which each start takes the best."""

@@ -37,8 +37,9 @@ from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, Attempt, d
 from ssmscan.inference.settings import gradients_required, require_result_can_hold, spread, stock_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.result import Result
 
 INIT_RADIUS = 2.0
 INIT_ATTEMPTS = 100

@@ -12,7 +12,8 @@ from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.paths import Paths
 from ssmscan.inference.settings import describe, versions
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result
 
 
 def result_of(

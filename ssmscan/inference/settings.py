@@ -18,7 +18,8 @@ import numpy as np
 from ssmscan.errors import ModelError
 from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result
 
 
 def require_parameters(ssm: StateSpaceModel) -> None:

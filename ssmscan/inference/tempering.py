@@ -34,8 +34,9 @@ from ssmscan.inference.settings import gradients_required, require_result_can_ho
 from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, Particles, tempered
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.result import Result
 from ssmscan.results.table import significant
 
 FIRST_TUNING_MOVES = 20

@@ -91,6 +91,11 @@ class FilterResult:
         """N."""
         return self.final.log_weights.shape[-1]
 
+    @property
+    def starving_limit(self) -> float:
+        """Effective sample size below which a step starves."""
+        return concerns.starving_limit(self.num_particles)
+
     def concerns(self) -> tuple[str, ...]:
         """Return what speaks against the run, a sentence each; on the host, for one run.
 
