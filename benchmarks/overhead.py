@@ -24,8 +24,7 @@ from workload_a import data
 from workload_a_runners import MU, PHI, SIGMA, volatility_model
 
 import ssmscan
-from ssmscan.model.protocols import NoiseSpec
-from ssmscan.model.statespace.dynamics import Start, Step
+from ssmscan.model.protocols import NoiseSpec, Start, Step
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["y"], meta_fields=[])

@@ -27,7 +27,8 @@ from ssmscan.model.tracing import trace
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
-from ssmscan.particles.online import Online, resume
+from ssmscan.particles.online import Online
+from ssmscan.particles.online_resume import resume
 from ssmscan.particles.resampling import multinomial, stratified, systematic
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles

@@ -27,7 +27,7 @@ from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.online import Online
-from ssmscan.particles.origin import Origin
+from ssmscan.particles.online_origin import Origin
 from ssmscan.particles.printing import Card
 
 

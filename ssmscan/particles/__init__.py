@@ -1,20 +1,36 @@
-"""How particles move: pure functions under jit, without input or output.
+"""How particles move: pure functions under jit, and the front objects that check what they are given.
 
-draws        base noise of a whole cloud from one key
-weights      normalisation, effective sample size, compensated sums
-resampling   systematic, stratified, multinomial ancestors
-proposals    what moves and weighs a cloud: `Bootstrap`
-loop         a scan whose gradient takes the memory of the root of its steps
-sequential   the kernel: start, update, and the whole run as a scan of updates
-summaries    what is computed from the cloud at each step
-stores       what is kept of the clouds: the last, the last few, the tree of ancestors, all
-pool         that tree, pruned as the filter goes
-filter       `ParticleFilter`, the front object
-found        `FilterResult`, what a run found; `panels` joins the elements of a panel in it
-several      the same of independent loops
-concerns     what speaks against a run, in sentences; `shown` prints results
-genealogy    paths: ancestry and backward sampling
-online       `Online`, a filter that goes on; `origin` is what it belongs to, `saved` its file
-checks       settings, checked where they are made; `memory`, whether a result fits
-clouds       weighted particles, and what a run keeps of them
+Each group imports only from those above it.  A new proposal, resampling scheme, store or summary is a frozen object
+with the methods of the protocol in its file.
+
+What a filter is made of
+    draws            base noise of a whole cloud from one key
+    weights          normalisation, effective sample size, compensated sums
+    loop             a scan whose gradient takes the memory of the root of its steps
+    settings_checks  strategies checked where they are given
+    resampling       systematic, stratified, multinomial ancestors
+    proposals        what moves and weighs a cloud: `Bootstrap`
+    kernel           start, update, and the whole run as a scan of updates; `State`, `StepInfo`
+    clouds           weighted particles, and what a run keeps of them
+    ancestry_tree    the tree of ancestors, pruned as the filter goes
+    stores           what is kept of the clouds: the last, the last few, the tree of ancestors, all
+    summaries        what is computed from the cloud at each step
+
+A whole run
+    printing         how results are shown
+    filter_record    the arrays of a run
+    concerns         what speaks against a run, in sentences
+    filter_result    `FilterResult`, what a run found, of one loop or several
+    panels           one filter for each loop and element: their keys, and how what they found is joined
+    filter_run       the program of a run: start, steps, result
+    genealogy        paths: ancestry and backward sampling
+    estimators       `Estimator`, what samplers of the parameters need of particles, and `Replicates`
+
+A filter that goes on, and the front
+    online_origin    what a saved filter belongs to
+    online_file      its file
+    online           `Online`, a filter between two steps
+    memory           whether a result fits
+    filter           `ParticleFilter` and `log_likelihood`
+    online_resume    `resume`, which reads a saved filter
 """

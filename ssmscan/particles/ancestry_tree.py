@@ -115,27 +115,27 @@ def begin(first: Cloud, values: Values, room: Sizes) -> GrowingTree:
     )
 
 
-def add(pool: GrowingTree, step: Array, ancestors: Array, values: Values) -> GrowingTree:
+def add(tree: GrowingTree, step: Array, ancestors: Array, values: Values) -> GrowingTree:
     """Add the particles of a step; prune when it is the last of a block.
 
     Args:
-        pool: the tree so far.
+        tree: the tree so far.
         step: () int32, number of the step.
         ancestors: (N,) parents in the cloud before.
         values: by site, N in front.
     """
-    n, survivors, block = pool.sizes
+    n, survivors, block = tree.sizes
     place = np.int32(survivors) + (step % np.int32(block)) * np.int32(n)
-    grown = pool._replace(
-        parents=lax.dynamic_update_slice_in_dim(pool.parents, ancestors + (place - np.int32(n)), place, 0),
+    grown = tree._replace(
+        parents=lax.dynamic_update_slice_in_dim(tree.parents, ancestors + (place - np.int32(n)), place, 0),
         values=jax.tree.map(
             lambda nodes, new: lax.dynamic_update_slice_in_dim(nodes, lax.stop_gradient(new), place, 0),
-            pool.values,
+            tree.values,
             values,
         ),
     )
     if survivors == n:  # one block for all steps, unless the series has become longer since
-        return grown._replace(lost=jnp.where((step >= block) & (pool.lost < 0), step, pool.lost))
+        return grown._replace(lost=jnp.where((step >= block) & (tree.lost < 0), step, tree.lost))
     due = (step + np.int32(1)) % np.int32(block) == 0
 
     def once(loop: tuple[Array, GrowingTree]) -> tuple[Array, GrowingTree]:
@@ -145,35 +145,35 @@ def add(pool: GrowingTree, step: Array, ancestors: Array, values: Values) -> Gro
     return lax.while_loop(lambda loop: loop[0], once, (due, grown))[1]
 
 
-def prune(pool: GrowingTree, step: Array) -> GrowingTree:
+def prune(tree: GrowingTree, step: Array) -> GrowingTree:
     """Drop the nodes of a full block, and of the survivors before it, that are no ancestors of the last cloud."""
-    _, survivors, _ = pool.sizes
-    alive = alive_nodes(pool)
+    _, survivors, _ = tree.sizes
+    alive = alive_nodes(tree)
     counted = _cumulate(alive)
     # The last of those alive goes to the end of the room.
     new = counted + (np.int32(survivors - 1) - counted[-1])
     target = jnp.where((alive > 0) & (new >= 0), new, survivors)
     source = jnp.zeros(survivors, np.int32).at[target].set(lax.iota(np.int32, len(alive)), mode="drop")
-    parents = pool.parents[source]
+    parents = tree.parents[source]
     parents = jnp.where(parents < 0, parents, new[jnp.maximum(parents, 0)])
-    return pool._replace(
-        parents=pool.parents.at[:survivors].set(parents),
-        values=jax.tree.map(lambda leaf: leaf.at[:survivors].set(leaf[source]), pool.values),
-        lost=jnp.where((counted[-1] > survivors) & (pool.lost < 0), step, pool.lost),
+    return tree._replace(
+        parents=tree.parents.at[:survivors].set(parents),
+        values=jax.tree.map(lambda leaf: leaf.at[:survivors].set(leaf[source]), tree.values),
+        lost=jnp.where((counted[-1] > survivors) & (tree.lost < 0), step, tree.lost),
     )
 
 
-def alive_nodes(pool: GrowingTree) -> Array:
+def alive_nodes(tree: GrowingTree) -> Array:
     """Say which nodes are ancestors of the last step of a full block, or in it; (M,) int32, 1 or 0."""
-    n, survivors, block = pool.sizes
+    n, survivors, block = tree.sizes
     before = np.int32(survivors - n) + np.int32(n) * np.arange(block, dtype=np.int32)
-    ancestors = pool.parents[survivors:].reshape(block, n) - before[:, None]
+    ancestors = tree.parents[survivors:].reshape(block, n) - before[:, None]
 
     def back(alive: Array, ancestors: Array) -> tuple[Array, Array]:
         return jnp.zeros(n, np.int32).at[ancestors].max(alive), alive
 
     last, in_block = lax.scan(back, jnp.ones(n, np.int32), ancestors, reverse=True)
-    above = pool.parents[:survivors]
+    above = tree.parents[:survivors]
 
     def reach(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         alive, jump, _ = loop
@@ -194,16 +194,16 @@ def _cumulate(alive: Array) -> Array:
     return (local + before[:, None]).reshape(-1)[: len(alive)]
 
 
-def tree(pool: GrowingTree, log_weights: Array, num_steps: int) -> Tree:
+def finish(tree: GrowingTree, log_weights: Array, num_steps: int) -> Tree:
     """Give the tree after so many steps, with the weights of its last cloud."""
-    n, survivors, block = pool.sizes
+    n, survivors, block = tree.sizes
     last = survivors - n + num_steps % block * n
     return Tree(
-        initial=pool.initial,
-        parents=pool.parents,
-        values=pool.values,
+        initial=tree.initial,
+        parents=tree.parents,
+        values=tree.values,
         log_weights=log_weights,
         last=jnp.asarray(last, np.int32),
-        lost=pool.lost,
+        lost=tree.lost,
         num_steps=num_steps,
     )

@@ -22,15 +22,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ssmscan.particles.clouds import Tree
+from ssmscan.particles.filter_record import FilterRecord
 from ssmscan.particles.kernel import FAULTY, NOWHERE, VANISHED
-
-if TYPE_CHECKING:
-    from ssmscan.particles.filter_result import FilterResult
 
 FEW, SHARE, HANDFUL = 10.0, 0.1, 5.0
 """A step starves with fewer effective particles than FEW and than this SHARE of the cloud.  It is told when the starved
@@ -39,19 +37,19 @@ steps are together as bad as one of a HANDFUL."""
 _COUNTED = "Such particles counted as impossible, so the estimate is of a model in which these states cannot be"
 
 
-def concerns(result: FilterResult) -> tuple[str, ...]:
+def concerns(result: FilterRecord) -> tuple[str, ...]:
     """Return what speaks against a run, the gravest first; nothing if all is well."""
     return tuple(sentence for sentence in (*_against_likelihood(result), _lost_paths(result)) if sentence)
 
 
-def message(result: FilterResult) -> str:
+def message(result: FilterRecord) -> str:
     """Say how a run ended: that it is complete, unless something speaks against what it found, and what does."""
     found = concerns(result)
     complete = not any(_against_likelihood(result))
     return " ".join(("The run is complete.", *found) if complete else found)
 
 
-def _against_likelihood(result: FilterResult) -> tuple[str, ...]:
+def _against_likelihood(result: FilterRecord) -> tuple[str, ...]:
     return _vanished(result), _not_numbers(result), _not_finite(result), _starved(result)
 
 
@@ -75,13 +73,13 @@ def _sites(names: tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _in_element(result: FilterResult, number: Any) -> str:
+def _in_element(result: FilterRecord, number: Any) -> str:
     if result.panel is None:
         return ""
     return f" in element {int(number)}" + (f" of '{result.panel.name}'" if result.panel.name else "")
 
 
-def _vanished(result: FilterResult) -> str:
+def _vanished(result: FilterRecord) -> str:
     if result.status != VANISHED:
         return ""
     where = when(result.failed_step) + _in_element(result, result.failed_element)
@@ -92,7 +90,7 @@ def _vanished(result: FilterResult) -> str:
     )
 
 
-def _not_numbers(result: FilterResult) -> str:
+def _not_numbers(result: FilterRecord) -> str:
     if result.faulty_step == NOWHERE:
         return ""
     where = when(result.faulty_step)
@@ -104,7 +102,7 @@ def _not_numbers(result: FilterResult) -> str:
     )
 
 
-def _not_finite(result: FilterResult) -> str:
+def _not_finite(result: FilterRecord) -> str:
     if result.status == VANISHED or np.isfinite(result.log_likelihood):
         return ""
     return (
@@ -113,7 +111,7 @@ def _not_finite(result: FilterResult) -> str:
     )
 
 
-def _starved(result: FilterResult) -> str:
+def _starved(result: FilterRecord) -> str:
     """Name the worst step, and say how many starve.  From the step where all weights vanish ESS is 0."""
     n = result.num_particles
     limit = starving_limit(n)
@@ -140,7 +138,7 @@ def _share(which: Any) -> str:
     return f"all {len(which)}" if which.all() else f"{which.sum()} of {len(which)}"
 
 
-def _lost_paths(result: FilterResult) -> str:
+def _lost_paths(result: FilterRecord) -> str:
     tree = result.history
     if not isinstance(tree, Tree) or int(np.max(tree.lost)) < 0:
         return ""

@@ -9,10 +9,10 @@ One compilation serves a program, settings and shapes: other parameters, data an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,30 +20,25 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_instance, require_integer, require_number
-from ssmscan.model.protocols import Dynamics, Model, Theta
+from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.requirements import require_observed
-from ssmscan.model.statespace.several import IndependentLoops
-from ssmscan.particles import checks, kernel
-from ssmscan.particles.clouds import Cloud
+from ssmscan.particles import settings_checks
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, SampledPath
-from ssmscan.particles.filter_result import FilterResult, Report, Run, finish, join_elements
+from ssmscan.particles.filter_result import FilterResult
+from ssmscan.particles.filter_run import run_filter
 from ssmscan.particles.genealogy import trace_ancestry
-from ssmscan.particles.kernel import FAULTY, NOWHERE, State, StepInfo
-from ssmscan.particles.loop import each
+from ssmscan.particles.kernel import FAULTY, NOWHERE, StepInfo
 from ssmscan.particles.memory import refuse_too_large
+from ssmscan.particles.online import Online, advance, begin
+from ssmscan.particles.panels import loop_keys
 from ssmscan.particles.printing import known
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
-from ssmscan.particles.several import LoopResults, run_loops
 from ssmscan.particles.stores import FinalCloud, FullHistory, Store
 from ssmscan.particles.summaries import SD, Mean, Summary
-
-if TYPE_CHECKING:
-    from ssmscan.particles.online import Online
 
 _BOOTSTRAP = Bootstrap()
 
@@ -77,12 +72,12 @@ class ParticleFilter:
         object.__setattr__(self, "num_particles", require_integer("num_particles", self.num_particles, at_least=2))
         expected, advice = "a fraction of the particles in [0, 1]", "1 resamples at every step, 0 never."
         require_number("threshold", self.threshold, 0, 1, closed=True, expected=expected, advice=advice)
-        checks.scheme(self.resampling)
-        checks.strategy("proposal", self.proposal, ("log_auxiliary", "propagate"), "Bootstrap()")
-        checks.strategy("store", self.store, ("begin", "keep", "result", "copies"), "FinalCloud()")
-        object.__setattr__(self, "summaries", checks.summaries(self.summaries))
+        settings_checks.scheme(self.resampling)
+        settings_checks.strategy("proposal", self.proposal, ("log_auxiliary", "propagate"), "Bootstrap()")
+        settings_checks.strategy("store", self.store, ("begin", "keep", "result", "copies"), "FinalCloud()")
+        object.__setattr__(self, "summaries", settings_checks.summaries(self.summaries))
 
-    def run(self, key: Array, ssm: Any, theta: Mapping[str, Any]) -> FilterResult | LoopResults:
+    def run(self, key: Array, ssm: Model, theta: Mapping[str, Any]) -> FilterResult:
         """Filter the data of a model at given parameters; independent loops one by one.
 
         Args:
@@ -97,14 +92,14 @@ class ParticleFilter:
         """
         key = as_key(key)
         require_observed(ssm)
-        theta, run = ssm.canonical(theta), partial(_run, settings=self)
-        several = isinstance(ssm, IndependentLoops)
+        theta, run = ssm.canonical(theta), partial(run_filter, settings=self)
         if not isinstance(self.store, FinalCloud):
             what = f"{self.store} of {ssm.num_steps} steps and {self.num_particles} particles"
-            for part in ssm.parts if several else (ssm,):
-                shapes = jax.eval_shape(run, key, part, theta)
+            for loop in ssm.loops:
+                shapes = jax.eval_shape(run, key, loop, theta)
                 refuse_too_large((shapes, [shapes.history] * (self.store.copies - 1)), what)
-        return run_loops(run, key, ssm, theta) if several else run(key, ssm, theta)
+        keys = loop_keys(key, len(ssm.loops))
+        return FilterResult.of_loops(tuple(run(key, loop, theta) for key, loop in zip(keys, ssm.loops)))
 
     # ---- an estimator of the likelihood, see `ssmscan.particles.estimators` -------------------------------
 
@@ -139,13 +134,11 @@ class ParticleFilter:
 
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
         """Begin a filter that takes its steps when `update` is called; arguments and errors as in `run`."""
-        from ssmscan.particles.online import start
-
-        return start(key, ssm, theta, settings=self)
+        return begin(key, ssm, theta, settings=self)
 
     def update(
         self, online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], num_steps: int = 1
-    ) -> tuple[Online, Report]:
+    ) -> tuple[Online, StepInfo]:
         """Take the next steps of a series: the same as in `run`, bit by bit.
 
         Args:
@@ -160,8 +153,6 @@ class ParticleFilter:
         Raises:
             ValueError: if the series of the model has fewer steps left.
         """
-        from ssmscan.particles.online import advance
-
         return advance(online, ssm, theta, num_steps, settings=self)
 
 
@@ -200,46 +191,3 @@ def log_likelihood(
     if known(result.log_likelihood) and not np.ndim(result.log_likelihood) and result.log_likelihood > -np.inf:
         warn_of(result.concerns(), stacklevel=3)
     return result.log_likelihood
-
-
-def report_of(settings: ParticleFilter) -> Callable[[Any, State, StepInfo], tuple[Any, Report]]:
-    """Give the function that advances the store and reports of a step what the settings want."""
-
-    def report(held: Any, state: State, moment: StepInfo) -> tuple[Any, Report]:
-        summaries = {summary.name: summary(moment) for summary in settings.summaries}
-        held, kept = settings.store.keep(held, state, moment)
-        return held, Report(moment.increment, moment.ess, moment.resampled, summaries, kept)
-
-    return report
-
-
-@partial(jax.jit, static_argnames=("settings",))
-def _run(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], *, settings: ParticleFilter) -> FilterResult:
-    if ssm.panel is None:
-        one, number = _filter(key, ssm.at(theta), settings), jnp.zeros((), np.int32)
-    else:
-        ssm.refuse_tail()
-        element = elements_at(ssm, theta)
-
-        def run_element(number: Array) -> Run:
-            return _filter(jax.random.fold_in(key, number), element(number), settings)
-
-        every = each(run_element, jnp.arange(ssm.panel.size, dtype=np.int32))
-        one, number = join_elements(every, ssm.panel)
-    return finish(one, number, ssm, theta)
-
-
-def _filter(key: Array, dynamics: Dynamics, settings: ParticleFilter) -> Run:
-    """Filter a model, or one element of a panel."""
-    began = kernel.start(settings, key, dynamics)
-    first, length = Cloud(began.state.carry, began.state.log_weights, began.values), dynamics.num_steps
-
-    def begin(values: dict[str, Array]) -> Any:
-        return settings.store.begin(first, lambda: values, length)
-
-    state, values, held, steps = kernel.scan_updates(
-        settings, began.state, dynamics, dynamics.xs, report_of(settings), begin=begin, length=length
-    )
-    last = Cloud(state.carry, state.log_weights, values)
-    history = settings.store.result(held, steps.kept, first, last, (0, length))
-    return Run.of(began.state, state, last, steps, history, dynamics.start_observed)

@@ -1,95 +1,49 @@
-"""What a filter found: from the reports of its steps to one result.
+"""What a filter found: one result, for one loop or for several independent ones.
 
-A run of T steps stacks a `Report` of each.  `Run` puts them together with the states before and after; the M elements
-of a panel have a `Run` each, which `join_elements` makes one; `finish` adds what no state reaches.
+Independent loops have a filter each, and their log likelihoods add:
+
+    log p_hat(y | theta) = log h(theta) + sum_k log p_hat(y_k | theta)
+
+The estimates are independent given their keys, so the product of their exponentials is unbiased, and the variances
+on the log scale add.  What has no time in common is asked of one loop, `result.loops[k]`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from ssmscan.model.protocols import Panel
-from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.particles import concerns, panels
-from ssmscan.particles.clouds import Cloud, History, Kept, Tree
-from ssmscan.particles.kernel import COMPLETE, FAULTY, NOWHERE, VANISHED, State
+from ssmscan.particles import concerns
+from ssmscan.particles.filter_record import FilterRecord
+from ssmscan.particles.kernel import COMPLETE, FAULTY, NOWHERE, VANISHED
 from ssmscan.particles.printing import Card, forms, known, listed
-from ssmscan.particles.weights import CompensatedSum
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "log_likelihood",
-        "increments",
-        "ess",
-        "resampled",
-        "summaries",
-        "final",
-        "status",
-        "failed_step",
-        "failed_element",
-        "faulty_step",
-        "history",
-    ],
-    meta_fields=["observations", "start_observed", "panel", "first_step"],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class FilterResult:
-    """What a particle filter found.
+class FilterResult(FilterRecord):
+    """What a particle filter found; its fields are those of `FilterRecord`.
 
     With a model that observes its start the series have T + 1 entries, the start first, else T.
+
+    Of several independent loops, whose steps have no time in common, it has `log_likelihood`, the sum; `increments`,
+    those of one loop after those of the other; `summaries` of all sites; `status`, the worst; `failed_step` and
+    `faulty_step`, the first of any loop; `concerns`, `message` and `num_particles`.  All else is in `loops`.
 
     The M elements of a panel are filtered one by one: log likelihood and increments are sums over them; ess and
     resampled have an axis of length M after time, weights and ancestors one before that of the particles. Values and
     carries have the shapes of the model, each element with weights and ancestors of its own.
-
-    Attributes:
-        log_likelihood: () unbiased estimate of the likelihood, on the log scale, everything observed included.
-        increments: one-step-ahead log predictive densities; with the part of the likelihood that no
-            state reaches they sum to log_likelihood.
-        ess: effective sample size after weighing.
-        resampled: bool, whether the cloud was resampled before the step.
-        summaries: by summary and site, (T, ...).
-        final: the last cloud.
-        status: int32, see `message`.
-        failed_step: int32, step of the event that `status` tells of, -1 the start, -2 none.
-        failed_element: int32, the element of a panel it happened to, else 0.
-        faulty_step: int32, first step with a log weight that was NaN or +inf, -1 the start, -2 none.
-        history: what the store kept to draw paths from; the tree of each element of a panel by itself, in front.
-        observations: names of the observed sites.
-        start_observed: whether the series begin with the start.
-        panel: where the elements of a panel are, None for one filter.
-        first_step: number of the first of the steps, above 0 where an earlier run went on.
     """
 
-    log_likelihood: Array
-    increments: Array
-    ess: Array
-    resampled: Array
-    summaries: dict[str, dict[str, Array]]
-    final: Cloud
-    status: Array
-    failed_step: Array
-    failed_element: Array
-    faulty_step: Array
-    history: History | Tree | None
-    observations: tuple[str, ...]
-    start_observed: bool
-    panel: Panel | None = None
-    first_step: int = 0
-
     @property
-    def num_particles(self) -> int:
-        """N."""
-        return self.final.log_weights.shape[-1]
+    def loops(self) -> tuple[FilterResult, ...]:
+        """The result of each independent loop, in the order of the model; this one alone where there is one loop."""
+        return (self,)
 
     @property
     def starving_limit(self) -> float:
@@ -116,6 +70,11 @@ class FilterResult:
         """
         self._refuse_many()
         return concerns.message(self)
+
+    @staticmethod
+    def of_loops(loops: tuple[FilterResult, ...]) -> FilterResult:
+        """Return what the filters of one or several loops found as one result."""
+        return loops[0] if len(loops) == 1 else _SeveralLoops(loops)
 
     def _refuse_many(self) -> None:
         if not known(self.status):
@@ -182,93 +141,81 @@ _INDEX = "For one run and its message index it, e.g. jax.tree.map(lambda x: x[0]
 _ENDED = {COMPLETE: "complete", FAULTY: "with log weights that are not numbers", VANISHED: "without any weight left"}
 
 
-class Report(NamedTuple):
-    """What is stacked over the steps; fields as in `FilterResult`, kept as the store gives it."""
+class _SeveralLoops(FilterResult):
+    """The result of several independent loops; a pytree of theirs, the rest is computed from them."""
 
-    increment: Array
-    ess: Array
-    resampled: Array
-    summaries: dict[str, dict[str, Array]]
-    kept: Kept | None
+    def __init__(self, loops: tuple[FilterResult, ...]):
+        object.__setattr__(self, "_loops", tuple(loops))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {field.name for field in fields(FilterResult)}:
+            raise AttributeError(
+                f"the result is of {len(self.loops)} independent loops, which have no time in common: ask one of them, "
+                f"result.loops[k].{name}."
+            )
+        raise AttributeError(f"'FilterResult' object has no attribute '{name}'")
+
+    @property
+    def loops(self) -> tuple[FilterResult, ...]:
+        return self._loops
+
+    @property
+    def num_particles(self) -> int:
+        return self.loops[0].num_particles
+
+    @property
+    def log_likelihood(self) -> Array:
+        return sum(loop.log_likelihood for loop in self.loops[1:]) + self.loops[0].log_likelihood
+
+    @property
+    def increments(self) -> Array:
+        return jnp.concatenate([loop.increments for loop in self.loops], axis=-1)
+
+    @property
+    def summaries(self) -> dict[str, dict[str, Array]]:
+        names = self.loops[0].summaries
+        return {name: {site: x for loop in self.loops for site, x in loop.summaries[name].items()} for name in names}
+
+    @property
+    def status(self) -> Array:
+        return jnp.stack([loop.status for loop in self.loops]).max(0)
+
+    @property
+    def failed_step(self) -> Array:
+        worst, loops = self.status, self.loops
+        return first_fault(jnp.stack([jnp.where(one.status == worst, one.failed_step, NOWHERE) for one in loops]))
+
+    @property
+    def faulty_step(self) -> Array:
+        return first_fault(jnp.stack([loop.faulty_step for loop in self.loops]))
+
+    def concerns(self) -> tuple[str, ...]:
+        return tuple(f"Loop {k}: {sentence}" for k, loop in enumerate(self.loops) for sentence in loop.concerns())
+
+    def message(self) -> str:
+        return " ".join(f"Loop {k}: {loop.message()}" for k, loop in enumerate(self.loops))
+
+    def card(self) -> Card:
+        title = f"Particle filters of {len(self.loops)} independent loops"
+        values = [loop.log_likelihood for loop in self.loops]
+        if not known(*values, *(loop.status for loop in self.loops)):
+            return forms(title, {f"loop {k}": value for k, value in enumerate(values)}, "of arrays without values")
+        if values[0].ndim:
+            return Card(f"{title}: a batch of {values[0].shape}", (), ["Index it for one run and its message."])
+        rows = [("log likelihood", f"{self.log_likelihood:.8g}")]
+        for k, loop in enumerate(self.loops):
+            rows.append((f"loop {k}", f"log likelihood {loop.log_likelihood:.8g}, {loop.brief()}"))
+        return Card(title, rows, self.concerns() or (self.message(),))
 
 
-class Run(NamedTuple):
-    """What one filter found; fields as in `FilterResult`."""
-
-    log_likelihood: CompensatedSum
-    increments: Array
-    ess: Array
-    resampled: Array
-    summaries: dict[str, dict[str, Array]]
-    final: Cloud
-    status: Array
-    failed_step: Array
-    faulty_step: Array
-    history: History | Tree | None
-
-    @classmethod
-    def of(cls, first: State, last: State, final: Cloud, steps: Report, history: Any, start_observed: bool) -> Run:
-        """Put together the states before and after all steps, the last cloud, and the reports of the steps."""
-        series = steps.increment, steps.ess, steps.resampled
-        if start_observed:
-            begun = first.log_likelihood.value(), first.ess, jnp.zeros((), bool)
-            series = tuple(jnp.concatenate([jnp.asarray(a)[None], b]) for a, b in zip(begun, series))
-        return cls(
-            log_likelihood=last.log_likelihood,
-            increments=series[0],
-            ess=series[1],
-            resampled=series[2],
-            summaries=steps.summaries,
-            final=final,
-            status=last.status,
-            failed_step=last.failed_step,
-            faulty_step=last.faulty_step,
-            history=history,
-        )
-
-
-def join_elements(every: Run, panel: Panel) -> tuple[Run, Array]:
-    """Put the elements of a panel together, and say which failed, the first that failed worst."""
-    status = jnp.max(every.status)
-    number = jnp.argmin(jnp.where(every.status == status, every.failed_step, every.failed_step.max() + 1))
-    values = jax.vmap(CompensatedSum.value)(every.log_likelihood)
-    log_likelihood, _ = lax.scan(lambda total, value: (total.add(value), None), CompensatedSum.zero(), values)
-    joined = Run(
-        log_likelihood=log_likelihood,
-        increments=every.increments.sum(0),
-        ess=every.ess.T,
-        resampled=every.resampled.T,
-        summaries={name: panels.join_values(by_site, panel) for name, by_site in every.summaries.items()},
-        final=panels.join_cloud(every.final, panel),
-        status=status,
-        failed_step=every.failed_step[number],
-        faulty_step=first_fault(every.faulty_step),
-        history=panels.join_history(every.history, panel) if isinstance(every.history, History) else every.history,
-    )
-    return joined, number.astype(np.int32)
+jax.tree_util.register_pytree_with_keys(
+    _SeveralLoops,
+    lambda result: ([(jax.tree_util.SequenceKey(k), loop) for k, loop in enumerate(result.loops)], None),
+    lambda _, loops: _SeveralLoops(tuple(loops)),
+)
 
 
 def first_fault(steps: Array) -> Array:
-    """Return the first step of those at which runs met a fault, NOWHERE if none did."""
+    """Return the first step of those at which runs met a fault, NOWHERE if none did; replicates in front."""
     met = jnp.where(steps == NOWHERE, np.iinfo(np.int32).max, steps).min(0)
     return jnp.where(met == np.iinfo(np.int32).max, NOWHERE, met).astype(np.int32)
-
-
-def finish(one: Run, number: Array, ssm: StateSpaceModel, theta: dict[str, Array]) -> FilterResult:
-    """Say what a filter found in terms of the model; number is the element of a panel that failed."""
-    return FilterResult(
-        log_likelihood=one.log_likelihood.add(ssm.log_static(theta)).value(),
-        increments=one.increments,
-        ess=one.ess,
-        resampled=one.resampled,
-        summaries=one.summaries,
-        final=one.final,
-        status=one.status,
-        failed_step=one.failed_step,
-        failed_element=number,
-        faulty_step=one.faulty_step,
-        history=one.history,
-        observations=tuple(site.name for site in ssm.observations),
-        start_observed=ssm.start_observed,
-        panel=ssm.panel,
-    )

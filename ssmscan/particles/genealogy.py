@@ -33,22 +33,20 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.arguments import require_instance, require_integer
-from ssmscan.model.protocols import Dynamics, Panel
+from ssmscan.model.protocols import Dynamics, Model, Panel, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter_result import FilterResult
-from ssmscan.particles.panels import join_values, split_history
+from ssmscan.particles.panels import each_element, each_filter, join_values, loop_keys
 from ssmscan.particles.resampling import cumulate_rows
-from ssmscan.particles.several import LoopResults
 from ssmscan.particles.weights import without_faults
 
 Paths = dict[str, Array]
 
 
-def trace_ancestry(key: Array, result: FilterResult | LoopResults, *, num_paths: int) -> Paths:
+def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths:
     """Draw particles with the final weights and give their ancestral paths.
 
     Args:
@@ -66,16 +64,17 @@ def trace_ancestry(key: Array, result: FilterResult | LoopResults, *, num_paths:
     """
     key, num_paths = as_key(key), require_integer("num_paths", num_paths, at_least=1)
     _refuse_other(result)
-    if isinstance(result, LoopResults):
-        return _every(key, lambda key, k: trace_ancestry(key, result.parts[k], num_paths=num_paths), result)
-    kept = _kept(result)
-    if isinstance(kept, Tree):
-        _refuse_incomplete(kept)
-    return _ancestral(key, kept, panel=result.panel, num_paths=num_paths)
+    paths: Paths = {}
+    for own, loop in zip(loop_keys(key, len(result.loops)), result.loops):
+        kept = _kept(loop)
+        if isinstance(kept, Tree):
+            _refuse_incomplete(kept)
+        paths |= _ancestral(own, kept, panel=loop.panel, num_paths=num_paths)
+    return paths
 
 
 def backward_sample(
-    key: Array, ssm: Any, theta: Mapping[str, Any], result: FilterResult | LoopResults, *, num_paths: int
+    key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], result: FilterResult, *, num_paths: int
 ) -> Paths:
     """Draw paths from the smoothing distribution, p(states | all data).
 
@@ -96,47 +95,37 @@ def backward_sample(
     key, num_paths = as_key(key), require_integer("num_paths", num_paths, at_least=1)
     require_traced(ssm)
     _refuse_other(result, ssm)
-    if isinstance(result, LoopResults):
-        return _every(
-            key,
-            lambda key, k: backward_sample(key, ssm.parts[k], theta, result.parts[k], num_paths=num_paths),
-            result,
-        )
-    kept = _kept(result)
-    if isinstance(kept, Tree):
-        raise ValueError(
-            "result: the filter stored ancestors alone, and backward sampling needs whole clouds; run "
-            "ParticleFilter(..., store=FullHistory()), or LastSteps(k) for the last k steps, or use trace_ancestry."
-        )
-    return _backward(key, ssm, ssm.canonical(theta), kept, num_paths=num_paths)
+    theta = ssm.canonical(theta)
+    paths: Paths = {}
+    for own, model, loop in zip(loop_keys(key, len(result.loops)), ssm.loops, result.loops):
+        kept = _kept(loop)
+        if isinstance(kept, Tree):
+            raise ValueError(
+                "result: the filter stored ancestors alone, and backward sampling needs whole clouds; run "
+                "ParticleFilter(..., store=FullHistory()), or LastSteps(k) for the last k steps, or use trace_ancestry."
+            )
+        paths |= _backward(own, model, theta, kept, num_paths=num_paths)
+    return paths
 
 
-def _refuse_other(result: Any, ssm: Any = None) -> None:
+def _refuse_other(result: Any, ssm: StateSpaceModel | None = None) -> None:
     """Raise unless this is the result of one run, and of a model where it is given."""
     advice = "States of a sampler are in the `states` of its Result."
-    require_instance("result", result, (FilterResult, LoopResults), "what ParticleFilter.run returned", advice)
+    require_instance("result", result, FilterResult, "what ParticleFilter.run returned", advice)
     if np.ndim(result.status):
         raise ValueError(
             f"result: expected one run, got {np.shape(result.status)} of them; call this under jax.vmap, or choose one "
             "by jax.tree.map(lambda x: x[0], result)."
         )
-    runs = result.parts if isinstance(result, LoopResults) else (result,)
-    parts = runs if ssm is None else getattr(ssm, "parts", (ssm,))
-    if len(runs) != len(parts):
-        raise ValueError(f"result: expected {len(parts)} filters, one a loop of ssm, got {len(runs)}.")
-    for run, part in zip(runs, parts) if ssm is not None else ():
-        if isinstance(run.history, History):
-            needed, held = sorted(site.name for site in part.innovations), sorted(run.history.steps.values)
+    if ssm is None:
+        return
+    if len(result.loops) != len(ssm.loops):
+        raise ValueError(f"result: expected {len(ssm.loops)} filters, one a loop of ssm, got {len(result.loops)}.")
+    for loop, model in zip(result.loops, ssm.loops):
+        if isinstance(loop.history, History):
+            needed, held = sorted(site.name for site in model.innovations), sorted(loop.history.steps.values)
             if not set(needed) <= set(held):
                 raise ValueError(f"result: expected states {needed}, as ssm has, got {held}; give the filtered model.")
-
-
-def _every(key: Array, draw: Callable[[Array, int], Paths], result: LoopResults) -> Paths:
-    """Draw paths of every loop."""
-    paths: Paths = {}
-    for k in range(len(result.parts)):
-        paths |= draw(jax.random.fold_in(key, k), k)
-    return paths
 
 
 def _kept(result: FilterResult) -> History | Tree:
@@ -211,20 +200,11 @@ def _each(path: Callable[[Array], Paths], uniforms: Array) -> Paths:
     return jax.vmap(path)(uniforms)
 
 
-def _by_element(draw: Callable[[Array, Array, Any], Paths], key: Array, kept: History | Tree, panel: Panel) -> Paths:
-    """Draw paths of every element of a panel and put them together."""
-    numbers = jnp.arange(panel.size, dtype=np.int32)
-    keys = jax.vmap(lambda m: jax.random.fold_in(key, m))(numbers)
-    each = kept if isinstance(kept, Tree) else split_history(kept, panel)
-    return join_values(jax.vmap(draw)(keys, numbers, each), panel)
-
-
 @partial(jax.jit, static_argnames=("panel", "num_paths"))
 def _ancestral(key: Array, kept: History | Tree, *, panel: Panel | None, num_paths: int) -> Paths:
     paths_of: Callable[[Array, Any, int], Paths] = _tree_paths if isinstance(kept, Tree) else _ancestral_paths
-    if panel is None:
-        return paths_of(key, kept, num_paths)
-    return _by_element(lambda key, _, kept: paths_of(key, kept, num_paths), key, kept, panel)
+    paths = each_element(lambda key, _, kept: paths_of(key, kept, num_paths), panel, key, kept, together=True)
+    return join_values(paths, panel)
 
 
 def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
@@ -263,18 +243,12 @@ def _nothing(dtype: Any) -> Any:
 
 
 @partial(jax.jit, static_argnames=("num_paths",))
-def _backward(key: Array, ssm: StateSpaceModel, theta: dict[str, Array], history: History, *, num_paths: int) -> Paths:
-    if ssm.panel is None:
-        return _backward_paths(key, ssm.at(theta), history, num_paths)
-    element = elements_at(ssm, theta)
-
-    def draw(key: Array, number: Array, history: History) -> Paths:
-        return _backward_paths(key, element(number), history, num_paths)
-
-    return _by_element(draw, key, history, ssm.panel)
+def _backward(key: Array, ssm: Model, theta: Theta, history: History, *, num_paths: int) -> Paths:
+    paths = each_filter(partial(_backward_paths, num_paths=num_paths), ssm, theta, key, history, together=True)
+    return join_values(paths, ssm.panel)
 
 
-def _backward_paths(key: Array, dynamics: Dynamics, history: History, num_paths: int) -> Paths:
+def _backward_paths(key: Array, dynamics: Dynamics, history: History, *, num_paths: int) -> Paths:
     steps, initial = history.steps, history.initial
     innovations = [site.name for site in dynamics.innovations]
     count = len(steps.log_weights)

@@ -38,7 +38,7 @@ from jax import Array, lax
 from ssmscan.model.noise.score import gradient_alone
 from ssmscan.model.protocols import Dynamics
 from ssmscan.model.threefry import threefry
-from ssmscan.particles import checks
+from ssmscan.particles import settings_checks
 from ssmscan.particles.draws import draw_noise, unrolled_threefry
 from ssmscan.particles.loop import keep_for_gradient, scan_remembering_little
 from ssmscan.particles.proposals import Moved, Proposal
@@ -109,7 +109,7 @@ NOWHERE = -2
 
 
 class StepInfo(NamedTuple):
-    """What one step gave, beside the new state.
+    """What one step gave, beside the new state; what is stacked over the steps has no alive and nothing of the cloud.
 
     Attributes:
         increment: () estimate of log p(y_t | y_{1:t-1}); -inf from the step where all weights vanish.
@@ -120,6 +120,8 @@ class StepInfo(NamedTuple):
         carried: (N,) carried log weights, before weighing.
         weights: (N,) normalised weights after weighing.
         moved: the cloud as the proposal returned it.
+        summaries: by summary and site, where a filter has computed them.
+        kept: what the store keeps of the cloud.
     """
 
     increment: Array
@@ -130,6 +132,13 @@ class StepInfo(NamedTuple):
     carried: Array
     weights: Array
     moved: Moved
+    summaries: dict[str, dict[str, Array]] = {}
+    kept: Any = None
+
+    def stacked(self, summaries: dict[str, dict[str, Array]], kept: Any) -> StepInfo:
+        """Return what is stacked over the steps: numbers, summaries, and what is kept in place of the cloud."""
+        numbers = self.increment, self.ess, self.resampled
+        return StepInfo(*numbers, None, None, None, None, None, summaries, kept)  # type: ignore[arg-type]
 
 
 class Began(NamedTuple):
@@ -199,7 +208,7 @@ def update(settings: Settings, state: State, dynamics: Dynamics, x: Any) -> tupl
     def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array | None]:
         v = None if log_auxiliary is None else lax.stop_gradient(normalise(log_weights + log_auxiliary))
         ancestors = keep_for_gradient(settings.resampling(resample_key, weights if v is None else v.weights, n))
-        checks.ancestors(ancestors, n)
+        settings_checks.ancestors(ancestors, n)
         taken = jax.tree.map(lambda leaf: leaf.at[ancestors].get(mode="clip"), carry)
         return taken, ancestors, None if v is None else (log_weights - v.log_weights)[ancestors]
 

@@ -16,7 +16,6 @@ One step costs the same however long the series has become.  For a whole series 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,23 +29,20 @@ from jax import Array, lax
 
 from ssmscan.arguments import require_integer
 from ssmscan.errors import ModelError
-from ssmscan.model.protocols import Dynamics
+from ssmscan.model.protocols import Dynamics, Model, Theta, Values
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.requirements import require_observed, require_traced
-from ssmscan.model.statespace.several import IndependentLoops
-from ssmscan.particles import kernel, origin, saved
+from ssmscan.particles import kernel, online_file
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.concerns import when
-from ssmscan.particles.draws import as_key, unrolled_threefry
-from ssmscan.particles.filter import ParticleFilter, report_of, require_filter
-from ssmscan.particles.filter_result import FilterResult, Report, Run, finish, join_elements
-from ssmscan.particles.kernel import NOWHERE, VANISHED, State
-from ssmscan.particles.loop import each
-from ssmscan.particles.origin import Origin
+from ssmscan.particles.draws import as_key
+from ssmscan.particles.filter_result import FilterResult
+from ssmscan.particles.filter_run import FilterSettings, report_of, result_of_steps, whole_result
+from ssmscan.particles.kernel import NOWHERE, VANISHED, State, StepInfo
+from ssmscan.particles.online_origin import Origin, record
+from ssmscan.particles.panels import each_element, each_filter
 from ssmscan.particles.printing import Card, forms, known, listed
-
-Theta = dict[str, Array]
+from ssmscan.particles.weights import CompensatedSum
 
 
 @partial(
@@ -68,7 +64,7 @@ class Online:
     """
 
     state: State
-    values: dict[str, Array]
+    values: Values
     held: Any
     origin: Origin | None = None
 
@@ -84,9 +80,8 @@ class Online:
             FileNotFoundError: if its folder does not exist.
             OSError: if it cannot be written; the file that was there before is untouched.
         """
-        leaves = [_plain(leaf) for leaf in jax.tree.leaves(self)]
-        of = None if self.origin is None else origin.record(self.origin, self.step)
-        return saved.write(path, jax.device_get(leaves), of)
+        of = None if self.origin is None else record(self.origin, self.step)
+        return online_file.write(path, jax.tree.leaves(self), of)
 
     def card(self) -> Card:
         """Show the filter: what is printed, and what a notebook shows."""
@@ -117,18 +112,18 @@ class Online:
         return self.card().html()
 
 
-def start(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, settings: ParticleFilter) -> Online:
+def begin(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, settings: FilterSettings) -> Online:
     """Draw the first cloud, weighed where the model observes its start; see `ParticleFilter.start`."""
     key = as_key(key)
     require_observed(ssm)
-    _refuse_several(ssm)
+    refuse_several(ssm)
     theta = ssm.canonical(theta)
-    return replace(_start(key, ssm, theta, settings=settings), origin=Origin(ssm, theta, settings))
+    return replace(draw_start(key, ssm, theta, settings=settings), origin=Origin(ssm, theta, settings))
 
 
 def advance(
-    online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], num_steps: int = 1, *, settings: ParticleFilter
-) -> tuple[Online, Report]:
+    online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], num_steps: int = 1, *, settings: FilterSettings
+) -> tuple[Online, StepInfo]:
     """Take the next steps; see `ParticleFilter.update`."""
     refuse_other(online, ssm, settings)
     num_steps, first = require_integer("num_steps", num_steps, at_least=1), online.step
@@ -143,45 +138,43 @@ def advance(
 
 
 @partial(jax.jit, static_argnames=("settings",))
-def _start(key: Array, ssm: StateSpaceModel, theta: Theta, *, settings: ParticleFilter) -> Online:
+def draw_start(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings) -> Online:
+    """Return the filter before its first step; arguments as of `ssmscan.particles.filter_run.run_filter`."""
+
     def one(key: Array, dynamics: Dynamics) -> Online:
         began = kernel.start(settings, key, dynamics)
 
-        def step(state: State) -> dict[str, Array]:
+        def step(state: State) -> Values:
             x = jax.tree.map(lambda a: a[0], dynamics.xs)
             return kernel.update(settings, state, dynamics, x)[1].moved.values
 
-        def zeros() -> dict[str, Array]:
+        def zeros() -> Values:
             return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, began.state))
 
         first = Cloud(began.state.carry, began.state.log_weights, began.values)
-        return Online(began.state, began.values, settings.store.begin(first, zeros, ssm.num_steps))
+        return Online(began.state, began.values, settings.store.begin(first, zeros, dynamics.num_steps))
 
-    if ssm.panel is None:
-        return one(key, ssm.at(theta))
-    element = elements_at(ssm, theta)
-    numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
-    return jax.vmap(lambda m: one(jax.random.fold_in(key, m), element(m)))(numbers)
+    return each_filter(one, ssm, theta, key, together=True)
 
 
 @partial(jax.jit, static_argnames=("settings", "capacity"))
 def take(
-    online: Online, ssm: StateSpaceModel, theta: Theta, count: Any, *, settings: ParticleFilter, capacity: int
-) -> tuple[Online, Report]:
+    online: Online, ssm: Model, theta: Theta, count: Any, *, settings: FilterSettings, capacity: int
+) -> tuple[Online, StepInfo]:
     """Take `count` steps; reports have room for `capacity`, zeros from `count` on; `online.values` are not read.
 
     In a panel the reports are those of each element, elements in front.
     """
     report = report_of(settings)
 
-    def one(online: Online, dynamics: Dynamics) -> tuple[Online, Report]:
-        def step(online: Online) -> tuple[Online, Report]:
+    def one(_: None, dynamics: Dynamics, online: Online) -> tuple[Online, StepInfo]:
+        def step(online: Online) -> tuple[Online, StepInfo]:
             x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, online.state.step, keepdims=False), dynamics.xs)
-            state, moment = kernel.update(settings, online.state, dynamics, x)
-            held, found = report(online.held, state, moment)
-            return Online(state, moment.moved.values, held), found
+            state, info = kernel.update(settings, online.state, dynamics, x)
+            held, found = report(online.held, state, info)
+            return Online(state, info.moved.values, held), found
 
-        def body(i: Array, carry: tuple[Online, Report]) -> tuple[Online, Report]:
+        def body(i: Array, carry: tuple[Online, StepInfo]) -> tuple[Online, StepInfo]:
             online, found = step(carry[0])
             return online, jax.tree.map(lambda room, new: room.at[i].set(new), carry[1], found)
 
@@ -190,16 +183,11 @@ def take(
         room = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), room)
         return lax.fori_loop(jnp.zeros_like(count), count, body, (replace(online, values=values), room))
 
-    if ssm.panel is None:
-        return one(online, ssm.at(theta))
-    ssm.refuse_tail()
-    element = elements_at(ssm, theta)
-    numbers = jnp.arange(ssm.panel.size, dtype=np.int32)
-    return each(lambda pair: one(pair[1], element(pair[0])), (numbers, online))
+    return each_filter(one, ssm, theta, None, online)
 
 
 def result_of(
-    first: Online, last: Online, reports: Report, ssm: StateSpaceModel, theta: Theta, *, settings: ParticleFilter
+    first: Online, last: Online, reports: StepInfo, ssm: StateSpaceModel, theta: Theta, *, settings: FilterSettings
 ) -> FilterResult:
     """Put the reports of all steps together into what a whole run returns.
 
@@ -209,77 +197,20 @@ def result_of(
         reports: of all steps, time in front (after the elements of a panel).
         ssm, theta, settings: as in `take`.
     """
-    start_observed = ssm.start_observed and first.step == 0
-    span = first.step, last.step
+    start_observed, span = ssm.start_observed and first.step == 0, (first.step, last.step)
 
-    def of(first: Online, last: Online, reports: Report) -> Run:
+    def one(
+        _: None, number: Any, first: Online, last: Online, reports: StepInfo
+    ) -> tuple[CompensatedSum, FilterResult]:
         before, final = (Cloud(o.state.carry, o.state.log_weights, o.values) for o in (first, last))
         history = settings.store.result(last.held, reports.kept, before, final, span)
-        return Run.of(first.state, last.state, final, reports, history, start_observed)
+        begun, ended = first.state, last.state
+        return result_of_steps(begun, ended, final, reports, history, start_observed=start_observed, first_step=span[0])
 
-    run = of if ssm.panel is None else jax.vmap(of)
-    one = run(first, last, reports)
-    number = jnp.zeros((), np.int32)
-    if ssm.panel is not None:
-        one, number = join_elements(one, ssm.panel)
-    return replace(finish(one, number, ssm, theta), start_observed=start_observed, first_step=first.step)
+    return whole_result(*each_element(one, ssm.panel, None, first, last, reports, together=True), ssm, theta)
 
 
-def resume(
-    path: str | os.PathLike[str], ssm: StateSpaceModel, theta: Mapping[str, Any], *, particle_filter: ParticleFilter
-) -> Online:
-    """Read a filter that `Online.save` wrote, and go on with `ParticleFilter.update`.
-
-    What it was saved with and what is given here are compared, the data as far as they have been seen; see
-    `ssmscan.particles.origin`.  What is to change from here on, such as the parameters, is given to `update`.
-
-    Args:
-        path: the file.
-        ssm: the model that was filtered, of any length that holds the steps taken.
-        theta: the parameters of the last step.
-        particle_filter: the settings.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is of something else, damaged, or of a filter with another model, other parameters, data
-            or settings; the message says which.
-        TypeError: if ssm is not a traced model, or particle_filter not a `ParticleFilter`.
-    """
-    require_traced(ssm)
-    _refuse_several(ssm)
-    require_filter(particle_filter)
-    theta = ssm.canonical(theta)
-    leaves, of = saved.read(path)
-    given = Origin(ssm, theta, particle_filter)
-    wanted = f"{path} does not hold a filter of this model with {particle_filter.num_particles} particles"
-    if of is not None and (found := origin.differences(of, origin.record(given, of.facts["step"], like=of))):
-        raise ValueError(
-            f"{wanted}, at these parameters and data: {'; '.join(found)}. Give what it was saved with; what is to "
-            "change from here on is given to update."
-        )
-    begun = jax.eval_shape(partial(_start, settings=particle_filter), as_key(jax.random.key(0)), ssm, theta)
-    taking = partial(take, settings=particle_filter, capacity=1)
-    gone_on = jax.eval_shape(taking, begun, ssm, theta, jax.ShapeDtypeStruct((), np.int32))[0]
-    for shapes in (gone_on, begun):
-        likes, tree = jax.tree.flatten(shapes)
-        if [_stored(leaf) for leaf in likes] == [(leaf.shape, leaf.dtype) for leaf in leaves]:
-            break
-    else:
-        raise ValueError(
-            f"{wanted}: its arrays have other shapes. Give the model and the settings it was saved with; where values "
-            "have come to be missing since, the series as it was then, and the new one to update."
-        )
-    if of is None:
-        warnings.warn(
-            f"{path} has no record of the model, the parameters and the data its filter was made with, so they could "
-            "not be compared with those given.",
-            stacklevel=2,
-        )
-    online = jax.tree.unflatten(tree, [_typed(leaf, like) for leaf, like in zip(leaves, likes)])
-    return replace(online, origin=given)
-
-
-def refuse_other(online: Any, ssm: Any, settings: ParticleFilter, *, argument: str = "online") -> None:
+def refuse_other(online: Any, ssm: StateSpaceModel, settings: FilterSettings, *, argument: str = "online") -> None:
     """Refuse to go on with something else than a filter of this model and these settings, as far as it shows."""
     require_traced(ssm)
     if not isinstance(online, Online):
@@ -290,7 +221,7 @@ def refuse_other(online: Any, ssm: Any, settings: ParticleFilter, *, argument: s
         )
     if isinstance(online.state.step, jax.core.Tracer):
         raise TypeError(f"{argument}: it is traced, and its steps are counted on the host; under jit use run.")
-    _refuse_several(ssm)
+    refuse_several(ssm)
     n = online.state.log_weights.shape[-1]
     if n != settings.num_particles:
         raise ValueError(
@@ -315,26 +246,10 @@ def refuse_other(online: Any, ssm: Any, settings: ParticleFilter, *, argument: s
         )
 
 
-def _refuse_several(ssm: Any) -> None:
-    if isinstance(ssm, IndependentLoops):
+def refuse_several(ssm: Model) -> None:
+    """Refuse a model of several loops, which have no steps in common."""
+    if len(ssm.loops) > 1:
         raise ModelError(
-            f"the model has {len(ssm.parts)} independent loops, each with its own time; filter each online by itself: "
-            "ssm.parts[0], ssm.parts[1], ..."
+            f"the model has {len(ssm.loops)} independent loops, each with its own time; filter each online by itself: "
+            "ssm.loops[0], ssm.loops[1], ..."
         )
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _stored(leaf: Any) -> tuple:
-    return (*leaf.shape, 2) if _is_key(leaf) else leaf.shape, np.dtype(np.uint32) if _is_key(leaf) else leaf.dtype
-
-
-def _typed(leaf: np.ndarray, like: Any) -> Any:
-    array = jnp.asarray(leaf)
-    return jax.random.wrap_key_data(array, impl=unrolled_threefry) if _is_key(like) else array

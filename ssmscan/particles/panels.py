@@ -1,4 +1,4 @@
-"""Arrays of a panel: one filter an element, seen as one.
+"""One filter for each loop of a model and for each element of a panel.
 
 Filters that run under vmap return arrays with the M elements in front and the axis of the elements,
 at size one, where the model has it.  `join_*` moves the first onto the second, so that a value has
@@ -8,14 +8,104 @@ again.  Weights and ancestors, which the model does not know, keep the elements 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
-from ssmscan.model.protocols import Panel
+from ssmscan.model.protocols import Model, Panel, Theta
 from ssmscan.particles.clouds import Cloud, History
+from ssmscan.particles.filter_result import FilterResult, first_fault
+from ssmscan.particles.loop import each
+from ssmscan.particles.weights import CompensatedSum
+
+T = TypeVar("T")
+
+
+def loop_keys(key: Array, count: int) -> Iterator[Array]:
+    """Yield a key for each of independent loops; that of a single loop is the key itself."""
+    yield from (jax.random.fold_in(key, k) for k in range(count)) if count > 1 else (key,)
+
+
+def each_filter(
+    run: Callable[..., T], ssm: Model, theta: Theta, key: Array | None, *own: Any, together: bool = False
+) -> T:
+    """Run a function of a filter once, or once for each element of a panel.
+
+    Args:
+        run: called as run(key, dynamics, *own).
+        ssm: a model of one loop.
+        theta: the parameters; what they alone determine is computed once for all elements.
+        key, own, together: as in `each_element`.
+
+    Returns:
+        What `run` returned; for a panel with the M elements in front of every leaf.
+    """
+    at = (lambda _: ssm.at(theta)) if ssm.panel is None else ssm.elements_at(theta)
+    return each_element(lambda key, m, *own: run(key, at(m), *own), ssm.panel, key, *own, together=together)
+
+
+def each_element(run: Callable[..., T], panel: Panel | None, key: Array | None, *own: Any, together: bool = False) -> T:
+    """Run a function once, or once for each element of a panel, as run(key, number, *own).
+
+    Args:
+        run: what to run; number is () int32.
+        panel: the panel, None for a single filter, which has the number 0.
+        key: element m gets `fold_in(key, m)`, a single filter the key itself; None stays None.
+        own: what else it takes: a history as a result has it, all else with the elements in front.
+        together: whether to vmap on a CPU too, where elements come one after the other by default.
+    """
+    if panel is None:
+        return run(key, 0, *own)
+    numbers = jnp.arange(panel.size, dtype=np.int32)
+    if together:
+        keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        return jax.vmap(run)(keys, numbers, *_split(own, panel))
+
+    def one(arguments: tuple) -> T:
+        return run(None if key is None else jax.random.fold_in(key, arguments[0]), *arguments)
+
+    return each(one, (numbers, *_split(own, panel)))
+
+
+def join_result(
+    log_likelihood: CompensatedSum, every: FilterResult, panel: Panel | None
+) -> tuple[CompensatedSum, FilterResult]:
+    """Put what was found for the elements of a panel together.
+
+    Args:
+        log_likelihood: of the steps of each element.
+        every: all else, elements in front.
+        panel: the panel, None for a single filter.
+
+    Returns:
+        The sum of the log likelihoods, and all else; the element that failed is the first that failed worst.
+    """
+    if panel is None:
+        return log_likelihood, replace(every, failed_element=jnp.zeros((), np.int32))
+    status = jnp.max(every.status)
+    number = jnp.argmin(jnp.where(every.status == status, every.failed_step, every.failed_step.max() + 1))
+    values = jax.vmap(CompensatedSum.value)(log_likelihood)
+    log_likelihood, _ = lax.scan(lambda total, value: (total.add(value), None), CompensatedSum.zero(), values)
+    return log_likelihood, replace(
+        every,
+        increments=every.increments.sum(0),
+        ess=every.ess.T,
+        resampled=every.resampled.T,
+        summaries={name: join_values(by_site, panel) for name, by_site in every.summaries.items()},
+        final=join_cloud(every.final, panel),
+        status=status,
+        failed_step=every.failed_step[number],
+        faulty_step=first_fault(every.faulty_step),
+        history=join_history(every.history, panel) if isinstance(every.history, History) else every.history,
+        failed_element=number.astype(np.int32),
+        panel=panel,
+    )
 
 
 def join(x: Array, back: int) -> Array:
@@ -33,8 +123,10 @@ def split(x: Array, back: int, size: int) -> Array:
     return jnp.expand_dims(jnp.moveaxis(x, back, 0), back)
 
 
-def join_values(values: dict[str, Array], panel: Panel) -> dict[str, Array]:
-    """Join values by site, whatever is in front of the shape of the site."""
+def join_values(values: dict[str, Array], panel: Panel | None) -> dict[str, Array]:
+    """Join values by site, whatever is in front of the shape of the site; those of a single filter stay."""
+    if panel is None:
+        return values
     places = dict(panel.values)
     return {name: join(x, places[name]) for name, x in values.items()}
 
@@ -83,3 +175,7 @@ def split_history(history: History, panel: Panel) -> History:
         ),
         jnp.broadcast_to(first, (panel.size,)),
     )
+
+
+def _split(own: tuple, panel: Panel) -> tuple:
+    return tuple(split_history(one, panel) if isinstance(one, History) else one for one in own)

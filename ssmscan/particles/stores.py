@@ -52,7 +52,7 @@ class Store(Protocol):
             num_steps: T.
         """
 
-    def keep(self, held: Any, state: State, moment: StepInfo) -> tuple[Any, Any]:
+    def keep(self, held: Any, state: State, info: StepInfo) -> tuple[Any, Any]:
         """Give the state of the store after a step, and what to stack of it."""
 
     def result(self, held: Any, stacked: Any, first: Cloud, last: Cloud, span: tuple[int, int]) -> Any:
@@ -75,7 +75,7 @@ class FinalCloud:
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> None:
         """Hold nothing."""
 
-    def keep(self, held: None, state: State, moment: StepInfo) -> tuple[None, None]:
+    def keep(self, held: None, state: State, info: StepInfo) -> tuple[None, None]:
         """Keep nothing of a step."""
         return None, None
 
@@ -92,9 +92,9 @@ class FullHistory:
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> None:
         """Hold nothing: the loop stacks."""
 
-    def keep(self, held: None, state: State, moment: StepInfo) -> tuple[None, Kept]:
+    def keep(self, held: None, state: State, info: StepInfo) -> tuple[None, Kept]:
         """Keep carries, values, weights and ancestors."""
-        return None, _kept(state, moment)
+        return None, _kept(state, info)
 
     def result(self, held: None, stacked: Kept, first: Cloud, last: Cloud, span: tuple[int, int]) -> History:
         """Put the first cloud in front."""
@@ -140,10 +140,10 @@ class LastSteps:
         room = min(self.num_steps, num_steps) + 1
         return _Ring(first, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (room, *leaf.shape)), one))
 
-    def keep(self, held: _Ring, state: State, moment: StepInfo) -> tuple[_Ring, None]:
+    def keep(self, held: _Ring, state: State, info: StepInfo) -> tuple[_Ring, None]:
         """Write over the oldest cloud."""
         row = (state.step - np.int32(1)) % np.int32(len(held.rows.log_weights))
-        new = _kept(state, moment)
+        new = _kept(state, info)
         rows = jax.tree.map(lambda rows, new: lax.dynamic_update_index_in_dim(rows, new, row, 0), held.rows, new)
         return held._replace(rows=rows), None
 
@@ -187,14 +187,14 @@ class Ancestry:
         """Make room, with the start in it."""
         return ancestry_tree.begin(first, values(), ancestry_tree.sizes(self.room, len(first.log_weights), num_steps))
 
-    def keep(self, held: GrowingTree, state: State, moment: StepInfo) -> tuple[GrowingTree, None]:
+    def keep(self, held: GrowingTree, state: State, info: StepInfo) -> tuple[GrowingTree, None]:
         """Add the particles as nodes, and prune when there are many."""
-        return ancestry_tree.add(held, state.step - np.int32(1), moment.ancestors, moment.moved.values), None
+        return ancestry_tree.add(held, state.step - np.int32(1), info.ancestors, info.moved.values), None
 
     def result(self, held: GrowingTree, stacked: None, first: Cloud, last: Cloud, span: tuple[int, int]) -> Tree:
         """Add the weights that choose the end of a path."""
-        return ancestry_tree.tree(held, last.log_weights, span[1])
+        return ancestry_tree.finish(held, last.log_weights, span[1])
 
 
-def _kept(state: State, moment: StepInfo) -> Kept:
-    return Kept(state.carry, moment.moved.values, state.log_weights, moment.ancestors)
+def _kept(state: State, info: StepInfo) -> Kept:
+    return Kept(state.carry, info.moved.values, state.log_weights, info.ancestors)

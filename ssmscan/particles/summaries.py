@@ -37,7 +37,7 @@ class Summary(Protocol):
     def name(self) -> str:
         """Key in `FilterResult.summaries`."""
 
-    def __call__(self, moment: StepInfo) -> dict[str, Array]:
+    def __call__(self, info: StepInfo) -> dict[str, Array]:
         """Summarise one step; shapes without time."""
 
 
@@ -58,9 +58,9 @@ class Mean:
 
     name = "mean"
 
-    def __call__(self, moment: StepInfo) -> dict[str, Array]:
+    def __call__(self, info: StepInfo) -> dict[str, Array]:
         """Average over the cloud."""
-        return jax.tree.map(lambda x: _dead(moment, _over_particles(moment.weights, x)), moment.moved.values)
+        return jax.tree.map(lambda x: _dead(info, _over_particles(info.weights, x)), info.moved.values)
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ class SD:
 
     name = "sd"
 
-    def __call__(self, moment: StepInfo) -> dict[str, Array]:
+    def __call__(self, info: StepInfo) -> dict[str, Array]:
         """Take deviations from the mean, in a second pass."""
 
         def sd(x: Array) -> Array:
-            x = x.astype(moment.weights.dtype)
-            deviation = x - _over_particles(moment.weights, x)
-            return _dead(moment, jnp.sqrt(_over_particles(moment.weights, deviation * deviation)))
+            x = x.astype(info.weights.dtype)
+            deviation = x - _over_particles(info.weights, x)
+            return _dead(info, jnp.sqrt(_over_particles(info.weights, deviation * deviation)))
 
-        return jax.tree.map(sd, moment.moved.values)
+        return jax.tree.map(sd, info.moved.values)
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,16 @@ class Quantiles:
         if not probs:
             raise ValueError("probs: expected probabilities strictly between 0 and 1, got none.")
 
-    def __call__(self, moment: StepInfo) -> dict[str, Array]:
+    def __call__(self, info: StepInfo) -> dict[str, Array]:
         """Bisect for every element of every site."""
 
         def of_site(x: Array) -> Array:
-            w = moment.weights
+            w = info.weights
             columns = x.reshape(len(x), -1).astype(w.dtype).T
             found = jax.vmap(lambda column: jax.vmap(lambda p: _quantile(w, column, p))(self._levels(w)))(columns)
-            return _dead(moment, found.T.reshape(len(self.probs), *x.shape[1:]))
+            return _dead(info, found.T.reshape(len(self.probs), *x.shape[1:]))
 
-        return jax.tree.map(of_site, moment.moved.values)
+        return jax.tree.map(of_site, info.moved.values)
 
     def _levels(self, w: Array) -> Array:
         return jnp.asarray(self.probs, w.dtype)
@@ -138,17 +138,17 @@ class PIT:
 
     name = "pit"
 
-    def __call__(self, moment: StepInfo) -> dict[str, Array]:
+    def __call__(self, info: StepInfo) -> dict[str, Array]:
         """Average the distribution functions of the particles with their predictive weights."""
-        moved = moment.moved
-        carried = moment.carried if moved.log_prediction is None else moment.carried + moved.log_prediction
+        moved = info.moved
+        carried = info.carried if moved.log_prediction is None else info.carried + moved.log_prediction
         w = normalise(carried).weights
         return {
-            name: _dead(moment, (_over_particles(w, at) + _over_particles(w, below)) / 2)
+            name: _dead(info, (_over_particles(w, at) + _over_particles(w, below)) / 2)
             for name, (at, below) in moved.cdf.items()
         }
 
 
-def _dead(moment: StepInfo, summary: Array) -> Array:
+def _dead(info: StepInfo, summary: Array) -> Array:
     """Give NaN once the cloud has no weight."""
-    return jnp.where(moment.alive, summary, jnp.nan)
+    return jnp.where(info.alive, summary, jnp.nan)

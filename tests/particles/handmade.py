@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 
-from ssmscan.model.protocols import NoiseSpec
-from ssmscan.model.statespace.dynamics import Evaluated, Start, Step
+from ssmscan.model.protocols import Evaluated, EvaluatedStart, NoiseSpec, Start, Step
 from tests.truth import GaussianTruth, LinearGaussian, linear_gaussian
 
 THETA = {"rho": 0.9, "sx": 1.0, "sy": 0.2}
@@ -60,6 +59,10 @@ class Autoregression:
     def step_noise(self) -> dict[str, NoiseSpec]:
         return {"x": NoiseSpec((), False)}
 
+    @property
+    def loops(self):
+        return (self,)
+
     def canonical(self, theta):
         return {name: jnp.asarray(theta[name], float) for name in THETA}
 
@@ -73,45 +76,38 @@ class Autoregression:
 class LoopDynamics:
     def __init__(self, ssm: Autoregression, theta):
         self.ssm, self.theta, self.xs = ssm, theta, (ssm.y, ssm.penalty)
+        self.num_steps, self.start_observed = ssm.num_steps, ssm.start_observed
+        self.initial, self.innovations = ssm.initial, ssm.innovations
+        self.initial_noise, self.step_noise = ssm.initial_noise, ssm.step_noise
 
     @property
-    def num_steps(self):
-        return self.ssm.num_steps
-
-    @property
-    def start_observed(self):
-        return self.ssm.start_observed
-
-    @property
-    def innovations(self):
-        return self.ssm.innovations
-
-    @property
-    def initial_noise(self):
-        return self.ssm.initial_noise
-
-    @property
-    def step_noise(self):
-        return self.ssm.step_noise
+    def sd_start(self):
+        return self.theta["sx"] / jnp.sqrt(1 - self.theta["rho"] ** 2)
 
     def init(self, noise):
-        x0 = noise["x0"] * self.theta["sx"] / jnp.sqrt(1 - self.theta["rho"] ** 2)
-        seen = norm.logpdf(self.ssm.y_start, x0, self.theta["sy"])
-        return Start(x0, seen if self.ssm.start_observed else jnp.zeros(()), {"x0": x0})
+        x0 = noise["x0"] * self.sd_start
+        return Start(x0, self.evaluate_start({"x0": x0}).log_observation, {"x0": x0})
+
+    def evaluate_start(self, values):
+        seen = norm.logpdf(self.ssm.y_start, values["x0"], self.theta["sy"])
+        seen = seen if self.ssm.start_observed else jnp.zeros(())
+        return EvaluatedStart(values["x0"], norm.logpdf(values["x0"], 0, self.sd_start), seen)
 
     def step(self, carry, x, noise):
         state = self.theta["rho"] * carry + self.theta["sx"] * noise["x"]
         ev = self.evaluate(carry, x, {"x": state})
-        p = norm.cdf(x[0], state, self.theta["sy"])
-        values = {"x": state, **ev.deterministics}
-        return Step(ev.carry, ev.log_observation, values, {"y": (p, p)})
+        return Step(ev.carry, ev.log_observation, {"x": state, **ev.deterministics}, ev.cdf)
 
     def evaluate(self, carry, x, values):
         y, penalty = x
         state = values["x"]
         seen = norm.logpdf(y, state, self.theta["sy"]) + jnp.where(state > 0, penalty, 0)
         moved = norm.logpdf(state, self.theta["rho"] * carry, self.theta["sx"])
-        return Evaluated(state, moved, seen, {"twice": 2 * state})
+        p = norm.cdf(y, state, self.theta["sy"])
+        return Evaluated(state, moved, seen, {"twice": 2 * state}, {"y": (p, p)})
+
+    def observed(self, x):
+        return {"y": x[0]}
 
 
 def autoregression(num_steps: int = 10, *, start_observed: bool = False, penalty=None, theta=THETA) -> Autoregression:

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmscan import ParticleFilter, log_likelihood
+from ssmscan import FilterResult, ParticleFilter, log_likelihood
 from ssmscan.model.protocols import Panel
 from ssmscan.particles.concerns import starving_limit
 from ssmscan.particles.kernel import FAULTY, NOWHERE, VANISHED
-from ssmscan.particles.several import LoopResults
 from tests.particles.handmade import THETA, autoregression, exact
 
 KEY = jax.random.key(0)
@@ -125,16 +124,16 @@ def test_a_density_outside_the_loop_that_is_not_finite_is_said(healthy):
 
 
 def test_loops_name_themselves(healthy, starved):
-    loops = LoopResults((healthy, starved))
+    loops = FilterResult.of_loops((healthy, starved))
     (sentence,) = loops.concerns()
     assert sentence.startswith("Loop 1: The effective sample size fell to 1.0")
     assert loops.faulty_step == NOWHERE
-    assert LoopResults((healthy, replace(healthy, faulty_step=jnp.int32(2)))).faulty_step == 2
+    assert FilterResult.of_loops((healthy, replace(healthy, faulty_step=jnp.int32(2)))).faulty_step == 2
     assert str(loops).startswith("Particle filters of 2 independent loops") and str(loops).endswith(sentence)
 
 
 def test_what_is_printed_is_short_and_a_notebook_shows_the_same(healthy, starved):
-    for result in (healthy, starved, LoopResults((healthy, starved))):
+    for result in (healthy, starved, FilterResult.of_loops((healthy, starved))):
         lines = str(result).splitlines()
         assert len(lines) <= 10 and max(map(len, lines[:-1])) <= 100
         assert "<table>" in result._repr_html_()
@@ -145,14 +144,14 @@ def test_what_is_printed_is_short_and_a_notebook_shows_the_same(healthy, starved
 def test_batches_tracers_and_shapes_can_be_printed(healthy, capsys):
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), healthy)
     assert "a batch of (2,)" in str(batch) and "2 complete" in str(batch)
-    loops = LoopResults((batch, batch))
+    loops = FilterResult.of_loops((batch, batch))
     assert "a batch of (2,)" in str(loops)
     with pytest.raises(ValueError, match="index the batch first"):
         loops.message()
 
     @jax.jit
     def traced(result):
-        print(result, LoopResults((result, result)))
+        print(result, FilterResult.of_loops((result, result)))
         with pytest.raises(ValueError, match="no values while it is traced"):
             result.message()
         return 0

@@ -11,6 +11,7 @@ from ssmscan.particles import kernel
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
+from ssmscan.particles.filter_run import run_filter
 from ssmscan.particles.kernel import FAULTY, VANISHED
 from ssmscan.particles.proposals import Bootstrap
 from ssmscan.particles.resampling import multinomial
@@ -83,12 +84,12 @@ def test_chunks_are_the_whole_run_bit_by_bit_and_single_updates_to_rounding():
 
     @jax.jit
     def update(state, ssm, theta, x):
-        state, moment = kernel.update(SMALL, state, ssm.at(theta), x)
-        return state, moment.increment[None]
+        state, info = kernel.update(SMALL, state, ssm.at(theta), x)
+        return state, info.increment[None]
 
     @jax.jit
     def chunk(state, ssm, theta, xs):
-        report, n = (lambda _, state, moment: (None, moment.increment)), len(xs[0])
+        report, n = (lambda _, state, info: (None, info.increment)), len(xs[0])
         state, _, _, rest = kernel.scan_updates(SMALL, state, ssm.at(theta), xs, report, begin=lambda _: None, length=n)
         return state, rest
 
@@ -217,18 +218,17 @@ def test_one_compilation_serves_keys_parameters_and_data(caplog):
             ssm = autoregression()
             ssm = type(ssm)(ssm.y + i, ssm.penalty, ssm.y_start)
             pf.run(jax.random.key(i), ssm, {**THETA, "sy": 0.2 + i})
-    compiled = [r for r in caplog.records if "Compiling" in r.getMessage() and "_run" in r.getMessage()]
+    compiled = [r for r in caplog.records if "Compiling" in r.getMessage() and "run_filter" in r.getMessage()]
     assert len(compiled) == 1
 
 
 @pytest.mark.slow
 def test_default_store_keeps_nothing_of_size_steps_times_particles():
     """The largest temporary of the compiled run is O(N): doubling T at N = 50,000 adds less than N bytes."""
-    from ssmscan.particles.filter import _run
 
     def temporaries(num_steps: int) -> int:
         ssm = autoregression(num_steps)
-        compiled = _run.lower(as_key(KEY), ssm, ssm.canonical(THETA), settings=ParticleFilter(50_000)).compile()
+        compiled = run_filter.lower(as_key(KEY), ssm, ssm.canonical(THETA), settings=ParticleFilter(50_000)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporaries(100) - temporaries(50) < 50_000

@@ -48,6 +48,7 @@ class WalkBound(handmade.LoopDynamics):
             norm.logpdf(values["x"], 0.0, self.theta["sx"]),
             norm.logpdf(x[0], state, self.theta["sy"]),
             {"level": state},
+            {},
         )
 
 

@@ -10,7 +10,8 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.filter import ParticleFilter, _run
+from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.filter_run import run_filter
 from tests.particles import gradient
 from tests.particles.unbiased import LARGEST_SD
 
@@ -54,7 +55,7 @@ def test_without_a_gradient_the_density_of_discrete_draws_is_not_computed():
 
     def operations():
         args = as_key(KEY), known.ssm, known.ssm.canonical(known.theta)
-        compiled = _run.lower(*args, settings=ParticleFilter(100, summaries=())).compile()
+        compiled = run_filter.lower(*args, settings=ParticleFilter(100, summaries=())).compile()
         return compiled.cost_analysis()["flops"]
 
     own = operations()

@@ -10,7 +10,6 @@ import itertools
 import math
 from dataclasses import dataclass
 from operator import itemgetter
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -26,9 +25,9 @@ import ssmscan
 from ssmscan.model.threefry import normal_of_words
 from ssmscan.particles import kernel
 from ssmscan.particles.draws import as_key
+from ssmscan.particles.panels import loop_keys
 from ssmscan.particles.proposals import Bootstrap
 from ssmscan.particles.resampling import multinomial, stratified, systematic
-from ssmscan.particles.several import run_loops
 from ssmscan.particles.stores import FullHistory
 from tests.particles.handmade import THETA, autoregression
 from tests.truth import ERROR_RATE, z_threshold
@@ -249,6 +248,5 @@ def test_starts_steps_and_elements_of_a_panel_have_independent_noise():
 
 def test_every_loop_has_a_key_of_its_own():
     key = as_key(jax.random.key(0))
-    several = SimpleNamespace(parts=(0, 1, 2))
-    keys = [key, *run_loops(lambda key, part, theta: key, key, several, {}).parts]
+    keys = [key, *loop_keys(key, 3)]
     assert len(np.unique([jax.random.key_data(key) for key in keys], axis=0)) == 4

@@ -122,6 +122,13 @@ class Window(NamedTuple):
             return lax.slice_in_dim(constant, first, first + size, axis=axis.axis)
         return lax.dynamic_slice_in_dim(constant, self.start(axis) * axis.block, size, axis.axis)
 
+    def present(self, constant: Array, axis: Axis) -> Array:
+        """Take the rows of the window from a constant, NaN where they are not there."""
+        rows = jnp.asarray(self.rows(constant, axis))
+        all_there = jnp.ones_like(rows, bool)
+        there = self.counted(all_there, axis)
+        return rows if there is all_there else jnp.where(there, rows.astype(jnp.result_type(float, rows)), jnp.nan)
+
     def within(self, axis: Axis, first: int, length: int) -> Array | bool:
         """Say whether the row of the step is one of `length` rows from `first`; surely so is True."""
         if self.step is None or (first <= axis.shift and axis.shift + self.steps <= first + length):

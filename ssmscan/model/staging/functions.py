@@ -17,14 +17,14 @@ Forward simulation is in `forward_draws`.  Arguments from the carry on are late:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import Distribution, biject_to
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, biject_to
 
-from ssmscan.model.handlers.messages import SiteMessage, can_be_drawn
+from ssmscan.model.handlers.messages import SiteMessage, can_be_drawn, is_factor
 from ssmscan.model.handlers.running import LeaveModel
 from ssmscan.model.handlers.scans import Loop
 from ssmscan.model.jaxprs.dataflow import Staged
@@ -44,7 +44,6 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
         stage: (function, shapes of its arguments) -> what is returned, by default the function staged.
     """
     plan = user_model.plan
-    latents = [site.name for site in plan.outside if site.latent]
 
     def fn(data, outside, carry, x, values, key, ys, last):
         out: dict[str, Any] = {}
@@ -60,6 +59,7 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
             out["log_observation"] = {n: m.log_prob() for n, m in observed.items()}
             out["deterministic"] = {n: jnp.asarray(m.value) for n, m in messages.items() if m.fn is None}
             out["observed"] = {n: m.given for n, m in observed.items()}
+            out["cdf"] = {s.name: distribution_function(messages[s.name]) for s in plan.inside if s.has_cdf}
             out["invalid"] = {n: m.invalid() for n, m in observed.items()}
             out["replicate"] = {
                 n: m.fn.sample(jax.random.fold_in(key, i))
@@ -86,9 +86,7 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
         out["outside_deterministic"] = {m.name: jnp.asarray(m.value) for m in messages if m.fn is None}
         return out
 
-    values = {name: Shape(site.shape, site.dtype) for name, site in user_model.innovations.items()}
-    last = plan.carry
-    arguments = user_model.shapes(latents), plan.carry, x_shapes(plan), values, KEY, plan.ys, last
+    arguments = _all_values(user_model)
     return user_model.stage(fn, arguments, late=1, keep=True) if stage is None else stage(fn, arguments)
 
 
@@ -169,6 +167,39 @@ def distribution_function(message: SiteMessage) -> tuple[jax.Array, jax.Array]:
     return jnp.where(message.present, upper, jnp.nan), jnp.where(message.present, lower, jnp.nan)
 
 
+def by_element(user_model: UserModel) -> Staged:
+    """Observed values and the log-density of each of their elements: what shows where a value has which axis.
+
+    Returns:
+        A function of the arguments of `by_value`. "inside" and "outside" have by site the value, NaN where it is
+        missing, and log-densities of the same shape.
+    """
+
+    def pair(message: SiteMessage) -> tuple[jax.Array, jax.Array]:
+        fn: Any = message.fn
+        while isinstance(fn, MaskedDistribution | Independent | ExpandedDistribution):
+            fn = fn.base_dist
+        log_prob = fn.log_prob(message.value)
+        log_prob = jnp.expand_dims(log_prob, tuple(range(log_prob.ndim, log_prob.ndim + fn.event_dim)))
+        value, log_prob = jnp.broadcast_arrays(message.given, log_prob)
+        return value, log_prob
+
+    def pairs(messages: Iterable[SiteMessage]) -> dict[str, tuple[jax.Array, jax.Array]]:
+        return {m.name: pair(m) for m in messages if m.fn is not None and m.observed and not is_factor(m.fn)}
+
+    def fn(data, outside, carry, x, values, key, ys, last):
+        out: dict[str, Any] = {}
+
+        def at_main(loop: Loop):
+            out["inside"] = pairs(user_model.step(loop, carry, x, lambda site, _: values[site.name])[2].values())
+            return last, ys
+
+        out["outside"] = pairs(user_model.run(data, lambda name, _: outside[name], at_main, key=key))
+        return out
+
+    return user_model.stage(fn, _all_values(user_model), late=1)
+
+
 def noise_specs(user_model: UserModel, names, smooth: bool) -> dict[str, Shape]:
     """Return the shapes of the base noise of some sites."""
     sites = user_model.outside | user_model.innovations
@@ -240,6 +271,13 @@ def known_outside(user_model: UserModel, theta: dict) -> Callable:
         return jnp.zeros(user_model.outside[name].shape, user_model.outside[name].dtype)
 
     return outside
+
+
+def _all_values(user_model: UserModel) -> tuple:
+    plan = user_model.plan
+    latents = [site.name for site in plan.outside if site.latent]
+    values = {name: Shape(site.shape, site.dtype) for name, site in user_model.innovations.items()}
+    return user_model.shapes(latents), plan.carry, x_shapes(plan), values, KEY, plan.ys, plan.carry
 
 
 def _pass_loop(user_model: UserModel) -> Callable:

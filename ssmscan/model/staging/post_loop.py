@@ -16,6 +16,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from ssmscan.model.jaxprs.axes import constants, follow_staged
@@ -24,6 +25,7 @@ from ssmscan.model.jaxprs.placeholders import Shape, like, zeros
 from ssmscan.model.jaxprs.source_lines import FOREIGN, Mixing
 from ssmscan.model.jaxprs.tracked_axis import Axis, MixesRows, Tracked, Window
 from ssmscan.model.staging.discovery import Plan
+from ssmscan.model.staging.functions import by_element
 from ssmscan.model.staging.user_model import UserModel
 
 PyTree = Any
@@ -36,6 +38,8 @@ class PostLoop(NamedTuple):
     Attributes:
         step: (latent values outside the loop; t, output of step t) -> {"log_prob": by site}, the g_t.
         rest: (latent values outside the loop) -> {"log_prob": by site}, h.
+        observed: (latent values outside the loop; t, output of step t) -> "value" of the row of the step by site, NaN
+            where it is missing, and "log_density" of its elements; values that no latent value reaches.
         mixing: for each site that is not pointwise, what is to blame.
         direct: for each site that is, the outside sites that g depends on.
         start: for each such site, the outside sites that h depends on.
@@ -43,6 +47,7 @@ class PostLoop(NamedTuple):
 
     step: Staged
     rest: Staged
+    observed: Staged
     mixing: dict[str, Mixing]
     direct: dict[str, set[str]]
     start: dict[str, set[str]]
@@ -82,14 +87,16 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
     latents = sorted(site.name for site in plan.outside if site.latent)
     mixing: dict[str, Mixing] = {}
 
-    def evaluate(data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Array]:
+    def follow(staged: Staged, data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Any]:
         rows = jax.tree.map(lambda leaf: Tracked(leaf, Axis(0, plan.length)), ys)
         last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), plan.carry)
         # The step's own arguments do not reach code after the loop.
         arguments = (constants(outside), None, None, None, Tracked(None, FOREIGN), rows, last)
-        results = follow_staged(whole, user_model.arrays(data), arguments, window)
+        return follow_staged(staged, user_model.arrays(data), arguments, window)
+
+    def evaluate(data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Array]:
         parts = {}
-        for name, result in results["outside_log_prob"].items():
+        for name, result in follow(whole, data, outside, ys, window)["outside_log_prob"].items():
             try:
                 parts[name] = window.contribution(result)
             except MixesRows as found:
@@ -106,14 +113,32 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
         end = evaluate(data, outside, none, Window(plan.length, end=True))
         return {"log_prob": {name: head[name] + end[name] for name in head}}
 
-    staged_step = user_model.stage(step, (user_model.shapes(latents), Shape((), "int32"), step_output(plan)), late=1)
+    def observed(data: list, outside: dict, t: Array, y: PyTree) -> dict:
+        if not names:
+            return {"value": {}, "log_density": {}}
+        elements, given = by_element(user_model), {n for n, p in value.reaches("outside_observed").items() if not p}
+        wanted = elements.select(outside=given.intersection(names, elements.names("outside")))
+        window, rows = Window(plan.length, t), jax.tree.map(lambda a: a[None], y)
+        found = follow(wanted, data, outside, rows, window)["outside"]
+        pairs = {n: pair for n, pair in found.items() if isinstance(pair[1].mark, Axis)}
+
+        def row(rows: Array, axis: Axis) -> Array:
+            return rows if axis.axis is None or axis.block > 1 else jnp.squeeze(rows, axis.axis)
+
+        return {
+            "value": {n: row(window.present(v.value, each.mark), each.mark) for n, (v, each) in pairs.items()},
+            "log_density": {n: row(each.value, each.mark) for n, (_, each) in pairs.items()},
+        }
+
+    arguments = user_model.shapes(latents), Shape((), "int32"), step_output(plan)
+    staged_step, staged_observed = (user_model.stage(fn, arguments, late=1) for fn in (step, observed))
     staged_rest = user_model.stage(rest, (user_model.shapes(latents),), late=1)
 
     def reached(staged: Staged) -> dict[str, set[str]]:
         flow = staged.reaches("log_prob")
         return {name: {latents[k] for argument, k in pairs if argument == 0} for name, pairs in flow.items()}
 
-    return PostLoop(staged_step, staged_rest, mixing, reached(staged_step), reached(staged_rest))
+    return PostLoop(staged_step, staged_rest, staged_observed, mixing, reached(staged_step), reached(staged_rest))
 
 
 def step_output(plan: Plan) -> PyTree:

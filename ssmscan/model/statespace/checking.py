@@ -7,7 +7,7 @@ that it takes, NumPyro's own log-probability of every site is an oracle for what
     prior        log p(theta)                                           `log_prior`
     transformed  log p(theta) + log |d theta / d z|                     `log_prior_unconstrained`
     law          the same without masks and scales                      `log_law_unconstrained`
-    values       log p(s, z, y | theta)                                 `log_initial`, `evaluate`, `log_static`
+    values       log p(s, z, y | theta)                                 `evaluate_start`, `evaluate`, `log_static`
     weights      log p(s, z, y | theta) - log q(s, z)                   `init`, `step`, `log_static`
     elements     the same, element by element of a panel                `elements_at`
     noise        the same, with the corrections of inexact noise maps   `log_likelihood_given_noise`
@@ -183,8 +183,8 @@ def _move(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[Terms, Te
         return out["carry"], (values, out["y"], out["log_prob"] | out["log_transition"], weight, density)
 
     start = bound.init(start_noise)
-    inputs = bound.xs, step_noise
-    last, (values, ys, log_prob, weights, densities) = lax.scan(body, bound.start_from(start.values), inputs)
+    again = bound.evaluate_start(start.values)
+    last, (values, ys, log_prob, weights, densities) = lax.scan(body, again.carry, (bound.xs, step_noise))
     rest = program.value.select(
         outside_log_prob=program.log_outside.names("outside_log_prob"),
         outside_log_density=program.initial,
@@ -196,7 +196,7 @@ def _move(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[Terms, Te
     factors, static = {}, part.log_static(theta)
     if weighed:
         weight = static + start.log_weight
-        factors["values"] = weight + bound.log_initial(start.values) + jnp.sum(densities)
+        factors["values"] = weight + again.log_initial + jnp.sum(densities)
         factors["weights"] = weight + jnp.sum(weights)
     if part.panel is not None:
         factors["elements"] = static + _by_element(part, theta, start_noise, step_noise)

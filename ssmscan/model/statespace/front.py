@@ -13,7 +13,7 @@ its static part is the interned `Program`, so one compilation serves all data of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from ssmscan.model.protocols import NoiseSpec, Panel
 from ssmscan.model.sites import Role, Site, site_table
 from ssmscan.model.statespace import data, deterministics, marginal, parameters, paths
 from ssmscan.model.statespace.dynamics import LoopDynamics
+from ssmscan.model.statespace.panel_element import ElementDynamics, elements_at
 from ssmscan.model.statespace.program import Program
 
 PyTree = Any
@@ -73,6 +74,11 @@ class StateSpaceModel:
     def parts(self) -> tuple[StateSpaceModel, ...]:
         """One for each loop that data depend on; here the model itself, see `IndependentLoops`."""
         return (self,)
+
+    @property
+    def loops(self) -> tuple[StateSpaceModel, ...]:
+        """One model for each loop that data depend on; the model itself where there is one."""
+        return self.parts
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -220,6 +226,10 @@ class StateSpaceModel:
     def at(self, theta: Theta) -> LoopDynamics:
         """Compute everything outside the loop once, in the caller's trace."""
         return LoopDynamics(self, parameters.cast(self, theta))
+
+    def elements_at(self, theta: Theta) -> Callable[[jax.Array], ElementDynamics]:
+        """Compute what all elements of a panel share; return the dynamics of element number m."""
+        return elements_at(self, parameters.cast(self, theta))
 
     def simulate(self, key: jax.Array, theta: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Draw initial state, innovations and observations forward in time.

@@ -24,13 +24,15 @@ from jax import Array
 
 from ssmscan.model.jaxprs.axes import constants, follow_staged, is_tracked
 from ssmscan.model.jaxprs.dataflow import Staged
-from ssmscan.model.jaxprs.placeholders import Shape
+from ssmscan.model.jaxprs.placeholders import Shape, zeros
 from ssmscan.model.jaxprs.source_lines import Mixing
 from ssmscan.model.jaxprs.tracked_axis import Axis, MixesRows, Tracked, Window
 from ssmscan.model.noise.families import MapKind
 from ssmscan.model.protocols import NoiseSpec, Panel
 from ssmscan.model.sites import Role
-from ssmscan.model.staging.user_model import UserModel
+from ssmscan.model.staging.discovery import TracedSite
+from ssmscan.model.staging.functions import by_element
+from ssmscan.model.staging.user_model import UserModel, x_shapes
 
 if TYPE_CHECKING:
     from ssmscan.model.statespace.program import Program
@@ -48,15 +50,19 @@ class ElementFunctions(NamedTuple):
     Attributes:
         panel: where the elements are.
         start: (theta; m, noise) -> carry, log_weight, log_rough, values.
+        evaluate_start: (theta; m, values) -> carry, log_initial, log_observation.
         step: (theta; m, carry, x, noise) -> carry, log_weight, log_rough, values, cdf.
-        evaluate: (theta; m, carry, x, values) -> carry, log_transition, log_observation, deterministic.
+        evaluate: (theta; m, carry, x, values) -> carry, log_transition, log_observation, deterministic, cdf.
+        observed: (m, x) -> observed, by site, at the step after the loop too.
         noise: base noise of one element, by innovation and initial site.
     """
 
     panel: Panel
     start: Staged
+    evaluate_start: Staged
     step: Staged
     evaluate: Staged
+    observed: Staged
     noise: dict[str, NoiseSpec]
 
 
@@ -113,7 +119,7 @@ class _Proof:
     def elements(self) -> ElementFunctions:
         """Find the fixpoint over the carry, and stage."""
         parameters = self.user_model.shapes(self.program.parameters)
-        carry, x = self.program.plan.carry, (Shape((), "int32"), self.program.plan.x)
+        carry, x = self.program.plan.carry, x_shapes(self.program.plan)
         element = Shape((), "int32")
         while True:
             before = list(self.carry)
@@ -123,13 +129,18 @@ class _Proof:
             jax.eval_shape(self._step, self.user_model.data_shapes(), *step)
             if self.carry == before:
                 break
-        evaluate = (*step[:4], self._values_of_innovations())
-        staged = [
-            self.user_model.stage(fn, arguments, late=1)
-            for fn, arguments in ((self._start, start), (self._step, step), (self._evaluate, evaluate))
-        ]
+        inside, outside = self.user_model.innovations, {n: self.user_model.outside[n] for n in self.program.initial}
         noise = {n: NoiseSpec(self._one(spec.shape, self.noise[n]), False) for n, spec in self.specs.items()}
-        return ElementFunctions(self._panel(), staged[0], staged[1], staged[2], noise)
+        stage = self.user_model.stage
+        return ElementFunctions(
+            self._panel(),
+            stage(self._start, start, late=1),
+            stage(self._evaluate_start, (parameters, element, self._values(outside)), late=1),
+            stage(self._step, step, late=1),
+            stage(self._evaluate, (*step[:4], self._values(inside)), late=1),
+            stage(self._observed, (element, x), late=0),
+            noise,
+        )
 
     # ---- the functions of one element -------------------------------------------------------------
 
@@ -147,6 +158,22 @@ class _Proof:
             "values": self._keep(out["values"], window),
         }
 
+    def _evaluate_start(self, data: list, theta: dict, m: Array, values: dict) -> dict:
+        window, program = self._window(m), self.program
+        followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
+        outside = {**constants(self.user_model.known(theta)), **followed}
+
+        def find(staged: Staged, entry: str, *rest: None) -> Any:
+            return self._follow(staged, data, (outside, *rest), window)[entry]
+
+        nothing = [None] * 6
+        seen = find(program.log_start, "outside_log_prob", *nothing), find(program.tail_start, "log_prob")
+        return {
+            "carry": self._settle(find(program.start_value, "start", *nothing), window),
+            "log_initial": self._sum([*find(program.log_initial, "outside_log_density", *nothing).values()], window),
+            "log_observation": self._sum([term for terms in seen for term in terms.values()], window),
+        }
+
     def _step(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, noise: dict) -> dict:
         window, program = self._window(m), self.program
         arguments = (constants(theta), self._carried(carry), constants(x), self._followed(noise))
@@ -157,7 +184,7 @@ class _Proof:
             "log_weight": self._sum([out["log_weight"], *post_loop], window),
             "log_rough": self._sum([out["log_rough"]], window),
             "values": self._keep(out["values"], window),
-            "cdf": {name: tuple(self._keep({name: c}, window)[name] for c in cdf) for name, cdf in out["cdf"].items()},
+            "cdf": self._keep_cdf(out["cdf"], window),
         }
 
     def _evaluate(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
@@ -165,7 +192,7 @@ class _Proof:
         outside = self.user_model.known(theta)
         followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
         arguments = (constants(outside), self._carried(carry), constants(x), followed, None, None, None)
-        staged = program.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic")
+        staged = program.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic", "cdf")
         out = self._follow(staged, data, arguments, window)
         post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
@@ -173,6 +200,28 @@ class _Proof:
             "log_transition": self._sum([*out["log_transition"].values()], window),
             "log_observation": self._sum([*out["log_observation"].values(), *post_loop], window),
             "deterministic": self._keep(out["deterministic"], window),
+            "cdf": self._keep_cdf(out["cdf"], window),
+        }
+
+    def _observed(self, data: list, m: Array, x: PyTree) -> dict:
+        """Cut the observed values where their densities have the axis; other arguments do not reach them."""
+        window, program = self._window(m), self.program
+        theta = zeros(self.user_model.shapes(program.parameters))
+        values, carry = zeros(self._values(self.user_model.innovations)), zeros(self._rows(program.plan.carry))
+        outside = constants(self.user_model.known(theta))
+        followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
+        arguments = (outside, self._carried(carry), constants(x), followed, None, None, None)
+        elements = by_element(self.user_model)
+        names = set(program.observed_step.names("observed")).intersection(elements.names("inside"))
+        pairs = self._follow(elements.select(inside=names), data, arguments, window)["inside"]
+        y = self._follow(program.evaluate.select("y"), data, arguments, window)["y"]
+        after = self._follow(program.tail.observed, data, (outside, Tracked(x[0]), y), window)
+        pairs |= {n: (value, after["log_density"][n]) for n, value in after["value"].items()}
+        return {
+            "observed": {
+                n: window.rows(value.value, each.mark) if isinstance(each.mark, Axis) else value.value
+                for n, (value, each) in pairs.items()
+            }
         }
 
     def _post_loop(self, data: list, theta: dict, x: PyTree, y: PyTree, window: Window) -> list[Tracked]:
@@ -201,6 +250,9 @@ class _Proof:
                 raise Interacts(f"'{name}' is common to all elements")
             self.values[name] = axis
         return {name: value.value for name, value in values.items()}
+
+    def _keep_cdf(self, cdf: Mapping[str, tuple[Tracked, ...]], window: Window) -> dict[str, tuple[Array, ...]]:
+        return {name: tuple(self._keep({name: c}, window)[name] for c in pair) for name, pair in cdf.items()}
 
     def _axis(self, tracked: Tracked, what: str) -> Axis | None:
         mark = tracked.mark
@@ -243,11 +295,8 @@ class _Proof:
         leaves, tree = jax.tree.flatten(carry)
         return jax.tree.unflatten(tree, [Tracked(leaf, axis) for leaf, axis in zip(leaves, self.carry)])
 
-    def _values_of_innovations(self) -> dict[str, Shape]:
-        return {
-            name: Shape(self._one(site.shape, self.values[name]), site.dtype)
-            for name, site in self.user_model.innovations.items()
-        }
+    def _values(self, sites: Mapping[str, TracedSite]) -> dict[str, Shape]:
+        return {n: Shape(self._one(site.shape, self.values[n]), site.dtype) for n, site in sites.items()}
 
     def _panel(self) -> Panel:
         def back(axis: Axis | None, ndim: int) -> int:

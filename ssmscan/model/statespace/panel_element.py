@@ -1,4 +1,4 @@
-"""One element of a panel, to the engines what a model and its `LoopDynamics` are.
+"""One element of a panel at one parameter value, to the engines what `LoopDynamics` is of a model.
 
 The elements of a panel differ by a number, which may be batched: engines vmap over it.  Everything
 that the parameters alone determine is computed once for all elements.
@@ -7,103 +7,86 @@ that the parameters alone determine is computed once for all elements.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from ssmscan.model.noise.score import gradient_alone
-from ssmscan.model.protocols import NoiseSpec
+from ssmscan.model.protocols import Evaluated, EvaluatedStart, Panel, Start, Step, Theta, Values
 from ssmscan.model.sites import Site
-from ssmscan.model.statespace.dynamics import Evaluated, Start, Step
-from ssmscan.model.statespace.panel import ElementFunctions
 
 if TYPE_CHECKING:
-    from ssmscan.model.statespace.front import StateSpaceModel, Theta
+    from ssmscan.model.statespace.front import StateSpaceModel
 
 PyTree = Any
 
 
-class ElementModel(NamedTuple):
-    """Static facts of one element; see `StateSpaceModel`."""
+class _Shared:
+    """What the elements have in common: static facts, and the staged functions at the parameters."""
 
-    num_steps: int
-    start_observed: bool
-    innovations: tuple[Site, ...]
-    initial_noise: dict[str, NoiseSpec]
-    step_noise: dict[str, NoiseSpec]
+    def __init__(self, ssm: StateSpaceModel, theta: Theta):
+        elements = ssm.program.elements
+        if isinstance(elements, str):
+            raise TypeError("the model is not a panel")
+        self.theta, self.xs = theta, ssm._inputs(theta)
+        self.num_steps, self.start_observed = ssm.num_steps, ssm.start_observed
+        self.initial = tuple(_of_one(site, elements.panel) for site in ssm.initial)
+        self.innovations = tuple(_of_one(site, elements.panel) for site in ssm.innovations)
+        self.initial_noise = {site.name: elements.noise[site.name] for site in ssm.initial}
+        self.step_noise = {site.name: elements.noise[site.name] for site in ssm.innovations}
+
+        def bind(staged: Any) -> Callable:
+            return staged.bind(ssm.arrays, theta, unroll=True)
+
+        self.start, self.step = bind(elements.start), bind(elements.step)
+        self.evaluate_start, self.evaluate = bind(elements.evaluate_start), bind(elements.evaluate)
+        self.observed = elements.observed.bind(ssm.arrays)
 
 
-class ElementDynamics(NamedTuple):
+class ElementDynamics:
     """One element at one parameter value; see `LoopDynamics`. Arrays keep the axis of the elements, at size one."""
 
-    facts: ElementModel
-    xs: PyTree
-    number: jax.Array
-    parts: tuple[Callable, Callable, Callable]
-
-    @property
-    def num_steps(self) -> int:
-        """T, the number of steps."""
-        return self.facts.num_steps
-
-    @property
-    def start_observed(self) -> bool:
-        """Whether the initial state is weighed."""
-        return self.facts.start_observed
-
-    @property
-    def innovations(self) -> tuple[Site, ...]:
-        """Latent sites of the loop."""
-        return self.facts.innovations
-
-    @property
-    def initial_noise(self) -> dict[str, NoiseSpec]:
-        """Base noise of the initial-state sites of one particle."""
-        return self.facts.initial_noise
-
-    @property
-    def step_noise(self) -> dict[str, NoiseSpec]:
-        """Base noise of the innovations of one particle at one step."""
-        return self.facts.step_noise
+    def __init__(self, shared: _Shared, number: jax.Array):
+        self._shared, self._number = shared, number
+        self.theta, self.xs, self.num_steps = shared.theta, shared.xs, shared.num_steps
+        self.start_observed, self.initial, self.innovations = shared.start_observed, shared.initial, shared.innovations
+        self.initial_noise, self.step_noise = shared.initial_noise, shared.step_noise
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
-        out = self.parts[0](self.number, dict(noise))
+        out = self._shared.start(self._number, dict(noise))
         return Start(out["carry"], out["log_weight"] + gradient_alone(out["log_rough"]), out["values"])
+
+    def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
+        """Start one particle at given values of the initial-state sites."""
+        out = self._shared.evaluate_start(self._number, dict(values))
+        return EvaluatedStart(out["carry"], out["log_initial"], out["log_observation"])
 
     def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
         """Move one particle by base noise and weigh it."""
-        out = self.parts[1](self.number, carry, x, dict(noise))
+        out = self._shared.step(self._number, carry, x, dict(noise))
         return Step(out["carry"], out["log_weight"] + gradient_alone(out["log_rough"]), out["values"], out["cdf"])
 
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
-        """Densities of one step at given innovations."""
-        out = self.parts[2](self.number, carry, x, dict(values))
-        return Evaluated(out["carry"], out["log_transition"], out["log_observation"], out["deterministic"])
+        """Evaluate the densities of one step at given innovations."""
+        out = self._shared.evaluate(self._number, carry, x, dict(values))
+        densities = out["log_transition"], out["log_observation"]
+        return Evaluated(out["carry"], *densities, out["deterministic"], out["cdf"])
 
-
-def element_model(ssm: StateSpaceModel) -> ElementModel:
-    """Describe one element of a panel."""
-    noise = _elements(ssm).noise
-    return ElementModel(
-        ssm.num_steps,
-        ssm.start_observed,
-        ssm.innovations,
-        {site.name: noise[site.name] for site in ssm.initial},
-        {site.name: noise[site.name] for site in ssm.innovations},
-    )
+    def observed(self, x: PyTree) -> Values:
+        """Return what is observed of the element at a step; see `LoopDynamics.observed`."""
+        return self._shared.observed(self._number, x)["observed"]
 
 
 def elements_at(ssm: StateSpaceModel, theta: Theta) -> Callable[[jax.Array], ElementDynamics]:
-    """Compute what all elements share; return the element of a number."""
-    elements, arrays = _elements(ssm), ssm.arrays
-    parts = tuple(fn.bind(arrays, theta, unroll=True) for fn in (elements.start, elements.step, elements.evaluate))
-    facts, xs = element_model(ssm), ssm._inputs(theta)
-    return lambda number: ElementDynamics(facts, xs, number, parts)  # type: ignore[arg-type]
+    """Compute what all elements share; return the dynamics of element number m."""
+    shared = _Shared(ssm, theta)
+    return lambda number: ElementDynamics(shared, number)
 
 
-def _elements(ssm: StateSpaceModel) -> ElementFunctions:
-    elements = ssm.program.elements
-    if isinstance(elements, str):
-        raise TypeError("the model is not a panel")
-    return elements
+def _of_one(site: Site, panel: Panel) -> Site:
+    """The site of one element, its axis at size one."""
+    axis, shape = dict(panel.values)[site.name], list(site.shape)
+    if axis:
+        shape[axis] = 1
+    return site._replace(shape=tuple(shape))

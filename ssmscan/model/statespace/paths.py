@@ -141,5 +141,5 @@ def from_values(
         out = step(carry, *inputs, UNUSED, UNUSED, UNUSED)
         return out["carry"], (out["y"], out["log_prob"])
 
-    last, (ys, log_prob) = lax.scan(body, bound.start_from(initial), (bound.xs, dict(loop)))
+    last, (ys, log_prob) = lax.scan(body, bound.evaluate_start(initial).carry, (bound.xs, dict(loop)))
     return Path(last, ys, jax.tree.map(jnp.sum, log_prob))

@@ -68,6 +68,11 @@ class IndependentLoops:
     summed_out = property(lambda self: self._sites_of("summed_out"), doc="Discrete states that are summed out.")
 
     @property
+    def loops(self) -> tuple[StateSpaceModel, ...]:
+        """One model for each loop that data depend on."""
+        return self.parts
+
+    @property
     def num_steps(self) -> int:
         """Steps of all loops together."""
         return sum(part.num_steps for part in self.parts)

@@ -105,7 +105,7 @@ def predict(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -
         return out["carry"], (out["values"], out["y"])
 
     bound = ssm.at(theta)
-    last, (values, ys) = lax.scan(body, bound.start_from(initial), (bound.xs, z, known, steps))
+    last, (values, ys) = lax.scan(body, bound.evaluate_start(initial).carry, (bound.xs, z, known, steps))
     outside = ssm.program.predict_outside.bind(ssm.arrays, ssm._outside(theta, initial))
     out = outside(UNUSED, UNUSED, UNUSED, outside_key, ys, last)
     drawn = {**initial, **values, **out["outside_replicate"], **out["outside_deterministic"]}

@@ -11,20 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_instance
 from ssmscan.files import other_format, write_atomically
-from ssmscan.particles.origin import Record
+from ssmscan.particles.draws import unrolled_threefry
+from ssmscan.particles.online_origin import Record, plain
 
 _FORMAT = 2
 _FORMAT_1 = "ssmscan filter"
 
 
-def write(path: str | os.PathLike[str], leaves: Sequence[np.ndarray], record: Record | None) -> Path:
+def write(path: str | os.PathLike[str], leaves: Sequence[jax.Array], record: Record | None) -> Path:
     """Write the arrays of a filter; errors as of `ssmscan.files.write_atomically`."""
     header = {"format": _FORMAT, "leaves": len(leaves), "record": None if record is None else record.facts}
-    arrays: dict[str, Any] = {f"leaf_{i}": leaf for i, leaf in enumerate(leaves)}
+    arrays: dict[str, Any] = {f"leaf_{i}": jax.device_get(plain(leaf)) for i, leaf in enumerate(leaves)}
     arrays |= {} if record is None else {f"rows_{k}": rows for k, rows in enumerate(record.rows)}
 
     def save(temporary: Path) -> None:
@@ -64,3 +67,21 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Record | None]
             f"{type(error).__name__}. Results of samplers are read by ssmscan.load."
         ) from error
     raise other_format(path, found, _FORMAT, again="filter the series again from its start")
+
+
+def stored_as(likes: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
+    """Return shape and dtype in a file of each of the arrays of a filter, whose shapes are given."""
+    return [((*like.shape, 2), np.dtype(np.uint32)) if _is_key(like) else (like.shape, like.dtype) for like in likes]
+
+
+def typed(leaves: Sequence[np.ndarray], likes: Sequence[Any]) -> list[jax.Array]:
+    """Return arrays of a file as those of a filter: keys typed again."""
+    arrays = [jnp.asarray(leaf) for leaf in leaves]
+    return [
+        jax.random.wrap_key_data(array, impl=unrolled_threefry) if _is_key(like) else array
+        for array, like in zip(arrays, likes)
+    ]
+
+
+def _is_key(like: Any) -> bool:
+    return jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key)

@@ -19,7 +19,7 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan import SD, FullHistory, Mean, ParticleFilter
 from ssmscan.model.jaxprs.digest import digest, mentions
-from ssmscan.particles import saved
+from ssmscan.particles import online_file
 from tests.particles.test_online import FILTERS, THETA, Y, level
 
 PF, KEY, STEPS = FILTERS["default"], jax.random.key(1), 5
@@ -160,7 +160,7 @@ def test_files_of_other_things_are_sentences(ssm, tmp_path):
     ],
 )
 def test_a_file_of_another_format_is_refused(online, ssm, tmp_path, monkeypatch, found, words):
-    monkeypatch.setattr(saved, "_FORMAT", found)
+    monkeypatch.setattr(online_file, "_FORMAT", found)
     path = online.save(tmp_path / "other.npz")
     monkeypatch.undo()
     with pytest.raises(ValueError, match=rf"other\.npz {words}"):
@@ -237,7 +237,7 @@ def test_the_hash_of_a_program_is_that_of_what_it_computes():
 @pytest.mark.slow
 def test_another_process_reads_it(path):
     code = (
-        "import ssmscan; from tests.particles.test_saved import *; "
+        "import ssmscan; from tests.particles.test_online_file import *; "
         f"print(ssmscan.resume({str(path)!r}, ssmscan.trace(level, Y), THETA, particle_filter=PF).step)"
     )
     for seed in "0", "1":

@@ -54,7 +54,7 @@ def test_what_is_left_are_the_ancestors_and_no_others(sort):
     assert (grown.lost == -1).all()
     for done in range(1, steps + 1):
         held = at(grown, done - 1)
-        parents, values, tree = held.parents, held.values["x"], ancestry_tree.tree(held, None, done)
+        parents, values, tree = held.parents, held.values["x"], ancestry_tree.finish(held, None, done)
         nodes, index = int(tree.last) + np.arange(n), np.arange(n)
         reached = set(nodes)
         for t in range(done - 1, -1, -1):

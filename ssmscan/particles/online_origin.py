@@ -31,6 +31,7 @@ import numpy as np
 
 from ssmscan.model.jaxprs.digest import printed
 from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.particles.filter_run import FilterSettings
 
 _COMPARED = ("jax", "numpyro", "ssmscan")
 
@@ -40,7 +41,7 @@ class Origin(NamedTuple):
 
     ssm: StateSpaceModel
     theta: dict[str, jax.Array]
-    settings: Any
+    settings: FilterSettings
 
 
 class Record(NamedTuple):
@@ -65,7 +66,7 @@ def record(origin: Origin, step: int, like: Record | None = None) -> Record:
     """
     ssm, theta, settings = origin
     plan, names = ssm.program.plan, [] if ssm.source is None else ssm.source.data_paths()
-    arrays = [np.asarray(jax.device_get(_plain(array))) for array in ssm.arrays]
+    arrays = [np.asarray(jax.device_get(plain(array))) for array in ssm.arrays]
     axes = [_time_axis(array.shape, ssm.num_steps) for array in arrays]
     constants = [
         f"{_form(array, axis)} {_checksums(array, axis, step).tolist()}"
@@ -163,7 +164,8 @@ def _checksums(array: np.ndarray, axis: int | None, step: int) -> np.ndarray:
     return np.array([zlib.crc32(np.ascontiguousarray(row)) for row in rows], np.uint32)
 
 
-def _plain(array: Any) -> Any:
+def plain(array: Any) -> Any:
+    """Return the words of a typed key, any other array as it is."""
     is_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(array) if is_key else array
 

@@ -1,0 +1,57 @@
+"""What a filter run is made of: the arrays that `FilterResult` reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jax import Array
+
+from ssmscan.model.protocols import Panel
+from ssmscan.particles.clouds import Cloud, History, Tree
+
+_STATIC = {"static": True}
+
+
+@dataclass(frozen=True)
+class FilterRecord:
+    """The arrays and facts of a filter run.
+
+    Attributes:
+        log_likelihood: () unbiased estimate of the likelihood, on the log scale, everything observed included.
+        increments: one-step-ahead log predictive densities; with the part of the likelihood that no
+            state reaches they sum to log_likelihood.
+        ess: effective sample size after weighing.
+        resampled: bool, whether the cloud was resampled before the step.
+        summaries: by summary and site, (T, ...).
+        final: the last cloud.
+        status: int32, see `message`.
+        failed_step: int32, step of the event that `status` tells of, -1 the start, -2 none.
+        failed_element: int32, the element of a panel it happened to, else 0.
+        faulty_step: int32, first step with a log weight that was NaN or +inf, -1 the start, -2 none.
+        history: what the store kept to draw paths from; the tree of each element of a panel by itself, in front.
+        observations: names of the observed sites.
+        start_observed: whether the series begin with the start.
+        panel: where the elements of a panel are, None for one filter.
+        first_step: number of the first of the steps, above 0 where an earlier run went on.
+    """
+
+    log_likelihood: Array
+    increments: Array
+    ess: Array
+    resampled: Array
+    summaries: dict[str, dict[str, Array]]
+    final: Cloud
+    status: Array
+    failed_step: Array
+    failed_element: Array
+    faulty_step: Array
+    history: History | Tree | None
+    observations: tuple[str, ...] = field(metadata=_STATIC)
+    start_observed: bool = field(metadata=_STATIC)
+    panel: Panel | None = field(metadata=_STATIC)
+    first_step: int = field(metadata=_STATIC)
+
+    @property
+    def num_particles(self) -> int:
+        """N."""
+        return self.final.log_weights.shape[-1]

@@ -1,0 +1,136 @@
+"""A filter over a whole series, and what it found: the one program that `ParticleFilter.run` compiles.
+
+    start -> (update, report) for every step -> what was found -> what no state reaches added to it
+
+The pieces serve a filter that goes on step by step as well, see `ssmscan.particles.online`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ssmscan.model.protocols import Dynamics, Model, Theta
+from ssmscan.particles import kernel
+from ssmscan.particles.clouds import Cloud, History, Tree
+from ssmscan.particles.filter_result import FilterResult
+from ssmscan.particles.kernel import State, StepInfo
+from ssmscan.particles.panels import each_filter, join_result
+from ssmscan.particles.stores import Store
+from ssmscan.particles.summaries import Summary
+from ssmscan.particles.weights import CompensatedSum
+
+
+class FilterSettings(kernel.Settings, Protocol):
+    """What a filter reads of a front object, a frozen dataclass such as `ParticleFilter`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def summaries(self) -> tuple[Summary, ...]:
+        """What to compute at each step."""
+
+    @property
+    def store(self) -> Store:
+        """What to keep of the clouds."""
+
+
+@partial(jax.jit, static_argnames=("settings",))
+def run_filter(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings) -> FilterResult:
+    """Filter the series of a model of one loop; the elements of a panel one by one.
+
+    Args:
+        key: a key made by `as_key`.
+        ssm: the model.
+        theta: the parameters, canonical.
+        settings: the settings; another program for others.
+    """
+    return whole_result(*each_filter(partial(_run, settings=settings), ssm, theta, key), ssm, theta)
+
+
+def _run(key: Array, dynamics: Dynamics, *, settings: FilterSettings) -> tuple[CompensatedSum, FilterResult]:
+    began = kernel.start(settings, key, dynamics)
+    first, length = Cloud(began.state.carry, began.state.log_weights, began.values), dynamics.num_steps
+
+    def begin(values: dict[str, Array]) -> Any:
+        return settings.store.begin(first, lambda: values, length)
+
+    state, values, held, steps = kernel.scan_updates(
+        settings, began.state, dynamics, dynamics.xs, report_of(settings), begin=begin, length=length
+    )
+    last = Cloud(state.carry, state.log_weights, values)
+    history = settings.store.result(held, steps.kept, first, last, (0, length))
+    return result_of_steps(began.state, state, last, steps, history, start_observed=dynamics.start_observed)
+
+
+def report_of(settings: FilterSettings) -> Callable[[Any, State, StepInfo], tuple[Any, StepInfo]]:
+    """Return the function that advances the store and reports of a step what the settings want."""
+
+    def report(held: Any, state: State, info: StepInfo) -> tuple[Any, StepInfo]:
+        summaries = {summary.name: summary(info) for summary in settings.summaries}
+        held, kept = settings.store.keep(held, state, info)
+        return held, info.stacked(summaries, kept)
+
+    return report
+
+
+def result_of_steps(
+    first: State,
+    last: State,
+    final: Cloud,
+    steps: StepInfo,
+    history: History | Tree | None,
+    *,
+    start_observed: bool,
+    first_step: int = 0,
+) -> tuple[CompensatedSum, FilterResult]:
+    """Put the steps of one filter, or of one element, together.
+
+    Args:
+        first, last: the states before and after all steps.
+        final: the last cloud.
+        steps: the reports of the steps, time in front.
+        history: what the store kept.
+        start_observed: whether the first state has weighed the start, which then is in front of the series.
+        first_step: number of the first of the steps.
+
+    Returns:
+        The log likelihood of the steps, and all else that they tell, for `whole_result`.
+    """
+    series = steps.increment, steps.ess, steps.resampled
+    if start_observed:
+        begun = first.log_likelihood.value(), first.ess, jnp.zeros((), bool)
+        series = tuple(jnp.concatenate([jnp.asarray(a)[None], b]) for a, b in zip(begun, series))
+    return last.log_likelihood, FilterResult(
+        log_likelihood=None,  # type: ignore[arg-type]
+        increments=series[0],
+        ess=series[1],
+        resampled=series[2],
+        summaries=steps.summaries,
+        final=final,
+        status=last.status,
+        failed_step=last.failed_step,
+        failed_element=None,  # type: ignore[arg-type]
+        faulty_step=last.faulty_step,
+        history=history,
+        observations=(),
+        start_observed=start_observed,
+        panel=None,
+        first_step=first_step,
+    )
+
+
+def whole_result(log_likelihood: CompensatedSum, found: FilterResult, ssm: Model, theta: Theta) -> FilterResult:
+    """Join the elements of a panel, and add the likelihood that no state reaches, in what `result_of_steps` made."""
+    log_likelihood, found = join_result(log_likelihood, found, ssm.panel)
+    return replace(
+        found,
+        log_likelihood=log_likelihood.add(ssm.log_static(theta)).value(),
+        observations=tuple(site.name for site in ssm.observations),
+    )
