@@ -78,7 +78,7 @@ class GrowingTree(NamedTuple):
 
 
 def sizes(room: float, n: int, num_steps: int) -> Sizes:
-    """Choose L = T + room N log N and G = 2 room log N; all T steps are one block where that takes no more.
+    """Return L = T + room N log N and G = 2 room log N; all T steps are one block where that takes no more.
 
     Args:
         room: in units of N log N.
@@ -100,7 +100,7 @@ def sizes(room: float, n: int, num_steps: int) -> Sizes:
 
 
 def begin(first: Cloud, values: Values, room: Sizes) -> GrowingTree:
-    """Plant the particles of the start as roots."""
+    """Build the tree of the start, whose particles are the roots."""
     n = len(first.log_weights)
     total = room.survivors + room.block * n
     parents = jnp.full(total, -1, np.int32)
@@ -146,7 +146,7 @@ def add(tree: GrowingTree, step: Array, ancestors: Array, values: Values) -> Gro
 
 
 def prune(tree: GrowingTree, step: Array) -> GrowingTree:
-    """Drop the nodes of a full block, and of the survivors before it, that are no ancestors of the last cloud."""
+    """Remove the nodes of a full block, and of the survivors before it, that are not ancestors of the last cloud."""
     _, survivors, _ = tree.sizes
     alive = alive_nodes(tree)
     counted = _cumulate(alive)
@@ -164,7 +164,7 @@ def prune(tree: GrowingTree, step: Array) -> GrowingTree:
 
 
 def alive_nodes(tree: GrowingTree) -> Array:
-    """Say which nodes are ancestors of the last step of a full block, or in it; (M,) int32, 1 or 0."""
+    """Return 1 for nodes that are in the last step of a full block or its ancestors, else 0; (M,) int32."""
     n, survivors, block = tree.sizes
     before = np.int32(survivors - n) + np.int32(n) * np.arange(block, dtype=np.int32)
     ancestors = tree.parents[survivors:].reshape(block, n) - before[:, None]
@@ -195,7 +195,7 @@ def _cumulate(alive: Array) -> Array:
 
 
 def finish(tree: GrowingTree, log_weights: Array, num_steps: int) -> Tree:
-    """Give the tree after so many steps, with the weights of its last cloud."""
+    """Return the paths after num_steps steps, with the weights of the last cloud."""
     n, survivors, block = tree.sizes
     last = survivors - n + num_steps % block * n
     return Tree(

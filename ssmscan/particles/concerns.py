@@ -43,7 +43,7 @@ def concerns(result: FilterRecord) -> tuple[str, ...]:
 
 
 def message(result: FilterRecord) -> str:
-    """Say how a run ended: that it is complete, unless something speaks against what it found, and what does."""
+    """Return how a run ended: that it is complete, unless something speaks against what it found, and what does."""
     found = concerns(result)
     complete = not any(_against_likelihood(result))
     return " ".join(("The run is complete.", *found) if complete else found)
@@ -54,18 +54,18 @@ def _against_likelihood(result: FilterRecord) -> tuple[str, ...]:
 
 
 def warn_of(sentences: Iterable[str], stacklevel: int) -> None:
-    """Warn of each; stacklevel 2 is the caller."""
+    """Issue a warning for each sentence; stacklevel 2 is the caller."""
     for sentence in sentences:
         warnings.warn(sentence, stacklevel=stacklevel)
 
 
 def starving_limit(num_particles: int) -> float:
-    """Effective sample size below which a step starves."""
+    """Return the effective sample size below which a step starves, in particles."""
     return min(FEW, SHARE * num_particles)
 
 
 def when(step: Any) -> str:
-    """Name a step, -1 the start."""
+    """Return the name of a step, -1 the start."""
     return "at the start" if step < 0 else f"at step {int(step)} (counting from 0)"
 
 
@@ -112,7 +112,7 @@ def _not_finite(result: FilterRecord) -> str:
 
 
 def _starved(result: FilterRecord) -> str:
-    """Name the worst step, and say how many starve.  From the step where all weights vanish ESS is 0."""
+    """Return the worst step and how many starve; from the step where all weights vanish ESS is 0."""
     n = result.num_particles
     limit = starving_limit(n)
     ess = np.asarray(result.ess)

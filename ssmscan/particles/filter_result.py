@@ -63,7 +63,7 @@ class FilterResult(FilterRecord):
         return concerns.concerns(self)
 
     def message(self) -> str:
-        """Say how the run ended, and what speaks against it; on the host, for one run.
+        """Return how the run ended, and what speaks against it, in sentences; on the host, for one run.
 
         Raises:
             ValueError: as for `concerns`.
@@ -86,7 +86,7 @@ class FilterResult(FilterRecord):
             )
 
     def card(self) -> Card:
-        """Show the run: what is printed, and what a notebook shows."""
+        """Build what is printed, and what a notebook shows."""
         series = {name: getattr(self, name) for name in ("log_likelihood", "increments", "ess", "resampled", "status")}
         if not known(*series.values()):
             return forms("FilterResult", series, "of arrays without values")
@@ -114,7 +114,7 @@ class FilterResult(FilterRecord):
         ]
 
     def brief(self) -> str:
-        """Print the size of the run."""
+        """Return the size of the run in words."""
         size = f"{self.num_particles} particles, {self.increments.shape[-1] - self.start_observed} steps"
         if self.panel is None:
             return size

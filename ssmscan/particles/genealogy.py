@@ -47,7 +47,7 @@ Paths = dict[str, Array]
 
 
 def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths:
-    """Draw particles with the final weights and give their ancestral paths.
+    """Draw particles with the final weights, and return their ancestral paths.
 
     Args:
         key: one PRNG key.
@@ -174,12 +174,12 @@ def _draw(uniforms: Array, log_weights: Array, otherwise: Array | int = 0) -> Ar
 
 
 def _row_width(n: int) -> int:
-    """Give the particles in a row: a power of two near the root of their number."""
+    """Return the number of particles in a row: a power of two near the root of their number."""
     return 1 << math.ceil(math.log2(n) / 2)
 
 
 def _first_beyond(uniform: Array, weights: Array) -> Array:
-    """Give the first entry with weight whose cumulative weight exceeds the fraction of the total, () int32."""
+    """Return the first entry with weight whose cumulative weight exceeds the fraction of the total, () int32."""
     reached = cumulate_rows(weights, len(weights))[0]
     index = lax.iota(np.int32, len(weights))
     # Rounding may leave none beyond: then it is the last with weight.
@@ -193,7 +193,7 @@ def _uniforms(key: Array, *shape: int) -> Array:
 
 def _each(path: Callable[[Array], Paths], uniforms: Array) -> Paths:
     """Draw every path, from its own uniforms, the first axis."""
-    # One path is no batch: as gathers of one row, its steps meet a fault of the CPU compiler of jaxlib 0.12.0.1,
+    # One path is not a batch: as gathers of one row, its steps meet a fault of the CPU compiler of jaxlib 0.12.0.1,
     # which mistakes a slice of its own making, `dynamic-slice.1`, for one of JAX's, `dynamic_slice.1`.
     if len(uniforms) == 1:
         return jax.tree.map(lambda leaf: leaf[None], path(uniforms[0]))
@@ -236,7 +236,7 @@ def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Paths:
 
 
 def _nothing(dtype: Any) -> Any:
-    """Give the value of a dtype that stands for none."""
+    """Return the value of a dtype that stands for a missing one."""
     if jnp.issubdtype(dtype, jnp.inexact):
         return jnp.nan
     return False if jnp.issubdtype(dtype, jnp.bool_) else jnp.iinfo(dtype).min
@@ -293,7 +293,7 @@ def _whole_rows(cloud: tuple[Any, Array]) -> tuple[Any, Array]:
 
 
 def _equals_entry(leaf: Array, index: Array) -> Array:
-    """Say which entries (N, ...) equal one of them in every bit; NaN equals itself."""
+    """Return which entries (N, ...) equal one of them in every bit, (N,) bool; NaN equals itself."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if jnp.issubdtype(leaf.dtype, jnp.inexact):

@@ -16,7 +16,7 @@ GIB = 2**30
 
 
 def device_bytes() -> int | None:
-    """Memory of the default device, of the machine for a CPU; None where nobody says."""
+    """Return the memory of the default device, of the machine for a CPU, in bytes; None where it is not known."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -27,18 +27,18 @@ def device_bytes() -> int | None:
 
 
 def result_bytes(shapes: Any) -> int:
-    """Bytes of all arrays of a result, from their shapes."""
+    """Return the bytes of all arrays of a result, from their shapes."""
     leaves = [leaf for leaf in jax.tree.leaves(shapes) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def refuse_too_large(shapes: Any, what: str, available: int | None = None) -> None:
-    """Refuse a run whose result does not fit.
+    """Raise if the result of a run does not fit.
 
     Args:
-        shapes: of the result.
+        shapes: the result, as arrays or their shapes.
         what: the run, in words, such as "FullHistory() of 1000 steps and 100 particles".
-        available: bytes there are; those of the device by default.
+        available: memory in bytes, that of the device by default.
 
     Raises:
         MemoryError: the result is larger.

@@ -70,7 +70,7 @@ class Online:
 
     @property
     def step(self) -> int:
-        """Number of steps taken; on the host."""
+        """The number of steps taken; on the host."""
         return int(np.max(self.state.step))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -84,7 +84,7 @@ class Online:
         return online_file.write(path, jax.tree.leaves(self), of)
 
     def card(self) -> Card:
-        """Show the filter: what is printed, and what a notebook shows."""
+        """Build what is printed, and what a notebook shows."""
         state = self.state
         if not known(state.step, state.ess, state.status):
             return forms("Online", {"step": state.step, "ess": state.ess}, "of arrays without values")
@@ -211,7 +211,19 @@ def result_of(
 
 
 def refuse_other(online: Any, ssm: StateSpaceModel, settings: FilterSettings, *, argument: str = "online") -> None:
-    """Refuse to go on with something else than a filter of this model and these settings, as far as it shows."""
+    """Raise unless this is a filter of this model and these settings, as far as it shows.
+
+    Args:
+        online: what was given.
+        ssm: the model to go on with.
+        settings: the settings to go on with.
+        argument: name of the argument that was given.
+
+    Raises:
+        TypeError: it is something else, or traced.
+        ValueError: it has another number of particles, another store, or is of another model.
+        ModelError: the model has several loops.
+    """
     require_traced(ssm)
     if not isinstance(online, Online):
         given = type(online).__name__
@@ -247,7 +259,7 @@ def refuse_other(online: Any, ssm: StateSpaceModel, settings: FilterSettings, *,
 
 
 def refuse_several(ssm: Model) -> None:
-    """Refuse a model of several loops, which have no steps in common."""
+    """Raise ModelError for a model of several loops, which have no steps in common."""
     if len(ssm.loops) > 1:
         raise ModelError(
             f"the model has {len(ssm.loops)} independent loops, each with its own time; filter each online by itself: "

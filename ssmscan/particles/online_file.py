@@ -41,8 +41,8 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Record | None]
     """Read what `write` wrote.
 
     Raises:
-        TypeError: if it is no path.
-        FileNotFoundError: if there is no such file.
+        TypeError: if it is not a path.
+        FileNotFoundError: if the file does not exist.
         OSError: if it may not be read.
         ValueError: if it is a file of something else, damaged, or of another format.
     """

@@ -57,11 +57,11 @@ class Record(NamedTuple):
 
 
 def record(origin: Origin, step: int, like: Record | None = None) -> Record:
-    """Make the record of a filter that has taken so many steps.
+    """Build the record of a filter.
 
     Args:
         origin: what it was made with.
-        step: number of steps taken.
+        step: number of steps it has taken.
         like: a record whose choice of axes of time holds.
     """
     ssm, theta, settings = origin
@@ -98,7 +98,7 @@ def record(origin: Origin, step: int, like: Record | None = None) -> Record:
 
 
 def differences(saved: Record, given: Record) -> list[str]:
-    """Say in what two records of the same number of steps differ, a clause each."""
+    """Return in what two records of the same number of steps differ, a clause each."""
     a, b = saved.facts, given.facts
     found = [f"{name} was {was} and is {now}" for name, was, now in _changed(a["settings"], b["settings"])]
     sites, others = ({site[0]: site[1:] for site in facts["sites"]} for facts in (a, b))
@@ -133,7 +133,7 @@ def _data_difference(saved: Record, given: Record, k: int) -> str:
 
 
 def _computes_something_else(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Compare programs, those of other lengths as far as they do not depend on the length."""
+    """Return whether programs differ, those of other lengths as far as they do not depend on the length."""
     if any(a[name] != b[name] for name in ("versions", "gaps")):
         return False
     if a["num_steps"] == b["num_steps"]:
@@ -151,13 +151,13 @@ def _time_axis(shape: tuple[int, ...], num_steps: int) -> int | None:
 
 
 def _form(array: np.ndarray, axis: int | None) -> str:
-    """Print dtype and shape, the length of an axis of time left open."""
+    """Return dtype and shape, the length of an axis of time left open."""
     sizes = ["T" if k == axis else str(size) for k, size in enumerate(array.shape)]
     return f"{array.dtype}[{', '.join(sizes)}]"
 
 
 def _checksums(array: np.ndarray, axis: int | None, step: int) -> np.ndarray:
-    """One checksum of each row that was seen, or of the whole; every NaN is the same."""
+    """Return a checksum of each row that was seen, or of the whole, uint32; every NaN is the same."""
     if np.issubdtype(array.dtype, np.inexact):
         array = np.where(np.isnan(array), array.dtype.type(np.nan), array)
     rows = array[None] if axis is None or axis >= array.ndim else np.moveaxis(array, axis, 0)[:step]

@@ -36,7 +36,7 @@ def resume(
         particle_filter: the settings.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if the file is of something else, damaged, or of a filter with another model, other parameters, data
             or settings; the message says which.
         TypeError: if ssm is not a traced model, or particle_filter not a `ParticleFilter`.

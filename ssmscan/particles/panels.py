@@ -19,12 +19,13 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.model.protocols import Model, Panel, Theta
-from ssmscan.particles.clouds import Cloud, History
+from ssmscan.particles.clouds import Cloud, History, Kept
 from ssmscan.particles.filter_result import FilterResult, first_fault
 from ssmscan.particles.loop import each
 from ssmscan.particles.weights import CompensatedSum
 
 T = TypeVar("T")
+C = TypeVar("C", Cloud, Kept)
 
 
 def loop_keys(key: Array, count: int) -> Iterator[Array]:
@@ -131,50 +132,36 @@ def join_values(values: dict[str, Array], panel: Panel | None) -> dict[str, Arra
     return {name: join(x, places[name]) for name, x in values.items()}
 
 
-def _join_carry(carry: Any, panel: Panel) -> Any:
-    leaves, tree = jax.tree.flatten(carry)
-    return jax.tree.unflatten(tree, [join(leaf, back) for leaf, back in zip(leaves, panel.carry)])
-
-
 def join_cloud(cloud: Cloud, panel: Panel) -> Cloud:
     """Join a cloud; its weights are (M, N)."""
-    return Cloud(_join_carry(cloud.carry, panel), cloud.log_weights, join_values(cloud.values, panel))
+    return _relocate(join, cloud, panel)
 
 
 def join_history(history: History, panel: Panel) -> History:
     """Join all clouds; weights and ancestors of the steps are (T, M, N)."""
-    steps = history.steps
-    joined = steps._replace(
-        carry=_join_carry(steps.carry, panel),
-        values=join_values(steps.values, panel),
-        log_weights=jnp.moveaxis(steps.log_weights, 0, 1),
-        ancestors=jnp.moveaxis(steps.ancestors, 0, 1),
-    )
-    return History(join_cloud(history.initial, panel), joined, history.first[0])
+    steps = _swap_weights(_relocate(join, history.steps, panel))
+    return History(join_cloud(history.initial, panel), steps, history.first[0])
 
 
 def split_history(history: History, panel: Panel) -> History:
-    """Give the history of every element, elements in front."""
+    """Return the history of every element, elements in front; undo `join_history`."""
+    back = partial(split, size=panel.size)
+    initial, steps = _relocate(back, history.initial, panel), _swap_weights(_relocate(back, history.steps, panel))
+    return History(initial, steps, jnp.broadcast_to(history.first, (panel.size,)))
+
+
+def _relocate(move: Callable[[Array, int], Array], clouds: C, panel: Panel) -> C:
+    """Join or split the carries and values of one cloud or of those of all steps."""
+    leaves, tree = jax.tree.flatten(clouds.carry)
+    carry = jax.tree.unflatten(tree, [move(leaf, back) for leaf, back in zip(leaves, panel.carry)])
     places = dict(panel.values)
+    return clouds._replace(carry=carry, values={name: move(x, places[name]) for name, x in clouds.values.items()})
 
-    def carries(carry: Any) -> Any:
-        leaves, tree = jax.tree.flatten(carry)
-        return jax.tree.unflatten(tree, [split(leaf, b, panel.size) for leaf, b in zip(leaves, panel.carry)])
 
-    def values(by_site: dict[str, Array]) -> dict[str, Array]:
-        return {name: split(x, places[name], panel.size) for name, x in by_site.items()}
-
-    initial, steps, first = history
-    return History(
-        Cloud(carries(initial.carry), initial.log_weights, values(initial.values)),
-        steps._replace(
-            carry=carries(steps.carry),
-            values=values(steps.values),
-            log_weights=jnp.moveaxis(steps.log_weights, 1, 0),
-            ancestors=jnp.moveaxis(steps.ancestors, 1, 0),
-        ),
-        jnp.broadcast_to(first, (panel.size,)),
-    )
+def _swap_weights(steps: Kept) -> Kept:
+    """Swap time and elements where the model knows neither."""
+    log_weights, ancestors = jnp.swapaxes(steps.log_weights, 0, 1), jnp.swapaxes(steps.ancestors, 0, 1)
+    return steps._replace(log_weights=log_weights, ancestors=ancestors)
 
 
 def _split(own: tuple, panel: Panel) -> tuple:

@@ -19,10 +19,10 @@ _SCHEME = "a function (key, weights, n) -> n ancestors, such as systematic"
 
 
 def scheme(value: Any) -> None:
-    """Check a resampling scheme, as far as it shows without calling it.
+    """Raise unless this is a resampling scheme, as far as it shows without calling it.
 
     Raises:
-        TypeError: it is no function, or takes other arguments.
+        TypeError: it is not a function, or takes other arguments.
     """
     require_function("resampling", value, _SCHEME)
     try:
@@ -36,7 +36,7 @@ def scheme(value: Any) -> None:
 
 
 def ancestors(found: Any, n: int) -> None:
-    """Check what a resampling scheme returned, while the filter is traced.
+    """Raise unless a resampling scheme returned n ancestors, while the filter is traced.
 
     Raises:
         TypeError: these are not n integers.
@@ -47,7 +47,7 @@ def ancestors(found: Any, n: int) -> None:
 
 
 def strategy(argument: str, value: Any, methods: tuple[str, ...], example: str) -> None:
-    """Check an object of settings that the compiled program is made of.
+    """Raise unless this is an object of settings that a compiled program can be made of.
 
     Args:
         argument: its name.

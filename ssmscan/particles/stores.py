@@ -41,26 +41,26 @@ class Store(Protocol):
 
     @property
     def copies(self) -> int:
-        """How many times the device holds what the result has of the clouds, the work of making it included."""
+        """The number of times the device holds what the result has of the clouds, the work of making it included."""
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> Any:
-        """Give the state of the store before the first step.
+        """Return the state of the store before the first step.
 
         Args:
             first: the cloud of the start.
-            values: gives zeros of the shapes of the values of a step, N in front.
+            values: returns zeros of the shapes of the values of a step, N in front.
             num_steps: T.
         """
 
     def keep(self, held: Any, state: State, info: StepInfo) -> tuple[Any, Any]:
-        """Give the state of the store after a step, and what to stack of it."""
+        """Return the state of the store after a step, and what the loop stacks of the step."""
 
     def result(self, held: Any, stacked: Any, first: Cloud, last: Cloud, span: tuple[int, int]) -> Any:
-        """Give what paths are drawn from.
+        """Return what paths are drawn from.
 
         Args:
             held: state of the store after the last step.
-            stacked: what `keep` gave of the steps, (steps, ...).
+            stacked: what `keep` returned of the steps, (steps, ...).
             first, last: clouds before the first of these steps and after the last.
             span: number of the first of these steps, and of the one after the last.
         """
@@ -73,14 +73,14 @@ class FinalCloud:
     copies = 1
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> None:
-        """Hold nothing."""
+        """Return None."""
 
     def keep(self, held: None, state: State, info: StepInfo) -> tuple[None, None]:
-        """Keep nothing of a step."""
+        """Return None twice."""
         return None, None
 
     def result(self, held: None, stacked: None, first: Cloud, last: Cloud, span: tuple[int, int]) -> None:
-        """Have nothing."""
+        """Return None."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ class FullHistory:
     copies = 1
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> None:
-        """Hold nothing: the loop stacks."""
+        """Return None: the loop stacks."""
 
     def keep(self, held: None, state: State, info: StepInfo) -> tuple[None, Kept]:
-        """Keep carries, values, weights and ancestors."""
+        """Return carries, values, weights and ancestors, to be stacked."""
         return None, _kept(state, info)
 
     def result(self, held: None, stacked: Kept, first: Cloud, last: Cloud, span: tuple[int, int]) -> History:
-        """Put the first cloud in front."""
+        """Return all clouds, the first in front."""
         return History(first, stacked, jnp.asarray(span[0], np.int32))
 
 
@@ -134,7 +134,7 @@ class LastSteps:
         object.__setattr__(self, "num_steps", require_integer("num_steps", self.num_steps, at_least=1))
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> _Ring:
-        """Make room for k clouds."""
+        """Return room for k clouds and the one before them."""
         n = len(first.log_weights)
         one = Kept(first.carry, values(), first.log_weights, jnp.zeros(n, np.int32))
         room = min(self.num_steps, num_steps) + 1
@@ -148,7 +148,7 @@ class LastSteps:
         return held._replace(rows=rows), None
 
     def result(self, held: _Ring, stacked: None, first: Cloud, last: Cloud, span: tuple[int, int]) -> History:
-        """Put the clouds in order."""
+        """Return the clouds in order."""
         room = len(held.rows.log_weights)
         begin = max(span[1] - (room - 1), 0)
         rows = jax.tree.map(lambda leaf: leaf[np.arange(begin, span[1]) % room], held.rows)
@@ -184,7 +184,7 @@ class Ancestry:
         require_number("room", self.room, 0, 1e6, expected=expected, advice=advice)
 
     def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> GrowingTree:
-        """Make room, with the start in it."""
+        """Return the tree of the start, with room to grow."""
         return ancestry_tree.begin(first, values(), ancestry_tree.sizes(self.room, len(first.log_weights), num_steps))
 
     def keep(self, held: GrowingTree, state: State, info: StepInfo) -> tuple[GrowingTree, None]:
@@ -192,7 +192,7 @@ class Ancestry:
         return ancestry_tree.add(held, state.step - np.int32(1), info.ancestors, info.moved.values), None
 
     def result(self, held: GrowingTree, stacked: None, first: Cloud, last: Cloud, span: tuple[int, int]) -> Tree:
-        """Add the weights that choose the end of a path."""
+        """Return the paths, with the weights that choose their ends."""
         return ancestry_tree.finish(held, last.log_weights, span[1])
 
 

@@ -38,11 +38,11 @@ class Summary(Protocol):
         """Key in `FilterResult.summaries`."""
 
     def __call__(self, info: StepInfo) -> dict[str, Array]:
-        """Summarise one step; shapes without time."""
+        """Return the summary of one step by site; shapes without time."""
 
 
 def _over_particles(weights: Array, x: Array) -> Array:
-    """Sum w_i x_i over the leading axis; what has no weight does not count, even if infinite."""
+    """Return sum_i w_i x_i over the leading axis; what has no weight does not count, even if infinite."""
     columns = x.reshape(len(x), -1).astype(weights.dtype)
     if not 0 < columns.shape[1] <= _FEW_COLUMNS:
         w = weights[:, None]
@@ -59,7 +59,7 @@ class Mean:
     name = "mean"
 
     def __call__(self, info: StepInfo) -> dict[str, Array]:
-        """Average over the cloud."""
+        """Return means over the cloud."""
         return jax.tree.map(lambda x: _dead(info, _over_particles(info.weights, x)), info.moved.values)
 
 
@@ -70,7 +70,7 @@ class SD:
     name = "sd"
 
     def __call__(self, info: StepInfo) -> dict[str, Array]:
-        """Take deviations from the mean, in a second pass."""
+        """Return root mean squares of deviations from the mean, in a second pass."""
 
         def sd(x: Array) -> Array:
             x = x.astype(info.weights.dtype)
@@ -101,7 +101,7 @@ class Quantiles:
             raise ValueError("probs: expected probabilities strictly between 0 and 1, got none.")
 
     def __call__(self, info: StepInfo) -> dict[str, Array]:
-        """Bisect for every element of every site."""
+        """Return quantiles of every element of every site, by bisection."""
 
         def of_site(x: Array) -> Array:
             w = info.weights
@@ -116,7 +116,7 @@ class Quantiles:
 
 
 def _quantile(w: Array, x: Array, p: Array) -> Array:
-    """Bisect sum_i w_i 1[x_i <= q] >= p; w and x are (N,)."""
+    """Return the smallest x_i with sum_j w_j 1[x_j <= x_i] >= p, by bisection; w and x are (N,)."""
     seen = w > 0
     low, high = jnp.min(jnp.where(seen, x, jnp.inf)), jnp.max(jnp.where(seen, x, -jnp.inf))
 
@@ -139,7 +139,7 @@ class PIT:
     name = "pit"
 
     def __call__(self, info: StepInfo) -> dict[str, Array]:
-        """Average the distribution functions of the particles with their predictive weights."""
+        """Return the mean distribution function of the particles with their predictive weights."""
         moved = info.moved
         carried = info.carried if moved.log_prediction is None else info.carried + moved.log_prediction
         w = normalise(carried).weights
@@ -150,5 +150,5 @@ class PIT:
 
 
 def _dead(info: StepInfo, summary: Array) -> Array:
-    """Give NaN once the cloud has no weight."""
+    """Return the summary, NaN once the cloud has no weight."""
     return jnp.where(info.alive, summary, jnp.nan)

@@ -132,6 +132,22 @@ def test_loops_name_themselves(healthy, starved):
     assert str(loops).startswith("Particle filters of 2 independent loops") and str(loops).endswith(sentence)
 
 
+def test_what_loops_have_no_time_for_in_common_is_asked_of_one(healthy, starved):
+    loops = FilterResult.of_loops((healthy, starved))
+    assert loops.loops == (healthy, starved) and healthy.loops == (healthy,)
+    np.testing.assert_array_equal(loops.increments, np.concatenate([healthy.increments, starved.increments]))
+    np.testing.assert_allclose(loops.increments.sum(), loops.log_likelihood, rtol=1e-5)
+    for name in ("ess", "resampled", "final", "history", "failed_element", "panel", "first_step", "observations"):
+        with pytest.raises(AttributeError, match=rf"2 independent loops.* result\.loops\[k\]\.{name}"):
+            getattr(loops, name)
+    failed = [replace(healthy, status=jnp.int32(s), failed_step=jnp.int32(t)) for s, t in ((1, 2), (2, 7), (2, 5))]
+    together = FilterResult.of_loops((healthy, *failed))
+    assert (together.status, together.failed_step) == (2, 5)
+    batch = jax.jit(jax.vmap(lambda _: loops))(jnp.arange(3))
+    assert batch.increments.shape == (3, 20) and batch.failed_step.shape == batch.log_likelihood.shape == (3,)
+    assert len(jax.tree.leaves(loops)) == 2 * len(jax.tree.leaves(healthy))
+
+
 def test_what_is_printed_is_short_and_a_notebook_shows_the_same(healthy, starved):
     for result in (healthy, starved, FilterResult.of_loops((healthy, starved))):
         lines = str(result).splitlines()
