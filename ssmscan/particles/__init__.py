@@ -8,8 +8,12 @@ What a filter is made of
     weights          normalisation, effective sample size, compensated sums
     loop             a scan whose gradient takes the memory of the root of its steps
     settings_checks  strategies checked where they are given
-    resampling       systematic, stratified, multinomial ancestors
+    offspring        numbers of ordered points below cumulative weights
+    resampling       systematic, stratified, multinomial ancestors, a particle pinned or not
     proposals        what moves and weighs a cloud: `Bootstrap`
+    proposed_laws    what a user's function proposes, checked
+    guided           `Guided`, a proposal of the user's own
+    compiled         functions compiled with settings: what is static, what is an argument
     kernel           start, update, and the whole run as a scan of updates; `State`, `StepInfo`
     clouds           weighted particles, and what a run keeps of them
     ancestry_tree    the tree of ancestors, pruned as the filter goes

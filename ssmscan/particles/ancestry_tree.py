@@ -39,7 +39,7 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.particles.clouds import Cloud, Tree
-from ssmscan.particles.resampling import cumulate_rows
+from ssmscan.particles.offspring import cumulate_rows
 
 Values = dict[str, Array]
 

@@ -33,6 +33,9 @@ from ssmscan.model.threefry import normal_of_words, threefry
 
 _SINGLE_WORD_COUNTERS = 2**32
 
+START_STREAM = 2**31
+"""First stream of the start, which draws from the key of the run itself; the keys of the steps are its stream 0."""
+
 
 def _counters(shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Number the elements of `shape` in row-major order, as two words."""

@@ -73,7 +73,7 @@ class ParticleFilter:
         expected, advice = "a fraction of the particles in [0, 1]", "1 resamples at every step, 0 never."
         require_number("threshold", self.threshold, 0, 1, closed=True, expected=expected, advice=advice)
         settings_checks.scheme(self.resampling)
-        settings_checks.strategy("proposal", self.proposal, ("log_auxiliary", "propagate"), "Bootstrap()")
+        settings_checks.strategy("proposal", self.proposal, ("begin", "log_auxiliary", "propagate"), "Bootstrap()")
         settings_checks.strategy("store", self.store, ("begin", "keep", "result", "copies"), "FinalCloud()")
         object.__setattr__(self, "summaries", settings_checks.summaries(self.summaries))
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from ssmscan.model.protocols import Dynamics, Model, Theta
 from ssmscan.particles import kernel
 from ssmscan.particles.clouds import Cloud, History, Tree
+from ssmscan.particles.compiled import compiled
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.kernel import State, StepInfo
 from ssmscan.particles.panels import each_filter, join_result
@@ -41,7 +41,7 @@ class FilterSettings(kernel.Settings, Protocol):
         """What to keep of the clouds."""
 
 
-@partial(jax.jit, static_argnames=("settings",))
+@compiled
 def run_filter(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings) -> FilterResult:
     """Filter the series of a model of one loop; the elements of a panel one by one.
 

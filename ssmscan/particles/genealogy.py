@@ -39,8 +39,8 @@ from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter_result import FilterResult
+from ssmscan.particles.offspring import cumulate_rows
 from ssmscan.particles.panels import each_element, each_filter, join_values, loop_keys
-from ssmscan.particles.resampling import cumulate_rows
 from ssmscan.particles.weights import without_faults
 
 Paths = dict[str, Array]

@@ -39,9 +39,9 @@ from ssmscan.model.noise.score import gradient_alone
 from ssmscan.model.protocols import Dynamics
 from ssmscan.model.threefry import threefry
 from ssmscan.particles import settings_checks
-from ssmscan.particles.draws import draw_noise, unrolled_threefry
+from ssmscan.particles.draws import unrolled_threefry
 from ssmscan.particles.loop import keep_for_gradient, scan_remembering_little
-from ssmscan.particles.proposals import Moved, Proposal
+from ssmscan.particles.proposals import Move, Proposal
 from ssmscan.particles.resampling import Resampling
 from ssmscan.particles.weights import CompensatedSum, Weighed, normalise, uniform
 
@@ -82,6 +82,8 @@ class State(NamedTuple):
         weights: (N,) their exponentials.
         ess: () effective sample size of these weights.
         log_likelihood: running log likelihood.
+        pending: () log of the mean weight of a start that is weighed but not observed, which belongs to the increment
+            of the first step, and 0 from there on; None where the particles of such a start are equal.
         status: () int32, COMPLETE, FAULTY or VANISHED.
         failed_step: () int32, step of the first event of that kind, the start being -1;
             `NOWHERE` while COMPLETE.
@@ -96,13 +98,11 @@ class State(NamedTuple):
     weights: Array
     ess: Array
     log_likelihood: CompensatedSum
+    pending: Array | None
     status: Array
     failed_step: Array
     faulty_step: Array
 
-
-_START = 2**31
-"""First stream of the start, which draws from the key of the run itself: keys of steps use stream 0."""
 
 NOWHERE = -2
 """failed_step of a run without a failure, faulty_step of one without a fault."""
@@ -131,7 +131,7 @@ class StepInfo(NamedTuple):
     ancestors: Array
     carried: Array
     weights: Array
-    moved: Moved
+    moved: Move
     summaries: dict[str, dict[str, Array]] = {}
     kept: Any = None
 
@@ -141,26 +141,30 @@ class StepInfo(NamedTuple):
         return StepInfo(*numbers, None, None, None, None, None, summaries, kept)  # type: ignore[arg-type]
 
 
-class Began(NamedTuple):
-    """The start of a filter: its state, the initial sites (N in front) and the increment, 0 if unobserved."""
+class StartInfo(NamedTuple):
+    """What the start of a filter gave.
+
+    Attributes:
+        state: the filter before the first step.
+        values: values of the initial-state sites, N in front.
+        increment: () estimate of the log-density of what is observed of the start; 0 where nothing is weighed.
+    """
 
     state: State
     values: dict[str, Array]
     increment: Array
 
 
-def start(settings: Settings, key: Array, dynamics: Dynamics) -> Began:
-    """Draw the initial cloud, and weigh it where the model observes its start.
+def start(settings: Settings, key: Array, dynamics: Dynamics) -> StartInfo:
+    """Draw the initial cloud, and weigh it where the model observes its start or the proposal draws from another law.
 
     Args:
-        settings: number of particles.
+        settings: number of particles, proposal.
         key: a key made by `as_key`.
         dynamics: the model at theta.
     """
     n = settings.num_particles
-    noise = draw_noise(key, dynamics.initial_noise, n, first_stream=_START)
-    drawn = jax.vmap(dynamics.init, axis_size=n)(noise)
-    full = jnp.full((), n, float)
+    drawn = settings.proposal.begin(key, dynamics, n)
     state = State(
         key=key,
         keys=step_keys(key, 1),
@@ -168,18 +172,21 @@ def start(settings: Settings, key: Array, dynamics: Dynamics) -> Began:
         carry=drawn.carry,
         log_weights=uniform(n) + drawn.log_weight,
         weights=jnp.full(n, 1 / n, float),
-        ess=full,
+        ess=jnp.full((), n, float),
         log_likelihood=CompensatedSum.zero(),
+        pending=None,
         status=jnp.full((), COMPLETE, np.int32),
         failed_step=jnp.full((), NOWHERE, np.int32),
         faulty_step=jnp.full((), NOWHERE, np.int32),
     )
-    if not dynamics.start_observed:
+    if not dynamics.start_observed and drawn.log_prediction is None:
         # All are equal; what gradient they have is of draws without a smooth map, and stays until the first increment.
-        return Began(state, drawn.values, jnp.zeros(()))
+        return StartInfo(state, drawn.values, jnp.zeros(()))
     weighed = normalise(state.log_weights)
     state = _record(state, weighed, jnp.full((), -1, np.int32), drawn.carry)
-    return Began(state, drawn.values, weighed.log_sum)
+    if not dynamics.start_observed:
+        state = state._replace(pending=weighed.log_sum)
+    return StartInfo(state, drawn.values, weighed.log_sum)
 
 
 def step_keys(key: Array, count: Array | int) -> Array:
@@ -203,29 +210,24 @@ def update(settings: Settings, state: State, dynamics: Dynamics, x: Any) -> tupl
     """
     n, proposal = settings.num_particles, settings.proposal
     resample_key, move_key = state.keys
-    log_auxiliary = proposal.log_auxiliary(dynamics, state.carry, x, n)
 
-    def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array | None]:
-        v = None if log_auxiliary is None else lax.stop_gradient(normalise(log_weights + log_auxiliary))
-        ancestors = keep_for_gradient(settings.resampling(resample_key, weights if v is None else v.weights, n))
-        settings_checks.ancestors(ancestors, n)
-        taken = jax.tree.map(lambda leaf: leaf.at[ancestors].get(mode="clip"), carry)
-        return taken, ancestors, None if v is None else (log_weights - v.log_weights)[ancestors]
-
-    def keep(carry: Any, log_weights: Array, _: Array) -> tuple[Any, Array, Array | None]:
-        return carry, lax.iota(np.int32, n), None if log_auxiliary is None else log_weights
-
+    # Resample, if needed: a particle is chosen by its weight, and by what the proposal sees ahead.
     needed = _needed(settings.threshold, state.ess, n)
-    carry, ancestors, ratio = _choose(needed, resample, keep, state.carry, state.log_weights, state.weights)
-    if ratio is None:
-        ratio = gradient_alone(state.log_weights[ancestors])
-    carried = _carried(needed, ratio, state.log_weights)
+    log_auxiliary = proposal.log_auxiliary(dynamics, state.carry, x, n)
+    carry, ancestors, carried = _resample(settings, resample_key, state, log_auxiliary, needed)
+
+    # Propagate.
     moved = proposal.propagate(move_key, dynamics, carry, x, n)
+
+    # Weigh: the log of the sum estimates log p(y_t | y_{1:t-1}).
     weighed = normalise(carried + moved.log_weight)
+
+    # Record.
     new = _record(state, weighed, state.step, moved.carry)
     alive = new.status != VANISHED
-    moment = StepInfo(
-        increment=jnp.where(alive, weighed.log_sum, -jnp.inf),
+    increment = weighed.log_sum if state.pending is None else weighed.log_sum + state.pending
+    info = StepInfo(
+        increment=jnp.where(alive, increment, -jnp.inf),
         ess=new.ess,
         resampled=jnp.asarray(needed),
         alive=alive,
@@ -235,7 +237,8 @@ def update(settings: Settings, state: State, dynamics: Dynamics, x: Any) -> tupl
         moved=moved,
     )
     step = state.step + np.int32(1)
-    return new._replace(step=step, keys=step_keys(state.key, step + np.int32(1))), moment
+    pending = None if state.pending is None else jnp.zeros_like(state.pending)
+    return new._replace(step=step, keys=step_keys(state.key, step + np.int32(1)), pending=pending), info
 
 
 def _needed(threshold: float, ess: Array, n: int) -> Array | bool:
@@ -243,11 +246,30 @@ def _needed(threshold: float, ess: Array, n: int) -> Array | bool:
     return bool(threshold) if threshold in (0, 1) else ess < threshold * n
 
 
-def _choose(needed: Array | bool, resample: Callable, keep: Callable, *operands: Any) -> tuple[Any, Array, Array]:
-    """Run one of two functions; a decision known before compilation compiles only that one."""
+def _resample(
+    settings: Settings, key: Array, state: State, log_auxiliary: Array | None, needed: Array | bool
+) -> tuple[Any, Array, Array]:
+    """Choose ancestors where resampling is needed: their carries, their indices, and the log weights they carry."""
+    n = settings.num_particles
+
+    def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array | None]:
+        v = None if log_auxiliary is None else lax.stop_gradient(normalise(log_weights + log_auxiliary))
+        ancestors = keep_for_gradient(settings.resampling(key, weights if v is None else v.weights, n))
+        settings_checks.ancestors(ancestors, n)
+        taken = jax.tree.map(lambda leaf: leaf.at[ancestors].get(mode="clip"), carry)
+        return taken, ancestors, None if v is None else (log_weights - v.log_weights)[ancestors]
+
+    def keep(carry: Any, log_weights: Array, _: Array) -> tuple[Any, Array, Array | None]:
+        return carry, lax.iota(np.int32, n), None if log_auxiliary is None else log_weights
+
+    cloud = state.carry, state.log_weights, state.weights
     if isinstance(needed, bool):
-        return (resample if needed else keep)(*operands)
-    return lax.cond(needed, resample, keep, *operands)
+        carry, ancestors, ratio = (resample if needed else keep)(*cloud)
+    else:
+        carry, ancestors, ratio = lax.cond(needed, resample, keep, *cloud)
+    if ratio is None:
+        ratio = gradient_alone(state.log_weights[ancestors])
+    return carry, ancestors, _carried(needed, ratio, state.log_weights)
 
 
 def _carried(needed: Array | bool, ratio: Array, log_weights: Array) -> Array:
@@ -290,7 +312,7 @@ def scan_updates(
         settings, state, dynamics: as in `update`.
         xs: inputs, leaves with time in front.
         report: what to hand to the next step and what to stack of this one, from what the last one handed over, the
-            new state and its moment.
+            new state and its `StepInfo`.
         begin: what to hand to the first step, from zeros of the shapes of the values of a step.
         length: number of slices.
 
@@ -303,9 +325,9 @@ def scan_updates(
         return update(settings, state, dynamics, x)
 
     def step(loop: tuple[State, dict, Any], x: Any) -> tuple[tuple[State, dict, Any], Any]:
-        state, moment = advance(loop[0], x)
-        held, stacked = report(loop[2], state, moment)
-        return (state, moment.moved.values, held), stacked
+        state, info = advance(loop[0], x)
+        held, stacked = report(loop[2], state, info)
+        return (state, info.moved.values, held), stacked
 
     # Traced once, for the shapes of the values and in the loop.
     _, shapes = jax.eval_shape(advance, state, jax.tree.map(lambda leaf: leaf[0], xs))

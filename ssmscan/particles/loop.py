@@ -111,18 +111,24 @@ def _sources(jaxpr: Any, size: int) -> list[int]:
     ]
 
 
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+def on_cpu() -> bool:
+    """Return whether what is traced now will run on a CPU: where `jax.default_device` says, else on JAX's backend.
+
+    It decides how replicates are laid out, when they are traced.  Single operations, of which each kind of device has
+    its own, leave the choice to `lax.platform_dependent`, which is made when they are lowered.
+    """
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
+    return (jax.default_backend() if device is None else getattr(device, "platform", device)) == "cpu"
 
 
 def filters_at_once() -> int | None:
-    """Number of filters to vmap where many are wanted, for `lax.map`: on a CPU one by one."""
-    return None if _on_cpu() else 8
+    """Return the number of filters to vmap where many are wanted, for `lax.map`: on a CPU one by one."""
+    return None if on_cpu() else 8
 
 
 def each(function: Callable, xs: Any) -> Any:
     """Apply to every replicate; on a CPU to one after the other."""
-    return lax.map(function, xs) if _on_cpu() else jax.vmap(function)(xs)
+    return lax.map(function, xs) if on_cpu() else jax.vmap(function)(xs)
 
 
 def one_after_the_other(function: Callable) -> Callable:
@@ -137,7 +143,7 @@ def one_after_the_other(function: Callable) -> Callable:
         leaves, tree = jax.tree.flatten(arguments)
         moving = [i for i, is_batched in enumerate(jax.tree.leaves(batched)) if is_batched]
         # One by one, an outer vmap must find this rule again; together, this vmap must not.
-        inner = alone if _on_cpu() else function
+        inner = alone if on_cpu() else function
 
         def one(values: list[Array]) -> Any:
             placed = dict(zip(moving, values))

@@ -34,6 +34,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed, require_traced
 from ssmscan.particles import kernel, online_file
 from ssmscan.particles.clouds import Cloud
+from ssmscan.particles.compiled import compiled
 from ssmscan.particles.concerns import when
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter_result import FilterResult
@@ -137,7 +138,7 @@ def advance(
     return replace(after, origin=Origin(ssm, theta, settings)), reports
 
 
-@partial(jax.jit, static_argnames=("settings",))
+@compiled
 def draw_start(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings) -> Online:
     """Return the filter before its first step; arguments as of `ssmscan.particles.filter_run.run_filter`."""
 
@@ -157,7 +158,7 @@ def draw_start(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings
     return each_filter(one, ssm, theta, key, together=True)
 
 
-@partial(jax.jit, static_argnames=("settings", "capacity"))
+@partial(compiled, static=("capacity",))
 def take(
     online: Online, ssm: Model, theta: Theta, count: Any, *, settings: FilterSettings, capacity: int
 ) -> tuple[Online, StepInfo]:

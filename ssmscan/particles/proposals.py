@@ -1,17 +1,21 @@
 """Proposals: how a cloud moves and what weight the move earns.
 
-At step t a proposal sees the carries of all particles and the inputs x_t of the step (observations
-included), draws innovations, and returns the incremental log weights
+At step t a proposal sees the carries of all particles, the parameters, the inputs x_t of the step (observations
+included) and the model's own densities, draws innovations, and returns the incremental log weights
 
     log_weight = log [ p(z_t | c_{t-1}) p(y_t | z_t, c_{t-1}) / q(z_t | c_{t-1}, y_t) ].
 
-It may also look ahead before resampling: ancestors are then drawn with V proportional to
-W exp(log_auxiliary) instead of W, and the kernel carries W/V (Pitt & Shephard 1999; Chopin &
-Papaspiliopoulos 2020, section 10.3.3).
+It draws the initial sites too, with the weight log [p(s) p(y_0 | s) / q(s)].  And it may look ahead before
+resampling: ancestors are then drawn with V proportional to W exp(log_auxiliary) instead of W, and the kernel carries
+W/V (Pitt & Shephard 1999; Chopin & Papaspiliopoulos 2020, section 10.3.3).
 
 `Bootstrap` draws z_t from the model, so its weight is the density of the observations.  It needs
 nothing but the model, and is the right choice unless observations are so precise that few particles
-survive a step.
+survive a step.  `ssmscan.particles.guided.Guided` draws from distributions of the user's.
+
+A proposal of one's own is a frozen dataclass with the three methods of `Proposal`.  Its fields can be hashed, and it
+is then a constant of the compiled program; one with arrays is registered as a pytree whose leaves are the arrays
+(`jax.tree_util.register_dataclass`), and these are arguments of the program; it is compared by identity, `eq=False`.
 """
 
 from __future__ import annotations
@@ -23,19 +27,19 @@ import jax
 from jax import Array
 
 from ssmscan.model.protocols import Dynamics
-from ssmscan.particles.draws import draw_noise
+from ssmscan.particles.draws import START_STREAM, draw_noise
 from ssmscan.particles.loop import keep_for_gradient
 
 
-class Moved(NamedTuple):
-    """A cloud after a move; every leaf has the N particles in front.
+class Move(NamedTuple):
+    """A cloud that a proposal has drawn or moved; every leaf has the N particles in front.
 
     Attributes:
-        carry: carries after the step.
+        carry: carries after the step, or at the start.
         log_weight: (N,) incremental log weights.
         log_prediction: (N,) the part of them that does not involve the observation,
             log p(z)/q(z); None where it is zero.
-        values: values of innovations and deterministics by site.
+        values: values of innovations and deterministics by site, or of the initial sites.
         cdf: by observation, (P(Y <= y), P(Y < y)) under each particle.
     """
 
@@ -47,12 +51,26 @@ class Moved(NamedTuple):
 
 
 class Proposal(Protocol):
-    """Moves and weighs a cloud; a frozen, hashable object of settings."""
+    """Draws, moves and weighs a cloud.
+
+    Every method has the model at theta: `dynamics.theta`, what is observed (`dynamics.observed(x)`), the densities
+    (`dynamics.evaluate`, `dynamics.evaluate_start`) and their derivatives, since they are functions of JAX.
+    """
+
+    def begin(self, key: Array, dynamics: Dynamics, n: int) -> Move:
+        """Draw n particles of the initial sites.
+
+        Args:
+            key: the key of the run, from which those of the steps are made: draw from its streams from
+                `draws.START_STREAM` on.
+            dynamics: the model at theta.
+            n: number of particles.
+        """
 
     def log_auxiliary(self, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Array | None:
-        """Give (N,) log factors for the choice of ancestors, from the past and x; None for none."""
+        """Return (N,) log factors for the choice of ancestors, from the past and x; None for none."""
 
-    def propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Moved:
+    def propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Move:
         """Move n particles with the noise of one key.
 
         Args:
@@ -66,13 +84,19 @@ class Proposal(Protocol):
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Draw innovations from the model; the weight is the density of the observations."""
+    """Draw initial sites and innovations from the model; the weight is the density of the observations."""
+
+    def begin(self, key: Array, dynamics: Dynamics, n: int) -> Move:
+        """Draw the initial sites from the model."""
+        noise = draw_noise(key, dynamics.initial_noise, n, first_stream=START_STREAM)
+        start = jax.vmap(dynamics.init, axis_size=n)(noise)
+        return Move(start.carry, start.log_weight, None, start.values, {})
 
     def log_auxiliary(self, dynamics: Dynamics, carry: Any, x: Any, n: int) -> None:
         """Look at nothing: ancestors are drawn with the weights themselves."""
 
-    def propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Moved:
+    def propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Move:
         """Move n particles by the model's own step."""
         noise = keep_for_gradient(draw_noise(key, dynamics.step_noise, n))
         step = jax.vmap(dynamics.step, in_axes=(0, None, 0), axis_size=n)(carry, x, noise)
-        return Moved(step.carry, step.log_weight, None, step.values, step.cdf)
+        return Move(step.carry, step.log_weight, None, step.values, step.cdf)

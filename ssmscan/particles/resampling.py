@@ -7,23 +7,23 @@ fall below its cumulative weight :math:`C_i = W_1 + ... + W_i` and not below :ma
 
 * `systematic`: points (k + u)/n with one u.  Least noise and cost; the default.
 * `stratified`: points (k + u_k)/n, a u for each k.  Nearly as good, and easier to analyse.
-* `multinomial`: n independent uniforms, ordered.  The noisiest; some theory and conditional SMC want it.
+* `multinomial`: n independent uniforms, ordered.  The noisiest; some theory wants it.
 
-No point is searched for: the number of points (k + u)/n below :math:`C_i` is
-:math:`\lceil n C_i - u \rceil`.  These *ends*, one per particle, become ancestors by counting at
-each slot how many ends do not exceed it.  Ancestors come sorted, which makes gathers cheap.
+**Pinned.**  Conditional SMC retains a particle b and needs the other ancestors from the law they have when a slot,
+chosen at random, got b (Chopin & Singh 2015, "On particle Gibbs sampling", *Bernoulli* 21(3)).  Offspring
+counts then have the law of the scheme weighted by :math:`N_b / (n W_b)`, which is that of a scheme one of whose points
+is uniform between :math:`C_{b-1}` and :math:`C_b`: this point fixes the u of its slot, the others are drawn as ever.
+For `multinomial` that is n - 1 independent ancestors.  To overwrite an ancestor after ordinary resampling is wrong for
+all three, since ancestors come sorted.  Each scheme has this form as `scheme.conditional(key, weights, n, pinned)`:
+slot 0 is that of b, and the order of the others means nothing.
 
-Positions :math:`n C_i` are held as a whole part and a fraction, since float32 alone has spacing
-0.06 at 1e6 and misplaces ancestors.  Cumulative sums run along rows of 16 particles as one matrix
-product, then over the row totals, and so on up.  The ends are monotone, the last particle with weight ends at n,
-and a particle without weight ends exactly where its predecessor does, so it is never chosen,
-wherever it stands.
+How points are counted, exactly and at no cost to speak of: `ssmscan.particles.offspring`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +32,7 @@ from jax import Array, lax
 
 from ssmscan.arguments import refusal, require_integer
 from ssmscan.particles.draws import as_key
-
-T = TypeVar("T")
-Count = Callable[[Array, Array], Array]
-"""Number of points below the position whole + fraction, int32, in units of 1/n; both broadcast."""
-
-_ROW = 16  # XLA's matrix product is fastest here: 1 ns a particle, 3 to 5 with rows of 32 or more
-_LONG_ROW = 64  # of row totals, of which there are few: fewer levels are fewer kernels to compile and to start
-_TOP = 128  # largest number of groups that are summed at once
+from ssmscan.particles.offspring import ROW, ancestors_of, before_rows, carry_over, count_below, cumulate_rows, ends_of
 
 
 class Resampling(Protocol):
@@ -54,29 +47,73 @@ class Resampling(Protocol):
         """
 
 
+class ConditionalResampling(Resampling, Protocol):
+    """A scheme that can pin a particle."""
+
+    @property
+    def conditional(self) -> Callable[[Array, Array, int, Array], Array]:
+        """Draw (n,) ancestors, n at least 2, given that the first is the particle `pinned`, which has weight."""
+
+
+def _pinned_by(conditional: Callable[[Array, Array, int, Array], Array]) -> Callable:
+    """Make the decorator of a scheme that gives it its conditional form."""
+
+    def add(scheme: Callable) -> ConditionalResampling:
+        scheme.conditional = conditional  # type: ignore[attr-defined]
+        return cast(ConditionalResampling, scheme)
+
+    return add
+
+
+def _conditional_systematic(key: Array, weights: Array, n: int, pinned: Array) -> Array:
+    key, weights, n = _checked(key, weights, n, at_least=2)
+    slot, u = _point_of(key, weights, n, pinned)
+    return _in_front(_systematic(u, weights, n), slot, pinned)
+
+
+@_pinned_by(_conditional_systematic)
 def systematic(key: Array, weights: Array, n: int) -> Array:
     """Resample at the points (k + u)/n with one uniform u; arguments as in `Resampling`."""
     key, weights, n = _checked(key, weights, n)
-    u = jax.random.uniform(key, ())
+    return _systematic(jax.random.uniform(key, ()), weights, n)
 
+
+def _systematic(u: Array, weights: Array, n: int) -> Array:
     def count(whole: Array, fraction: Array) -> Array:
         return whole + jnp.ceil(fraction - u).astype(np.int32)
 
-    return _ancestors(_ends(weights, n, count), n)
+    return ancestors_of(ends_of(weights, n, count), n)
 
 
+def _conditional_stratified(key: Array, weights: Array, n: int, pinned: Array) -> Array:
+    key, weights, n = _checked(key, weights, n, at_least=2)
+    key_point, key_rest = jax.random.split(key)
+    slot, u = _point_of(key_point, weights, n, pinned)
+    others = jax.random.uniform(key_rest, (n,))
+    return _in_front(_stratified(others.at[slot].set(u.astype(others.dtype)), weights, n), slot, pinned)
+
+
+@_pinned_by(_conditional_stratified)
 def stratified(key: Array, weights: Array, n: int) -> Array:
     """Resample at the points (k + u_k)/n with n independent uniforms; arguments as in `Resampling`."""
     key, weights, n = _checked(key, weights, n)
-    u = jax.random.uniform(key, (n,))
+    return _stratified(jax.random.uniform(key, (n,)), weights, n)
 
+
+def _stratified(u: Array, weights: Array, n: int) -> Array:
     def count(whole: Array, fraction: Array) -> Array:
-        stratum, fraction = _carry(whole, fraction)
+        stratum, fraction = carry_over(whole, fraction)
         return stratum + (fraction > u[jnp.minimum(stratum, n - 1)]).astype(np.int32)
 
-    return _ancestors(_ends(weights, n, count), n)
+    return ancestors_of(ends_of(weights, n, count), n)
 
 
+def _conditional_multinomial(key: Array, weights: Array, n: int, pinned: Array) -> Array:
+    key, weights, n = _checked(key, weights, n, at_least=2)
+    return jnp.concatenate([jnp.asarray(pinned, np.int32)[None], multinomial(key, weights, n - 1)])
+
+
+@_pinned_by(_conditional_multinomial)
 def multinomial(key: Array, weights: Array, n: int) -> Array:
     """Resample at n ordered independent uniforms; arguments as in `Resampling`.
 
@@ -85,48 +122,45 @@ def multinomial(key: Array, weights: Array, n: int) -> Array:
     """
     key, weights, n = _checked(key, weights, n)
     gaps = jax.random.exponential(key, (n + 1,))
-    local = cumulate_rows(gaps / jnp.sum(gaps), _ROW)
-    before = _before_rows(local, n, lambda whole, _: whole)
-    stratum, fraction = _carry(before.whole[:, None], local * n + before.fraction[:, None])
+    local = cumulate_rows(gaps / jnp.sum(gaps), ROW)
+    before = before_rows(local, n, lambda whole, _: whole)
+    stratum, fraction = carry_over(before.whole[:, None], local * n + before.fraction[:, None])
     points = stratum.reshape(-1)[:n], fraction.reshape(-1)[:n]
 
     def count(whole: Array, fraction: Array) -> Array:
-        return _count_below(points, _carry(whole, fraction))
+        return count_below(points, carry_over(whole, fraction))
 
-    return _ancestors(_ends(weights, n, count), n)
-
-
-class _Before(NamedTuple):
-    """Where each of some groups of particles begins, in units of 1/n.
-
-    Attributes:
-        whole: (G,) int32, and fraction: (G,) of either sign: position, their sum.
-        start: (G,) number of points below it: monotone, from 0.
-        stop: (G,) the same of the next group; of the last one with weight, and of those after it, n.
-    """
-
-    whole: Array
-    fraction: Array
-    start: Array
-    stop: Array
+    return ancestors_of(ends_of(weights, n, count), n)
 
 
-def _ends(weights: Array, n: int, count: Count) -> Array:
-    """Number, for each particle, of the points below its cumulative weight: monotone, (N,) int32."""
-    local = cumulate_rows(lax.stop_gradient(weights), _ROW)
-    before = _before_rows(local, n, count)
-    ends = count(before.whole[:, None], local * n + before.fraction[:, None])
-    return _confine(ends, local > 0, local >= local[:, -1:], before)[: len(weights)]
+def _point_of(key: Array, weights: Array, n: int, pinned: Array) -> tuple[Array, Array]:
+    """Draw a point uniformly between the cumulative weights around a particle: its slot, and its place in the slot."""
+    local = cumulate_rows(lax.stop_gradient(weights), ROW)
+    before = before_rows(local, n, lambda whole, _: whole)
+    reached = jnp.broadcast_to(before.whole[:, None], local.shape).reshape(-1)
+    fraction = (local * n + before.fraction[:, None]).reshape(-1)
+    last = jnp.maximum(pinned - 1, 0)
+    whole, start = (jnp.where(pinned > 0, x[last], 0) for x in (reached, fraction))
+    length = (reached[pinned] - whole).astype(start.dtype) + fraction[pinned] - start
+    slot, u = carry_over(whole, start + length * jax.random.uniform(key, (), start.dtype))
+    return jnp.clip(slot, 0, n - 1), u
 
 
-def _checked(key: Array, weights: Array, n: int) -> tuple[Array, Array, int]:
+def _in_front(ancestors: Array, slot: Array, pinned: Array) -> Array:
+    """Take the ancestor of a slot out, and put the pinned particle, which it is up to rounding, in front."""
+    index = lax.iota(np.int32, len(ancestors))
+    moved = jnp.where(index <= slot, ancestors[jnp.maximum(index - 1, 0)], ancestors)
+    return moved.at[0].set(jnp.asarray(pinned, moved.dtype))
+
+
+def _checked(key: Array, weights: Array, n: int, *, at_least: int = 1) -> tuple[Array, Array, int]:
     """Return the arguments of a scheme as it needs them, once per trace."""
     floats = isinstance(weights, jax.Array | np.ndarray) and jnp.issubdtype(weights.dtype, jnp.floating)
     if not floats or weights.ndim != 1:
         raise TypeError(refusal("weights", "an array (N,) of floats", weights))
     if not isinstance(weights, jax.core.Tracer):
         _refuse_others(np.asarray(weights))
-    return as_key(key), weights, require_integer("n", n, at_least=1)
+    return as_key(key), weights, require_integer("n", n, at_least=at_least)
 
 
 def _refuse_others(weights: np.ndarray) -> None:
@@ -137,146 +171,3 @@ def _refuse_others(weights: np.ndarray) -> None:
             f"weights: expected none negative and a sum of one, got a least of {least:.3g} and a sum of {total:.3g}; "
             "from log weights make jax.nn.softmax(log_weights)."
         )
-
-
-def _confine(ends: Array, some: Array, all_: Array, before: _Before) -> Array:
-    """Keep the ends of the members of each group inside the group; (G, L) to (G * L,).
-
-    Rounding must not move an end between members with weight: no weight, no offspring.
-
-    Args:
-        ends: (G, L) as computed.
-        some, all_: (G, L) whether some of the group's weight, or all of it, is in this member and those before.
-        before: of the groups.
-    """
-    start, stop = before.start[:, None], before.stop[:, None]
-    ends = jnp.where(some, jnp.clip(ends, start, stop), start)
-    return jnp.where(all_, stop, ends).reshape(-1)
-
-
-def _before_rows(local: Array, n: int, count: Count) -> _Before:
-    """Say where rows of particles begin, from cumulative weights inside them."""
-
-    def compute(local: Array) -> _Before:
-        position = local[:, -1] * n
-        return _before(*_carry(jnp.zeros(position.shape, _whole(n, position)), position), n, count)
-
-    return _apart(compute, local)
-
-
-def _before(whole: Array, fraction: Array, n: int, count: Count) -> _Before:
-    """Say where groups begin that are whole + fraction (G,) long, n together up to rounding."""
-    if len(whole) <= _TOP:
-        return _before_few(whole, fraction, n, count)
-    groups = len(whole)
-    whole, fraction = cumulate_rows(whole, _LONG_ROW), cumulate_rows(fraction, _LONG_ROW)
-    first = _before(*_carry(whole[:, -1], fraction[:, -1]), n, count)
-    some, all_ = (whole > 0) | (fraction > 0), (whole >= whole[:, -1:]) & (fraction >= fraction[:, -1:])
-    reached = first.whole[:, None] + whole.astype(np.int32), first.fraction[:, None] + fraction
-    stop = _confine(count(*reached), some, all_, first)[:groups]
-    whole, fraction, start = (_after_zero(x.reshape(-1)[: groups - 1]) for x in (*reached, stop))
-    return _Before(whole, fraction, start, stop)
-
-
-def _before_few(whole: Array, fraction: Array, n: int, count: Count) -> _Before:
-    """The same for a few groups: where rounding is put right, and ends are made monotone."""
-    some, index = (whole > 0) | (fraction > 0), lax.iota(np.int32, len(whole))
-    whole, fraction = (cumulate_rows(x, len(x))[0] for x in (whole, fraction))
-    # Weights and sums are rounded: what they reach beyond n is taken back, from each group its share.
-    excess = (whole[-1] - n).astype(fraction.dtype) + fraction[-1]
-    reached = whole.astype(np.int32), fraction - (whole.astype(fraction.dtype) + fraction) * (excess / n)
-    ends = jnp.where(some, jnp.clip(count(*reached), 0, n), 0)
-    ends = jnp.where((whole >= whole[-1]) & (fraction >= fraction[-1]), n, ends)
-    stop = jnp.max(jnp.where(index[:, None] >= index[None, :], ends[None, :], 0), axis=1)
-    whole, fraction, start = (_after_zero(x[:-1]) for x in (*reached, stop))
-    return _Before(whole, fraction, start, stop)
-
-
-def _whole(largest: int, like: Array) -> np.dtype:
-    """Choose a dtype that counts to `largest`: floats are summed faster."""
-    return np.dtype(np.int32) if largest >= 2 ** (jnp.finfo(like.dtype).nmant + 1) else like.dtype
-
-
-def _carry(whole: Array, position: Array) -> tuple[Array, Array]:
-    """Move the whole part of a position over: the fraction is in [0, 1)."""
-    excess = jnp.floor(position)
-    return whole + excess.astype(whole.dtype), position - excess
-
-
-def cumulate_rows(x: Array, length: int) -> Array:
-    """Cumulative sums inside rows: (n,) to (ceil(n / length), length), zeros behind the end."""
-    rows = jnp.pad(x, (0, -len(x) % length)).reshape(-1, length)
-    if jnp.issubdtype(x.dtype, jnp.integer):
-        return jnp.cumsum(rows, axis=1, dtype=x.dtype)
-    triangle = jnp.asarray(np.triu(np.ones((length, length))), x.dtype)
-    return jnp.dot(rows, triangle, precision=lax.Precision.HIGHEST)
-
-
-def _cumulate(x: Array) -> Array:
-    """Cumulative sum by rows of rows."""
-    if len(x) <= _TOP:
-        return cumulate_rows(x, len(x)).reshape(-1)
-    local = cumulate_rows(x, _LONG_ROW)
-    local = local + _after_zero(_cumulate(local[:, -1])[:-1])[:, None]
-    return local.reshape(-1)[: len(x)]
-
-
-def _after_zero(x: Array) -> Array:
-    """Put a zero in front."""
-    return jnp.pad(x, (1, 0))
-
-
-def _apart(compute: Callable[[Array], T], local: Array) -> T:
-    """Compute from the totals of rows, once, before the loop over particles that reads the result.
-
-    On a CPU, XLA fuses what is computed per row into that loop and repeats it for every particle,
-    at twice the cost of resampling.  A conditional is the only boundary its fusion respects.  It
-    asks what is always true, sums of weights being no NaN, but not to XLA's knowledge.
-    """
-
-    def conditional(local: Array) -> T:
-        result = jax.eval_shape(compute, local)
-
-        def never(_: Array) -> T:
-            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), result)
-
-        return lax.cond(local[-1, -1] >= 0, compute, never, local)
-
-    return lax.platform_dependent(local, cpu=conditional, default=compute)
-
-
-def _count_below(points: tuple[Array, Array], position: tuple[Array, Array]) -> Array:
-    """Count the ordered points (whole, fraction) below each position, by bisection."""
-    (n,) = points[0].shape
-
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds
-        middle = jnp.minimum((low + high) // 2, n - 1)
-        whole, fraction = points[0][middle], points[1][middle]
-        below = (whole < position[0]) | ((whole == position[0]) & (fraction < position[1]))
-        searching = low < high
-        return jnp.where(searching & below, middle + 1, low), jnp.where(searching & ~below, middle, high)
-
-    start = jnp.zeros_like(position[0]), jnp.full_like(position[0], n)
-    return lax.fori_loop(0, n.bit_length(), halve, start)[0]
-
-
-def _ancestors(ends: Array, n: int) -> Array:
-    """Turn ends (N,) into ancestors: slot k belongs to the first particle that ends beyond k."""
-
-    def by_counting(ends: Array) -> Array:
-        counts = jnp.zeros(n, _whole(len(ends), jnp.zeros((), np.float32)))
-        counts = counts.at[ends].add(counts.dtype.type(1), mode="drop", indices_are_sorted=True)
-        local = cumulate_rows(counts, _ROW)
-        before = _apart(lambda local: _after_zero(_cumulate(local[:, -1])[:-1]).astype(np.int32), local)
-        return (local.astype(np.int32) + before[:, None]).reshape(-1)[:n]
-
-    def by_marking(ends: Array) -> Array:
-        start = _after_zero(ends)[:-1]
-        slot = jnp.where(ends > start, start, n)
-        index = lax.iota(np.int32, len(ends))
-        return lax.cummax(jnp.zeros(n, np.int32).at[slot].set(index, mode="drop"))
-
-    # Scatter-add of floats is slow on a GPU, and a running maximum is slow on a CPU.
-    ancestors = lax.platform_dependent(ends, cpu=by_counting, default=by_marking)
-    return jnp.minimum(ancestors, len(ends) - 1)

@@ -10,7 +10,9 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ssmscan.arguments import refusal, require_function, shown
@@ -64,7 +66,8 @@ def strategy(argument: str, value: Any, methods: tuple[str, ...], example: str) 
     if lacking or not callable(value) and "__call__" in methods:
         raise TypeError(refusal(argument, f"an object such as {example}", value))
     try:
-        hash(value)
+        leaves, tree = jax.tree.flatten(value)  # of a proposal that is a pytree, arrays are arguments of the program
+        hash((tree, *(leaf for leaf in leaves if not isinstance(leaf, jax.Array | np.ndarray))))
     except TypeError as error:
         raise TypeError(
             f"{argument}: {value!r} cannot be hashed, and so cannot be a part of a compiled program: make its class a "

@@ -28,6 +28,7 @@ class Mutant(NamedTuple):
 
 
 LAWS = "tests/particles/test_laws.py"
+PINNED = "tests/particles/test_resampling.py::test_a_pinned_particle_has_the_law_of_the_scheme_given_its_slot"
 LAW = f"{LAWS}::test_ancestors_have_the_joint_law_of_their_scheme"
 LARGEST = f"{LAWS}::test_at_the_largest_uniform_there_is_no_particle_without_weight_has_offspring"
 MILLION = "tests/particles/test_resampling.py::test_a_million_float32_particles_are_placed_as_in_float64"
@@ -70,8 +71,8 @@ KERNEL = [
     Mutant(
         "look-ahead weights renormalised",
         "particles/kernel.py",
-        "carried = _carried(needed, ratio, state.log_weights)",
-        "carried = normalise(_carried(needed, ratio, state.log_weights)).log_weights",
+        "return carry, ancestors, _carried(needed, ratio, state.log_weights)",
+        "return carry, ancestors, normalise(_carried(needed, ratio, state.log_weights)).log_weights",
         (UNBIASED,),
     ),
     Mutant(
@@ -90,9 +91,9 @@ KERNEL = [
     ),
     Mutant(
         "start draws from the stream of the steps' keys",
-        "particles/kernel.py",
-        "_START = 2**31",
-        "_START = 0",
+        "particles/draws.py",
+        "START_STREAM = 2**31",
+        "START_STREAM = 0",
         (KEYS,),
     ),
     Mutant(
@@ -207,8 +208,8 @@ RESAMPLING = [
     Mutant(
         "stratified: uniforms squared",
         "particles/resampling.py",
-        "u = jax.random.uniform(key, (n,))",
-        "u = jax.random.uniform(key, (n,)) ** 2",
+        "_stratified(jax.random.uniform(key, (n,)), weights, n)",
+        "_stratified(jax.random.uniform(key, (n,)) ** 2, weights, n)",
         (f"{LAW}[stratified]",),
     ),
     Mutant(
@@ -220,7 +221,7 @@ RESAMPLING = [
     ),
     Mutant(
         "ancestors from a plain float32 cumulative sum",
-        "particles/resampling.py",
+        "particles/offspring.py",
         "    ends = count(before.whole[:, None], local * n + before.fraction[:, None])\n",
         "    plain = (jnp.cumsum(local[:, -1]) - local[:, -1])[:, None] + local\n"
         "    ends = count(jnp.zeros_like(before.whole)[:, None], plain * n)\n",
@@ -228,17 +229,24 @@ RESAMPLING = [
     ),
     Mutant(
         "a tail without weight gets offspring",
-        "particles/resampling.py",
+        "particles/offspring.py",
         "return jnp.where(all_, stop, ends).reshape(-1)",
         "return ends.reshape(-1)",
         (LARGEST,),
     ),
     Mutant(
         "ancestors of a cloud without weight out of range",
-        "particles/resampling.py",
+        "particles/offspring.py",
         "return jnp.minimum(ancestors, len(ends) - 1)",
         "return ancestors",
         (LAW,),
+    ),
+    Mutant(
+        "conditional: the retained point is anywhere",
+        "particles/resampling.py",
+        "length * jax.random.uniform(key, (), start.dtype)",
+        "n * jax.random.uniform(key, (), start.dtype)",
+        (PINNED,),
     ),
 ]
 

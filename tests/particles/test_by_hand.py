@@ -22,7 +22,7 @@ from ssmscan.particles import kernel
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
-from ssmscan.particles.proposals import Moved
+from ssmscan.particles.proposals import Bootstrap, Move
 from ssmscan.particles.stores import FullHistory
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles
 from tests.particles.handmade import Autoregression
@@ -168,12 +168,14 @@ class Given:
     def resampling(self, key, weights, n):
         return ANCESTORS
 
+    begin = Bootstrap.begin
+
     def log_auxiliary(self, dynamics, carry, x, n):
         return None if self.ahead is None else jax_norm.logpdf(x[0], dynamics.theta["rho"] * carry, self.ahead)
 
     def propagate(self, key, dynamics, carry, x, n):
         step = jax.vmap(dynamics.step, in_axes=(0, None, 0))(carry, x, {"x": NOISE})
-        return Moved(step.carry, step.log_weight, None, step.values, step.cdf)
+        return Move(step.carry, step.log_weight, None, step.values, step.cdf)
 
 
 def test_the_gradient_is_of_weights_over_odds_that_are_held_constant():

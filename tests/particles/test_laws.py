@@ -188,7 +188,7 @@ class Recording:
     def proposal(self):
         return self
 
-    log_auxiliary = Bootstrap.log_auxiliary
+    begin, log_auxiliary = Bootstrap.begin, Bootstrap.log_auxiliary
 
     def propagate(self, key, dynamics, carry, x, n):
         self.used.moving.append(jax.random.key_data(key))

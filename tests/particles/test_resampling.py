@@ -1,5 +1,7 @@
 """Offspring are unbiased, in order, exact at a million particles, and never of a particle without weight."""
 
+import collections
+import itertools
 from functools import partial
 
 import jax
@@ -144,3 +146,85 @@ def test_strict_promotion_and_no_gradient(scheme):
         jax.jit(scheme, static_argnums=2)(as_key(jax.random.key(0)), raw, 50)
         value = jax.grad(lambda x: jnp.sum(x[scheme(as_key(jax.random.key(0)), x, 50)]))(raw)
     assert float(value.sum()) == 50
+
+
+# ---- a particle that is pinned ---------------------------------------------------------------------------
+
+WEIGHTS = np.array([0.15, 0.52, 0.0, 0.33])
+SLOTS = 3
+
+
+def law(scheme) -> dict[tuple[int, ...], float]:
+    """The probability of each vector of ancestors, in order of slots, by enumeration."""
+    if scheme is systematic:
+        cuts = np.unique([0.0, 1.0, *(SLOTS * np.cumsum(WEIGHTS) % 1)])
+        found: dict[tuple[int, ...], float] = {}
+        for low, high in itertools.pairwise(cuts):
+            ancestors = tuple(reference(WEIGHTS, SLOTS, (low + high) / 2).tolist())
+            found[ancestors] = found.get(ancestors, 0) + high - low
+        return found
+    ends = np.cumsum(WEIGHTS) * SLOTS
+    overlap = [np.diff(np.clip(ends - k, 0, 1), prepend=0) for k in range(SLOTS)]
+    chances = overlap if scheme is stratified else [WEIGHTS] * SLOTS
+    everything = itertools.product(range(len(WEIGHTS)), repeat=SLOTS)
+    return {which: float(np.prod([p[a] for p, a in zip(chances, which)])) for which in everything}
+
+
+def law_of_the_rest(scheme, pinned: int) -> dict[tuple[int, ...], float]:
+    """The law of the other ancestors, sorted, when a slot chosen at random has got `pinned`."""
+    found: dict[tuple[int, ...], float] = {}
+    for which, chance in law(scheme).items():
+        for k in range(SLOTS):
+            if which[k] == pinned:
+                rest = tuple(sorted(which[:k] + which[k + 1 :]))
+                found[rest] = found.get(rest, 0) + chance / (SLOTS * WEIGHTS[pinned])
+    return {rest: chance for rest, chance in found.items() if chance > 1e-9}
+
+
+def overwritten(scheme):
+    """The mistake: ordinary ancestors, one of which becomes the pinned particle."""
+    return lambda key, weights, n, pinned: scheme(key, weights, n).at[0].set(pinned)
+
+
+def worst(form, scheme, replicates: int = 20_000) -> tuple[float, int]:
+    """The largest z of the frequencies of what the other slots get, and how many are compared."""
+    keys, weights = jax.random.split(as_key(jax.random.key(0)), replicates), jnp.asarray(WEIGHTS, float)
+    draw_all = jax.jit(jax.vmap(lambda key, pinned: form(key, weights, SLOTS, pinned), in_axes=(0, None)))
+    z = []
+    for pinned in np.flatnonzero(WEIGHTS):
+        rows = np.asarray(draw_all(keys, jnp.int32(pinned)))
+        assert rows.shape == (replicates, SLOTS) and rows.dtype == np.int32 and (rows[:, 0] == pinned).all()
+        seen = collections.Counter(map(tuple, np.sort(rows[:, 1:], axis=1).tolist()))
+        expected = law_of_the_rest(scheme, pinned)
+        assert abs(sum(expected.values()) - 1) < 1e-9
+        z += [np.inf] * len(set(seen) - set(expected))
+        z += [(seen[k] - replicates * p) / max(replicates * p * (1 - p), 1.0) ** 0.5 for k, p in expected.items()]
+    return float(np.abs(z).max()), len(z)
+
+
+@schemes
+def test_a_pinned_particle_has_the_law_of_the_scheme_given_its_slot(scheme):
+    found, count = worst(scheme.conditional, scheme)
+    assert found < z_threshold(count)
+
+
+@pytest.mark.slow
+@schemes
+def test_to_overwrite_an_ancestor_is_rejected(scheme):
+    """Even of independent ones: they come sorted, and the first has the law of a least."""
+    found, count = worst(overwritten(scheme), scheme)
+    assert found > 3 * z_threshold(count)
+
+
+@pytest.mark.slow
+@schemes
+def test_a_pinned_particle_is_found_among_a_million_and_others_are_as_ever(scheme):
+    n = 1_000_000
+    weights = normalise(jnp.asarray(np.random.default_rng(0).normal(0, 2, n), float)).weights
+    draw_pinned = jax.jit(scheme.conditional, static_argnums=2)
+    for pinned in (0, 15, 16, 700_001, n - 1):
+        ancestors = np.asarray(draw_pinned(as_key(jax.random.key(0)), weights, n, jnp.int32(pinned)))
+        assert ancestors[0] == pinned and (np.diff(ancestors[1:]) >= 0).all()
+        if scheme is systematic:
+            counts = np.bincount(ancestors, minlength=n)
+            assert np.abs(counts - n * np.asarray(weights, float)).max() < 1.1

@@ -8,7 +8,7 @@ from scipy.stats import norm, t
 
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.kernel import StepInfo
-from ssmscan.particles.proposals import Moved
+from ssmscan.particles.proposals import Move
 from ssmscan.particles.stores import FinalCloud, FullHistory
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles
 from tests.particles.handmade import THETA, autoregression, exact
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 def moment(weights, values, *, carried=None, cdf=None, alive=True) -> StepInfo:
     w = jnp.asarray(weights, float)
-    moved = Moved(None, jnp.zeros(len(w)), None, {k: jnp.asarray(v) for k, v in values.items()}, cdf or {})
+    moved = Move(None, jnp.zeros(len(w)), None, {k: jnp.asarray(v) for k, v in values.items()}, cdf or {})
     carried = jnp.log(w) if carried is None else carried
     return StepInfo(
         jnp.zeros(()), jnp.ones(()), jnp.zeros((), bool), jnp.asarray(alive), jnp.arange(len(w)), carried, w, moved
