@@ -44,7 +44,7 @@ from ssmscan.model.protocols import (
     Step,
 )
 from ssmscan.model.sites import Role, Site
-from ssmscan.model.statespace.checking import Check
+from ssmscan.model.statespace.checking import Check, Factor
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import trace
@@ -53,6 +53,7 @@ from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicat
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
+from ssmscan.particles.guided import Guided
 from ssmscan.particles.kernel import StepInfo
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_resume import resume
@@ -109,6 +110,7 @@ __all__ = [
     "stratified",
     "multinomial",
     "Bootstrap",
+    "Guided",
     "Mean",
     "SD",
     "Quantiles",
@@ -128,6 +130,7 @@ __all__ = [
     "Summary",
     # records that these return or hold
     "Check",
+    "Factor",
     "NoiseSpec",
     "Panel",
     "Start",
