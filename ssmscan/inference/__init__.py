@@ -16,6 +16,6 @@
 | `progress`, `interrupts` | chunks, what is shown meanwhile, and where Control-C may end them |
 | `settings` | checks and records of settings |
 
-Engines are frozen dataclasses of settings with one method, ``run(key, ssm)``, and hold no state.  A new one makes a step
+Engines are frozen dataclasses of settings with one method, ``run(key, ssm)``, and hold no state.  A new one has a step
 as in `progress`, and ends in `reporting.result_of`.
 """

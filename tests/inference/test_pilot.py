@@ -16,7 +16,7 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference import paths, pilot, pmmh, progress
-from ssmscan.inference.pilot import _Tuning, central
+from ssmscan.inference.pilot import Pilot, central
 from ssmscan.inference.pmmh_chain import Trace, evaluate
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.kernel import COMPLETE, FAULTY
@@ -207,9 +207,9 @@ def noisy(linear, monkeypatch, noise, **settings):
         self.sd = float(noise(self.estimator.num_particles))
         return self.sd
 
-    original = _Tuning.compile
-    monkeypatch.setattr(_Tuning, "compile", compile_once)
-    monkeypatch.setattr(_Tuning, "replicate", replicate)
+    original = Pilot.compile
+    monkeypatch.setattr(Pilot, "compile", compile_once)
+    monkeypatch.setattr(Pilot, "replicate", replicate)
     engine = replace(SHORT, num_particles=None, target_sd=1.2, num_paths=0, **settings)
     with pytest.warns(ssmscan.ResultWarning) as caught:
         found = engine.run(KEY, linear)

@@ -10,7 +10,7 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference import progress
-from ssmscan.inference.pilot import _Tuning, target_acceptance
+from ssmscan.inference.pilot import Pilot, target_acceptance
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.pmmh_chain import Move, adapt_scale, evaluate, pmmh_step
 from ssmscan.particles.draws import as_key
@@ -104,25 +104,25 @@ def test_the_scale_follows_the_formula():
 
 
 def test_the_scale_is_frozen_unless_adapting(linear):
-    tuning = _Tuning(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, bar=False)
-    tuning.start()
-    frozen = tuning.advance(tuning.chains, 3, None)
-    adapted = tuning.advance(tuning.chains, 3, 0.2)
-    np.testing.assert_array_equal(frozen.state.scale, tuning.chains.scale)
-    assert (adapted.state.scale != tuning.chains.scale).any(axis=(1, 2)).all()
+    pilot = Pilot(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, progress=False)
+    pilot.start()
+    frozen = pilot.advance(pilot.chains, 3, None)
+    adapted = pilot.advance(pilot.chains, 3, 0.2)
+    np.testing.assert_array_equal(frozen.state.scale, pilot.chains.scale)
+    assert (adapted.state.scale != pilot.chains.scale).any(axis=(1, 2)).all()
     assert (frozen.state.num_steps == 3).all()
 
 
 def test_impossible_points_are_left_and_never_entered(linear):
-    tuning = _Tuning(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, bar=False)
-    tuning.start()
-    chains = tuning.chains
+    pilot = Pilot(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, progress=False)
+    pilot.start()
+    chains = pilot.chains
     far = jnp.zeros((2, 2)).at[1, 1].set(1e6)  # rho is 0 or 1 to the last digit: no mass in floating point
     scale = jnp.stack([jnp.zeros((2, 2)), far, far, jnp.eye(2)])
     log_likelihood = chains.state.log_likelihood.at[0].set(-jnp.inf)
     log_prior = chains.state.log_prior.at[3].set(jnp.nan)
     state = chains.state._replace(log_likelihood=log_likelihood, log_prior=log_prior)
-    moved = tuning.advance(chains._replace(state=state, scale=scale), 1, None).outputs
+    moved = pilot.advance(chains._replace(state=state, scale=scale), 1, None).outputs
     np.testing.assert_array_equal(moved.acceptance[0], [1, 0, 0, 0])
     assert np.isfinite(moved.log_likelihood[0, 0])
 
