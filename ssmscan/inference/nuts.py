@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import NUTS as Kernel
+from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import ParamInfo
 
 from ssmscan.arguments import require_flag, require_integer, require_number
@@ -44,6 +44,9 @@ from ssmscan.results.result import Result
 INIT_RADIUS = 2.0
 INIT_ATTEMPTS = 100
 
+Drawn = dict[str, dict[str, jax.Array]]
+"""Of each chain "draws" and "noise" by site, and "stats" by name."""
+
 
 @dataclass(frozen=True)
 class NUTSStep:
@@ -55,7 +58,7 @@ class NUTSStep:
     num_warmup: int
     max_tree_depth: int
 
-    def kernel(self, ssm: StateSpaceModel, target_accept: Any = 0.8) -> Kernel:
+    def kernel(self, ssm: StateSpaceModel, target_accept: jax.Array | float = 0.8) -> Kernel:
         """Build NumPyro's kernel for this model."""
         return Kernel(
             potential_fn=lambda z: -log_posterior(ssm, Position(**z)),
@@ -63,11 +66,11 @@ class NUTSStep:
             target_accept_prob=target_accept,
         )
 
-    def init(self, key: jax.Array, ssm: StateSpaceModel, position: Position) -> Any:
+    def init(self, key: jax.Array, ssm: StateSpaceModel, position: Position) -> HMCState:
         """Start one chain."""
         return self.kernel(ssm).init(key, self.num_warmup, position._asdict())
 
-    def __call__(self, operand: tuple[StateSpaceModel, jax.Array], states: Any) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, operand: tuple[StateSpaceModel, jax.Array], states: HMCState) -> tuple[HMCState, Drawn]:
         """Advance all chains; states has the chains in front."""
         ssm, target_accept = operand
         kernel = self.kernel(ssm, target_accept)
@@ -172,7 +175,7 @@ class NUTS:
     def _may_rewarm(self) -> bool:
         return self.rewarm and self.target_accept < REWARM_ACCEPT
 
-    def _attempt(self, chunk: Chunk, ssm: StateSpaceModel, states: Any, target_accept: float) -> Attempt:
+    def _attempt(self, chunk: Chunk, ssm: StateSpaceModel, states: HMCState, target_accept: float) -> Attempt:
         """Warm up and draw, until a divergence if another warm-up may follow."""
         operand, again = _operand(ssm, target_accept), "" if target_accept == self.target_accept else " again"
         enough = diverged if self._may_rewarm and not again else None
@@ -230,10 +233,10 @@ def _with_depth(stats: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarra
 
 
 @partial(jax.jit, static_argnames=("step",))
-def _start(keys: jax.Array, ssm: StateSpaceModel, *, step: NUTSStep) -> tuple[Any, jax.Array]:
+def _start(keys: jax.Array, ssm: StateSpaceModel, *, step: NUTSStep) -> tuple[HMCState, jax.Array]:
     """Find a starting point for each chain and initialise the kernel; says for which chains it was found."""
 
-    def one(key: jax.Array) -> tuple[Any, jax.Array]:
+    def one(key: jax.Array) -> tuple[HMCState, jax.Array]:
         key_point, key_chain = jax.random.split(key)
         position, found = starting_point(key_point, ssm)
         return step.init(key_chain, ssm, position), found

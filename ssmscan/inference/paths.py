@@ -246,7 +246,7 @@ def _make(
     step, operand, first = BatchStep(make), (ssm, inputs), jnp.zeros((), jnp.int32)
     began = time.perf_counter()
 
-    def nothing(shapes: Any, *, interrupted: bool = False, failure: str = "") -> Paths:
+    def nothing(shapes: Batch, *, interrupted: bool = False, failure: str = "") -> Paths:
         none = jax.tree.map(lambda leaf: np.zeros((batches.num_chains, 0, *leaf.shape[1:]), leaf.dtype), shapes)
         spent = time.perf_counter() - began
         return Paths(none.states, kept[:0], {}, none.log_likelihood, spent, 0.0, interrupted, failure)

@@ -14,14 +14,16 @@ Unlike NUTS it can cross between modes and gives the evidence; it costs more whe
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
+from tqdm import tqdm
 
 from ssmscan.arguments import require_flag, require_integer, require_number
 from ssmscan.errors import ModelError
@@ -31,7 +33,8 @@ from ssmscan.inference.posterior import Position, num_coordinates
 from ssmscan.inference.progress import compile_timed, phase
 from ssmscan.inference.reporting import result_of
 from ssmscan.inference.settings import gradients_required, require_result_can_hold, spread, stock_key
-from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, Particles, tempered
+from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, Particles, Report, tempered
+from ssmscan.model.protocols import Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.results.data import Costs
@@ -212,12 +215,14 @@ class TemperedSMC:
 
 
 @partial(jax.jit, static_argnames=("ladder",))
-def _start(key: jax.Array, ssm: StateSpaceModel, *, ladder: Ladder) -> Any:
+def _start(key: jax.Array, ssm: StateSpaceModel, *, ladder: Ladder) -> tuple[Particles, jax.Array]:
     return ladder.start(key, ssm)
 
 
 @partial(jax.jit, static_argnames=("ladder",))
-def _advance(ssm: StateSpaceModel, state: Particles, tuning_moves: jax.Array, *, ladder: Ladder) -> Any:
+def _advance(
+    ssm: StateSpaceModel, state: Particles, tuning_moves: jax.Array, *, ladder: Ladder
+) -> tuple[Particles, Report]:
     return ladder.advance(ssm, state, tuning_moves)
 
 
@@ -231,7 +236,7 @@ def _require_finite(finite: np.ndarray, num_particles: int) -> None:
         )
 
 
-def _temper(key: jax.Array, ssm: StateSpaceModel, start: Any, advance: Any, bar: Any) -> Run:
+def _temper(key: jax.Array, ssm: StateSpaceModel, start: Callable, advance: Callable, bar: tqdm) -> Run:
     """Take one cloud from the prior towards the posterior, unless its temperature comes to a halt."""
     state, _ = start(key, ssm)
     moves, acceptance, temperatures, finished = FIRST_TUNING_MOVES, [], [0.0], False
@@ -285,7 +290,7 @@ def combine_evidence(log_evidence: np.ndarray) -> tuple[float, float]:
     return total, float(np.std(relative, ddof=1) / np.sqrt(runs)) if runs > 1 else np.nan
 
 
-def _constrain(ssm: StateSpaceModel, z: Any) -> Any:
+def _constrain(ssm: StateSpaceModel, z: Theta) -> Theta:
     return jax.vmap(jax.vmap(ssm.constrain))(z) if z else {}
 
 
