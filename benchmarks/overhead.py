@@ -40,6 +40,10 @@ class ByHand:
     step_noise = {"x": NoiseSpec((), False)}
 
     @property
+    def loops(self) -> tuple[ByHand, ...]:
+        return (self,)
+
+    @property
     def num_steps(self) -> int:
         return len(self.y)
 

@@ -26,7 +26,7 @@ def with_deterministics(ssm: StateSpaceModel, result: Result) -> Result:
     Those of the parameters become `deterministics`; those of the states become `states`, which have time in front
     if their first axis is as long as the loop.  Control-C leaves them out.
     """
-    if result.num_draws == 0 or not any(fn.jaxpr.outvars for part in ssm.parts for fn in part.program.computed):
+    if result.num_draws == 0 or not any(fn.jaxpr.outvars for core in ssm.cores for fn in core.program.computed):
         return result
     try:
         return _computed(ssm, result)
@@ -42,14 +42,14 @@ def _computed(ssm: StateSpaceModel, result: Result) -> Result:
     seconds = 0.0 if of_draws is None else of_draws.seconds
     compile_seconds = 0.0 if of_draws is None else of_draws.compile_seconds
     paths: dict[str, np.ndarray] = {}
-    late = any(part.program.computed[1].jaxpr.outvars for part in ssm.parts)
+    late = any(core.program.computed[1].jaxpr.outvars for core in ssm.cores)
     if late and known <= set(states) and len(result.state_draws):
         theta = {name: values[:, result.state_draws] for name, values in result.draws.items()}
         of_paths = call_timed(_of_paths, ssm, *jax.tree.map(_flat, (theta, states)))
         paths = _shaped(of_paths.value, (result.num_chains, len(result.state_draws)))
         paths = {name: values for name, values in paths.items() if name not in found}
         seconds, compile_seconds = seconds + of_paths.seconds, compile_seconds + of_paths.compile_seconds
-    lengths = {part.num_steps for part in ssm.parts}
+    lengths = {core.num_steps for core in ssm.cores}
     untimed = [name for name, values in paths.items() if values.ndim < 3 or values.shape[2] not in lengths]
     costs = dataclasses.replace(
         result.costs,

@@ -95,7 +95,7 @@ def _known_states(ssm: StateSpaceModel, result: Result) -> list[str]:
             f"{sorted(result.draws)} and {sorted(result.states)}: give the model that the result was made with, or "
             "the same with more steps"
         )
-    for part in ssm.parts:
+    for part in ssm.loops:
         steps = [result.states[s.name].shape[2] for s in part.innovations if s.name in result.states]
         if steps and max(steps) > part.num_steps:
             raise ValueError(

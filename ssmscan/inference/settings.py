@@ -50,7 +50,7 @@ def require_result_can_hold(ssm: StateSpaceModel, settings: Any = None) -> None:
         ValueError: two sites have one name in a file, or a name that no file can hold.
     """
     sites = {site.name: site for site in ssm.sites}
-    lengths = {site.name: (part.num_steps,) for part in ssm.parts for site in part.sites if site.in_loop}
+    lengths = {site.name: (part.num_steps,) for part in ssm.loops for site in part.sites if site.in_loop}
     observed = ssm.observed
     parameters = [site.name for site in ssm.parameters]
     latent = [site.name for site in (*ssm.initial, *ssm.innovations, *ssm.deterministic) if site.name not in observed]

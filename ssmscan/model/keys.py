@@ -8,6 +8,7 @@ on one key.  Here the words of each key are hashed, by arithmetic that vmap take
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -43,6 +44,11 @@ def one_key(key: Any, argument: str = "key") -> jax.Array:
             f"got {given}. For a batch of keys use jax.vmap over the call."
         )
     return jax.random.wrap_key_data(_two_words(words), impl=_THREEFRY)
+
+
+def loop_keys(key: jax.Array, count: int) -> Iterator[jax.Array]:
+    """Yield a key for each of independent loops, each made when it is asked for; a single loop has the key itself."""
+    yield from (jax.random.fold_in(key, k) for k in range(count)) if count > 1 else (key,)
 
 
 def _two_words(words: jax.Array) -> jax.Array:

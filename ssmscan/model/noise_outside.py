@@ -45,6 +45,7 @@ from ssmscan.model.handlers.noise_sites import DiscreteInnovation, Moved, fixed,
 from ssmscan.model.handlers.scans import number_of_steps, returning_pairs
 from ssmscan.model.handlers.stack import isolated
 from ssmscan.model.noise.families import MapKind, NoiseMap, smooth_map
+from ssmscan.model.tracing import trace
 
 PyTree = Any
 
@@ -88,9 +89,6 @@ def noise_outside(model: Callable, *, initial: Collection[str] | None = None) ->
 
 
 def _initial_states(model: Callable, args: tuple, kwargs: dict) -> tuple[str, ...] | None:
-    # Imported here: tracing stands above this file.
-    from ssmscan.model.tracing import trace
-
     # Numbers that are known are computed, also under somebody's jit.
     with isolated(), jax.ensure_compile_time_eval():
         try:

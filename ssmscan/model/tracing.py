@@ -21,11 +21,12 @@ from ssmscan.errors import ModelError
 from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
 from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
 from ssmscan.model.staging.user_arguments import explain, is_table, kind_of, refuse_call
-from ssmscan.model.statespace.front import StateSpaceModel, data
+from ssmscan.model.statespace import data
+from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.partition import build_parts
-from ssmscan.model.statespace.program import build
+from ssmscan.model.statespace.program import Program, build
 from ssmscan.model.statespace.requirements import unread_warning
-from ssmscan.model.statespace.several import IndependentLoops
 
 _NEEDS_VALUE = (
     jax.errors.ConcretizationTypeError,
@@ -81,18 +82,17 @@ class Source(NamedTuple):
         paths = flatten(args, kwargs)[2]
         return [paths[i] for i in self.data]
 
-    def filled(self) -> tuple[StateSpaceModel | IndependentLoops, Source]:
-        """The same model over data whose missing elements are filled by the first that is not."""
+    def filled(self) -> StateSpaceModel:
+        """Trace the model over data whose missing elements are filled by the first that is not."""
 
         def fill(leaf):
             missing = np.isnan(leaf) if np.issubdtype(leaf.dtype, np.floating) else np.zeros(leaf.shape, bool)
             return leaf if missing.all() else jnp.where(missing, leaf[~missing][0], leaf)
 
         leaves = [fill(leaf) if i in self.data else leaf for i, leaf in enumerate(self.leaves)]
-        source = self._replace(leaves=tuple(leaves), gaps=frozenset())
-        return assemble(source), source
+        return assemble(self._replace(leaves=tuple(leaves), gaps=frozenset()))
 
-    def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel | IndependentLoops:
+    def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
         """Trace again with roles declared.
 
         Raises:
@@ -104,7 +104,7 @@ class Source(NamedTuple):
         initial = require_texts("initial", initial, names)
         return assemble(self._replace(parameters=parameters, initial=initial))
 
-    def with_data(self, ssm: Any, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:
+    def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
         """The model of this source over other data, after checking that only data changed.
 
         It is traced again only if values are missing where none were: the program does not depend on data.
@@ -132,18 +132,18 @@ class Source(NamedTuple):
                 )
         source = self._replace(leaves=tuple(leaves))
         arrays = tuple(leaves[i] for i in self.data)
-        new = ssm.with_arrays(arrays, source)
+        new = StateSpaceModel(tuple(core.with_data(arrays) for core in ssm.cores), source)
         if any(isinstance(a, jax.core.Tracer) for a in arrays):
             return new
         with jax.ensure_compile_time_eval():
-            known = all(source.gaps >= data.with_missing(part) for part in new.parts)
-            for part in new.parts if known else ():
-                _check_data(part)
+            known = all(source.gaps >= data.with_missing(core) for core in new.cores)
+            for core in new.cores if known else ():
+                _check_data(core)
         return new if known else assemble(source)
 
 
 @exclusive
-def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | IndependentLoops:
+def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
     """Take a NumPyro model apart into the pure functions that engines need.
 
     The model's time loop must be `numpyro.contrib.control_flow.scan`. It is run a few times, abstractly; nothing of
@@ -155,8 +155,7 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | Indep
         kwargs: its keyword arguments, all of them.
 
     Returns:
-        A `StateSpaceModel` over the arrays among the arguments; `IndependentLoops` of them, where data depend on
-        several scans with noise.
+        The model over the arrays among the arguments.
 
     Raises:
         ModelError: the model cannot be taken apart; the message names the site and the way out.
@@ -179,19 +178,20 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel | Indep
 
 
 @exclusive
-def assemble(source: Source) -> StateSpaceModel | IndependentLoops:
+def assemble(source: Source) -> StateSpaceModel:
     """Stage a source; arrays whose values the model needs become static."""
     try:
-        ssm = _assemble_or_none(source)
+        used, ssm = source, _assemble_or_none(source)
         if ssm is None:
-            ssm = _assemble(_fix_arrays(source))
+            used = _fix_arrays(source)
+            ssm = _assemble(used)
         # What is known is looked at now, also while somebody's jit is being traced.
-        known = not any(isinstance(a, jax.core.Tracer) for part in ssm.parts for a in part.arrays)
+        known = not any(isinstance(a, jax.core.Tracer) for core in ssm.cores for a in core.arrays)
         with jax.ensure_compile_time_eval():
-            found = [data.with_missing(part) for part in ssm.parts] if known else []
-            gaps = ssm.source.gaps.union(*found)
-        if gaps != ssm.source.gaps:
-            ssm = _assemble(ssm.source._replace(gaps=gaps))
+            found = [data.with_missing(core) for core in ssm.cores] if known else []
+            gaps = used.gaps.union(*found)
+        if gaps != used.gaps:
+            ssm = _assemble(used._replace(gaps=gaps))
     except NoInputs as error:
         suspects = explain(error, *source.arguments())
         raise ModelError(str(error) + (f" Look at what the model was given: {suspects}." if suspects else "")) from None
@@ -205,12 +205,12 @@ def assemble(source: Source) -> StateSpaceModel | IndependentLoops:
         raise
     if known:
         with jax.ensure_compile_time_eval():
-            for part in ssm.parts:
-                _check_data(part)
+            for core in ssm.cores:
+                _check_data(core)
     return ssm
 
 
-def _assemble_or_none(source: Source) -> StateSpaceModel | IndependentLoops | None:
+def _assemble_or_none(source: Source) -> StateSpaceModel | None:
     """Stage a source; None if the model needs values of its arrays."""
     try:
         return _assemble(source)
@@ -218,17 +218,20 @@ def _assemble_or_none(source: Source) -> StateSpaceModel | IndependentLoops | No
         return None
 
 
-def _assemble(source: Source) -> StateSpaceModel | IndependentLoops:
+def _assemble(source: Source) -> StateSpaceModel:
     arrays = [source.leaves[i] for i in source.data]
     try:
         program, table = build(source.call, arrays, source.parameters, source.initial, source.gaps)
     except SeveralLoops as found:
         loops = found.loops
     else:
-        return StateSpaceModel(program, tuple(jnp.asarray(a) for a in table), source)
+        return StateSpaceModel((_core(program, table),), source)
     built = build_parts(source.call, arrays, loops, source.parameters, source.initial, source.gaps)
-    parts = [StateSpaceModel(program, tuple(jnp.asarray(a) for a in table)) for program, table in built]
-    return IndependentLoops(tuple(parts), source)
+    return StateSpaceModel(tuple(_core(program, table) for program, table in built), source)
+
+
+def _core(program: Program, table: list) -> Core:
+    return Core(program, tuple(jnp.asarray(a) for a in table))
 
 
 def _fix_arrays(source: Source) -> Source:
@@ -251,10 +254,10 @@ def _fix_arrays(source: Source) -> Source:
     return fixed._replace(leaves=leaves, fixed=tuple(paths[i] for i in static))
 
 
-def _check_data(ssm: StateSpaceModel) -> None:
-    data.refuse_gaps(ssm)
-    sites = {site.name: site for site in ssm.sites}
-    for name, invalid in jax.device_get(data.invalid(ssm)).items():
+def _check_data(core: Core) -> None:
+    data.refuse_gaps(core)
+    sites = {site.name: site for site in core.program.sites}
+    for name, invalid in jax.device_get(data.invalid(core)).items():
         if np.any(invalid):
             site = sites[name]
             where = f" at step {int(np.argmax(invalid))} (counted from 0)" if site.in_loop else ""

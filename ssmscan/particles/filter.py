@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_instance, require_integer, require_number
+from ssmscan.model.keys import loop_keys
 from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
@@ -33,7 +34,6 @@ from ssmscan.particles.genealogy import trace_ancestry
 from ssmscan.particles.kernel import FAULTY, NOWHERE, StepInfo
 from ssmscan.particles.memory import refuse_too_large
 from ssmscan.particles.online import Online, advance, begin
-from ssmscan.particles.panels import loop_keys
 from ssmscan.particles.printing import known
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
@@ -54,6 +54,23 @@ class ParticleFilter:
         proposal: what moves and weighs the cloud.
         summaries: what to compute at each step, no two of one name.
         store: what to keep of the clouds.
+
+    Example:
+        >>> import numpyro, numpyro.distributions as dist
+        >>> from jax import numpy as jnp, random
+        >>> from numpyro.contrib.control_flow import scan
+        >>> import ssmscan
+        >>> def random_walk(y):
+        ...     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        ...     def step(x, y):
+        ...         x = numpyro.sample("x", dist.Normal(x, scale))
+        ...         numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        ...         return x, None
+        ...     scan(step, 0.0, y)
+        >>> ssm = ssmscan.trace(random_walk, jnp.array([0.3, 0.9, 1.4]))
+        >>> result = ssmscan.ParticleFilter(10_000).run(random.key(0), ssm, {"scale": 0.5})
+        >>> print(f"{result.log_likelihood:.1f}, means", result.summaries["mean"]["x"].round(1))
+        -3.9, means [0.1 0.3 0.7]
 
     Raises:
         ValueError: for fewer than two particles, a threshold outside [0, 1], or two summaries of one name.
@@ -133,7 +150,10 @@ class ParticleFilter:
         return self.run(key, ssm, theta).message()
 
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
-        """Begin a filter that takes its steps when `update` is called; arguments and errors as in `run`."""
+        """Return a filter before its first step, which takes its steps when `update` is called.
+
+        Arguments and errors as in `run`; and `ModelError` for a model of several loops.
+        """
         return begin(key, ssm, theta, settings=self)
 
     def update(
@@ -145,15 +165,18 @@ class ParticleFilter:
             online: what `start` or the last `update` returned.
             ssm: the model over a series that holds the data of these steps; what comes later is not looked at.
             theta: value of every parameter by name.
-            num_steps: how many; one compilation serves each number.
+            num_steps: number of steps, at least 1; one compilation serves each number.
 
         Returns:
-            The filter after them, and their reports, time in front; elements of a panel before it.
+            The filter after them, and what they report, with time in front (after the elements of a panel): increment,
+            ess, resampled, summaries and kept of `StepInfo`.
 
         Raises:
-            ValueError: if the series of the model has fewer steps left.
+            TypeError: if online is not a filter between two steps, or is traced.
+            ValueError: if the series has fewer steps left, or the filter was started with other settings or on another
+                model.
         """
-        return advance(online, ssm, theta, num_steps, settings=self)
+        return advance(online, ssm, theta, num_steps=num_steps, settings=self)
 
 
 def require_filter(particle_filter: Any) -> ParticleFilter:

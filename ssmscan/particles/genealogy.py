@@ -33,6 +33,7 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.arguments import require_instance, require_integer
+from ssmscan.model.keys import loop_keys
 from ssmscan.model.protocols import Dynamics, Model, Panel, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced
@@ -40,7 +41,7 @@ from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.offspring import cumulate_rows
-from ssmscan.particles.panels import each_element, each_filter, join_values, loop_keys
+from ssmscan.particles.panels import each_element, each_filter, join_values
 from ssmscan.particles.weights import without_faults
 
 Paths = dict[str, Array]
@@ -67,8 +68,12 @@ def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths
     paths: Paths = {}
     for own, loop in zip(loop_keys(key, len(result.loops)), result.loops):
         kept = _kept(loop)
-        if isinstance(kept, Tree):
-            _refuse_incomplete(kept)
+        if isinstance(kept, Tree) and not isinstance(kept.lost, jax.core.Tracer) and np.any(np.asarray(kept.lost) >= 0):
+            raise ValueError(
+                f"result: the ancestral paths are incomplete: at step {int(kept.lost.max())} there was no room for all "
+                "of their nodes. Run again with a larger Ancestry(room=...); or with FullHistory(), where all always "
+                "fits."
+            )
         paths |= _ancestral(own, kept, panel=loop.panel, num_paths=num_paths)
     return paths
 
@@ -137,14 +142,6 @@ def _kept(result: FilterResult) -> History | Tree:
     return result.history
 
 
-def _refuse_incomplete(tree: Tree) -> None:
-    if not isinstance(tree.lost, jax.core.Tracer) and np.any(np.asarray(tree.lost) >= 0):
-        raise ValueError(
-            f"result: the ancestral paths are incomplete: at step {int(tree.lost.max())} there was no room for all of "
-            "their nodes. Run again with a larger Ancestry(room=...); or with FullHistory(), where all always fits."
-        )
-
-
 def _take(cloud: Any, index: Array) -> Any:
     """Select one particle of every leaf."""
     return jax.tree.map(partial(lax.dynamic_index_in_dim, index=index, keepdims=False), cloud)
@@ -187,10 +184,6 @@ def _first_beyond(uniform: Array, weights: Array) -> Array:
     return jnp.min(jnp.where((weights > 0) & (reached > uniform * reached[-1]), index, last))
 
 
-def _uniforms(key: Array, *shape: int) -> Array:
-    return jax.random.uniform(key, (*shape, 2))
-
-
 def _each(path: Callable[[Array], Paths], uniforms: Array) -> Paths:
     """Draw every path, from its own uniforms, the first axis."""
     # One path is not a batch: as gathers of one row, its steps meet a fault of the CPU compiler of jaxlib 0.12.0.1,
@@ -219,7 +212,7 @@ def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
         first, values = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
         return {**_take(history.initial.values, first), **values}
 
-    return _each(path, _uniforms(key, num_paths))
+    return _each(path, jax.random.uniform(key, (num_paths, 2)))
 
 
 def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Paths:
@@ -231,7 +224,7 @@ def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Paths:
         root, values = lax.scan(back, last, None, length=tree.num_steps, reverse=True)
         return {**_take(tree.initial, np.int32(-1) - _take(tree.parents, root)), **values}
 
-    paths = _each(path, _uniforms(key, num_paths))
+    paths = _each(path, jax.random.uniform(key, (num_paths, 2)))
     return jax.tree.map(lambda path: jnp.where(tree.lost < 0, path, _nothing(path.dtype)), paths)
 
 
@@ -280,7 +273,7 @@ def _backward_paths(key: Array, dynamics: Dynamics, history: History, *, num_pat
         first, values = lax.scan(back, last, inputs, reverse=True)
         return {**_take(initial.values, first), **values}
 
-    return _each(path, _uniforms(key, num_paths, count + 1))
+    return _each(path, jax.random.uniform(key, (num_paths, count + 1, 2)))
 
 
 def _whole_rows(cloud: tuple[Any, Array]) -> tuple[Any, Array]:

@@ -123,7 +123,7 @@ def begin(key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, setting
 
 
 def advance(
-    online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], num_steps: int = 1, *, settings: FilterSettings
+    online: Online, ssm: StateSpaceModel, theta: Mapping[str, Any], *, num_steps: int, settings: FilterSettings
 ) -> tuple[Online, StepInfo]:
     """Take the next steps; see `ParticleFilter.update`."""
     refuse_other(online, ssm, settings)

@@ -69,19 +69,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Record | None]
     raise other_format(path, found, _FORMAT, again="filter the series again from its start")
 
 
-def stored_as(likes: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
-    """Return shape and dtype in a file of each of the arrays of a filter, whose shapes are given."""
-    return [((*like.shape, 2), np.dtype(np.uint32)) if _is_key(like) else (like.shape, like.dtype) for like in likes]
-
-
-def typed(leaves: Sequence[np.ndarray], likes: Sequence[Any]) -> list[jax.Array]:
-    """Return arrays of a file as those of a filter: keys typed again."""
-    arrays = [jnp.asarray(leaf) for leaf in leaves]
-    return [
-        jax.random.wrap_key_data(array, impl=unrolled_threefry) if _is_key(like) else array
-        for array, like in zip(arrays, likes)
-    ]
-
-
-def _is_key(like: Any) -> bool:
-    return jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key)
+def typed(leaf: np.ndarray, like: Any) -> jax.Array:
+    """Return an array of a file as the array of a filter that has the type of `like`: keys typed again."""
+    is_key = jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key)
+    return jax.random.wrap_key_data(jnp.asarray(leaf), impl=unrolled_threefry) if is_key else jnp.asarray(leaf)

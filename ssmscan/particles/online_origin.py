@@ -66,7 +66,7 @@ def record(origin: Origin, step: int, like: Record | None = None) -> Record:
     """
     ssm, theta, settings = origin
     plan, names = ssm.program.plan, [] if ssm.source is None else ssm.source.data_paths()
-    arrays = [np.asarray(jax.device_get(plain(array))) for array in ssm.arrays]
+    arrays = [np.asarray(jax.device_get(plain(array))) for array in ssm.core.arrays]
     axes = [_time_axis(array.shape, ssm.num_steps) for array in arrays]
     constants = [
         f"{_form(array, axis)} {_checksums(array, axis, step).tolist()}"

@@ -18,7 +18,7 @@ from ssmscan.particles import online_file
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.online import Online, draw_start, refuse_several, take
-from ssmscan.particles.online_origin import Origin, differences, record
+from ssmscan.particles.online_origin import Origin, differences, plain, record
 
 
 def resume(
@@ -57,8 +57,8 @@ def resume(
     taking = partial(take, settings=particle_filter, capacity=1)
     gone_on = jax.eval_shape(taking, begun, ssm, theta, jax.ShapeDtypeStruct((), np.int32))[0]
     for shapes in (gone_on, begun):
-        likes, tree = jax.tree.flatten(shapes)
-        if online_file.stored_as(likes) == [(leaf.shape, leaf.dtype) for leaf in leaves]:
+        stored = jax.tree.leaves(jax.eval_shape(partial(jax.tree.map, plain), shapes))
+        if [(leaf.shape, leaf.dtype) for leaf in stored] == [(leaf.shape, leaf.dtype) for leaf in leaves]:
             break
     else:
         raise ValueError(
@@ -71,4 +71,5 @@ def resume(
             "not be compared with those given.",
             stacklevel=2,
         )
-    return replace(jax.tree.unflatten(tree, online_file.typed(leaves, likes)), origin=given)
+    likes, tree = jax.tree.flatten(shapes)
+    return replace(jax.tree.unflatten(tree, map(online_file.typed, leaves, likes)), origin=given)

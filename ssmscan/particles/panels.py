@@ -8,7 +8,7 @@ again.  Weights and ancestors, which the model does not know, keep the elements 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -26,11 +26,6 @@ from ssmscan.particles.weights import CompensatedSum
 
 T = TypeVar("T")
 C = TypeVar("C", Cloud, Kept)
-
-
-def loop_keys(key: Array, count: int) -> Iterator[Array]:
-    """Yield a key for each of independent loops; that of a single loop is the key itself."""
-    yield from (jax.random.fold_in(key, k) for k in range(count)) if count > 1 else (key,)
 
 
 def each_filter(

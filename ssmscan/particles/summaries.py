@@ -106,13 +106,11 @@ class Quantiles:
         def of_site(x: Array) -> Array:
             w = info.weights
             columns = x.reshape(len(x), -1).astype(w.dtype).T
-            found = jax.vmap(lambda column: jax.vmap(lambda p: _quantile(w, column, p))(self._levels(w)))(columns)
+            levels = jnp.asarray(self.probs, w.dtype)
+            found = jax.vmap(lambda column: jax.vmap(lambda p: _quantile(w, column, p))(levels))(columns)
             return _dead(info, found.T.reshape(len(self.probs), *x.shape[1:]))
 
         return jax.tree.map(of_site, info.moved.values)
-
-    def _levels(self, w: Array) -> Array:
-        return jnp.asarray(self.probs, w.dtype)
 
 
 def _quantile(w: Array, x: Array, p: Array) -> Array:

@@ -49,7 +49,7 @@ def test_what_joins_steps_is_refused_to_particles_by_its_line(name):
     assert blamed.primitive == primitive
     where = "in the log-density" if name == "joint" else "tails.py:"
     with pytest.raises(ssmscan.ModelError, match=f"site 'a': {primitive} \\({where}"):
-        ssm.refuse_tail()
+        ssm.core.refuse_unless_pointwise()
 
 
 def test_the_whole_message():
@@ -71,7 +71,7 @@ def test_the_whole_message():
     )
     ssm = ssmscan.trace(tails.model(tails.from_last_carry), tails.Y)
     with pytest.raises(ssmscan.ModelError, match="site 'a': it reads the last carry of the loop"):
-        ssm.refuse_tail()
+        ssm.core.refuse_unless_pointwise()
 
 
 def test_gradient_engines_take_what_joins_steps():

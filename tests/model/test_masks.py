@@ -14,7 +14,8 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
 from ssmscan.model.protocols import Step
-from ssmscan.model.statespace.front import StateSpaceModel, checking, marginal
+from ssmscan.model.statespace import checking, marginal
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.panel_element import ElementDynamics
 from tests.model.zoo import Y
 

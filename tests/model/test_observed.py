@@ -11,7 +11,6 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.model.statespace.panel_element import elements_at
 from tests.model import tails
 from tests.model.tails import COUNTS, POINTWISE, Y2, T, Y
 
@@ -67,7 +66,7 @@ PANELS = {
 def test_each_element_of_a_panel_observes_its_own_row_and_all_together_the_whole(name):
     model, expected = PANELS[name]
     ssm = ssmscan.trace(model, jnp.asarray(GAPS))
-    theta, element = {"s": jnp.asarray(0.5)}, elements_at(ssm, {"s": jnp.asarray(0.5)})
+    theta, element = {"s": jnp.asarray(0.5)}, ssm.elements_at({"s": jnp.asarray(0.5)})
     np.testing.assert_array_equal(
         seen(ssm.at(theta))["y"].reshape(T, -1), expected if name != "common" else GAPS[:, :1]
     )
@@ -78,7 +77,7 @@ def test_each_element_of_a_panel_observes_its_own_row_and_all_together_the_whole
 def test_densities_of_the_elements_at_given_values_add_up_to_those_of_all():
     ssm = ssmscan.trace(PANELS["inside"][0], jnp.asarray(GAPS))
     theta, rng = {"s": jnp.asarray(0.5)}, np.random.default_rng(1)
-    whole, element = ssm.at(theta), elements_at(ssm, theta)
+    whole, element = ssm.at(theta), ssm.elements_at(theta)
     x0, x = (jnp.asarray(rng.normal(size=M), jnp.float32) for _ in range(2))
     start, step = whole.evaluate_start({"x0": x0}), whole.evaluate(x0, inputs(whole, 1), {"x": x})
     ones = [element(jnp.int32(m)) for m in range(M)]

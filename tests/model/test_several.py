@@ -12,7 +12,6 @@ from numpyro.contrib.control_flow import scan
 from scipy.stats import t
 
 import ssmscan
-from ssmscan.model.statespace.several import IndependentLoops
 from tests.truth import ERROR_RATE
 
 pytestmark = pytest.mark.slow
@@ -112,7 +111,7 @@ def ssm():
 
 
 def test_every_site_has_one_role(ssm):
-    assert isinstance(ssm, IndependentLoops) and [part.num_steps for part in ssm.parts] == [5, 8]
+    assert [loop.num_steps for loop in ssm.loops] == [5, 8] and ssm.num_steps == 13
     assert [site.name for site in ssm.parameters] == ["q"]
     assert {site.name for site in ssm.initial} == {"x0", "z0"}
     assert {site.name for site in ssm.innovations} == {"x", "z"}
@@ -277,4 +276,4 @@ def test_a_later_scan_that_only_observes_is_no_part_though_values_are_missing():
         scan(lambda _, xy: (None, numpyro.sample("seen", dist.Normal(xy[0], 1.0), obs=xy[1])), None, (path, y))
 
     ssm = ssmscan.trace(model, np.where(np.arange(len(Y)) == 3, np.nan, Y))
-    assert not isinstance(ssm, IndependentLoops) and {s.name for s in ssm.observations} == {"y", "seen"}
+    assert ssm.loops == (ssm,) and {s.name for s in ssm.observations} == {"y", "seen"}

@@ -260,7 +260,7 @@ REST_OF_PARTICLES = [
     ),
     Mutant(
         "one key for all loops",
-        "particles/panels.py",
+        "model/keys.py",
         "yield from (jax.random.fold_in(key, k) for k in range(count))",
         "yield from (key for k in range(count))",
         (LOOPS,),
@@ -348,8 +348,8 @@ MODEL = [
     Mutant(
         "observations after the loop off by one row",
         "model/statespace/dynamics.py",
-        "return sum_of(self._tail(t, as_output",
-        "return sum_of(self._tail(t + 1, as_output",
+        "return sum_of(self._row(t, as_output",
+        "return sum_of(self._row(t + 1, as_output",
         (f"{PARTS}[after_the_loop]",),
     ),
     Mutant(

@@ -41,11 +41,16 @@ class Autoregression:
     y_start: jax.Array
     start_observed: bool = False
 
+    parameters = tuple(map(Named, THETA))
     innovations = (Named("x"),)
     initial = (Named("x0"),)
     observations = (Named("y"),)
 
     panel = None
+
+    @property
+    def loops(self) -> tuple[Autoregression, ...]:
+        return (self,)
 
     @property
     def num_steps(self) -> int:
@@ -59,18 +64,32 @@ class Autoregression:
     def step_noise(self) -> dict[str, NoiseSpec]:
         return {"x": NoiseSpec((), False)}
 
-    @property
-    def loops(self):
-        return (self,)
-
     def canonical(self, theta):
         return {name: jnp.asarray(theta[name], float) for name in THETA}
+
+    def sample_prior(self, key):
+        return dict(zip(THETA, jax.random.normal(key, (len(THETA),))))
+
+    def log_prior(self, theta):
+        return sum(norm.logpdf(theta[name]) for name in THETA)
+
+    def constrain(self, z):
+        return z
+
+    def unconstrain(self, theta):
+        return theta
+
+    def log_prior_unconstrained(self, z):
+        return z, self.log_prior(z)
 
     def log_static(self, theta):
         return jnp.zeros(())
 
     def at(self, theta):
         return LoopDynamics(self, theta)
+
+    def elements_at(self, theta):
+        raise TypeError("the model is not a panel")
 
 
 class LoopDynamics:

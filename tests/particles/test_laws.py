@@ -22,10 +22,10 @@ from numpyro.contrib.control_flow import scan
 from scipy import stats
 
 import ssmscan
+from ssmscan.model.keys import loop_keys
 from ssmscan.model.threefry import normal_of_words
 from ssmscan.particles import kernel
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.panels import loop_keys
 from ssmscan.particles.proposals import Bootstrap
 from ssmscan.particles.resampling import multinomial, stratified, systematic
 from ssmscan.particles.stores import FullHistory

@@ -24,7 +24,7 @@ FILTERS = {
 }
 
 
-def level(y):
+def level(y, slope=0.1):
     q = numpyro.sample("q", dist.HalfNormal(1.0))
     x0 = numpyro.sample("x0", dist.Normal(0, 1))
     numpyro.sample("before", dist.Normal(x0, 1.0), obs=0.2)
@@ -32,7 +32,7 @@ def level(y):
 
     def step(x, inputs):
         t, y = inputs
-        x = numpyro.sample("x", dist.Normal(x + 0.1 * jnp.sin(t), q))
+        x = numpyro.sample("x", dist.Normal(x + slope * jnp.sin(t), q))
         numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
         return x, None
 

@@ -27,18 +27,7 @@ PF, KEY, STEPS = FILTERS["default"], jax.random.key(1), 5
 
 def steeper(y):
     """As `level`, but for one number."""
-    q = numpyro.sample("q", dist.HalfNormal(1.0))
-    x0 = numpyro.sample("x0", dist.Normal(0, 1))
-    numpyro.sample("before", dist.Normal(x0, 1.0), obs=0.2)
-    numpyro.sample("w", dist.Normal(q, 1.0), obs=0.5)
-
-    def step(x, inputs):
-        t, y = inputs
-        x = numpyro.sample("x", dist.Normal(x + 0.2 * jnp.sin(t), q))
-        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
-        return x, None
-
-    scan(step, x0, (jnp.arange(len(y)), y))
+    level(y, slope=0.2)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ This is what `statespace.checking` compares with, and shares nothing with the en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,23 @@ from ssmscan.model.handlers.running import run_model
 from ssmscan.model.handlers.stack import isolated
 
 
+class Names(NamedTuple):
+    """Names of the sites of a model by what they are to it.
+
+    Attributes:
+        parameters, initial: parameters and initial states.
+        summed: discrete states that gradient engines sum out.
+        masked: sites outside the loops whose draws a mask may leave out of the density.
+        simulated: sites outside the loops that are drawn and not inferred.
+    """
+
+    parameters: Sequence[str]
+    initial: Sequence[str]
+    summed: Sequence[str]
+    masked: frozenset[str]
+    simulated: Sequence[str]
+
+
 class Original:
     """NumPyro's log-probability of every site of the model as it was written, at given values.
 
@@ -28,18 +45,12 @@ class Original:
         jacobian: by parameter, given its unconstrained value, log |d theta / d z|.
     """
 
-    def __init__(self, ssm: Any, source: Any, values: Mapping[str, Any]):
-        plans = [part.program.plan for part in ssm.parts]
-        inside = {site.name for plan in plans for site in plan.inside}
-        horizon = [s.name for plan in plans for s in plan.outside if s.simulated and s.name not in inside]
-        run = handlers.block(handlers.seed(source.run, 0), hide=horizon) if horizon else source.run
-        given = numpyro_names(source.run, dict(values))
-        model = handlers.substitute(Constants(run), data={given[name]: value for name, value in values.items()})
+    def __init__(self, run: Callable[[], Any], sites: Names, values: Mapping[str, Any]):
+        given, horizon = numpyro_names(run, dict(values)), list(sites.simulated)
+        seeded = handlers.block(handlers.seed(run, 0), hide=horizon) if horizon else run
+        model = handlers.substitute(Constants(seeded), data={given[name]: value for name, value in values.items()})
         names = {numpyros: name for name, numpyros in given.items()}
-        self.parameters = [site.name for site in ssm.parameters]
-        self.initial = [site.name for site in ssm.initial]
-        self.summed = [site.name for site in ssm.summed_out]
-        flat = {s.name for plan in plans for s in plan.outside if s.masked} & set(self.parameters)
+        self.sites, flat = sites, sites.masked & set(sites.parameters)
         self.counted: dict[str, float] = {}
         self.law: dict[str, float] = {}
         self.jacobian: dict[str, Callable] = {}
@@ -67,13 +78,13 @@ class Original:
 
     def factors(self, z: Mapping[str, Any] | None) -> dict[str, float]:
         """Compute what the factors must be."""
-        prior, law = (sum(of[n] for n in self.parameters) for of in (self.counted, self.law))
-        jacobian = 0.0 if z is None else sum(self.jacobian[n](z[n]) for n in self.parameters)
+        prior, law = (sum(of[n] for n in self.sites.parameters) for of in (self.counted, self.law))
+        jacobian = 0.0 if z is None else sum(self.jacobian[n](z[n]) for n in self.sites.parameters)
         likelihood = self.total - prior
         # The weight of the start has what a scale adds to its law, which its density has too.
-        twice = sum(self.counted[n] - self.law[n] for n in self.initial)
+        twice = sum(self.counted[n] - self.law[n] for n in self.sites.initial)
         weights = likelihood - (sum(self.law.values()) - law)
-        summed = sum(self.law[n] for n in self.summed)
+        summed = sum(self.law[n] for n in self.sites.summed)
         return {
             "prior": prior,
             "transformed": prior + jacobian,

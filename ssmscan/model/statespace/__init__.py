@@ -1,16 +1,19 @@
-"""What engines see.
+"""What a user holds and engines are given; each file takes a `Core`, and `front` joins them.
 
-front           `StateSpaceModel`: the pure functions engines use
-program         all staged functions of a loop without its data, interned
-partition       a model of several independent loops, one program for each; several, what engines see of it
-dynamics        one loop at one parameter value: start, step, densities of one particle
-panel           elements that do not interact; panel_element, one of them
-parameters      what a user passes as theta
-data            what depends on data alone: observed values, missing and impossible ones
-requirements    what engines ask of a model before they run
-paths           the loop run at given noise or values
-marginal        the model with its discrete states summed out
+front           `StateSpaceModel`, of one loop or several: start reading here
+core            `Core`: one loop, its staged functions and the data they read
+parameters      theta as a user passes it: checked, cast, unconstrained and back
+dynamics        a loop at one parameter value: start, step, densities of one particle
+panel           elements that do not interact
+panel_element   the dynamics of one of them
+paths           a loop run at given noise or values
+marginal        a loop with its discrete states summed out
 simulation      forward simulation, and what follows from known states
 deterministics  what the model computes outside the loop
+data            what depends on data alone: observed values, missing and impossible ones
 checking        the parts put together again, against NumPyro's density
+requirements    what engines ask of a model before they run
+program         all staged functions of a loop without its data, interned
+computed        which deterministics outside the loop parameters decide, and which states
+partition       a model of several independent loops, a program for each
 """

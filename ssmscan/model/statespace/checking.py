@@ -21,8 +21,8 @@ observations after the loop join its steps; noise, where a site has no smooth ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,21 +30,40 @@ import numpy as np
 from jax import lax
 
 from ssmscan.errors import ModelError
-from ssmscan.model.handlers.original import Original
+from ssmscan.model.handlers.original import Names, Original
 from ssmscan.model.handlers.stack import exclusive
 from ssmscan.model.jaxprs.dataflow import UNUSED
 from ssmscan.model.noise.families import MapKind
-from ssmscan.model.protocols import NoiseSpec
+from ssmscan.model.protocols import Model, NoiseSpec, Theta
+from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.marginal import posterior
-from ssmscan.model.statespace.panel_element import elements_at
 from ssmscan.model.statespace.parameters import unconstrain
-from ssmscan.model.statespace.paths import from_noise
-from ssmscan.model.statespace.simulation import Outputs
-
-if TYPE_CHECKING:
-    from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.statespace.paths import from_noise, smooth_noise
+from ssmscan.model.statespace.simulation import Outputs, joined
 
 Terms = dict[str, jax.Array]
+
+
+class Checked(Model, Protocol):
+    """A `StateSpaceModel`, which stands above this file: what engines call, and the cores beneath it."""
+
+    @property
+    def cores(self) -> tuple[Core, ...]:
+        """One for each loop."""
+
+    @property
+    def loops(self) -> tuple[Checked, ...]:
+        """One model for each loop."""
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether elements of observed values are missing."""
+
+    def log_law_unconstrained(self, z: Theta) -> tuple[jax.Array, jax.Array]:
+        """Compute the log-density of what `sample_prior` draws, and what log p has more."""
+
+    def log_likelihood_given_noise(self, theta: Theta, noise: Terms) -> jax.Array:
+        """Compute the log-density of all data given parameters and noise."""
 
 
 class Factor(NamedTuple):
@@ -84,35 +103,39 @@ class Check(NamedTuple):
 
 
 @exclusive
-def check(key: jax.Array, ssm: Any, source: Any) -> Check:
-    """Compare every factor at one draw; missing elements of the data are filled for it.
+def check(key: jax.Array, ssm: Checked, run: Callable[[], Any]) -> Check:
+    """Compare every factor at one draw.
+
+    Args:
+        key: PRNG key of the draw.
+        ssm: the model, missing elements of its data filled.
+        run: runs it as it was written.
 
     Raises:
         ModelError: some differ by more than rounding; the message gives both.
     """
     if ssm.has_gaps:
-        ssm, source = source.filled()
-        if ssm.has_gaps:
-            raise ModelError(
-                "check: NumPyro has no density for a loop that is conditioned on fewer values than it has steps, nor "
-                "for missing values that the model reads from outside its arguments. Trace the model without the "
-                "horizon, and pass its data as arguments."
-            )
+        raise ModelError(
+            "check: NumPyro has no density for a loop that is conditioned on fewer values than it has steps, nor "
+            "for missing values that the model reads from outside its arguments. Trace the model without the "
+            "horizon, and pass its data as arguments."
+        )
     prior_key, path_key = jax.random.split(key)
     theta, z = ssm.sample_prior(prior_key), None
-    if not any(part.program.not_continuous for part in ssm.parts):
-        z = unconstrain(ssm.parts[0], theta)  # a draw of the prior, which rounding may have put on the edge
+    if not any(core.program.not_continuous for core in ssm.cores):
+        z = unconstrain(ssm.cores[0], theta)  # a draw of the prior, which rounding may have put on the edge
         theta = ssm.constrain(z)
     factors, moved, smooth = _evaluate(path_key, ssm, theta, z)
     pieces = [float(piece) for piece in factors.pop("sites").values()]
-    found = Original(ssm, source, {**theta, **moved})
+    names = _names(ssm)
+    found = Original(run, names, {**theta, **moved})
     expected = found.factors(z)
     compared = {"sites": Factor(sum(pieces), found.total)}
     compared |= {name: Factor(float(value), expected[name]) for name, value in factors.items()}
     if smooth is not None:
         log_likelihood, values = smooth
         values = {n: v for n, v in values.items() if n in moved}
-        there = Original(ssm, source, {**theta, **values}).factors(z)["noise"]
+        there = Original(run, names, {**theta, **values}).factors(z)["noise"]
         compared["noise"] = Factor(float(log_likelihood), there)
     scale = sum(abs(piece) for piece in pieces) + abs(found.total) + found.size + 1.0
     tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
@@ -131,8 +154,20 @@ def check(key: jax.Array, ssm: Any, source: Any) -> Check:
 # ---- what the engines evaluate ------------------------------------------------------------------
 
 
+def _names(ssm: Checked) -> Names:
+    sites = [site for core in ssm.cores for site in core.program.plan.outside]
+    inside = {site.name for core in ssm.cores for site in core.program.plan.inside}
+    return Names(
+        parameters=[site.name for site in ssm.parameters],
+        initial=[site.name for site in ssm.initial],
+        summed=[site.name for core in ssm.cores for site in core.summed_out],
+        masked=frozenset(site.name for site in sites if site.masked),
+        simulated=[site.name for site in sites if site.simulated and site.name not in inside],
+    )
+
+
 @jax.jit
-def _evaluate(key: jax.Array, ssm: Any, theta: dict, z: dict | None) -> tuple[dict, dict, tuple | None]:
+def _evaluate(key: jax.Array, ssm: Checked, theta: dict, z: dict | None) -> tuple[dict, dict, tuple | None]:
     """The factors, by the functions that engines call.
 
     Returns:
@@ -142,15 +177,14 @@ def _evaluate(key: jax.Array, ssm: Any, theta: dict, z: dict | None) -> tuple[di
     sites: Terms = {}
     moved: Terms = {}
     runs, views = [], []
-    for number, part in enumerate(ssm.parts):
+    for number, part in enumerate(ssm.loops):
         terms, values, view, run = _move(jax.random.fold_in(key, number), part, theta)
         # The prior of the parameters is in every part.
         sites |= {n: v for n, v in terms.items() if not number or n not in theta}
         moved |= values
         runs.append(run)
         views.append(view)
-    if len(ssm.parts) > 1:
-        sites |= ssm.joined(key, theta, moved, runs).get("log_prob", {})
+    sites |= joined(key, ssm.cores, theta, moved, runs)["log_prob"]
     factors: dict[str, Any] = {
         name: sum(view[name] for view in views) for name in views[0] if all(name in view for view in views)
     }
@@ -158,19 +192,20 @@ def _evaluate(key: jax.Array, ssm: Any, theta: dict, z: dict | None) -> tuple[di
     if z is not None:
         law, reweighting = ssm.log_law_unconstrained(z)
         factors |= {"transformed": ssm.log_prior_unconstrained(z)[1], "law": law, "reweighted": law + reweighting}
-    if "noise" in factors or not all(map(_has_noise, ssm.parts)):
+    if "noise" in factors or not all(map(_has_noise, ssm.cores)):
         return factors, moved, None
-    ends = [_by_noise(jax.random.fold_in(key, number), part, theta) for number, part in enumerate(ssm.parts)]
+    ends = [_by_noise(jax.random.fold_in(key, number), core, theta) for number, core in enumerate(ssm.cores)]
     return factors, moved, (sum(end[0] for end in ends), {n: v for end in ends for n, v in end[1].items()})
 
 
-def _move(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[Terms, Terms, Terms, Outputs]:
+def _move(key: jax.Array, part: Checked, theta: dict) -> tuple[Terms, Terms, Terms, Outputs]:
     """Move one particle through a part: log-density of its sites, values, factors, and outputs of the loop."""
-    program, bound = part.program, part.at(theta)
+    core, bound = part.cores[0], part.at(theta)
+    program = core.program
     start_key, step_key = jax.random.split(key)
-    start_noise, step_noise = _draw(start_key, part.initial_noise), _draw(step_key, part.step_noise, part.num_steps)
-    by_value = program.evaluate.bind(part.arrays, part._outside(theta))
-    by_noise = program.step.select("values").bind(part.arrays, theta)
+    start_noise, step_noise = _draw(start_key, bound.initial_noise), _draw(step_key, bound.step_noise, core.num_steps)
+    by_value = program.evaluate.bind(core.arrays, core.outside(theta))
+    by_noise = program.step.select("values").bind(core.arrays, theta)
     weighed = not program.tail.mixing
 
     def body(carry, inputs):
@@ -190,7 +225,7 @@ def _move(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[Terms, Te
         outside_log_density=program.initial,
         outside_log_prior=program.parameters,
     )
-    found = rest.bind(part.arrays, part._outside(theta, start.values))(*[UNUSED] * 4, ys, last)
+    found = rest.bind(core.arrays, core.outside(theta, start.values))(*[UNUSED] * 4, ys, last)
     terms = found["outside_log_prob"] | jax.tree.map(jnp.sum, log_prob)
     terms |= found["outside_log_density"] | found["outside_log_prior"]
     factors, static = {}, part.log_static(theta)
@@ -205,31 +240,31 @@ def _move(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[Terms, Te
     return terms, {**start.values, **values}, factors, Outputs({}, ys, last)
 
 
-def _has_noise(part: StateSpaceModel) -> bool:
-    """Whether gradient engines take a part, and a log-likelihood at noise holds no corrections that only it knows."""
-    program = part.program
-    sites = [s for s in (*program.plan.outside, *program.plan.inside) if s.name in program.smooth_noise]
+def _has_noise(core: Core) -> bool:
+    """Whether gradient engines take a loop, and a log-likelihood at noise holds no corrections that only it knows."""
+    program = core.program
+    sites = [s for s in core.traced_sites if s.name in program.smooth_noise]
     exact = all(s.smooth is not None and s.smooth.kind is MapKind.EXACT for s in sites)
     return program.smooth_step is not None or (program.summed is not None and exact)
 
 
-def _by_noise(key: jax.Array, part: StateSpaceModel, theta: dict) -> tuple[jax.Array, Terms]:
+def _by_noise(key: jax.Array, core: Core, theta: dict) -> tuple[jax.Array, Terms]:
     """Log-likelihood at noise without the corrections of its maps, and values of the states there.
 
     Where discrete states are summed out, they are drawn, and the density of what was drawn is added.
     """
-    noise = _draw(key, part.smooth_noise)
-    if part.program.summed is not None:
-        drawn = posterior(part, theta, noise, key)
+    noise = _draw(key, smooth_noise(core))
+    if core.program.summed is not None:
+        drawn = posterior(core, theta, noise, key)
         assert drawn.log_joint is not None
         return drawn.log_joint, drawn.states
-    found = from_noise(part, theta, noise)
+    found = from_noise(core, theta, noise)
     return found.log_likelihood - found.correction, found.values
 
 
-def _by_element(part: StateSpaceModel, theta: dict, start_noise: Terms, step_noise: Terms) -> jax.Array:
+def _by_element(part: Checked, theta: dict, start_noise: Terms, step_noise: Terms) -> jax.Array:
     """Weights of the elements of a panel, moved one by one by their rows of the noise; a scalar."""
-    panel, at = part.panel, elements_at(part, theta)
+    panel, at = part.panel, part.elements_at(theta)
     assert panel is not None
     axes = dict(panel.noise)
 

@@ -7,39 +7,37 @@ that is a likelihood of zero, not a fault in the data).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.errors import ModelError
-from ssmscan.model.jaxprs.dataflow import UNUSED
+from ssmscan.model.jaxprs.dataflow import UNUSED, Staged
+from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.parameters import sample_prior
 from ssmscan.model.statespace.paths import from_values
 from ssmscan.model.statespace.simulation import simulate
 
-if TYPE_CHECKING:
-    from ssmscan.model.statespace.front import StateSpaceModel
-
 
 @jax.jit
-def observed(ssm: StateSpaceModel) -> dict[str, jax.Array]:
+def observed(core: Core) -> dict[str, jax.Array]:
     """Observed values by site, loop sites with time in front."""
-    return _over_data(ssm, ssm.program.observed_step, ssm.program.observed_outside, "observed")
+    return _over_data(core, core.program.observed_step, core.program.observed_outside, "observed")
 
 
 @jax.jit
-def invalid(ssm: StateSpaceModel) -> dict[str, jax.Array]:
+def invalid(core: Core) -> dict[str, jax.Array]:
     """For each observed site whose validity data decide, whether it is invalid (per step, in the loop)."""
-    return _over_data(ssm, ssm.program.invalid_step, ssm.program.invalid_outside, "invalid")
+    return _over_data(core, core.program.invalid_step, core.program.invalid_outside, "invalid")
 
 
-def with_missing(ssm: StateSpaceModel) -> frozenset[str]:
+def with_missing(core: Core) -> frozenset[str]:
     """Names of the sites whose observed values hold NaN; where data do not show it, whether any array does."""
-    shown = jax.device_get(observed(ssm))
-    arrays = [a for a in ssm.arrays if jnp.issubdtype(a.dtype, jnp.floating)]
+    shown = jax.device_get(observed(core))
+    arrays = [a for a in core.arrays if jnp.issubdtype(a.dtype, jnp.floating)]
     suspect = any(bool(jnp.isnan(a).any()) for a in arrays)
-    sites = [s for s in ssm.program.plan.inside + ssm.program.plan.outside if s.observed and s.family != "Unit"]
+    sites = [s for s in core.traced_sites if s.observed and s.family != "Unit"]
     return frozenset(
         s.name
         for s in sites
@@ -47,7 +45,7 @@ def with_missing(ssm: StateSpaceModel) -> frozenset[str]:
     )
 
 
-def refuse_gaps(ssm: StateSpaceModel) -> None:
+def refuse_gaps(core: Core) -> None:
     """Refuse missing elements that cannot be integrated out: a part of a joint value, and NaN read around its site.
 
     The second shows in the density of one forward simulation that is put through the model again.
@@ -55,11 +53,10 @@ def refuse_gaps(ssm: StateSpaceModel) -> None:
     Raises:
         ModelError: there are such; the message names the site.
     """
-    plan = ssm.program.plan
-    drawn = {s.name: s for s in plan.inside + plan.outside if s.observed and s.gaps}
+    drawn = {s.name: s for s in core.traced_sites if s.observed and s.gaps}
     if not drawn:
         return
-    shown = jax.device_get(observed(ssm))
+    shown = jax.device_get(observed(core))
     for name, site in drawn.items():
         axes = tuple(range(-site.joint, 0))
         gone = np.isnan(shown[name]) if name in shown else np.zeros(site.shape, bool)
@@ -71,11 +68,11 @@ def refuse_gaps(ssm: StateSpaceModel) -> None:
             )
     for seed in range(3):
         key, path_key = jax.random.split(jax.random.key(seed))
-        theta = ssm.sample_prior(key)
-        bad = jax.device_get(_not_a_number(ssm, theta, simulate(path_key, ssm, theta).values))
+        theta = sample_prior(core, key)
+        bad = jax.device_get(_not_a_number(core, theta, simulate(path_key, core, theta).values))
         if not any(bad.values()):
             return
-    name = next(site.name for site in plan.inside if bad.get(site.name))
+    name = next(site.name for site in core.program.plan.inside if bad.get(site.name))
     raise ModelError(
         f"the density of site '{name}' is NaN: a missing value (NaN) of the data reaches it without passing through "
         "its own sample statement, as y[t - 1] read from the closure does. Carry what numpyro.sample returns to the "
@@ -84,21 +81,19 @@ def refuse_gaps(ssm: StateSpaceModel) -> None:
 
 
 @jax.jit
-def _not_a_number(ssm: StateSpaceModel, theta: dict, values: dict) -> dict[str, jax.Array]:
-    initial = {s.name: values[s.name] for s in ssm.initial}
-    path = from_values(ssm, theta, initial, {s.name: values[s.name] for s in ssm.innovations})
+def _not_a_number(core: Core, theta: dict, values: dict) -> dict[str, jax.Array]:
+    initial = {s.name: values[s.name] for s in core.initial}
+    path = from_values(core, theta, initial, {s.name: values[s.name] for s in core.innovations})
     # NumPyro gives a draw that is NaN the log-density -inf.
-    drawn = {s.name: jnp.isnan(values[s.name]).any() for s in ssm.innovations if not s.discrete}
+    drawn = {s.name: jnp.isnan(values[s.name]).any() for s in core.innovations if not s.discrete}
     return {name: jnp.isnan(value) | drawn.get(name, False) for name, value in path.log_prob.items()}
 
 
-def _over_data(ssm: StateSpaceModel, step, outside, name: str) -> dict[str, jax.Array]:
+def _over_data(core: Core, step: Staged, outside: Staged, name: str) -> dict[str, jax.Array]:
     """Evaluate results that depend on data alone, over all steps and outside the loop."""
-    nothing = [UNUSED] * 7
-    fixed = outside(ssm.arrays, *nothing)[f"outside_{name}"] if outside.jaxpr.outvars else {}
+    fixed = outside(core.arrays, *[UNUSED] * 7)[f"outside_{name}"] if outside.jaxpr.outvars else {}
     if not step.jaxpr.outvars:
         return dict(fixed)
-    rest = step.bind(ssm.arrays, UNUSED)
-    xs = ssm.program.inputs.bind(ssm.arrays, ssm._outside({}))(*[UNUSED] * 6)["xs"]
+    rest = step.bind(core.arrays, UNUSED)
     each: Callable = jax.vmap(lambda x: rest(UNUSED, x, *[UNUSED] * 4)[name])
-    return {**fixed, **each(xs)}
+    return {**fixed, **each(core.inputs({}))}

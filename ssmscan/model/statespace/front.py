@@ -1,164 +1,179 @@
-"""StateSpaceModel: the pure functions that engines use, and nothing else.
+"""`StateSpaceModel`: what a user holds after `ssmscan.trace`, and what engines are given; see `protocols.Model`.
 
-    theta ~ p(theta)                         parameters
-    s ~ p(s | theta),  c_0 = g(s, theta)     initial state and carry
-    z_t ~ p(z | c_{t-1}, x_t, theta)         innovations
-    c_t = h(c_{t-1}, x_t, z_t, theta)        carry
-    y_t ~ p(y | c_{t-1}, x_t, z_t, theta)    observations
+    log p(y | theta) = log h(theta) + sum_k log p(y_k | theta)
 
-Every function evaluates a jaxpr stored at `trace`; the user's Python does not run again, so all of
-them work under jit, vmap and grad.  A model is a pytree: its leaves are data and lifted constants,
-its static part is the interned `Program`, so one compilation serves all data of one shape.
+A model has one loop or several that share nothing but the parameters, a `Core` for each.  Engines filter the loops
+one by one and add the log-likelihoods (the variances of their estimates add too); so do gradient engines, given noise.
+
+The user's Python does not run again after `trace`: every function works under jit, vmap and grad.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from ssmscan.errors import ModelError
-from ssmscan.model.jaxprs.dataflow import UNUSED
-from ssmscan.model.jaxprs.placeholders import sum_of, zeros
-from ssmscan.model.keys import one_key
-from ssmscan.model.protocols import NoiseSpec, Panel
+from ssmscan.model.jaxprs.placeholders import sum_of
+from ssmscan.model.keys import loop_keys, one_key
+from ssmscan.model.protocols import NoiseSpec, Panel, Theta, Values
 from ssmscan.model.sites import Role, Site, site_table
-from ssmscan.model.statespace import data, deterministics, marginal, parameters, paths
+from ssmscan.model.statespace import checking, data, deterministics, marginal, parameters, paths, simulation
+from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.dynamics import LoopDynamics
 from ssmscan.model.statespace.panel_element import ElementDynamics, elements_at
 from ssmscan.model.statespace.program import Program
 
-PyTree = Any
-Theta = dict[str, jax.Array]
+
+class Retraceable(Protocol):
+    """What `trace` was given, kept on the host; see `ssmscan.model.tracing`."""
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Printed paths of the arrays that were made static."""
+
+    def run(self) -> Any:
+        """Run the model as it was written."""
+
+    def filled(self) -> StateSpaceModel:
+        """Trace the model over data whose missing elements are filled."""
+
+    def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
+        """Put other data in."""
+
+    def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
+        """Trace again with roles declared."""
+
+    def data_paths(self) -> list[str]:
+        """Return the printed paths of the leaves that are data."""
 
 
-@jax.tree_util.register_pytree_node_class
+@partial(jax.tree_util.register_dataclass, data_fields=["cores"], meta_fields=[], drop_fields=["source"])
+@dataclass(frozen=True, eq=False, repr=False)
 class StateSpaceModel:
     """A traced model; made by `ssmscan.trace`.
 
     Attributes:
-        program: the staged functions, shared by all data of the same shapes.
-        arrays: data and constants the functions read, as a tuple.
+        cores: for each loop that data depend on, its staged functions and the arrays they read.
         source: what `trace` was given; on the host only, absent inside jit.
     """
 
-    def __init__(self, program: Program, arrays: tuple, source: Any = None):
-        self.program, self.arrays, self.source = program, tuple(arrays), source
-
-    def tree_flatten(self) -> tuple[tuple, Program]:
-        """Split into leaves and the static program."""
-        return self.arrays, self.program
-
-    @classmethod
-    def tree_unflatten(cls, program: Program, arrays: tuple) -> StateSpaceModel:
-        """Put the parts together, without the host-side source."""
-        return cls(program, arrays)
+    cores: tuple[Core, ...]
+    source: Retraceable | None = None
 
     def __repr__(self) -> str:
+        steps = " and ".join(str(core.num_steps) for core in self.cores)
+        if len(self.cores) > 1:
+            title = f"State-space model of {len(self.cores)} independent loops of {steps} steps"
+            return f"{title}\n{site_table(self.sites)}"
         fixed = () if self.source is None else self.source.fixed
-        summed = self.program.summed
+        program = self.core.program
         lines = [
-            f"State-space model of {self.num_steps} steps",
-            site_table(self.program.sites),
-            str(self.program.elements if self.panel is None else self.panel),
+            f"State-space model of {steps} steps",
+            site_table(self.sites),
+            str(program.elements if self.panel is None else self.panel),
             f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
-            "" if summed is None else f"summed out by gradient engines: {summed.describe()}",
+            "" if program.summed is None else f"summed out by gradient engines: {program.summed.describe()}",
         ]
         return "\n".join(line for line in lines if line)
 
     # ---- what was found -------------------------------------------------------------------------
 
     @property
-    def parts(self) -> tuple[StateSpaceModel, ...]:
-        """One for each loop that data depend on; here the model itself, see `IndependentLoops`."""
-        return (self,)
-
-    @property
     def loops(self) -> tuple[StateSpaceModel, ...]:
         """One model for each loop that data depend on; the model itself where there is one."""
-        return self.parts
+        return (self,) if len(self.cores) == 1 else tuple(StateSpaceModel((core,)) for core in self.cores)
+
+    @property
+    def core(self) -> Core:
+        """The one loop.
+
+        Raises:
+            ValueError: there are several.
+        """
+        if len(self.cores) > 1:
+            raise ValueError(f"the model has {len(self.cores)} independent loops; take one of ssm.loops.")
+        return self.cores[0]
+
+    @property
+    def program(self) -> Program:
+        """Staged functions of the one loop, shared by all data of the same shapes."""
+        return self.core.program
+
+    def _sites(self, *roles: Role) -> tuple[Site, ...]:
+        """Sites of all loops with one of some roles; one that several loops have, once."""
+        return tuple({site.name: site for core in self.cores for site in core.with_role(*roles)}.values())
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """Every site, those outside the loop first."""
-        return self.program.sites
-
-    def _with_role(self, *roles: Role) -> tuple[Site, ...]:
-        return tuple(site for site in self.program.sites if site.role in roles)
+        return self._sites(*Role)
 
     @property
     def parameters(self) -> tuple[Site, ...]:
         """Sites drawn once, theta."""
-        return self._with_role(Role.PARAMETER)
+        return self._sites(Role.PARAMETER)
 
     @property
     def initial(self) -> tuple[Site, ...]:
         """Initial-state sites, drawn once per particle."""
-        return self._with_role(Role.INITIAL)
+        return self._sites(Role.INITIAL)
 
     @property
     def innovations(self) -> tuple[Site, ...]:
         """Latent sites of the loop."""
-        return self._with_role(Role.INNOVATION)
+        return self._sites(Role.INNOVATION)
 
     @property
     def observations(self) -> tuple[Site, ...]:
         """Observed sites that the states reach."""
-        return self._with_role(Role.OBSERVATION, Role.START_OBSERVATION, Role.TAIL_OBSERVATION)
+        return self._sites(Role.OBSERVATION, Role.START_OBSERVATION, Role.TAIL_OBSERVATION)
 
     @property
     def deterministic(self) -> tuple[Site, ...]:
         """Sites that are computed."""
-        return self._with_role(Role.DETERMINISTIC)
+        return self._sites(Role.DETERMINISTIC)
+
+    @property
+    def summed_out(self) -> tuple[Site, ...]:
+        """Discrete states that gradient engines sum out."""
+        return tuple(site for core in self.cores for site in core.summed_out)
 
     @property
     def num_steps(self) -> int:
-        """T, the number of steps."""
-        return self.program.plan.length
+        """T, the number of steps; of all loops together where there are several."""
+        return sum(core.num_steps for core in self.cores)
 
     @property
     def panel(self) -> Panel | None:
         """Elements that do not interact, which particle engines filter one by one; None where there are none."""
-        elements = self.program.elements
-        return None if isinstance(elements, str) else elements.panel
+        return self.cores[0].panel if len(self.cores) == 1 else None
 
     @property
     def start_observed(self) -> bool:
         """Whether an observation before the loop, rows after it or a scaled density weigh the initial state."""
-        return self.program.start_observed
+        return any(core.program.start_observed for core in self.cores)
 
     @property
     def has_gaps(self) -> bool:
         """Whether elements of observed values are missing."""
-        return any(drawn.gaps for drawn in self.program.plan.inside + self.program.plan.outside)
+        return any(site.gaps for core in self.cores for site in core.traced_sites)
 
     @property
     def missing_sites(self) -> frozenset[str]:
         """Names of the latent sites that hold missing elements of observations."""
-        return frozenset(s.name for s in self.program.plan.inside + self.program.plan.outside if s.gaps and s.latent)
+        return frozenset(s.name for core in self.cores for s in core.traced_sites if s.gaps and s.latent)
 
     @property
-    def initial_noise(self) -> dict[str, NoiseSpec]:
-        """Base noise of the initial-state sites of one particle."""
-        return {name: self.program.noise[name] for name in self.program.initial}
+    def observed(self) -> dict[str, np.ndarray]:
+        """Observed values by site; sites of a loop have time in front."""
+        return _union(jax.device_get(data.observed(core)) for core in self.cores)
 
-    @property
-    def step_noise(self) -> dict[str, NoiseSpec]:
-        """Base noise of the innovations of one particle at one step."""
-        return {site.name: self.program.noise[site.name] for site in self.innovations}
-
-    def refuse_tail(self) -> None:
-        """Raise where an engine steps through the loop and data observed after it join its steps.
-
-        Raises:
-            ModelError: the message names the sites, what joins the steps, and the line.
-        """
-        if refusal := self.program.tail.refusal():
-            raise ModelError(refusal)
-
-    # ---- parameters -----------------------------------------------------------------------------
+    # ---- parameters: the same in every loop -----------------------------------------------------
 
     def canonical(self, theta: Mapping[str, Any]) -> Theta:
         """Check parameter values and cast them to the dtypes of their sites.
@@ -169,84 +184,55 @@ class StateSpaceModel:
         Raises:
             ValueError: a name is missing or unknown, a shape is wrong, a value is not finite or not in the support.
         """
-        return parameters.canonical(self, theta)
-
-    def _outside(self, theta: Theta, initial: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
-        """All latent sites outside the loop; placeholders where a result does not depend on the initial state."""
-        shapes = {s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in self.program.plan.outside if s.latent}
-        return {**zeros(shapes), **theta, **(initial or {})}
-
-    def _sum(self, staged, name: str, outside: dict) -> jax.Array:
-        return sum_of(staged.bind(self.arrays, outside)(*[UNUSED] * 6)[name].values())
+        return parameters.canonical(self.cores[0], theta)
 
     def log_prior(self, theta: Theta) -> jax.Array:
-        """Log-density of the parameters as NumPyro counts it, a scalar: normalised unless masked or scaled.
-
-        Outside the support it is -inf.
-        """
-        return self._sum(self.program.log_prior, "outside_log_prior", self._outside(parameters.cast(self, theta)))
+        """Compute the log-density of the parameters as NumPyro counts it, a scalar; -inf outside the support."""
+        return parameters.log_prior(self.cores[0], theta)
 
     def log_static(self, theta: Theta) -> jax.Array:
-        """Log-likelihood of the observations and factors that no state reaches, a scalar."""
-        outside = self._outside(self.canonical(theta))
-        tail = self.program.tail_static(self.arrays, outside)["log_prob"]
-        return self._sum(self.program.log_static, "outside_log_prob", outside) + sum_of(tail.values())
+        """Compute the log-likelihood of the observations and factors that no state reaches, a scalar."""
+        theta = self.canonical(theta)
+        return _total([core.log_static(theta) for core in self.cores])
 
     @property
     def reweighted(self) -> tuple[str, ...]:
         """Parameters whose prior is masked or scaled: it is no law, and no evidence is an integral over it."""
-        return self.program.reweighted
+        return self.cores[0].program.reweighted
 
     def sample_prior(self, key: jax.Array) -> Theta:
         """Draw the parameters from their prior, masks and scales left out."""
-        return self.program.prior(self.arrays, one_key(key))["theta"]
+        return parameters.sample_prior(self.cores[0], key)
 
     def constrain(self, z: Theta) -> Theta:
-        """Parameters from unconstrained values, by NumPyro's bijectors."""
-        return parameters.at_unconstrained(self, z)["theta"]
+        """Compute parameters from unconstrained values, by NumPyro's bijectors."""
+        return parameters.at_unconstrained(self.cores[0], z)["theta"]
 
     def unconstrain(self, theta: Theta) -> Theta:
-        """Unconstrained values of the parameters."""
-        return parameters.unconstrain(self, self.canonical(theta))
+        """Compute unconstrained values of the parameters."""
+        return parameters.unconstrain(self.cores[0], self.canonical(theta))
 
     def log_prior_unconstrained(self, z: Theta) -> tuple[Theta, jax.Array]:
-        """Parameters, and log p(theta) + log|d theta / d z|, at unconstrained values."""
-        out = parameters.at_unconstrained(self, z)
+        """Compute the parameters, and log p(theta) + log|d theta / d z|, at unconstrained values."""
+        out = parameters.at_unconstrained(self.cores[0], z)
         return out["theta"], out["log_prior"]
 
     def log_law_unconstrained(self, z: Theta) -> tuple[jax.Array, jax.Array]:
-        """Log-density of what `sample_prior` draws, and what log p has more, zero unless masked or scaled."""
-        out = parameters.at_unconstrained(self, z)
+        """Compute the log-density of what `sample_prior` draws, and what log p has more: 0 unless masked or scaled."""
+        out = parameters.at_unconstrained(self.cores[0], z)
         return out["log_law"], out["log_reweighting"]
 
-    deterministics = deterministics.deterministics
-
-    # ---- the loop -------------------------------------------------------------------------------
+    # ---- the loop, one particle at a time -------------------------------------------------------
 
     def at(self, theta: Theta) -> LoopDynamics:
-        """Compute everything outside the loop once, in the caller's trace."""
-        return LoopDynamics(self, parameters.cast(self, theta))
+        """Compute everything outside the one loop once, in the caller's trace."""
+        return LoopDynamics(self.core, parameters.cast(self.core, theta))
 
     def elements_at(self, theta: Theta) -> Callable[[jax.Array], ElementDynamics]:
-        """Compute what all elements of a panel share; return the dynamics of element number m."""
-        return elements_at(self, parameters.cast(self, theta))
+        """Compute what all elements of a panel share once; return the dynamics of element number m."""
+        return elements_at(self.core, parameters.cast(self.core, theta))
 
-    def simulate(self, key: jax.Array, theta: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """Draw initial state, innovations and observations forward in time.
-
-        Returns:
-            Values by site; sites of the loop have time in front, (T, ...).
-        """
-        from ssmscan.model.statespace.simulation import simulate
-
-        return simulate(one_key(key), self, self.canonical(theta)).values
-
-    @property
-    def observed(self) -> dict[str, np.ndarray]:
-        """Observed values by site; sites of the loop have time in front."""
-        return jax.device_get(data.observed(self))
-
-    # ---- the noise-outside view -----------------------------------------------------------------
+    # ---- whole paths ----------------------------------------------------------------------------
 
     @property
     def smooth_noise(self) -> dict[str, NoiseSpec]:
@@ -257,33 +243,18 @@ class StateSpaceModel:
         Raises:
             ModelError: a site has no smooth map from noise and cannot be summed out.
         """
-        paths.refuse_rough(self)
-        specs = self.program.smooth_noise
-        moved = [s.name for s in self.innovations if s.name in specs]
-        loop = {name: NoiseSpec((self.num_steps, *specs[name].shape), False) for name in moved}
-        return {**{name: specs[name] for name in self.program.initial if name in specs}, **loop}
-
-    @property
-    def summed_out(self) -> tuple[Site, ...]:
-        """Discrete states that gradient engines sum out."""
-        found = self.program.summed
-        names = () if found is None else [site.name for site in (*found.initial, *found.sites)]
-        return tuple(site for site in self.sites if site.name in names)
+        return _union(paths.smooth_noise(core) for core in self.cores)
 
     def log_likelihood_given_noise(self, theta: Theta, noise: Mapping[str, jax.Array]) -> jax.Array:
-        """Log-density of all data given parameters and noise, a scalar; finite discrete states are summed out.
+        """Compute the log-density of all data given parameters and noise, a scalar; discrete states are summed out.
 
         Families whose map from noise is a transport contribute their density correction.
         """
-        theta, noise = self.canonical(theta), paths.require_noise(self, noise)
-        if self.program.summed is not None:
-            return marginal.log_likelihood(self, theta, noise)
-        return paths.from_noise(self, theta, noise).log_likelihood
+        theta = self.canonical(theta)
+        return _total([marginal.log_likelihood(core, theta, own) for core, own in self._each_noise(noise)])
 
-    def states_from_noise(
-        self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None
-    ) -> dict[str, jax.Array]:
-        """Values of initial sites, innovations and deterministics of the loop at given noise.
+    def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None) -> Values:
+        """Compute values of initial sites, innovations and deterministics of the loop at given noise.
 
         Discrete states that are summed out are drawn given data, parameters and noise, which takes a key.
         """
@@ -292,24 +263,46 @@ class StateSpaceModel:
     def posterior_states(
         self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None
     ) -> marginal.Posterior:
-        """States at given noise as in `states_from_noise`, and the smoothing probabilities of the discrete ones.
+        """Compute states as in `states_from_noise`, and the smoothing probabilities of the discrete ones.
 
         Raises:
             ValueError: discrete states are to be drawn and there is no key.
         """
-        theta, noise = self.canonical(theta), paths.require_noise(self, noise)
-        if self.program.summed is None:
-            return marginal.Posterior(paths.from_noise(self, theta, noise).values, {})
-        if key is None:
+        theta = self.canonical(theta)
+        if key is None and self.summed_out:
             names = ", ".join(repr(site.name) for site in self.summed_out)
             raise ValueError(f"the discrete states {names} are summed out; pass a PRNG key to draw them.")
-        return marginal.posterior(self, theta, noise, one_key(key))
+        keys = [None] * len(self.cores) if key is None else loop_keys(one_key(key), len(self.cores))
+        found = [marginal.posterior(core, theta, own, k) for k, (core, own) in zip(keys, self._each_noise(noise))]
+        return marginal.Posterior(_union(p.states for p in found), _union(p.probabilities for p in found))
 
-    def _inputs(self, theta: Theta) -> PyTree:
-        rest = self.program.inputs.bind(self.arrays, self._outside(theta))
-        return rest(*[UNUSED] * 6)["xs"]
+    def _each_noise(self, noise: Mapping[str, jax.Array]) -> list[tuple[Core, Values]]:
+        """Pair each loop with its own noise, checked and cast."""
+        checked = paths.require_noise(self.smooth_noise, noise)
+        return [(core, {name: checked[name] for name in paths.smooth_noise(core)}) for core in self.cores]
 
-    def predict(self, key: jax.Array, theta: Theta, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def deterministics(self, theta: Theta, states: Mapping[str, jax.Array] | None = None) -> Values:
+        """Compute the deterministics outside the loop.
+
+        Args:
+            theta: value of every parameter; checked as in `canonical`.
+            states: values of the initial sites and, with time in front, of the innovations; without them only what
+                parameters decide is computed.
+
+        Returns:
+            Values by name.
+        """
+        return deterministics.deterministics(self.cores, self.canonical(theta), states)
+
+    def simulate(self, key: jax.Array, theta: Mapping[str, Any]) -> Values:
+        """Draw initial state, innovations and observations forward in time.
+
+        Returns:
+            Values by site; sites of the loop have time in front, (T, ...).
+        """
+        return simulation.simulate_all(one_key(key), self.cores, self.canonical(theta))
+
+    def predict(self, key: jax.Array, theta: Theta, states: Mapping[str, jax.Array]) -> Values:
         """Draw the observations again, given parameters and states, and go on where the states end.
 
         Args:
@@ -322,32 +315,35 @@ class StateSpaceModel:
             Values by site, states and deterministics included; sites of the loop have time in front, (T, ...).
             An observation within the data is a new draw; beyond them it is what the simulation drew.
         """
-        from ssmscan.model.statespace.simulation import known_states, predict
-
-        key, theta = one_key(key), self.canonical(theta)
-        return predict(key, self, theta, known_states(self, states)).values
+        theta, known = self.canonical(theta), simulation.known_states(self.cores, states)
+        return simulation.predict_all(one_key(key), self.cores, theta, known)
 
     # ---- other data, other roles ----------------------------------------------------------------
 
     def with_data(self, *args: Any, **kwargs: Any) -> StateSpaceModel:
-        """The same program over other data of the same shapes; see `ssmscan.trace`."""
+        """Return the same program over other data of the same shapes; see `ssmscan.trace`."""
         return self._source("with_data").with_data(self, *args, **kwargs)
 
-    def with_arrays(self, data: tuple, source: Any = None) -> StateSpaceModel:
-        """The same program over these arrays, which are taken as they are; for `with_data`."""
-        return StateSpaceModel(self.program, (*data, *self.arrays[len(data) :]), source)
-
     def with_roles(self, *, parameters: tuple[str, ...] = (), initial: tuple[str, ...] = ()) -> StateSpaceModel:
-        """The same model with some sites outside the loop declared parameters or initial states."""
+        """Return the same model with some sites outside the loop declared parameters or initial states."""
         return self._source("with_roles").with_roles(parameters, initial)
 
-    def check(self, key: jax.Array) -> Any:
+    def check(self, key: jax.Array) -> checking.Check:
         """Put the parts together again and compare with NumPyro's `log_density` of the original."""
-        from ssmscan.model.statespace.checking import check
+        source, key = self._source("check"), one_key(key)
+        ssm = source.filled() if self.has_gaps else self
+        return checking.check(key, ssm, ssm._source("check").run)
 
-        return check(one_key(key), self, self._source("check"))
-
-    def _source(self, what: str):
+    def _source(self, what: str) -> Retraceable:
         if self.source is None:
             raise ValueError(f"{what} works on what ssmscan.trace returned, on the host, not inside jit or vmap.")
         return self.source
+
+
+def _union(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _total(terms: list[jax.Array]) -> jax.Array:
+    """Sum over loops, where there are several."""
+    return terms[0] if len(terms) == 1 else sum_of(terms)

@@ -15,7 +15,7 @@ loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,10 @@ from ssmscan.model.discrete.forward_backward import Chain
 from ssmscan.model.jaxprs.dataflow import UNUSED
 from ssmscan.model.jaxprs.placeholders import sum_of, zeros
 from ssmscan.model.noise.support import joint_values, num_joint
+from ssmscan.model.protocols import Theta
 from ssmscan.model.staging.discovery import TracedSite
-
-if TYPE_CHECKING:
-    from ssmscan.model.statespace.front import StateSpaceModel, Theta
+from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.paths import from_noise
 
 PyTree = Any
 
@@ -63,14 +63,19 @@ class Posterior(NamedTuple):
     log_joint: Array | None = None
 
 
-def log_likelihood(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array]) -> Array:
+def log_likelihood(ssm: Core, theta: Theta, noise: Mapping[str, Array]) -> Array:
     """Log-density of all data given parameters and noise, discrete draws summed out; a scalar."""
+    if ssm.program.summed is None:
+        return from_noise(ssm, theta, noise).log_likelihood
     series = bind(ssm, theta, noise)
     return series.log_rest + jnp.sum(_each(ssm, forward_backward.log_likelihood)(series.chain))
 
 
-def posterior(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], key: Array) -> Posterior:
+def posterior(ssm: Core, theta: Theta, noise: Mapping[str, Array], key: Array | None) -> Posterior:
     """Draw the states given data, parameters and noise: forward filtering, backward sampling."""
+    if ssm.program.summed is None:
+        return Posterior(from_noise(ssm, theta, noise).values, {})
+    assert key is not None
     plan = _plan(ssm)
     chain, log_rest = bind(ssm, theta, noise)
     filtered = _each(ssm, forward_backward.forward)(chain)
@@ -90,17 +95,17 @@ def posterior(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], ke
     return Posterior(_run(ssm, theta, noise, *draws), probabilities, log_joint)
 
 
-def _each(ssm: StateSpaceModel, fn: Callable) -> Callable:
+def _each(ssm: Core, fn: Callable) -> Callable:
     """Map over elements, where they are summed one by one."""
     return fn if _plan(ssm).elements is None else jax.vmap(fn)
 
 
-def _of_one_element(ssm: StateSpaceModel, sites: tuple[TracedSite, ...]) -> tuple[TracedSite, ...]:
+def _of_one_element(ssm: Core, sites: tuple[TracedSite, ...]) -> tuple[TracedSite, ...]:
     elements = _plan(ssm).elements
     return sites if elements is None else elements.rows_of(sites)
 
 
-def _whole(ssm: StateSpaceModel, name: str, values: Array, ndim: int) -> Array:
+def _whole(ssm: Core, name: str, values: Array, ndim: int) -> Array:
     """Put values of elements (M, ..., one element) back into the site; a value has the last `ndim` axes."""
     elements = _plan(ssm).elements
     if elements is None:
@@ -114,7 +119,7 @@ def _marginal(weights: Array, positions: Any, num_values: int) -> Array:
     return jnp.tensordot(weights, jax.nn.one_hot(jnp.asarray(positions), num_values, dtype=weights.dtype), 1)
 
 
-def _run(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], initial: dict, loop: dict) -> dict[str, Array]:
+def _run(ssm: Core, theta: Theta, noise: Mapping[str, Array], initial: dict, loop: dict) -> dict[str, Array]:
     """Run the loop at given noise and given discrete draws; values of all sites drawn or computed."""
     plan = _plan(ssm)
     continuous, steps = _split(ssm, noise)
@@ -125,15 +130,15 @@ def _run(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array], initial
         out = step(_carry(ssm, leaves), *inputs)
         return out["leaves"], out["values"]
 
-    _, values = lax.scan(body, start["leaves"], (ssm._inputs(theta), steps, loop))
+    _, values = lax.scan(body, start["leaves"], (ssm.inputs(theta), steps, loop))
     return {**start["values"], **values}
 
 
-def bind(ssm: StateSpaceModel, theta: Theta, noise: Mapping[str, Array]) -> Series:
+def bind(ssm: Core, theta: Theta, noise: Mapping[str, Array]) -> Series:
     """Evaluate the weights of the chain at given parameters and noise."""
     plan, elements = _plan(ssm), _plan(ssm).elements
     continuous, steps = _split(ssm, noise)
-    inputs = ssm._inputs(theta), steps
+    inputs = ssm.inputs(theta), steps
     paths, rest = _path(ssm, theta, continuous, inputs)
     rest = rest + ssm.log_static(theta)
     if elements is None:
@@ -161,7 +166,7 @@ class _Weights:
         element: number of the element, or nothing.
     """
 
-    def __init__(self, ssm: StateSpaceModel, theta: Theta, noise: dict, series: tuple, start, step, element: tuple):
+    def __init__(self, ssm: Core, theta: Theta, noise: dict, series: tuple, start, step, element: tuple):
         self.ssm, self.theta, self.noise, self.series = ssm, theta, noise, series
         self.plan, self.start, self.step, self.element = _plan(ssm), start, step, element
         self.sites, self.initial = (_of_one_element(ssm, sites) for sites in (self.plan.sites, self.plan.initial))
@@ -247,24 +252,24 @@ def _over(fn: Callable, values: dict, count: int) -> Any:
     return jax.vmap(fn, axis_size=count)(values)
 
 
-def _plan(ssm: StateSpaceModel) -> Summed:
+def _plan(ssm: Core) -> Summed:
     assert ssm.program.summed is not None
     return ssm.program.summed
 
 
-def _split(ssm: StateSpaceModel, noise: Mapping[str, Array]) -> tuple[dict, dict]:
+def _split(ssm: Core, noise: Mapping[str, Array]) -> tuple[dict, dict]:
     """Noise of the initial sites, and of the innovations."""
     initial = {n: e for n, e in noise.items() if n in ssm.program.initial}
     return initial, {n: e for n, e in noise.items() if n not in initial}
 
 
-def _carry(ssm: StateSpaceModel, leaves: Mapping[int, Array]) -> PyTree:
+def _carry(ssm: Core, leaves: Mapping[int, Array]) -> PyTree:
     """A carry with some leaves, the others being placeholders that nothing reads."""
     flat, tree = jax.tree.flatten(ssm.program.plan.carry)
     return jax.tree.unflatten(tree, [leaves[k] if k in leaves else zeros(shape) for k, shape in enumerate(flat)])
 
 
-def _path(ssm: StateSpaceModel, theta: Theta, noise: dict, inputs: PyTree) -> tuple[dict, Array]:
+def _path(ssm: Core, theta: Theta, noise: dict, inputs: PyTree) -> tuple[dict, Array]:
     """Run the leaves that no draw touches: before each step (T in front), and the density of what joins steps."""
     plan, tail = _plan(ssm), ssm.program.tail.mixing
     if not plan.path and not tail:
@@ -282,7 +287,7 @@ def _path(ssm: StateSpaceModel, theta: Theta, noise: dict, inputs: PyTree) -> tu
     last, (paths, ys) = lax.scan(body, first, inputs)
     if not tail:
         return paths, jnp.zeros((), jnp.result_type(float))
-    rest = ssm.program.log_mixing.bind(ssm.arrays, ssm._outside(theta))
+    rest = ssm.program.log_mixing.bind(ssm.arrays, ssm.outside(theta))
     stacked = jax.tree.unflatten(jax.tree.structure(ssm.program.plan.ys), [ys[k] for k in sorted(ys)])
     terms = rest(UNUSED, UNUSED, UNUSED, UNUSED, stacked, _carry(ssm, last))["outside_log_prob"]
     return paths, sum_of(terms.values())

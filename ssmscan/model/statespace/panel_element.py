@@ -7,40 +7,37 @@ that the parameters alone determine is computed once for all elements.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 import jax
 
+from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.noise.score import gradient_alone
-from ssmscan.model.protocols import Evaluated, EvaluatedStart, Panel, Start, Step, Theta, Values
+from ssmscan.model.protocols import Evaluated, EvaluatedStart, Panel, PyTree, Start, Step, Theta, Values
 from ssmscan.model.sites import Site
-
-if TYPE_CHECKING:
-    from ssmscan.model.statespace.front import StateSpaceModel
-
-PyTree = Any
+from ssmscan.model.statespace.core import Core
 
 
 class _Shared:
     """What the elements have in common: static facts, and the staged functions at the parameters."""
 
-    def __init__(self, ssm: StateSpaceModel, theta: Theta):
-        elements = ssm.program.elements
+    def __init__(self, core: Core, theta: Theta):
+        elements = core.program.elements
         if isinstance(elements, str):
             raise TypeError("the model is not a panel")
-        self.theta, self.xs = theta, ssm._inputs(theta)
-        self.num_steps, self.start_observed = ssm.num_steps, ssm.start_observed
-        self.initial = tuple(_of_one(site, elements.panel) for site in ssm.initial)
-        self.innovations = tuple(_of_one(site, elements.panel) for site in ssm.innovations)
-        self.initial_noise = {site.name: elements.noise[site.name] for site in ssm.initial}
-        self.step_noise = {site.name: elements.noise[site.name] for site in ssm.innovations}
+        self.theta = theta
+        self.num_steps, self.start_observed = core.num_steps, core.program.start_observed
+        self.initial = tuple(_of_one(site, elements.panel) for site in core.initial)
+        self.innovations = tuple(_of_one(site, elements.panel) for site in core.innovations)
+        self.initial_noise = {site.name: elements.noise[site.name] for site in core.initial}
+        self.step_noise = {site.name: elements.noise[site.name] for site in core.innovations}
 
-        def bind(staged: Any) -> Callable:
-            return staged.bind(ssm.arrays, theta, unroll=True)
+        def bind(staged: Staged) -> Callable:
+            return staged.bind(core.arrays, theta, unroll=True)
 
         self.start, self.step = bind(elements.start), bind(elements.step)
         self.evaluate_start, self.evaluate = bind(elements.evaluate_start), bind(elements.evaluate)
-        self.observed = elements.observed.bind(ssm.arrays)
+        self.observed = elements.observed.bind(core.arrays)
+        self.xs = core.inputs(theta)
 
 
 class ElementDynamics:
@@ -78,9 +75,9 @@ class ElementDynamics:
         return self._shared.observed(self._number, x)["observed"]
 
 
-def elements_at(ssm: StateSpaceModel, theta: Theta) -> Callable[[jax.Array], ElementDynamics]:
+def elements_at(core: Core, theta: Theta) -> Callable[[jax.Array], ElementDynamics]:
     """Compute what all elements share; return the dynamics of element number m."""
-    shared = _Shared(ssm, theta)
+    shared = _Shared(core, theta)
     return lambda number: ElementDynamics(shared, number)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,55 +16,64 @@ from jax import lax
 
 from ssmscan.arguments import require_names, require_numbers
 from ssmscan.errors import ModelError
-from ssmscan.model.jaxprs.dataflow import UNUSED
-
-if TYPE_CHECKING:
-    from ssmscan.model.jaxprs.dataflow import Staged
-    from ssmscan.model.statespace.front import StateSpaceModel, Theta
+from ssmscan.model.jaxprs.dataflow import UNUSED, Staged
+from ssmscan.model.keys import one_key
+from ssmscan.model.protocols import Theta
+from ssmscan.model.statespace.core import Core
 
 ADVICE = "print(ssm) shows every site."
 
 
-def canonical(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
+def canonical(core: Core, theta: Mapping[str, Any]) -> Theta:
     """Check parameter values and cast them; see `StateSpaceModel.canonical`."""
-    named = require_names("theta", theta, ssm.program.parameters, "parameters", advice=ADVICE)
-    if any(isinstance(value, jax.core.Tracer) for value in (*named.values(), *ssm.arrays)):
-        return cast(ssm, named)
+    named = require_names("theta", theta, core.program.parameters, "parameters", advice=ADVICE)
+    if any(isinstance(value, jax.core.Tracer) for value in (*named.values(), *core.arrays)):
+        return cast(core, named)
     # What is known is checked now, also while somebody's jit is being traced.
     with jax.ensure_compile_time_eval():
-        values = cast(ssm, named)
-        _check_support(ssm, values)
+        values = cast(core, named)
+        _check_support(core, values)
     return values
 
 
-def at_unconstrained(ssm: StateSpaceModel, z: Mapping[str, Any]) -> dict[str, Any]:
+def log_prior(core: Core, theta: Mapping[str, Any]) -> jax.Array:
+    """Compute the log-density of the parameters; see `StateSpaceModel.log_prior`."""
+    return core.total(core.program.log_prior, core.outside(cast(core, theta)))
+
+
+def sample_prior(core: Core, key: Any) -> Theta:
+    """Draw the parameters from their prior, masks and scales left out."""
+    return core.program.prior(core.arrays, one_key(key))["theta"]
+
+
+def at_unconstrained(core: Core, z: Mapping[str, Any]) -> dict[str, Any]:
     """Evaluate what there is at unconstrained values: "theta", "log_prior", "log_law" and "log_reweighting"."""
-    staged = _continuous(ssm, ssm.program.constrain)
+    staged = _continuous(core, core.program.constrain)
     shapes = staged.argument(0)
     for name in require_names("z", z, shapes, "unconstrained values", advice="ssm.unconstrain(theta) gives them."):
         require_numbers(f"z['{name}']", z[name], shapes[name].shape)
-    return staged(ssm.arrays, {name: of_dtype(z[name], shape.dtype) for name, shape in shapes.items()})
+    return staged(core.arrays, {name: of_dtype(z[name], shape.dtype) for name, shape in shapes.items()})
 
 
-def unconstrain(ssm: StateSpaceModel, theta: Theta) -> Theta:
+def unconstrain(core: Core, theta: Theta) -> Theta:
     """Compute unconstrained values of parameters that were checked."""
-    return _continuous(ssm, ssm.program.unconstrain)(ssm.arrays, theta)["z"]
+    return _continuous(core, core.program.unconstrain)(core.arrays, theta)["z"]
 
 
-def _continuous(ssm: StateSpaceModel, staged: Staged | None) -> Staged:
+def _continuous(core: Core, staged: Staged | None) -> Staged:
     if staged is None:
         raise ModelError(
-            f"parameter(s) {ssm.program.not_continuous} are discrete and have no unconstrained space; gradient "
+            f"parameter(s) {core.program.not_continuous} are discrete and have no unconstrained space; gradient "
             "engines and random walks cannot move them. Sum them out, or fix them with handlers.condition."
         )
     return staged
 
 
-def cast(ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Theta:
+def cast(core: Core, theta: Mapping[str, Any]) -> Theta:
     """Check names, shapes and types of parameter values, and cast them; they may be outside the support."""
-    named = require_names("theta", theta, ssm.program.parameters, "parameters", advice=ADVICE)
+    named = require_names("theta", theta, core.program.parameters, "parameters", advice=ADVICE)
     values = {}
-    for site in ssm.parameters:
+    for site in core.parameters:
         value = named[site.name]
         require_numbers(f"theta['{site.name}']", value, site.shape)
         if jnp.issubdtype(site.dtype, jnp.integer) and not isinstance(value, jax.core.Tracer):
@@ -98,9 +107,9 @@ def _number(value: float, dtype: Any) -> jax.Array:
         return lax.convert_element_type(jnp.asarray(value), dtype)
 
 
-def _check_support(ssm: StateSpaceModel, theta: Theta) -> None:
-    invalid = jax.device_get(_invalid(ssm, theta))
-    for site in ssm.parameters:
+def _check_support(core: Core, theta: Theta) -> None:
+    invalid = jax.device_get(_invalid(core, theta))
+    for site in core.parameters:
         if invalid[site.name]:
             raise ValueError(
                 f"theta['{site.name}'] = {np.asarray(theta[site.name])} is outside the support of its prior "
@@ -109,6 +118,5 @@ def _check_support(ssm: StateSpaceModel, theta: Theta) -> None:
 
 
 @jax.jit
-def _invalid(ssm: StateSpaceModel, theta: Theta) -> dict[str, jax.Array]:
-    rest = ssm.program.invalid_parameters.bind(ssm.arrays, ssm._outside(theta))
-    return rest(*[UNUSED] * 6)["outside_invalid"]
+def _invalid(core: Core, theta: Theta) -> dict[str, jax.Array]:
+    return core.program.invalid_parameters.bind(core.arrays, core.outside(theta))(*[UNUSED] * 6)["outside_invalid"]

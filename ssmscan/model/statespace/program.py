@@ -27,7 +27,7 @@ from ssmscan.model.staging.hidden_noise import refuse_hidden_noise
 from ssmscan.model.staging.post_loop import stage_post_loop
 from ssmscan.model.staging.repeatable import refuse_changing
 from ssmscan.model.staging.user_model import UserModel
-from ssmscan.model.statespace import deterministics
+from ssmscan.model.statespace import computed
 from ssmscan.model.statespace.panel import find_elements
 
 _TABLE: OrderedDict[str, Program] = OrderedDict()
@@ -179,7 +179,7 @@ class Program:
         self.observed_outside = value.select(
             outside_observed=[n for n in _constant_in(value, "outside_observed", ()) if n in here | part.joint]
         )
-        self.computed = deterministics.select(self, here)
+        self.computed = computed.select(value, self.plan, self.initial, here)
         self.predict_outside = value.select(**outside("outside_replicate"), **outside("outside_deterministic"))
         replicated = [name for name in value.names("outside_replicate") if name in here and name in tail]
         self.replicate_tail = value.select(outside_replicate=replicated, outside_deterministic=self.plan.drawn_after)

@@ -6,19 +6,15 @@ A plain function has not been traced.  A model without data, `y=None` for one, i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ssmscan.arguments import shown
 from ssmscan.errors import ModelError
 from ssmscan.model.sites import Role
-
-if TYPE_CHECKING:
-    from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.statespace.front import StateSpaceModel
 
 OBSERVED = (Role.OBSERVATION, Role.START_OBSERVATION, Role.TAIL_OBSERVATION, Role.PARAMETER_LIKELIHOOD)
 
 
-def require_traced(ssm: Any) -> None:
+def require_traced(ssm: object) -> None:
     """Raise unless this is a model as `ssmscan.trace` returns it.
 
     Raises:
@@ -34,7 +30,7 @@ def require_traced(ssm: Any) -> None:
         )
 
 
-def require_observed(ssm: Any) -> None:
+def require_observed(ssm: object) -> None:
     """Raise unless this is a traced model that observes something.
 
     Raises:
@@ -42,8 +38,7 @@ def require_observed(ssm: Any) -> None:
         ModelError: no site of it is observed; the message names those that could be.
     """
     require_traced(ssm)
-    sites = getattr(ssm, "sites", ())
-    if sites and not any(site.role in OBSERVED for site in sites):
+    if isinstance(ssm, StateSpaceModel) and not any(site.role in OBSERVED for site in ssm.sites):
         unread = unread_sites(ssm)
         asked = f" Site '{unread[0]}' is drawn, and nothing reads it: did you forget obs=?" if unread else ""
         raise ModelError(
@@ -52,18 +47,18 @@ def require_observed(ssm: Any) -> None:
         )
 
 
-def unread_sites(ssm: StateSpaceModel | Any) -> tuple[str, ...]:
-    """Names of the sites that look like observations without data, see `roles.unread`."""
-    after = [site for part in ssm.parts for site in part.program.plan.drawn_after]
-    return (*(name for part in ssm.parts for name in part.program.unread), *sorted(set(after)))
+def unread_sites(ssm: StateSpaceModel) -> tuple[str, ...]:
+    """Return the names of the sites that look like observations without data, see `roles.unread`."""
+    after = [site for core in ssm.cores for site in core.program.plan.drawn_after]
+    return (*(name for core in ssm.cores for name in core.program.unread), *sorted(set(after)))
 
 
-def unread_warning(ssm: StateSpaceModel | Any) -> str:
-    """What to say of a model that observes something, and draws at every step what nothing reads; empty if it does not.
+def unread_warning(ssm: StateSpaceModel) -> str:
+    """Say of a model that observes something that it draws at every step what nothing reads; empty if it does not.
 
     Without any data nothing is said: such a model is traced to simulate from it, and engines refuse it.
     """
-    names = [name for part in ssm.parts for name in part.program.unread]
+    names = [name for core in ssm.cores for name in core.program.unread]
     if not names or not any(site.role in OBSERVED for site in ssm.sites):
         return ""
     quoted = ", ".join(f"'{name}'" for name in names)

@@ -8,7 +8,7 @@ every observation again, and goes on by simulation where states or data end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,9 @@ from jax import lax
 
 from ssmscan.arguments import require_names, require_numbers
 from ssmscan.model.jaxprs.dataflow import UNUSED
+from ssmscan.model.keys import loop_keys
+from ssmscan.model.protocols import PyTree, Theta, Values
+from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.parameters import of_dtype
 
 
@@ -30,37 +33,65 @@ class Outputs(NamedTuple):
         last: carry after the last step.
     """
 
-    values: dict[str, jax.Array]
-    ys: Any
-    last: Any
+    values: Values
+    ys: PyTree
+    last: PyTree
 
 
 @jax.jit
-def simulate(key: jax.Array, ssm, theta: dict[str, jax.Array]) -> Outputs:
+def simulate(key: jax.Array, core: Core, theta: Theta) -> Outputs:
     """Draw states and observations; see `StateSpaceModel.simulate`."""
+    program, arrays = core.program, core.arrays
     start_key, loop_key, tail_key = jax.random.split(key, 3)
-    start = ssm.program.start_draw.bind(ssm.arrays, theta)(start_key)
-    step = ssm.program.step_draw.bind(ssm.arrays, theta)
+    start = program.start_draw(arrays, theta, start_key)
+    step = program.step_draw.bind(arrays, theta)
 
     def body(carry, inputs):
         x, t = inputs
         out = step(carry, x, jax.random.fold_in(loop_key, t))
         return out["carry"], (out["values"], out["y"])
 
-    steps = jnp.arange(ssm.num_steps, dtype=jnp.uint32)
-    last, (values, ys) = lax.scan(body, start["carry"], (ssm.at(theta).xs, steps))
-    initial = {site.name: start["values"][site.name] for site in ssm.initial}
-    tail = ssm.program.replicate_tail.bind(ssm.arrays, ssm._outside(theta, initial))
-    drawn = tail(UNUSED, UNUSED, UNUSED, tail_key, ys, last)
+    steps = jnp.arange(core.num_steps, dtype=jnp.uint32)
+    last, (values, ys) = lax.scan(body, start["carry"], (core.inputs(theta), steps))
+    initial = {site.name: start["values"][site.name] for site in core.initial}
+    outside = core.outside(theta, initial)
+    drawn = program.replicate_tail.bind(arrays, outside)(UNUSED, UNUSED, UNUSED, tail_key, ys, last)
     after = {**drawn["outside_replicate"], **drawn["outside_deterministic"]}
     return Outputs({**start["values"], **values, **after}, ys, last)
 
 
-def known_states(ssm: Any, states: Mapping[str, Any], *, whole: bool = False) -> dict[str, jax.Array]:
+@jax.jit
+def predict(key: jax.Array, core: Core, theta: Theta, states: Values) -> Outputs:
+    """Draw what follows from known states; see `StateSpaceModel.predict`."""
+    program, arrays = core.program, core.arrays
+    initial = {site.name: states[site.name] for site in core.initial}
+    loop_key, outside_key = jax.random.split(key)
+    step = program.step_predict.bind(arrays, theta)
+    steps = jnp.arange(core.num_steps, dtype=jnp.uint32)
+    kept, known = {}, {}
+    for site in core.innovations:
+        given = states.get(site.name, jnp.zeros((0, *site.shape), site.dtype))
+        rest = jnp.zeros((core.num_steps - len(given), *site.shape), site.dtype)
+        kept[site.name], known[site.name] = jnp.concatenate([given, rest]), steps < len(given)
+
+    def body(carry, inputs):
+        x, values, known, t = inputs
+        out = step(carry, x, values, known, jax.random.fold_in(loop_key, t))
+        return out["carry"], (out["values"], out["y"])
+
+    xs = core.inputs(theta)
+    last, (values, ys) = lax.scan(body, core.start(theta, initial), (xs, kept, known, steps))
+    outside = core.outside(theta, initial)
+    out = program.predict_outside.bind(arrays, outside)(UNUSED, UNUSED, UNUSED, outside_key, ys, last)
+    drawn = {**initial, **values, **out["outside_replicate"], **out["outside_deterministic"]}
+    return Outputs(drawn, ys, last)
+
+
+def known_states(cores: Sequence[Core], states: Mapping[str, Any], *, whole: bool = False) -> Values:
     """Check names and shapes of states, and cast them; other sites of the model are left out.
 
     Args:
-        ssm: the model, of one loop or of several.
+        cores: the loops of the model.
         states: as in `StateSpaceModel.predict`, which starts from them.
         whole: whether the innovations must be there at all steps.
 
@@ -69,44 +100,69 @@ def known_states(ssm: Any, states: Mapping[str, Any], *, whole: bool = False) ->
         ValueError: an initial site is missing, a name is no site of the model, a shape is wrong or there are more
             steps than the model has.
     """
-    needed = [site.name for site in (*ssm.initial, *(ssm.innovations if whole else ()))]
+    initial = [site.name for core in cores for site in core.initial]
+    loop = [site.name for core in cores for site in core.innovations]
     advice = "" if whole else "Innovations may end before the series."
     what = "latent sites" if whole else "initial sites"
-    require_names("states", states, needed, what, optional=[s.name for s in ssm.sites], advice=advice)
+    every = {site.name: None for core in cores for site in core.program.sites}
+    require_names("states", states, [*initial, *(loop if whole else ())], what, optional=list(every), advice=advice)
     known = {}
-    for part in ssm.parts:
-        for site in (*part.initial, *part.innovations):
+    for core in cores:
+        for site in (*core.initial, *core.innovations):
             if site.name in states:
                 argument, value = f"states['{site.name}']", states[site.name]
-                time = [part.num_steps if whole else None] if site.in_loop else []
+                time = [core.num_steps if whole else None] if site.in_loop else []
                 require_numbers(argument, value, (*time, *site.shape))
-                if site.in_loop and np.shape(value)[0] > part.num_steps:
-                    raise ValueError(f"{argument} has {np.shape(value)[0]} steps, and the model {part.num_steps}.")
+                if site.in_loop and np.shape(value)[0] > core.num_steps:
+                    raise ValueError(f"{argument} has {np.shape(value)[0]} steps, and the model {core.num_steps}.")
                 known[site.name] = of_dtype(value, site.dtype)
     return known
 
 
-@jax.jit
-def predict(key: jax.Array, ssm, theta: dict, states: Mapping[str, jax.Array]) -> Outputs:
-    """Draw what follows from known states; see `StateSpaceModel.predict`."""
-    initial = {site.name: states[site.name] for site in ssm.initial}
-    loop_key, outside_key = jax.random.split(key)
-    step = ssm.program.step_predict.bind(ssm.arrays, theta)
-    steps = jnp.arange(ssm.num_steps, dtype=jnp.uint32)
-    z, known = {}, {}
-    for site in ssm.innovations:
-        given = states.get(site.name, jnp.zeros((0, *site.shape), site.dtype))
-        rest = jnp.zeros((ssm.num_steps - len(given), *site.shape), site.dtype)
-        z[site.name], known[site.name] = jnp.concatenate([given, rest]), steps < len(given)
+# ---- several loops ------------------------------------------------------------------------------
 
-    def body(carry, inputs):
-        x, z, known, t = inputs
-        out = step(carry, x, z, known, jax.random.fold_in(loop_key, t))
-        return out["carry"], (out["values"], out["y"])
 
-    bound = ssm.at(theta)
-    last, (values, ys) = lax.scan(body, bound.evaluate_start(initial).carry, (bound.xs, z, known, steps))
-    outside = ssm.program.predict_outside.bind(ssm.arrays, ssm._outside(theta, initial))
-    out = outside(UNUSED, UNUSED, UNUSED, outside_key, ys, last)
-    drawn = {**initial, **values, **out["outside_replicate"], **out["outside_deterministic"]}
-    return Outputs(drawn, ys, last)
+def simulate_all(key: jax.Array, cores: Sequence[Core], theta: Theta) -> Values:
+    """Draw states and observations of every loop; see `StateSpaceModel.simulate`."""
+    runs = [simulate(own, core, theta) for own, core in zip(loop_keys(key, len(cores)), cores)]
+    return _with_joined(key, cores, theta, runs)
+
+
+def predict_all(key: jax.Array, cores: Sequence[Core], theta: Theta, states: Values) -> Values:
+    """Draw what follows from known states of every loop; see `StateSpaceModel.predict`."""
+    runs = []
+    for own, core in zip(loop_keys(key, len(cores)), cores):
+        names = {site.name for site in (*core.initial, *core.innovations)}
+        runs.append(predict(own, core, theta, {n: v for n, v in states.items() if n in names}))
+    return _with_joined(key, cores, theta, runs)
+
+
+def _with_joined(key: jax.Array, cores: Sequence[Core], theta: Theta, runs: Sequence[Outputs]) -> Values:
+    """Put the outputs of all loops together, and draw what joins them."""
+    values = {name: value for one in runs for name, value in one.values.items()}
+    if cores[0].program.joint is None:
+        return values
+    return values | joined(jax.random.fold_in(key, len(runs)), cores, theta, values, runs)["values"]
+
+
+def joined(
+    key: jax.Array, cores: Sequence[Core], theta: Theta, values: Values, runs: Sequence[Outputs]
+) -> dict[str, Values]:
+    """Compute the sites that join the outputs of several loops.
+
+    Args:
+        key: PRNG key of the draws.
+        cores: the loops.
+        theta: the parameters.
+        values: values of the initial sites, among others.
+        runs: outputs of each loop.
+
+    Returns:
+        "values", new draws and deterministics by site, and "log_prob" of the observed ones.
+    """
+    first = cores[0]
+    if first.program.joint is None:
+        return {"values": {}, "log_prob": {}}
+    outside = first.outside(theta, {site.name: values[site.name] for core in cores for site in core.initial})
+    ys, last = [run.ys for run in runs], [run.last for run in runs]
+    return first.program.joint(first.arrays, outside, ys, last, key)

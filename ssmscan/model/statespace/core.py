@@ -1,0 +1,128 @@
+"""`Core`: one loop of a traced model, its staged functions and the arrays they read.
+
+Everything in this room takes it.  It is a pytree: its leaves are data and lifted constants, its static part is the
+interned `Program`, so that one compilation serves all data of one shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+
+from ssmscan.errors import ModelError
+from ssmscan.model.jaxprs.dataflow import UNUSED, Staged
+from ssmscan.model.jaxprs.placeholders import sum_of, zeros
+from ssmscan.model.protocols import NoiseSpec, Panel, PyTree, Theta, Values
+from ssmscan.model.sites import Role, Site
+from ssmscan.model.staging.discovery import TracedSite
+from ssmscan.model.statespace.program import Program
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["program"])
+@dataclass(frozen=True, eq=False)
+class Core:
+    """One loop of a traced model.
+
+    Attributes:
+        program: the staged functions, shared by all data of the same shapes.
+        arrays: data and constants the functions read.
+    """
+
+    program: Program
+    arrays: tuple[jax.Array, ...]
+
+    def with_data(self, data: Sequence[jax.Array]) -> Core:
+        """Return the same program over other data, which are taken as they are."""
+        return Core(self.program, (*data, *self.arrays[len(data) :]))
+
+    # ---- what was found -------------------------------------------------------------------------
+
+    def with_role(self, *roles: Role) -> tuple[Site, ...]:
+        """Return the sites with one of some roles."""
+        return tuple(site for site in self.program.sites if site.role in roles)
+
+    @property
+    def parameters(self) -> tuple[Site, ...]:
+        """Sites drawn once, theta."""
+        return self.with_role(Role.PARAMETER)
+
+    @property
+    def initial(self) -> tuple[Site, ...]:
+        """Initial-state sites, drawn once per particle."""
+        return self.with_role(Role.INITIAL)
+
+    @property
+    def innovations(self) -> tuple[Site, ...]:
+        """Latent sites of the loop."""
+        return self.with_role(Role.INNOVATION)
+
+    @property
+    def summed_out(self) -> tuple[Site, ...]:
+        """Discrete states that gradient engines sum out."""
+        found = self.program.summed
+        names = () if found is None else [site.name for site in (*found.initial, *found.sites)]
+        return tuple(site for site in self.program.sites if site.name in names)
+
+    @property
+    def traced_sites(self) -> tuple[TracedSite, ...]:
+        """Static facts of every site, those of the loop first."""
+        return self.program.plan.inside + self.program.plan.outside
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of steps."""
+        return self.program.plan.length
+
+    @property
+    def panel(self) -> Panel | None:
+        """Elements that do not interact; None where there are none."""
+        elements = self.program.elements
+        return None if isinstance(elements, str) else elements.panel
+
+    @property
+    def initial_noise(self) -> dict[str, NoiseSpec]:
+        """Base noise of the initial-state sites of one particle."""
+        return {name: self.program.noise[name] for name in self.program.initial}
+
+    @property
+    def step_noise(self) -> dict[str, NoiseSpec]:
+        """Base noise of the innovations of one particle at one step."""
+        return {site.name: self.program.noise[site.name] for site in self.innovations}
+
+    def refuse_unless_pointwise(self) -> None:
+        """Raise where an engine steps through the loop and data observed after it join its steps.
+
+        Raises:
+            ModelError: the message names the sites, what joins the steps, and the line.
+        """
+        if refusal := self.program.tail.refusal():
+            raise ModelError(refusal)
+
+    # ---- at given parameters --------------------------------------------------------------------
+
+    def outside(self, theta: Theta, initial: Mapping[str, jax.Array] | None = None) -> Values:
+        """Return all latent sites outside the loop; placeholders for those that are not given."""
+        shapes = {s.name: jax.ShapeDtypeStruct(s.shape, s.dtype) for s in self.program.plan.outside if s.latent}
+        return {**zeros(shapes), **theta, **(initial or {})}
+
+    def inputs(self, theta: Theta) -> PyTree:
+        """Compute the inputs of the steps, leaves with T in front."""
+        return self.program.inputs.bind(self.arrays, self.outside(theta))(*[UNUSED] * 6)["xs"]
+
+    def start(self, theta: Theta, initial: Mapping[str, jax.Array]) -> PyTree:
+        """Compute the carry before the first step at given values of the initial-state sites."""
+        return self.program.start_value.bind(self.arrays, self.outside(theta, initial))(*[UNUSED] * 6)["start"]
+
+    def total(self, staged: Staged, outside: Values) -> jax.Array:
+        """Sum the log-densities that a staged function of the sites outside the loop returns, a scalar."""
+        nothing = [UNUSED] * (len(staged.in_trees) - 1)
+        return sum_of(jax.tree.leaves(staged.bind(self.arrays, outside)(*nothing)))
+
+    def log_static(self, theta: Theta) -> jax.Array:
+        """Compute the log-likelihood of the observations and factors that no state reaches, a scalar."""
+        outside = self.outside(theta)
+        rows = self.program.tail_static(self.arrays, outside)["log_prob"]
+        return self.total(self.program.log_static, outside) + sum_of(rows.values())
