@@ -26,6 +26,7 @@ has its own.
 """
 
 from ssmscan.errors import ModelError
+from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
@@ -128,6 +129,7 @@ __all__ = [
     "Resampling",
     "Store",
     "Summary",
+    "Optimizer",
     # records that these return or hold
     "Check",
     "Factor",

@@ -6,7 +6,8 @@
 | `pmmh`, `pmmh_chain` | `PMMH`: a random walk on an estimate of the likelihood; its exact step |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
 | `tempering`, `tempering_step` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
-| `maximum`, `curvature`, `averages` | `MaximumLikelihood`: gradient ascent on the likelihood, with standard errors |
+| `maximum`, `ascent` | `MaximumLikelihood`: gradient ascent on the likelihood; its step |
+| `curvature`, `averages` | its standard errors; averages of noisy numbers |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
 | `paths` | state paths of the draws, from noise or from the keys of accepted runs |
 | `deterministics` | deterministics outside the loop, added to a result |

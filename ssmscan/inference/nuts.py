@@ -27,14 +27,14 @@ from numpyro.infer import NUTS as Kernel
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import ParamInfo
 
-from ssmscan.arguments import require_flag, require_integer, require_number
+from ssmscan.arguments import require_flag, require_number
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
 from ssmscan.inference.posterior import Position, log_posterior, sample_noise
 from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phase, run_chunks
 from ssmscan.inference.reporting import result_of
 from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, Attempt, diverged, rewarmed, warmed_anew
-from ssmscan.inference.settings import gradients_required, require_result_can_hold, spread, stock_key
+from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold, spread, stock_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.results.data import Costs
@@ -96,6 +96,17 @@ class NUTSStep:
 class NUTS:
     """The No-U-Turn sampler on parameters and noise.
 
+    Example:
+        >>> import jax, ssmscan
+        >>> from ssmscan import datasets
+        >>> from ssmscan.stochastic_volatility import stochastic_volatility
+        >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
+        >>> nuts = ssmscan.NUTS(num_warmup=500, progress=False).run(jax.random.key(0), ssm)
+        >>> nuts.title, nuts.states["h"].shape
+        ('NUTS: 4 chains of 1000 draws', (4, 1000, 50))
+        >>> print(f"{nuts.mean()['phi']:.1f}")
+        0.8
+
     Attributes:
         num_warmup: steps of adaptation, not kept.
         num_samples: draws kept in each chain.
@@ -119,12 +130,8 @@ class NUTS:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        require_integer("num_warmup", self.num_warmup, at_least=1)
-        require_integer("num_samples", self.num_samples, at_least=1)
-        require_integer("num_chains", self.num_chains, at_least=1)
+        require_counts(self, num_warmup=1, num_samples=1, num_chains=1, max_tree_depth=1, num_paths=0)
         require_number("target_accept", self.target_accept, 0.0, 1.0)
-        require_integer("max_tree_depth", self.max_tree_depth, at_least=1)
-        require_integer("num_paths", self.num_paths, at_least=0)
         require_flag("rewarm", self.rewarm)
         require_flag("progress", self.progress)
 

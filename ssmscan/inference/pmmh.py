@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssmscan.arguments import require_flag, require_integer, require_number
+from ssmscan.arguments import require_flag, require_number
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.paths import paths_from_keys
 from ssmscan.inference.pilot import Pilot, run_pilot
 from ssmscan.inference.pmmh_chain import Control, PMMHStep, Trace
 from ssmscan.inference.progress import Progress, no_steps, run_chunks
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.settings import require_parameters, require_result_can_hold, spread
+from ssmscan.inference.settings import require_counts, require_parameters, require_result_can_hold, spread
 from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
@@ -52,6 +52,20 @@ MANY_DRAWS = 100
 class PMMH:
     """Particle marginal Metropolis-Hastings with an adaptive random walk.
 
+    Example:
+        >>> import jax, ssmscan
+        >>> from ssmscan import datasets
+        >>> from ssmscan.stochastic_volatility import stochastic_volatility
+        >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
+        >>> pmmh = ssmscan.PMMH(num_warmup=1000, num_particles=32, num_paths=100, progress=False)
+        >>> result = pmmh.run(jax.random.key(1), ssm)
+        >>> result.title, result.states["h"].shape
+        ('PMMH: 4 chains of 5000 draws', (4, 100, 50))
+        >>> print(f"{result.mean()['phi']:.1f}")
+        0.8
+
+        The mean of several filters is an estimator too: `PMMH(estimator=ssmscan.Replicates(pmmh.estimator, 4))`.
+
     Attributes:
         num_samples: draws kept in each chain.
         num_warmup: steps of adaptation, not kept, the pilot's included.
@@ -79,15 +93,11 @@ class PMMH:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        require_integer("num_samples", self.num_samples, at_least=1)
-        require_integer("num_warmup", self.num_warmup, at_least=ROUND_SHARE)
-        require_integer("num_chains", self.num_chains, at_least=1)
+        require_counts(self, num_samples=1, num_warmup=ROUND_SHARE, num_chains=1, num_paths=0, max_particles=FEWEST)
         require_number("target_sd", self.target_sd, 0.0, 5.0)
-        require_integer("num_paths", self.num_paths, at_least=0)
-        require_integer("max_particles", self.max_particles, at_least=FEWEST)
         require_number("pilot_seconds", self.pilot_seconds, 0.0, np.inf)
         if self.num_particles is not None:
-            require_integer("num_particles", self.num_particles, at_least=2)
+            require_counts(self, num_particles=2)
         require_estimator("estimator", self.estimator)
         require_flag("progress", self.progress)
 

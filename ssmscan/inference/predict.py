@@ -19,12 +19,11 @@ import jax
 import numpy as np
 
 from ssmscan.arguments import require_instance, require_integer
+from ssmscan.inference.progress import map_draws
 from ssmscan.inference.settings import spread, stock_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced, unread_sites
 from ssmscan.results.result import Result
-
-BATCH = 64
 
 
 def predict(
@@ -65,21 +64,19 @@ def predict(
     paths = spread(num_paths, num_draws)
     theta = {name: values[:, result.state_draws[paths]] for name, values in result.draws.items()}
     states = {name: result.states[name][:, paths] for name in latent}
-    lead = (result.num_chains, num_draws)
-    keys = jax.random.split(key, lead)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (keys, theta, states))
-    drawn = _predict(ssm, *flat)
-    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*lead, *leaf.shape[1:]), drawn)
+    keys = jax.random.split(key, (result.num_chains, num_draws))
+    return map_draws(StateSpaceModel.predict, ssm, keys, theta, states).value
 
 
-def _with_roles_of(ssm: StateSpaceModel, result: Result) -> Any:
+def _with_roles_of(ssm: StateSpaceModel, result: Result) -> StateSpaceModel:
     """The model with its sites outside the loop in the roles that they have in the result."""
     parameters = tuple(site.name for site in ssm.initial if site.name in result.draws)
     initial = tuple(site.name for site in ssm.parameters if site.name in result.initial)
-    if not (parameters or initial) or ssm.source is None:
+    declared: Any = ssm.source
+    if not (parameters or initial) or declared is None:
         return ssm
-    kept = [name for name in ssm.source.parameters if name not in initial]
-    started = [name for name in ssm.source.initial if name not in parameters]
+    kept = [name for name in declared.parameters if name not in initial]
+    started = [name for name in declared.initial if name not in parameters]
     return ssm.with_roles(parameters=(*kept, *parameters), initial=(*started, *initial))
 
 
@@ -103,8 +100,3 @@ def _known_states(ssm: StateSpaceModel, result: Result) -> list[str]:
                 "many steps or more"
             )
     return [name for name in (*initial, *loop) if name in result.states]
-
-
-@jax.jit
-def _predict(ssm: StateSpaceModel, keys: jax.Array, theta: Any, states: Any) -> dict[str, jax.Array]:
-    return jax.lax.map(lambda draw: ssm.predict(*draw), (keys, theta, states), batch_size=BATCH)

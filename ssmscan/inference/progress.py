@@ -30,7 +30,7 @@ from jax.stages import Wrapped
 from tqdm.auto import tqdm
 
 from ssmscan.inference.interrupts import hold_interrupts, interruptible, keep_interrupt
-from ssmscan.model.protocols import PyTree
+from ssmscan.model.protocols import Model, PyTree
 from ssmscan.particles.memory import result_bytes
 
 SECONDS_PER_CHUNK = 0.5
@@ -42,6 +42,8 @@ BUFFER_BYTES = 2**25
 LONGEST_CHUNK = 4096
 """Largest number of steps in a chunk."""
 
+BATCH = 64
+"""Draws that a method is called for side by side."""
 
 QUIET_SECONDS = 10.0
 """Off a terminal, how long a phase may last without a word."""
@@ -148,6 +150,21 @@ def call_timed(function: Wrapped, *args: Any, **static: Any) -> Timed:
     start = time.perf_counter()
     value = jax.block_until_ready(compiled(*args))
     return Timed(value, compile_seconds, time.perf_counter() - start)
+
+
+@partial(jax.jit, static_argnames=("method",))
+def _map_draws(ssm: Model, arguments: tuple, *, method: Callable) -> PyTree:
+    return jax.lax.map(lambda one: method(ssm, *one), arguments, batch_size=BATCH)
+
+
+def map_draws(method: Callable, ssm: Model, *arguments: PyTree) -> Timed:
+    """Call a method of a model for every draw; leaves of arguments and value are (chains, draws, ...)."""
+    lead = jax.tree.leaves(arguments)[0].shape[:2]
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), arguments)
+    timed = call_timed(_map_draws, ssm, flat, method=method)
+    return timed._replace(
+        value=jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*lead, *leaf.shape[1:]), timed.value)
+    )
 
 
 def compile_chunk(step: Step, operand: PyTree, state: PyTree) -> Chunk:

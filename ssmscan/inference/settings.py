@@ -15,11 +15,23 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssmscan.arguments import require_integer
 from ssmscan.errors import ModelError
 from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
+
+
+def require_counts(settings: Any, **at_least: int) -> None:
+    """Check whole numbers of some settings, each with the least that it may be.
+
+    Raises:
+        TypeError: one is not a whole number.
+        ValueError: one is too small.
+    """
+    for name, least in at_least.items():
+        require_integer(name, getattr(settings, name), at_least=least)
 
 
 def require_parameters(ssm: StateSpaceModel) -> None:

@@ -25,14 +25,14 @@ import numpy as np
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from ssmscan.arguments import require_flag, require_integer, require_number
+from ssmscan.arguments import require_flag, require_number
 from ssmscan.errors import ModelError
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
 from ssmscan.inference.posterior import Position, num_coordinates
 from ssmscan.inference.progress import compile_timed, phase
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.settings import gradients_required, require_result_can_hold, spread, stock_key
+from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold, spread, stock_key
 from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, Particles, Report, tempered
 from ssmscan.model.protocols import Theta
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -95,17 +95,14 @@ class TemperedSMC:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        require_integer("num_runs", self.num_runs, at_least=2)
-        require_integer("chain_length", self.chain_length, at_least=2)
-        require_integer("num_particles", self.num_particles, at_least=2 * self.chain_length)
+        require_counts(self, num_runs=2, chain_length=2, num_leapfrog=1, num_paths=0)
+        require_counts(self, num_particles=2 * self.chain_length)
         if self.num_particles % self.chain_length:
             raise ValueError(
                 f"num_particles must be a multiple of chain_length, got {self.num_particles} and "
                 f"{self.chain_length}: at each temperature num_particles / chain_length chains are started"
             )
-        require_integer("num_leapfrog", self.num_leapfrog, at_least=1)
         require_number("target_ess", self.target_ess, 0.0, 1.0)
-        require_integer("num_paths", self.num_paths, at_least=0)
         require_flag("progress", self.progress)
 
     def run(self, key: jax.Array, ssm: StateSpaceModel) -> Result:

@@ -199,6 +199,19 @@ class Comparison:
 def compare(*unnamed: Any, **results: Result) -> Comparison:
     """Compare engines that sampled the same parameters.
 
+    Example:
+        >>> import jax, ssmscan
+        >>> from ssmscan import datasets
+        >>> from ssmscan.stochastic_volatility import stochastic_volatility
+        >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
+        >>> nuts = ssmscan.NUTS(num_warmup=500, progress=False).run(jax.random.key(0), ssm)
+        >>> pmmh = ssmscan.PMMH(num_warmup=1000, num_particles=32, num_paths=100, progress=False)
+        >>> comparison = ssmscan.compare(nuts=nuts, pmmh=pmmh.run(jax.random.key(1), ssm))
+        >>> [(pair.title, pair.verdict is ssmscan.Verdict.DISAGREE) for pair in comparison.pairs]
+        [('nuts - pmmh', False)]
+        >>> print(comparison)
+        Verdicts: ...
+
     Args:
         unnamed: nothing; a result without a name is refused.
         results: name -> result, at least two, as in ``compare(nuts=..., pmmh=...)``.

@@ -104,7 +104,7 @@ def test_control_c_leaves_them_out_and_keeps_the_draws(ssm, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deterministics, "call_timed", interrupted)
+    monkeypatch.setattr(deterministics, "map_draws", interrupted)
     result = with_deterministics(ssm, made_by_hand(ssm))
     assert result.interrupted and not result.deterministics and set(result.draws) == {"q"}
 

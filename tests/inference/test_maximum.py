@@ -15,9 +15,9 @@ from scipy import optimize
 import ssmscan
 from ssmscan import MaximumLikelihood, ParticleFilter
 from ssmscan.inference import curvature, progress
+from ssmscan.inference.ascent import Climb, ClimbStep
 from ssmscan.inference.averages import average_error, halves, log_mean_exp
 from ssmscan.inference.curvature import ProbeStep, objective
-from ssmscan.inference.maximum import Climb, ClimbStep
 from ssmscan.particles.draws import as_key
 from ssmscan.results import Costs, Maximum
 from tests.inference.interrupting import control_c_at
