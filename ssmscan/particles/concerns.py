@@ -96,10 +96,10 @@ def _not_numbers(result: FilterRecord) -> str:
     where = when(result.faulty_step)
     if result.status == FAULTY:
         where += _in_element(result, result.failed_element)
-    return (
-        f"Log weights were NaN or +inf, first {where}: the density of {_sites(result.observations)} is not a number "
-        f"there. {_COUNTED}."
-    )
+    of = f"the density of {_sites(result.observations)}"
+    if result.proposal != "Bootstrap":
+        of += f", or of what {result.proposal} proposes,"
+    return f"Log weights were NaN or +inf, first {where}: {of} is not a number there. {_COUNTED}."
 
 
 def _not_finite(result: FilterRecord) -> str:

@@ -33,6 +33,7 @@ class FilterRecord:
         start_observed: whether the series begin with the start.
         panel: where the elements of a panel are, None for one filter.
         first_step: number of the first of the steps, above 0 where an earlier run went on.
+        proposal: name of what moved the particles.
     """
 
     log_likelihood: Array
@@ -50,6 +51,7 @@ class FilterRecord:
     start_observed: bool = field(metadata=_STATIC)
     panel: Panel | None = field(metadata=_STATIC)
     first_step: int = field(metadata=_STATIC)
+    proposal: str = field(default="Bootstrap", metadata=_STATIC)
 
     @property
     def num_particles(self) -> int:

@@ -51,7 +51,8 @@ def run_filter(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings
         theta: the parameters, canonical.
         settings: the settings; another program for others.
     """
-    return whole_result(*each_filter(partial(_run, settings=settings), ssm, theta, key), ssm, theta)
+    found = whole_result(*each_filter(partial(_run, settings=settings), ssm, theta, key), ssm, theta)
+    return replace(found, proposal=type(settings.proposal).__name__)
 
 
 def _run(key: Array, dynamics: Dynamics, *, settings: FilterSettings) -> tuple[CompensatedSum, FilterResult]:

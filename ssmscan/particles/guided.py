@@ -176,8 +176,12 @@ def _draw(
 def _weighed(
     carry: Any, log_p: Array, log_observation: Array, log_q: Array, values: dict[str, Array], cdf: dict
 ) -> Move:
-    """Weigh one particle; what the model cannot draw has weight zero, whatever its observations are."""
-    impossible = (log_p == -jnp.inf) & ~jnp.isnan(log_q)
-    log_prediction = jnp.where(impossible, -jnp.inf, log_p - log_q)
-    log_weight = jnp.where(impossible, -jnp.inf, log_prediction + log_observation)
+    """Weigh one particle; what the model cannot draw has weight zero, whatever its observations are.
+
+    A law whose own draw has no density, such as one whose parameters are NaN, is a fault.
+    """
+    impossible = log_p == -jnp.inf
+    log_q = jnp.where(log_q > -jnp.inf, log_q, jnp.nan)
+    log_prediction = jnp.where(impossible, -jnp.inf, log_p) - log_q
+    log_weight = jnp.where(impossible, 0.0, log_observation) + log_prediction
     return Move(carry, log_weight, log_prediction, values, cdf)

@@ -208,7 +208,8 @@ def result_of(
         begun, ended = first.state, last.state
         return result_of_steps(begun, ended, final, reports, history, start_observed=start_observed, first_step=span[0])
 
-    return whole_result(*each_element(one, ssm.panel, None, first, last, reports, together=True), ssm, theta)
+    found = whole_result(*each_element(one, ssm.panel, None, first, last, reports, together=True), ssm, theta)
+    return replace(found, proposal=type(settings.proposal).__name__)
 
 
 def refuse_other(online: Any, ssm: StateSpaceModel, settings: FilterSettings, *, argument: str = "online") -> None:

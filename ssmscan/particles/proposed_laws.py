@@ -103,15 +103,15 @@ def checked_laws(argument: str, found: Any, sites: Sequence[Site]) -> Laws:
         one = "one NumPyro distribution, or a" if len(sites) == 1 else "a"
         raise TypeError(refusal(argument, f"{one} dict with a distribution for each of the sites {names}", found))
     require_names(argument, found, names, "sites", advice="Give a NumPyro distribution for each of these sites.")
-    for site in sites:
-        _check_law(f"{argument}['{site.name}']", found[site.name], site)
-    return dict(found)
+    return {site.name: _checked_law(f"{argument}['{site.name}']", found[site.name], site) for site in sites}
 
 
-def _check_law(argument: str, law: Any, site: Site) -> None:
+def _checked_law(argument: str, law: Any, site: Site) -> Distribution:
     if isinstance(law, type) or not isinstance(law, Distribution):
         raise TypeError(refusal(argument, "a NumPyro distribution, such as dist.Normal(0.0, 1.0)", law))
     shape = tuple(law.batch_shape) + tuple(law.event_shape)
+    if shape != tuple(site.shape) and not shape and math.prod(site.shape) == 1:
+        law, shape = law.expand(site.shape), tuple(site.shape)  # one number, such as that of one element of a panel
     if shape != tuple(site.shape):
         raise ValueError(
             f"{argument}: expected a distribution of values of shape {tuple(site.shape)}, as site '{site.name}' has at "
@@ -144,3 +144,4 @@ def _check_law(argument: str, law: Any, site: Site) -> None:
             f"support {wanted}: what lies outside could never be drawn, and the likelihood would be too low. Give a "
             "distribution that draws from all of the support."
         )
+    return law
