@@ -35,7 +35,8 @@ from ssmscan.inference.averages import BATCHES, average_error, halves, join_iter
 from ssmscan.inference.curvature import ProbeStep
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import Progress, Step, compile_chunk, compile_timed, no_steps, phase, run_chunks
-from ssmscan.inference.settings import describe, gradients_required, require_counts, stock_key, versions
+from ssmscan.inference.settings import describe, gradients_required, require_counts, versions
+from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import PyTree, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
@@ -103,7 +104,7 @@ class MaximumLikelihood:
         if not ssm.parameters:
             raise ValueError("the model has no parameters to estimate; ParticleFilter computes its likelihood")
         with hold_interrupts():
-            found = _Run(self, stock_key(key), ssm).result()
+            found = _Run(self, one_key(key), ssm).result()
             if not found.converged:
                 warnings.warn(f"MaximumLikelihood. {found.message()}", ResultWarning, stacklevel=2)
             return found

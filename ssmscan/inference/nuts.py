@@ -34,7 +34,8 @@ from ssmscan.inference.posterior import Position, log_posterior, sample_noise
 from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phase, run_chunks
 from ssmscan.inference.reporting import result_of
 from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, Attempt, diverged, rewarmed, warmed_anew
-from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold, spread, stock_key
+from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold, spread
+from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.results.data import Costs
@@ -104,8 +105,6 @@ class NUTS:
         >>> nuts = ssmscan.NUTS(num_warmup=500, progress=False).run(jax.random.key(0), ssm)
         >>> nuts.title, nuts.states["h"].shape
         ('NUTS: 4 chains of 1000 draws', (4, 1000, 50))
-        >>> print(f"{nuts.mean()['phi']:.1f}")
-        0.8
 
     Attributes:
         num_warmup: steps of adaptation, not kept.
@@ -153,7 +152,7 @@ class NUTS:
         """
         require_observed(ssm)
         with hold_interrupts():
-            result = self._sample(stock_key(key), ssm)
+            result = self._sample(one_key(key), ssm)
         return warn_of_concerns(result)
 
     def _sample(self, key: jax.Array, ssm: StateSpaceModel) -> Result:

@@ -99,6 +99,30 @@ class Pilot:
         """Acceptance to aim at."""
         return target_acceptance(self.sd if np.isfinite(self.sd) else np.inf)
 
+    def run(self, num_steps: int, *, target_sd: float | None, max_particles: int) -> Pilot:
+        """Start the chains, move them, and choose the number of particles and the target acceptance.
+
+        Args:
+            num_steps: steps of each chain in a round.
+            target_sd: wanted standard deviation of the log likelihood estimate; None keeps the number of particles.
+            max_particles: the largest number to choose.
+
+        Raises:
+            ValueError: if no draw from the prior has positive likelihood.
+        """
+        try:
+            centre = self.start()
+            for round_ in range(ROUNDS + 1):
+                # Before the chains have moved, a bad start may ask for any number: one stride is enough to move.
+                tries = 0 if target_sd is None or self.out_of_time else 1 if round_ == 0 else np.inf
+                self.fit(centre, target_sd or np.inf, max_particles, tries)
+                if round_ == ROUNDS or self.out_of_time:
+                    break
+                centre = self.move(num_steps, round_, centre)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        return self
+
     def next_key(self) -> jax.Array:
         """Return a fresh key."""
         self.key, key = jax.random.split(self.key)
@@ -233,49 +257,6 @@ class Pilot:
     def out_of_time(self) -> bool:
         """Whether the time for the pilot is over."""
         return time.perf_counter() > self.deadline
-
-
-def run_pilot(
-    key: jax.Array,
-    ssm: Model,
-    estimator: Estimator,
-    *,
-    num_chains: int,
-    num_steps: int,
-    target_sd: float | None,
-    max_particles: int,
-    seconds: float,
-    progress: bool,
-) -> Pilot:
-    """Start the chains, move them, and choose the number of particles and the target acceptance.
-
-    Args:
-        key: typed PRNG key.
-        ssm: the model.
-        estimator: where the search starts, or the one to keep.
-        num_chains: number of chains.
-        num_steps: steps of each chain in a round.
-        target_sd: wanted standard deviation of the log likelihood estimate; None keeps the number of particles.
-        max_particles: the largest number to choose.
-        seconds: time after which no more particles are tried and rounds are cut short.
-        progress: whether to show what is done.
-
-    Raises:
-        ValueError: if no draw from the prior has positive likelihood.
-    """
-    pilot = Pilot(key, ssm, estimator, num_chains, seconds, progress=progress)
-    try:
-        centre = pilot.start()
-        for round_ in range(ROUNDS + 1):
-            # Before the chains have moved, a bad start may ask for any number: one stride is enough to move.
-            tries = 0 if target_sd is None or pilot.out_of_time else 1 if round_ == 0 else np.inf
-            pilot.fit(centre, target_sd or np.inf, max_particles, tries)
-            if round_ == ROUNDS or pilot.out_of_time:
-                break
-            centre = pilot.move(num_steps, round_, centre)
-    except KeyboardInterrupt:
-        pilot.interrupted = True
-    return pilot
 
 
 @jax.jit

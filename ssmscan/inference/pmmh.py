@@ -18,7 +18,7 @@ import numpy as np
 from ssmscan.arguments import require_flag, require_number
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.paths import paths_from_keys
-from ssmscan.inference.pilot import Pilot, run_pilot
+from ssmscan.inference.pilot import Pilot
 from ssmscan.inference.pmmh_chain import Control, PMMHStep, Trace
 from ssmscan.inference.progress import Progress, no_steps, run_chunks
 from ssmscan.inference.reporting import result_of
@@ -61,8 +61,6 @@ class PMMH:
         >>> result = pmmh.run(jax.random.key(1), ssm)
         >>> result.title, result.states["h"].shape
         ('PMMH: 4 chains of 5000 draws', (4, 100, 50))
-        >>> print(f"{result.mean()['phi']:.1f}")
-        0.8
 
         The mean of several filters is an estimator too: `PMMH(estimator=ssmscan.Replicates(pmmh.estimator, 4))`.
 
@@ -134,17 +132,10 @@ class PMMH:
 
     def _pilot(self, key: jax.Array, ssm: StateSpaceModel) -> Pilot:
         size = self.num_particles or min(self.estimator.num_particles, self.max_particles)
-        return run_pilot(
-            key,
-            ssm,
-            self.estimator.with_num_particles(size),
-            num_chains=self.num_chains,
-            num_steps=self.num_warmup // ROUND_SHARE,
-            target_sd=self.target_sd if self.num_particles is None else None,
-            max_particles=self.max_particles,
-            seconds=float(self.pilot_seconds),
-            progress=self.progress,
-        )
+        estimator = self.estimator.with_num_particles(size)
+        pilot = Pilot(key, ssm, estimator, self.num_chains, float(self.pilot_seconds), progress=self.progress)
+        target_sd = self.target_sd if self.num_particles is None else None
+        return pilot.run(self.num_warmup // ROUND_SHARE, target_sd=target_sd, max_particles=self.max_particles)
 
     def _sample(self, ssm: StateSpaceModel, pilot: Pilot) -> tuple[Progress, Progress]:
         """Finish the warm-up, freeze the proposal, and make the draws."""

@@ -20,7 +20,8 @@ import numpy as np
 
 from ssmscan.arguments import require_instance, require_integer
 from ssmscan.inference.progress import map_draws
-from ssmscan.inference.settings import spread, stock_key
+from ssmscan.inference.settings import spread
+from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced, unread_sites
 from ssmscan.results.result import Result
@@ -46,7 +47,7 @@ def predict(
     Raises:
         ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps.
     """
-    key = stock_key(key)
+    key = one_key(key)
     require_traced(ssm)
     advice = "For one filter run, draw paths with ssmscan.backward_sample and give them to ssm.predict."
     require_instance("result", result, Result, "a Result, as engines return it", advice)

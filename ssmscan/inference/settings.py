@@ -17,7 +17,6 @@ import numpy as np
 
 from ssmscan.arguments import require_integer
 from ssmscan.errors import ModelError
-from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
@@ -76,9 +75,6 @@ def require_result_can_hold(ssm: StateSpaceModel, settings: Any = None) -> None:
         states={name: none_of(name) for name in latent},
         state_draws=np.zeros(0, np.int64),
         sample_stats={"accepted": np.zeros((1, 0), bool)},
-        independent_runs=False,
-        log_evidence=None,
-        log_evidence_error=None,
         costs=Costs(0.0, 0.0, 0.0),
         settings={"engine": describe(settings)},
         versions={},
@@ -139,14 +135,6 @@ def versions(*packages: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed as a package"
     return found
-
-
-def stock_key(key: Any) -> jax.Array:
-    """Check one PRNG key, typed or raw, and return it with JAX's own generator.
-
-    Other people's kernels draw little and compile faster with it than with the unrolled one of the filters.
-    """
-    return one_key(key)
 
 
 def spread(num_draws: int, num_paths: int) -> np.ndarray:

@@ -32,8 +32,9 @@ from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
 from ssmscan.inference.posterior import Position, num_coordinates
 from ssmscan.inference.progress import compile_timed, phase
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold, spread, stock_key
-from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, Particles, Report, tempered
+from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold, spread
+from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, tempered
+from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
@@ -126,7 +127,7 @@ class TemperedSMC:
         require_observed(ssm)
         tempered()
         with hold_interrupts():
-            result = self._sample(stock_key(key), ssm)
+            result = self._sample(one_key(key), ssm)
         return warn_of_concerns(result)
 
     def _sample(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
@@ -211,16 +212,8 @@ class TemperedSMC:
         )
 
 
-@partial(jax.jit, static_argnames=("ladder",))
-def _start(key: jax.Array, ssm: StateSpaceModel, *, ladder: Ladder) -> tuple[Particles, jax.Array]:
-    return ladder.start(key, ssm)
-
-
-@partial(jax.jit, static_argnames=("ladder",))
-def _advance(
-    ssm: StateSpaceModel, state: Particles, tuning_moves: jax.Array, *, ladder: Ladder
-) -> tuple[Particles, Report]:
-    return ladder.advance(ssm, state, tuning_moves)
+_start = jax.jit(lambda key, ssm, *, ladder: ladder.start(key, ssm), static_argnames="ladder")
+_advance = jax.jit(lambda ssm, state, moves, *, ladder: ladder.advance(ssm, state, moves), static_argnames="ladder")
 
 
 def _require_finite(finite: np.ndarray, num_particles: int) -> None:

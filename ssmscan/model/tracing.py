@@ -169,8 +169,7 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
 
     Args:
         model: an ordinary NumPyro model.
-        args: its positional arguments.
-        kwargs: its keyword arguments, all of them.
+        args, kwargs: its arguments; all keywords are the model's.
 
     Returns:
         The model over the arrays among the arguments.

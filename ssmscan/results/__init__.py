@@ -17,13 +17,3 @@
 A result knows nothing of the engine that made it, so results of any engine, saved or fresh, mix freely.  A new
 statistic of the draws goes into `summary`, a new reason for doubt into `health`.
 """
-
-from ssmscan.results import plots
-from ssmscan.results.agreement import Comparison, compare
-from ssmscan.results.data import Costs
-from ssmscan.results.health import ResultWarning
-from ssmscan.results.maximum import Maximum
-from ssmscan.results.result import Result, load
-from ssmscan.results.verdicts import Verdict
-
-__all__ = ["Comparison", "Costs", "Maximum", "Result", "ResultWarning", "Verdict", "compare", "load", "plots"]

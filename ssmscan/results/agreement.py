@@ -18,6 +18,7 @@ import numpy as np
 
 from ssmscan.results.comparable import different_states, require_comparable
 from ssmscan.results.data import Costs
+from ssmscan.results.printing import moments, quality
 from ssmscan.results.result import Result
 from ssmscan.results.summary import STATISTICS, ScalarSummary, scalars
 from ssmscan.results.table import MISSING, Table, count, rounded, significant
@@ -156,15 +157,7 @@ class Comparison:
 
     def _parameters(self) -> Table:
         rows = [
-            (
-                label,
-                report.name,
-                *(rounded(e.value, e.error) for e in report.summaries[label].statistics),
-                significant(report.summaries[label].mean.error),
-                count(report.summaries[label].ess_bulk),
-                count(report.summaries[label].ess_tail),
-                rounded(report.summaries[label].rhat, 0.01),
-            )
+            (label, report.name, *moments(report.summaries[label]), *quality(report.summaries[label]))
             for label in self.engines[0].summaries
             for report in self.engines
         ]
@@ -206,11 +199,8 @@ def compare(*unnamed: Any, **results: Result) -> Comparison:
         >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
         >>> nuts = ssmscan.NUTS(num_warmup=500, progress=False).run(jax.random.key(0), ssm)
         >>> pmmh = ssmscan.PMMH(num_warmup=1000, num_particles=32, num_paths=100, progress=False)
-        >>> comparison = ssmscan.compare(nuts=nuts, pmmh=pmmh.run(jax.random.key(1), ssm))
-        >>> [(pair.title, pair.verdict is ssmscan.Verdict.DISAGREE) for pair in comparison.pairs]
-        [('nuts - pmmh', False)]
-        >>> print(comparison)
-        Verdicts: ...
+        >>> print(ssmscan.compare(nuts=nuts, pmmh=pmmh.run(jax.random.key(1), ssm)))
+        Verdicts: ...nuts - pmmh...
 
     Args:
         unnamed: nothing; a result without a name is refused.

@@ -43,7 +43,7 @@ class Costs:
             object.__setattr__(self, field_.name, int(number) if whole else number)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ResultData:
     """The fields of a `Result`, where each is explained."""
 
@@ -52,9 +52,9 @@ class ResultData:
     states: dict[str, np.ndarray]
     state_draws: np.ndarray
     sample_stats: dict[str, np.ndarray]
-    independent_runs: bool
-    log_evidence: float | None
-    log_evidence_error: float | None
+    independent_runs: bool = False
+    log_evidence: float | None = None
+    log_evidence_error: float | None = None
     costs: Costs
     settings: dict[str, Any]
     versions: dict[str, str]

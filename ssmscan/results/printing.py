@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssmscan.results.data import ResultData
-from ssmscan.results.summary import STATISTICS
+from ssmscan.results.summary import STATISTICS, ScalarSummary
 from ssmscan.results.table import Table, count, rounded, significant, wrapped
 
 FEW = 6
@@ -45,17 +45,24 @@ def html(result: ResultData, concerns: tuple[str, ...]) -> str:
     return shown
 
 
+def moments(s: ScalarSummary) -> tuple[str, ...]:
+    """Print the statistics of one scalar, and the error of the mean."""
+    return (*(rounded(e.value, e.error) for e in s.statistics), significant(s.mean.error))
+
+
+def quality(s: ScalarSummary) -> tuple[str, str, str]:
+    """Print bulk ESS, tail ESS and R-hat of one scalar."""
+    return count(s.ess_bulk), count(s.ess_tail), rounded(s.rhat, 0.01)
+
+
 def parameters(result: ResultData, notes: tuple[str, ...] = ()) -> Table:
     """Return the table of every scalar parameter; see `Result.summary`."""
     rows = [
         (
             label,
-            *(rounded(e.value, e.error) for e in s.statistics),
-            significant(s.mean.error),
+            *moments(s),
             significant(s.mean.half_width(0.95)),
-            count(s.ess_bulk),
-            count(s.ess_tail),
-            rounded(s.rhat, 0.01),
+            *quality(s),
         )
         for label, s in result.summaries.items()
     ]

@@ -13,7 +13,8 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan.inference import deterministics
 from ssmscan.inference.deterministics import with_deterministics
-from ssmscan.results import Costs, Result, load
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result, load
 from tests.model.zoo import Y
 
 CHAINS, DRAWS, T = 2, 5, 12
