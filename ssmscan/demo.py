@@ -26,7 +26,8 @@ import numpy as np
 
 import ssmscan
 from ssmscan import datasets
-from ssmscan.results import ResultWarning, plots
+from ssmscan.results import plots
+from ssmscan.results.health import ResultWarning
 from ssmscan.results.table import count, rounded, wrapped
 from ssmscan.stochastic_volatility import stochastic_volatility
 

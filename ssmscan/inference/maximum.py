@@ -22,79 +22,34 @@ from __future__ import annotations
 import functools
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ssmscan.arguments import refusal, require_flag, require_integer, require_number
+from ssmscan.arguments import refusal, require_flag, require_number
 from ssmscan.inference import curvature
+from ssmscan.inference.ascent import PRIOR_DRAWS, ClimbStep, Optimizer, default_optimizer, start_climbs
 from ssmscan.inference.averages import BATCHES, average_error, halves, join_iterates, log_mean_exp, sd
-from ssmscan.inference.curvature import ProbeStep, objective
+from ssmscan.inference.curvature import ProbeStep
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
-from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, no_steps, phase, run_chunks
-from ssmscan.inference.settings import describe, gradients_required, stock_key, versions
+from ssmscan.inference.progress import Progress, Step, compile_chunk, compile_timed, no_steps, phase, run_chunks
+from ssmscan.inference.settings import describe, gradients_required, require_counts, versions
+from ssmscan.model.keys import one_key
+from ssmscan.model.protocols import PyTree, Theta
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.filter import ParticleFilter, require_filter
-from ssmscan.particles.loop import filters_at_once
+from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import APART, Maximum
-from ssmscan.results.result import Costs
-
-PRIOR_DRAWS = 32
-"""Draws from the prior of which each start takes the best."""
 
 FIRST_KEYS = 16
 """Keys of the first pass for standard errors, which only chooses displacements."""
 
 
-class Climb(NamedTuple):
-    """One start between two steps: the key of the rest, unconstrained parameters, state of the optimizer."""
-
-    key: jax.Array
-    z: Any
-    optimizer: Any
-
-
-class Climbed(NamedTuple):
-    """What is kept of one step: the iterate after it, the log likelihood before it, whether the gradient was finite."""
-
-    z: Any
-    log_likelihood: jax.Array
-    usable: jax.Array
-
-
-@dataclass(frozen=True)
-class ClimbStep:
-    """One step of every start; see `ssmscan.inference.progress.Step`."""
-
-    particle_filter: ParticleFilter
-    optimizer: Any
-    prior: bool
-
-    def __call__(self, ssm: Any, climbs: Climb) -> tuple[Climb, Climbed]:
-        """Advance all starts; their leaves have the starts in front."""
-        return jax.vmap(functools.partial(self._advance, ssm))(climbs)
-
-    def _advance(self, ssm: Any, climb: Climb) -> tuple[Climb, Climbed]:
-        key, own = jax.random.split(climb.key)
-
-        def loss(z: Any) -> tuple[jax.Array, jax.Array]:
-            value, (log_likelihood, _) = objective(own, ssm, z, self.particle_filter, self.prior)
-            return -value, log_likelihood
-
-        (value, log_likelihood), gradient = jax.value_and_grad(loss, has_aux=True)(climb.z)
-        usable = jnp.isfinite(value) & jnp.all(jnp.isfinite(ravel_pytree(gradient)[0]))
-        updates, state = self.optimizer.update(gradient, climb.optimizer, climb.z)
-        z = jax.tree.map(lambda leaf, update: (leaf + update).astype(leaf.dtype), climb.z, updates)
-        # Where there is no gradient the optimizer must not learn from it; the next key may do better.
-        z, state = jax.tree.map(functools.partial(jnp.where, usable), (z, state), (climb.z, climb.optimizer))
-        return Climb(key, z, state), Climbed(z, log_likelihood, usable)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaximumLikelihood:
     """Maximum likelihood by stochastic gradient ascent.
 
@@ -112,7 +67,7 @@ class MaximumLikelihood:
 
     num_steps: int = 1000
     num_starts: int = 4
-    optimizer: Any = None
+    optimizer: Optimizer | None = None
     prior: bool = False
     average: float = 0.5
     num_replicates: int = 128
@@ -121,10 +76,7 @@ class MaximumLikelihood:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        require_filter(self.particle_filter)
-        require_integer("num_steps", self.num_steps, at_least=2 * BATCHES)
-        require_integer("num_starts", self.num_starts, at_least=1)
-        require_integer("num_replicates", self.num_replicates, at_least=2)
+        require_counts(self, num_steps=2 * BATCHES, num_starts=1, num_replicates=2)
         require_number("average", self.average, 0.0, 1.0)
         require_filter(self.particle_filter)
         require_flag("prior", self.prior)
@@ -132,7 +84,7 @@ class MaximumLikelihood:
         if self.optimizer is not None and not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")):
             raise TypeError(refusal("optimizer", "an optax.GradientTransformation or None", self.optimizer))
 
-    def run(self, key: jax.Array, ssm: Any) -> Maximum:
+    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Maximum:
         """Climb from every start, and look around at the highest.
 
         Args:
@@ -152,46 +104,16 @@ class MaximumLikelihood:
         if not ssm.parameters:
             raise ValueError("the model has no parameters to estimate; ParticleFilter computes its likelihood")
         with hold_interrupts():
-            found = _Run(self, stock_key(key), ssm).result()
+            found = _Run(self, one_key(key), ssm).result()
             if not found.converged:
                 warnings.warn(f"MaximumLikelihood. {found.message()}", ResultWarning, stacklevel=2)
             return found
 
 
-@functools.cache
-def default_optimizer() -> Any:
-    """Return Adam with a rate that falls; one object, so that it is compiled once."""
-    try:
-        import optax
-    except ImportError as error:
-        raise ImportError("MaximumLikelihood needs optax: pip install optax") from error
-    return optax.adam(lambda count: 0.1 * (1 + count / 50) ** -0.6)
-
-
-@functools.partial(jax.jit, static_argnames=("step",))
-def _start(keys: jax.Array, ssm: Any, *, step: ClimbStep) -> tuple[Climb, jax.Array]:
-    """Start each climb at the best of its own draws from the prior; and the log likelihoods found."""
-
-    def attempt(key: jax.Array) -> tuple:
-        key_prior, key_filter = jax.random.split(key)
-        z = ssm.unconstrain(ssm.sample_prior(key_prior))
-        return z, objective(key_filter, ssm, z, step.particle_filter, step.prior)[0]
-
-    def one(key: jax.Array) -> tuple[Climb, jax.Array]:
-        key, own = jax.random.split(key)
-        z, value = jax.lax.map(attempt, jax.random.split(own, PRIOR_DRAWS), batch_size=filters_at_once())
-        finite = jnp.isfinite(value) & jax.vmap(lambda z: jnp.all(jnp.isfinite(ravel_pytree(z)[0])))(z)
-        best = jnp.argmax(jnp.where(finite, value, -jnp.inf))
-        z = jax.tree.map(lambda leaf: leaf[best], z)
-        return Climb(key, z, step.optimizer.init(z)), finite[best]
-
-    return jax.vmap(one)(keys)
-
-
 class _Run:
     """A run under way, and what it has cost."""
 
-    def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: Any):
+    def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: StateSpaceModel):
         self.settings, self.ssm = settings, ssm
         self.filter = replace(settings.particle_filter, summaries=())
         self.compile_seconds = self.seconds = 0.0
@@ -252,7 +174,7 @@ class _Run:
         step = ClimbStep(self.filter, settings.optimizer or default_optimizer(), settings.prior)
         keys = jax.random.split(self.key_start, settings.num_starts)
         with phase("starts: compiling", progress=settings.progress), interruptible():
-            start, compile_seconds = compile_timed(_start, keys, self.ssm, step=step)
+            start, compile_seconds = compile_timed(start_climbs, keys, self.ssm, step=step)
             self.compile_seconds += compile_seconds
             climbs, usable = jax.block_until_ready(start(keys, self.ssm))
         self.filters += settings.num_starts * PRIOR_DRAWS
@@ -284,7 +206,7 @@ class _Run:
             last = curvature.next_steps(scores, last)
         return found
 
-    def advance(self, step: Any, operand: Any, state: Any, num_steps: int, width: int, label: str) -> Progress:
+    def advance(self, step: Step, operand: PyTree, state: PyTree, num_steps: int, width: int, label: str) -> Progress:
         """Compile and take steps; an ascent without one has nothing to keep, and other stages are done without."""
         needed = isinstance(step, ClimbStep)
         try:
@@ -309,11 +231,11 @@ class _Run:
     # ---- points as arrays and as trees -----------------------------------------------------------------
 
     @functools.cached_property
-    def example(self) -> Any:
+    def example(self) -> Theta:
         """Shapes of the unconstrained parameters."""
         return jax.eval_shape(lambda key: self.ssm.unconstrain(self.ssm.sample_prior(key)), self.key_start)
 
-    def unravelled(self, points: np.ndarray) -> Any:
+    def unravelled(self, points: np.ndarray) -> Theta:
         """Trees of unconstrained parameters from (..., d)."""
         leaves, tree = jax.tree.flatten(self.example)
         parts = np.split(points, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=-1)

@@ -19,14 +19,17 @@ import jax
 import numpy as np
 
 from ssmscan.arguments import require_instance, require_integer
-from ssmscan.inference.settings import spread, stock_key
+from ssmscan.inference.progress import map_draws
+from ssmscan.inference.settings import spread
+from ssmscan.model.keys import one_key
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced, unread_sites
 from ssmscan.results.result import Result
 
-BATCH = 64
 
-
-def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None = None) -> dict[str, np.ndarray]:
+def predict(
+    key: jax.Array, ssm: StateSpaceModel, result: Result, *, num_draws: int | None = None
+) -> dict[str, np.ndarray]:
     """Draw every observed site again, and go on where the states of the result end.
 
     Args:
@@ -44,7 +47,7 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     Raises:
         ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps.
     """
-    key = stock_key(key)
+    key = one_key(key)
     require_traced(ssm)
     advice = "For one filter run, draw paths with ssmscan.backward_sample and give them to ssm.predict."
     require_instance("result", result, Result, "a Result, as engines return it", advice)
@@ -62,25 +65,23 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     paths = spread(num_paths, num_draws)
     theta = {name: values[:, result.state_draws[paths]] for name, values in result.draws.items()}
     states = {name: result.states[name][:, paths] for name in latent}
-    lead = (result.num_chains, num_draws)
-    keys = jax.random.split(key, lead)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (keys, theta, states))
-    drawn = _predict(ssm, *flat)
-    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*lead, *leaf.shape[1:]), drawn)
+    keys = jax.random.split(key, (result.num_chains, num_draws))
+    return map_draws(StateSpaceModel.predict, ssm, keys, theta, states).value
 
 
-def _with_roles_of(ssm: Any, result: Result) -> Any:
+def _with_roles_of(ssm: StateSpaceModel, result: Result) -> StateSpaceModel:
     """The model with its sites outside the loop in the roles that they have in the result."""
     parameters = tuple(site.name for site in ssm.initial if site.name in result.draws)
     initial = tuple(site.name for site in ssm.parameters if site.name in result.initial)
-    if not (parameters or initial) or ssm.source is None:
+    declared: Any = ssm.source
+    if not (parameters or initial) or declared is None:
         return ssm
-    kept = [name for name in ssm.source.parameters if name not in initial]
-    started = [name for name in ssm.source.initial if name not in parameters]
+    kept = [name for name in declared.parameters if name not in initial]
+    started = [name for name in declared.initial if name not in parameters]
     return ssm.with_roles(parameters=(*kept, *parameters), initial=(*started, *initial))
 
 
-def _known_states(ssm: Any, result: Result) -> list[str]:
+def _known_states(ssm: StateSpaceModel, result: Result) -> list[str]:
     """Latent sites of the model that the result knows, after checking that it is a result of this model."""
     initial, loop = [site.name for site in ssm.initial], [site.name for site in ssm.innovations]
     parameters = [site.name for site in ssm.parameters]
@@ -100,8 +101,3 @@ def _known_states(ssm: Any, result: Result) -> list[str]:
                 "many steps or more"
             )
     return [name for name in (*initial, *loop) if name in result.states]
-
-
-@jax.jit
-def _predict(ssm: Any, keys: jax.Array, theta: Any, states: Any) -> dict[str, jax.Array]:
-    return jax.lax.map(lambda draw: ssm.predict(*draw), (keys, theta, states), batch_size=BATCH)

@@ -15,12 +15,25 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssmscan.arguments import require_integer
 from ssmscan.errors import ModelError
-from ssmscan.model.keys import one_key
-from ssmscan.results.result import Costs, Result
+from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result
 
 
-def require_parameters(ssm: Any) -> None:
+def require_counts(settings: Any, **at_least: int) -> None:
+    """Check whole numbers of some settings, each with the least that it may be.
+
+    Raises:
+        TypeError: one is not a whole number.
+        ValueError: one is too small.
+    """
+    for name, least in at_least.items():
+        require_integer(name, getattr(settings, name), at_least=least)
+
+
+def require_parameters(ssm: StateSpaceModel) -> None:
     """Refuse a model in which nothing is left to draw but the states.
 
     Raises:
@@ -33,7 +46,7 @@ def require_parameters(ssm: Any) -> None:
         )
 
 
-def require_result_can_hold(ssm: Any, settings: Any = None) -> None:
+def require_result_can_hold(ssm: StateSpaceModel, settings: Any = None) -> None:
     """Raise what the `Result` of a run would raise when its draws have been made; call it before anything is compiled.
 
     A `Result` without draws is made of every site that an engine may report, with its name, shape and dtype, so that
@@ -62,9 +75,6 @@ def require_result_can_hold(ssm: Any, settings: Any = None) -> None:
         states={name: none_of(name) for name in latent},
         state_draws=np.zeros(0, np.int64),
         sample_stats={"accepted": np.zeros((1, 0), bool)},
-        independent_runs=False,
-        log_evidence=None,
-        log_evidence_error=None,
         costs=Costs(0.0, 0.0, 0.0),
         settings={"engine": describe(settings)},
         versions={},
@@ -127,22 +137,6 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def stock_key(key: Any) -> jax.Array:
-    """Check one PRNG key, typed or raw, and return it with JAX's own generator.
-
-    Other people's kernels draw little and compile faster with it than with the unrolled one of the filters.
-    """
-    return one_key(key)
-
-
 def spread(num_draws: int, num_paths: int) -> np.ndarray:
     """Choose at most num_paths draws, evenly spaced and without repetition; (paths,) int."""
     return np.linspace(0, num_draws - 1, min(num_draws, num_paths)).round().astype(np.int64)
-
-
-def doubts_of_paths(made: int, wanted: int, *, interrupted: bool, failure: str, advice: str) -> tuple[str, ...]:
-    """Return what to say of state paths that were wanted in each chain and not made; advice is for a failure."""
-    there = f"{made} of {wanted} state paths a chain are there, and the draws of the parameters are whole"
-    if interrupted:
-        return (f"The run was stopped while the state paths were made: {there}.",)
-    return (f"The state paths could not be made ({failure}): {there}. {advice}",) if failure else ()

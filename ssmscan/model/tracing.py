@@ -149,10 +149,27 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
     The model's time loop must be `numpyro.contrib.control_flow.scan`. It is run a few times, abstractly; nothing of
     it runs again later. Print the result to see every site, its role and the reason.
 
+    Example:
+        >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, ssmscan
+        >>> from numpyro.contrib.control_flow import scan
+        >>> def random_walk(y):
+        ...     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        ...     def step(x, y):
+        ...         x = numpyro.sample("x", dist.Normal(x, scale))
+        ...         numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        ...         return x, None
+        ...     scan(step, 0.0, y)
+        >>> print(ssmscan.trace(random_walk, jnp.array([0.3, 0.9, 1.4])))
+        State-space model of 3 steps
+        site   role         distribution  shape  noise  why
+        -----  -----------  ------------  -----  -----  -------------------------------------------
+        scale  parameter    HalfNormal                  acts on every step: the distribution of 'x'
+        x      innovation   Normal               exact  drawn at every step
+        y      observation  Normal                      observed at every step
+
     Args:
         model: an ordinary NumPyro model.
-        args: its positional arguments.
-        kwargs: its keyword arguments, all of them.
+        args, kwargs: its arguments; all keywords are the model's.
 
     Returns:
         The model over the arrays among the arguments.

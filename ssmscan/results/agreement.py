@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssmscan.results.comparable import different_states, require_comparable
-from ssmscan.results.result import Costs, Result
-from ssmscan.results.summary import STATISTICS, Summary, scalars
+from ssmscan.results.data import Costs
+from ssmscan.results.printing import moments, quality
+from ssmscan.results.result import Result
+from ssmscan.results.summary import STATISTICS, ScalarSummary, scalars
 from ssmscan.results.table import MISSING, Table, count, rounded, significant
 from ssmscan.results.verdicts import (
     LEVEL,
@@ -56,7 +58,7 @@ class EngineReport(NamedTuple):
     name: str
     engine: str
     size: str
-    summaries: dict[str, Summary]
+    summaries: dict[str, ScalarSummary]
     costs: Costs
     smallest_ess: float
     ess_per_second: float
@@ -155,15 +157,7 @@ class Comparison:
 
     def _parameters(self) -> Table:
         rows = [
-            (
-                label,
-                report.name,
-                *(rounded(e.value, e.error) for e in report.summaries[label].statistics),
-                significant(report.summaries[label].mean.error),
-                count(report.summaries[label].ess_bulk),
-                count(report.summaries[label].ess_tail),
-                rounded(report.summaries[label].rhat, 0.01),
-            )
+            (label, report.name, *moments(report.summaries[label]), *quality(report.summaries[label]))
             for label in self.engines[0].summaries
             for report in self.engines
         ]
@@ -197,6 +191,16 @@ class Comparison:
 
 def compare(*unnamed: Any, **results: Result) -> Comparison:
     """Compare engines that sampled the same parameters.
+
+    Example:
+        >>> import jax, ssmscan
+        >>> from ssmscan import datasets
+        >>> from ssmscan.stochastic_volatility import stochastic_volatility
+        >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
+        >>> nuts = ssmscan.NUTS(num_warmup=500, progress=False).run(jax.random.key(0), ssm)
+        >>> pmmh = ssmscan.PMMH(num_warmup=1000, num_particles=32, num_paths=100, progress=False)
+        >>> print(ssmscan.compare(nuts=nuts, pmmh=pmmh.run(jax.random.key(1), ssm)))
+        Verdicts: ...nuts - pmmh...
 
     Args:
         unnamed: nothing; a result without a name is refused.
@@ -238,7 +242,7 @@ def compare(*unnamed: Any, **results: Result) -> Comparison:
     return Comparison(engines, tuple(reports), different_states(results))
 
 
-def _engine_report(name: str, result: Result, summaries: dict[str, Summary], fault: Fault | None) -> EngineReport:
+def _engine_report(name: str, result: Result, summaries: dict[str, ScalarSummary], fault: Fault | None) -> EngineReport:
     seconds = result.costs.warmup_seconds + result.costs.run_seconds
     smallest = min(s.ess_bulk for s in summaries.values())
     evidence = None if result.log_evidence is None else (result.log_evidence, result.log_evidence_error)

@@ -107,32 +107,24 @@ def as_json(field: str, value: Any) -> dict[str, Any]:
     return found
 
 
-def unholdable(
+def require_holdable(
     draws: Mapping[str, Any], states: Mapping[str, Any] | None = None, observed: Mapping[str, Any] | None = None
-) -> tuple[str, ...]:
-    """Return why a result cannot hold these sites, one clause for each fault; empty if it can.
+) -> None:
+    """Raise a sentence unless a result can hold these sites.
 
     Args:
         draws: parameter -> its dtype, or anything that has one.
         states: the same for the states.
         observed: the same for the data.
-    """
-    drawn = [*draws.items(), *(states or {}).items()]
-    seen = [*(observed or {}).items()]
-    faults = [fault for name, values in (*drawn, *seen) for fault in (_of_name(name), _of_type(name, values)) if fault]
-    return tuple(dict.fromkeys([*faults, *_shared([n for n, _ in drawn]), *_shared([n for n, _ in seen])]))
-
-
-def require_holdable(
-    draws: Mapping[str, Any], states: Mapping[str, Any] | None = None, observed: Mapping[str, Any] | None = None
-) -> None:
-    """Raise a sentence unless a result can hold these sites; the arguments are those of `unholdable`.
 
     Raises:
-        ValueError: if it cannot.
+        ValueError: if it cannot; the message has a clause for each fault.
     """
-    if faults := unholdable(draws, states, observed):
-        raise ValueError(f"a Result cannot hold these sites: {'; '.join(faults)}")
+    drawn, seen = [*draws.items(), *(states or {}).items()], [*(observed or {}).items()]
+    faults = [fault for name, values in (*drawn, *seen) for fault in (_of_name(name), _of_type(name, values)) if fault]
+    faults += [*_shared([n for n, _ in drawn]), *_shared([n for n, _ in seen])]
+    if faults:
+        raise ValueError(f"a Result cannot hold these sites: {'; '.join(dict.fromkeys(faults))}")
 
 
 def _array(field: str, name: Any, values: Any) -> np.ndarray:

@@ -13,7 +13,8 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan.inference import deterministics
 from ssmscan.inference.deterministics import with_deterministics
-from ssmscan.results import Costs, Result, load
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result, load
 from tests.model.zoo import Y
 
 CHAINS, DRAWS, T = 2, 5, 12
@@ -104,7 +105,7 @@ def test_control_c_leaves_them_out_and_keeps_the_draws(ssm, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deterministics, "call_timed", interrupted)
+    monkeypatch.setattr(deterministics, "map_draws", interrupted)
     result = with_deterministics(ssm, made_by_hand(ssm))
     assert result.interrupted and not result.deterministics and set(result.draws) == {"q"}
 

@@ -15,11 +15,12 @@ from scipy import optimize
 import ssmscan
 from ssmscan import MaximumLikelihood, ParticleFilter
 from ssmscan.inference import curvature, progress
+from ssmscan.inference.ascent import Climb, ClimbStep
 from ssmscan.inference.averages import average_error, halves, log_mean_exp
 from ssmscan.inference.curvature import ProbeStep, objective
-from ssmscan.inference.maximum import Climb, ClimbStep
 from ssmscan.particles.draws import as_key
-from ssmscan.results import Costs, Maximum
+from ssmscan.results.data import Costs
+from ssmscan.results.maximum import Maximum
 from tests.inference.interrupting import control_c_at
 from tests.inference.maximum import hessian
 from tests.inference.models import NOISE, Y, linear_gaussian

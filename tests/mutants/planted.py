@@ -393,9 +393,9 @@ INFERENCE = [
     ),
     Mutant(
         "path of another run than the accepted one",
-        "inference/replay.py",
-        "result = stored.run(key, ssm, theta)",
-        "result = stored.run(jax.random.fold_in(key, 1), ssm, theta)",
+        "particles/filter.py",
+        "found = replace(self, store=FullHistory(), summaries=()).run(key, ssm, theta)",
+        "found = replace(self, store=FullHistory(), summaries=()).run(jax.random.fold_in(key, 1), ssm, theta)",
         (REPLAYED,),
     ),
     Mutant(

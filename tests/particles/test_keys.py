@@ -11,7 +11,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference.settings import stock_key
+from ssmscan.model.keys import one_key
 from ssmscan.particles.draws import as_key
 
 GENERATORS = ["threefry2x32", "rbg", "unsafe_rbg"]
@@ -39,7 +39,7 @@ def in_a_loop(function, keys):
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-@pytest.mark.parametrize("convert", [as_key, stock_key])
+@pytest.mark.parametrize("convert", [as_key, one_key])
 def test_a_key_becomes_a_function_of_its_own_words(generator, convert):
     keys = jax.random.split(jax.random.key(0, impl=generator), 4)
 
@@ -118,4 +118,4 @@ def test_raw_keys_of_rbg_and_a_default_generator_of_rbg(ssm):
     with jax.default_prng_impl("rbg"):
         assert ssm.sample_prior(jax.random.PRNGKey(3))["q"] == expected
         assert ssm.sample_prior(jax.random.key_data(jax.random.key(3, impl="threefry2x32")))["q"] != expected
-        assert jax.random.key_impl(stock_key(jax.random.key(3))) == "threefry2x32"
+        assert jax.random.key_impl(one_key(jax.random.key(3))) == "threefry2x32"
