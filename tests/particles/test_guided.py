@@ -113,10 +113,11 @@ def test_a_start_that_is_weighed_and_not_observed_is_in_the_first_increment(know
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(guided.cases()))
 def test_sixteen_guided_particles_average_to_the_likelihood(name):
-    family = guided.cells(4000, keys=(0,), only=(name,))
-    for cell in family:
+    for cell in guided.cells(4000, keys=(0,), only=(name,)):
+        if cell.settings.threshold != 0.5 and name != "start too":
+            continue  # in the heavy test
         found = cell.run()
-        assert found.accepted(18) and found.sd < LARGEST_SD, f"{name} {cell.settings.threshold}: z {found.z:.2f}"
+        assert found.accepted(8) and found.sd < LARGEST_SD, f"{name} {cell.settings.threshold}: z {found.z:.2f}"
 
 
 @pytest.mark.slow
