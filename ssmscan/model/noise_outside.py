@@ -45,9 +45,8 @@ from ssmscan.model.handlers.noise_sites import DiscreteInnovation, Moved, fixed,
 from ssmscan.model.handlers.scans import number_of_steps, returning_pairs
 from ssmscan.model.handlers.stack import isolated
 from ssmscan.model.noise.families import MapKind, NoiseMap, smooth_map
+from ssmscan.model.protocols import PyTree
 from ssmscan.model.tracing import trace
-
-PyTree = Any
 
 
 def noise_outside(model: Callable, *, initial: Collection[str] | None = None) -> Callable:

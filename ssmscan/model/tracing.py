@@ -53,7 +53,7 @@ class Source(NamedTuple):
 
     model: Callable
     leaves: tuple
-    tree: Any
+    tree: jax.tree_util.PyTreeDef
     data: tuple[int, ...]
     fixed: tuple[str, ...]
     parameters: tuple[str, ...]
@@ -69,7 +69,7 @@ class Source(NamedTuple):
         return self.model(*args, **kwargs)
 
     def arguments(self) -> tuple[tuple, dict]:
-        """Positional and keyword arguments as they were given, arrays canonical."""
+        """Return positional and keyword arguments as they were given, arrays canonical."""
         return jax.tree.unflatten(self.tree, self.leaves)
 
     def run(self) -> Any:
@@ -77,7 +77,7 @@ class Source(NamedTuple):
         return self.call([self.leaves[i] for i in self.data])
 
     def data_paths(self) -> list[str]:
-        """Printed paths of the leaves that are data."""
+        """Return the printed paths of the leaves that are data."""
         args, kwargs = jax.tree.unflatten(self.tree, range(len(self.leaves)))
         paths = flatten(args, kwargs)[2]
         return [paths[i] for i in self.data]
@@ -267,8 +267,8 @@ def _check_data(core: Core) -> None:
             )
 
 
-def flatten(args: tuple, kwargs: dict) -> tuple[list, Any, list[str]]:
-    """Leaves of the arguments with arrays canonical, their structure, and a printed path for each."""
+def flatten(args: tuple, kwargs: dict) -> tuple[list, jax.tree_util.PyTreeDef, list[str]]:
+    """Return the leaves of the arguments with arrays canonical, their structure, and a printed path for each."""
     pairs, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=lambda a: a is None)
     paths = [_path(path) for path, _ in pairs]
     with jax.ensure_compile_time_eval():
@@ -307,7 +307,7 @@ def _is_object(leaf) -> bool:
 
 
 def describe(leaf: Any) -> str:
-    """A leaf in words."""
+    """Describe a leaf in words."""
     if is_table(leaf):
         return f"{kind_of(leaf)} (pass its values, np.asarray(...))"
     return f"{leaf.dtype}{list(leaf.shape)}" if is_array(leaf) else repr(leaf)

@@ -45,7 +45,7 @@ def test_weights_of_the_steps_add_up_to_the_whole(name):
 def test_what_joins_steps_is_refused_to_particles_by_its_line(name):
     tail, primitive = tails.JOINED[name]
     ssm = ssmscan.trace(tails.model(tail), tails.Y)
-    blamed = ssm.program.tail.mixing["a"]
+    blamed = ssm.program.post_loop.mixing["a"]
     assert blamed.primitive == primitive
     where = "in the log-density" if name == "joint" else "tails.py:"
     with pytest.raises(ssmscan.ModelError, match=f"site 'a': {primitive} \\({where}"):

@@ -125,7 +125,7 @@ def regimes():
 
 
 def test_what_the_elements_share_is_counted_once(regimes):
-    assert regimes.program.summed.elements.size == M
+    assert regimes.program.marginal.plan.elements.size == M
     assert {n: spec.shape for n, spec in regimes.smooth_noise.items()} == {"x0": (), "x": (T,), "level": (T, M)}
     noise = {n: jnp.asarray(e, float) for n, e in EPS.items()}
     value = jax.jit(regimes.log_likelihood_given_noise)({"rows": jnp.asarray(ROWS, float)}, noise)

@@ -147,7 +147,7 @@ def test_densities_smoothing_and_gradient_against_the_sum_over_all_paths(name):
     truth = sum_over_paths(lambda paths: joint(exact, paths), num_values, T)
     np.testing.assert_allclose(value, truth.log_likelihood, rtol=1e-5)
     probabilities = states(theta, noise, jax.random.split(jax.random.key(0), 1)).probabilities
-    _, positions = joint_values(ssm.program.summed.sites)
+    _, positions = joint_values(ssm.program.marginal.plan.sites)
     for site, position in positions.items():
         for k in range(position.max() + 1):
             expected = truth.marginals[:, position == k].sum(1)

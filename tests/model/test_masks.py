@@ -14,7 +14,8 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
 from ssmscan.model.protocols import Step
-from ssmscan.model.statespace import checking, marginal
+from ssmscan.model.statespace import checking
+from ssmscan.model.statespace.discrete_sum import DiscreteSum
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.panel_element import ElementDynamics
 from tests.model.zoo import Y
@@ -260,12 +261,12 @@ def test_elements_of_a_panel_and_sums_over_discrete_states_are_checked(model, fa
     if model is panel:
         monkeypatch.setattr(ElementDynamics, "step", lambda self, *args: Step(*_heavier(element_step(self, *args))))
     else:
-        monkeypatch.setattr(marginal, "bind", lambda *args: _other(bind(*args)))
+        monkeypatch.setattr(DiscreteSum, "series", lambda *args: _other(series(*args)))
     with pytest.raises(ssmscan.ModelError, match=f"factor '{factor}'"):
         ssm.check(KEY)
 
 
-element_step, bind = ElementDynamics.step, marginal.bind
+element_step, series = ElementDynamics.step, DiscreteSum.series
 
 
 def _heavier(step):

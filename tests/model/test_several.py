@@ -120,6 +120,8 @@ def test_every_site_has_one_role(ssm):
     names = [site.name for site in ssm.sites]
     assert len(names) == len(set(names)) and "2 independent loops of 5 and 8 steps" in repr(ssm)
     assert ssm.check(jax.random.key(0)).passed
+    with pytest.raises(ValueError, match="take one of ssm.loops"):
+        ssm.at(ssm.canonical(THETA))
 
 
 def test_log_likelihoods_add(ssm):
@@ -173,6 +175,16 @@ def test_rows_observed_together_are_each_of_one_loop():
     assert drawn["y"].shape == ROWS.shape and not np.array_equal(drawn["y"], ROWS)
     density = dist.Normal(path @ load, 0.7).log_prob(ROWS).sum()
     np.testing.assert_allclose(ssm.log_likelihood_given_noise(theta, noise), density, rtol=1e-5)
+
+    # A step of a loop observes its own row; the first of a subject observes the start.
+    row = 0
+    loops = iter(ssm.loops)
+    for i, time in enumerate(TIMES):
+        if i != 1:
+            dynamics = next(loops).at(theta)
+            own = jax.vmap(dynamics.observed)(dynamics.xs)["y"]
+            np.testing.assert_array_equal(own, ROWS[row + 1 : row + len(time)].astype(own.dtype))
+        row += len(time)
 
 
 def test_a_start_that_two_loops_share_is_a_parameter():

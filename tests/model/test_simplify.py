@@ -51,5 +51,5 @@ def test_the_logarithm_of_an_exponential_keeps_its_branch(q, scale):
         return {"log": jnp.log(e)}
 
     q = jnp.asarray(q, jnp.result_type(complex))
-    staged = stage(function, (jax.ShapeDtypeStruct((), q.dtype),), [], data=0, late=0)
-    np.testing.assert_allclose(staged([], q)["log"], function([], q)["log"], rtol=1e-5)
+    staged = stage(function, {"q": jax.ShapeDtypeStruct((), q.dtype)}, [], data=0, late=())
+    np.testing.assert_allclose(staged([], q=q)["log"], function([], q)["log"], rtol=1e-5)

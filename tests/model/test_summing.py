@@ -133,7 +133,7 @@ MODELS = {
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_the_sum_over_all_paths_of_the_original_model(model):
     ssm = ssmscan.trace(model, *MODELS[model])
-    summed = ssm.program.summed
+    summed = ssm.program.marginal.plan
     drawn = [(site, site.shape) for site in summed.initial]
     drawn += [(site, (ssm.num_steps, *site.shape)) for site in summed.sites]
     choices = [site.values for site, shape in drawn for _ in range(math.prod(shape))]

@@ -160,7 +160,7 @@ def test_simulation_draws_what_is_observed_after_the_loop():
 def test_no_array_of_a_particle_has_the_length_of_the_series():
     """The step of one particle costs the same for any T: what it computes does not mention T."""
     ssm = ssmscan.trace(walk(None, sites_after))
-    step = ssm.program.tail.step
+    step = ssm.program.post_loop.step
     shapes = {v.aval.shape for eqn in step.late_eqns for v in eqn.outvars}
     assert shapes
     assert not any(T in shape for shape in shapes)

@@ -1,12 +1,11 @@
 """The start and the step of a model at given noise of what is continuous and given values of what is discrete.
 
-    start_of  (theta, e, d)          leaves of the carry, log-densities, values
-    step_of   (theta, c, x, e, d)    the same after one step, and the outputs
+    start_of  theta, noise, draws             leaves of the carry, log-densities, values
+    step_of   theta, carry, x, noise, draws   the same after one step, and the outputs
 
-With theta the parameters, c the carry, x the input of the step, e the base noise of the continuous sites
-and d the discrete draws.  Log-densities are by site: of the discrete draws, of what transports and scales
-add to the density of noise, and of all observations, those after the loop included that are pointwise in
-time.
+Noise is that of the continuous sites, draws are the values of the discrete ones.  Log-densities are by site: of the
+discrete draws, of what transports and scales add to the density of noise, and of all observations, those after the
+loop included that are pointwise in time.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ def start_of(
         latent = {n: m for n, m in messages.items() if n in initial}
         out["terms"] = _terms(latent, draws, corrections) | {n: messages[n].log_prob() for n in observed}
         values = _values_outside(user_model, {**theta, **{n: m.value for n, m in latent.items()}})
-        out["terms"] |= after(user_model.arrays(data), values)["log_prob"]
+        out["terms"] |= after(user_model.arrays(data), outside=values)["log_prob"]
         out["values"] = {n: jnp.asarray(m.value) for n, m in latent.items()}
         return out
 
-    return user_model.stage(fn, (user_model.shapes(parameters), specs, given), late=1)
+    return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": specs, "draws": given})
 
 
 def step_of(user_model: UserModel, parameters, after: Staged, summed: tuple[TracedSite, ...]) -> Staged:
@@ -78,15 +77,16 @@ def step_of(user_model: UserModel, parameters, after: Staged, summed: tuple[Trac
             out["leaves"] = dict(enumerate(jax.tree.leaves(new)))
             out["ys"] = dict(enumerate(jax.tree.leaves(y)))
             out["terms"] = _terms(latent, draws, corrections) | {n: m.log_prob() for n, m in observed.items()}
-            late = after.bind(user_model.arrays(data), _values_outside(user_model, theta))
-            out["terms"] |= late(x[0], as_output(y, plan))["log_prob"]
+            late = after.bind(user_model.arrays(data), outside=_values_outside(user_model, theta))
+            out["terms"] |= late(t=x[0], y=as_output(y, plan))["log_prob"]
             out["values"] = {n: jnp.asarray(m.value) for n, m in messages.items() if not m.observed}
             raise LeaveModel
 
         user_model.run(data, known_outside(user_model, theta), at_main)
         return out
 
-    return user_model.stage(fn, (user_model.shapes(parameters), plan.carry, x_shapes(plan), specs, given), late=1)
+    arguments = {"theta": user_model.shapes(parameters), "carry": plan.carry, "x": x_shapes(plan)}
+    return user_model.stage(fn, {**arguments, "noise": specs, "draws": given})
 
 
 def _values_outside(user_model: UserModel, known: dict) -> dict:

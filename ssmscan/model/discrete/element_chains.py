@@ -105,25 +105,27 @@ class _Splitter:
 
     def split(self, starts: Sequence[TracedSite], sites: Sequence[TracedSite]) -> ElementChains:
         user_model, plan = self.user_model, self.user_model.plan
-        theta, start_noise, _ = _arguments(self.start)
-        _, carry, x, noise, _ = _arguments(self.step)
+        theta, carry, x = (self.step.argument(name) for name in ("theta", "carry", "x"))
+        start_noise, noise = self.start.argument("noise"), self.step.argument("noise")
         self._find_leaves(sites)
         one_start, one_step = (self._shapes(group, 1) for group in (starts, sites))
         one_carry = jax.tree.unflatten(jax.tree.structure(plan.carry), self._rows(jax.tree.leaves(carry), 1))
 
         def start_fn(data, theta, noise, draws, element):
             window = Window(self.size, element)
-            args = [constants(theta), constants(noise), self._draws(draws)]
+            args = {"theta": constants(theta), "noise": constants(noise), "draws": self._draws(draws)}
             return self._results(self._follow(self.start, data, args, window), window)
 
         def step_fn(data, theta, carry, x, noise, draws, element):
             window = Window(self.size, element)
-            args = [constants(theta), self._carry(carry), constants(x), constants(noise), self._draws(draws)]
+            args = {"theta": constants(theta), "noise": constants(noise), "draws": self._draws(draws)}
+            args |= {"carry": self._carry(carry), "x": constants(x)}
             return self._results(self._follow(self.step, data, args, window), window)
 
         def start_rest(data, theta, noise):
             window = Window(self.size)
-            args = [constants(theta), constants(noise), self._draws(zeros(self._shapes(starts, 0)))]
+            none_drawn = self._draws(zeros(self._shapes(starts, 0)))
+            args = {"theta": constants(theta), "noise": constants(noise), "draws": none_drawn}
             return {"log_prob": sum_of(self._terms(self._follow(self.start, data, args, window), window).values())}
 
         def step_rest(data, theta, carry, x, noise):
@@ -133,16 +135,19 @@ class _Splitter:
                 zeros(s) if k in self.touched else a for k, (a, s) in enumerate(zip(jax.tree.leaves(carry), none))
             ]
             none_drawn = self._draws(zeros(self._shapes(sites, 0)))
-            args = [constants(theta), self._carry(leaves), constants(x), constants(noise), none_drawn]
+            args = {"theta": constants(theta), "noise": constants(noise), "draws": none_drawn}
+            args |= {"carry": self._carry(leaves), "x": constants(x)}
             return {"log_prob": sum_of(self._terms(self._follow(self.step, data, args, window), window).values())}
 
+        start: dict[str, PyTree] = {"theta": theta, "noise": start_noise}
+        step: dict[str, PyTree] = {"theta": theta, "carry": plan.carry, "x": x, "noise": noise}
         return ElementChains(
             self.size,
             self.axes,
-            user_model.stage(start_fn, (theta, start_noise, one_start, ELEMENT), late=1),
-            user_model.stage(step_fn, (theta, one_carry, x, noise, one_step, ELEMENT), late=1),
-            user_model.stage(start_rest, (theta, start_noise), late=1),
-            user_model.stage(step_rest, (theta, plan.carry, x, noise), late=1),
+            user_model.stage(start_fn, {**start, "draws": one_start, "element": ELEMENT}),
+            user_model.stage(step_fn, {**step, "carry": one_carry, "draws": one_step, "element": ELEMENT}),
+            user_model.stage(start_rest, start),
+            user_model.stage(step_rest, step),
         )
 
     def _find_leaves(self, sites: Sequence[TracedSite]) -> None:
@@ -153,15 +158,15 @@ class _Splitter:
                 Tracked(None, _LATER) if k in self.touched else Tracked(leaf)
                 for k, leaf in enumerate(jax.tree.leaves(carry))
             ]
-            args = [constants(theta), leaves, constants(x), constants(noise), self._draws(draws)]
+            args = {"theta": constants(theta), "noise": constants(noise), "draws": self._draws(draws)}
+            args |= {"carry": leaves, "x": constants(x)}
             results = self._follow(self.step, data, args, Window(self.size, jnp.zeros((), jnp.int32)))
             for k in self.touched:
                 self.leaves[k] = self._axis(results["leaves"][k])
             return 0
 
-        theta, carry, x, noise, _ = _arguments(self.step)
-        data = self.user_model.data_shapes()
-        jax.eval_shape(fn, data, theta, carry, x, noise, self._shapes(sites, 1))
+        given = [self.step.argument(name) for name in ("theta", "carry", "x", "noise")]
+        jax.eval_shape(fn, self.user_model.data_shapes(), *given, self._shapes(sites, 1))
 
     def _axis(self, leaf: Tracked) -> Axis:
         mark = leaf.mark
@@ -169,7 +174,7 @@ class _Splitter:
             return mark
         raise MixesRows(mark if isinstance(mark, Mixing) else mark.origin if isinstance(mark, Sum) else _WHOLE)
 
-    def _follow(self, staged: Staged, data: list, args: list, window: Window) -> PyTree:
+    def _follow(self, staged: Staged, data: list, args: dict, window: Window) -> PyTree:
         return follow_staged(staged, self.user_model.arrays(data), args, window)
 
     def _results(self, results: PyTree, window: Window) -> dict:
@@ -210,13 +215,3 @@ class _Splitter:
 
 def _one(shape: tuple[int, ...], axis: int, rows: int = 1) -> tuple[int, ...]:
     return (*shape[:axis], rows, *shape[axis + 1 :])
-
-
-def _arguments(staged: Staged) -> list[PyTree]:
-    """Return the shapes of the arguments of a staged function."""
-    leaves = [Shape(v.aval.shape, v.aval.dtype) for v in staged.jaxpr.invars[len(staged.shared) :]]
-    bounds = zip(staged.offsets, staged.offsets[1:])
-    shift = len(staged.shared)
-    return [
-        jax.tree.unflatten(tree, leaves[lo - shift : hi - shift]) for tree, (lo, hi) in zip(staged.in_trees, bounds)
-    ]

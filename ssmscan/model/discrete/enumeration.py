@@ -31,12 +31,9 @@ from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.source_lines import Mixing
 from ssmscan.model.noise.support import num_joint
 from ssmscan.model.staging.discovery import TracedSite
-from ssmscan.model.staging.roles import LAST, YS
 from ssmscan.model.staging.user_model import UserModel
 
 LIMIT = 64
-# Arguments of `given.step_of`, in order.
-THETA, CARRY, X, NOISE, Z = range(5)
 
 
 class Reach(NamedTuple):
@@ -126,16 +123,16 @@ def decide(user_model: UserModel, parameters, initial, observed, after: After) -
 def _follow(user_model: UserModel, starts, sites, start: Staged, step: Staged, post_loop: Staged) -> Summed | str:
     """Follow the draws through the carry."""
     leaves = step.reaches("leaves")
-    touched = {k for k, pairs in start.reaches("leaves").items() if any(argument == 2 for argument, _ in pairs)}
+    touched = {k for k, pairs in start.reaches("leaves").items() if any(argument == "draws" for argument, _ in pairs)}
     touched = _closed(leaves, touched)
     for leaf, pairs in leaves.items():
-        source = sorted(k for argument, k in pairs if argument == CARRY and k in touched)
+        source = sorted(k for argument, k in pairs if argument == "carry" and k in touched)
         if leaf in touched and source:
             return _remembers(user_model, (*starts, *sites), leaf, source[0], step, touched)
     for site, pairs in post_loop.reaches("outside_log_prob").items():
         outputs = step.reaches("ys")
-        read = [outputs[k] for argument, k in pairs if argument == YS]
-        if any(argument == LAST and k in touched for argument, k in pairs) or any(_hit(p, touched) for p in read):
+        read = [outputs[k] for argument, k in pairs if argument == "ys"]
+        if any(argument == "last" and k in touched for argument, k in pairs) or any(_hit(p, touched) for p in read):
             return (
                 f"'{site}', observed after the loop, joins steps and reads what the draws of "
                 f"{_listed((*starts, *sites))} reach; observe inside the transition to have it summed"
@@ -145,7 +142,7 @@ def _follow(user_model: UserModel, starts, sites, start: Staged, step: Staged, p
     terms = {name: _reach(pairs, touched, moving) for name, pairs in step.reaches("terms").items()}
     needed = [*step.reaches("terms").values(), *(leaves[k] for k in touched)]
     if post_loop.jaxpr.outvars:
-        needed += [*step.reaches("ys").values(), {(CARRY, k) for k in leaves}]
+        needed += [*step.reaches("ys").values(), {("carry", k) for k in leaves}]
     path = _read(needed) - touched
     while (more := path | (_read(leaves[k] for k in path) - touched)) != path:
         path = more
@@ -181,20 +178,20 @@ def _closed(leaves: dict[int, set], touched: set[int]) -> set[int]:
 
 
 def _hit(pairs: Iterable, touched: set[int]) -> bool:
-    return any(argument == Z or (argument == CARRY and leaf in touched) for argument, leaf in pairs)
+    return any(argument == "draws" or (argument == "carry" and leaf in touched) for argument, leaf in pairs)
 
 
 def _read(results: Iterable[Iterable]) -> set[int]:
-    return {leaf for pairs in results for argument, leaf in pairs if argument == CARRY}
+    return {leaf for pairs in results for argument, leaf in pairs if argument == "carry"}
 
 
 def _in_time(pairs: Iterable, touched: set[int], moving: Iterable[int]) -> bool:
-    return any(a in (X, NOISE) or (a == CARRY and (k not in touched or k in moving)) for a, k in pairs)
+    return any(a in ("x", "noise") or (a == "carry" and (k not in touched or k in moving)) for a, k in pairs)
 
 
 def _reach(pairs: set, touched: set[int], moving: set[int]) -> Reach:
-    draws = any(argument == Z for argument, _ in pairs)
-    past = any(argument == CARRY and leaf in touched for argument, leaf in pairs)
+    draws = any(argument == "draws" for argument, _ in pairs)
+    past = any(argument == "carry" and leaf in touched for argument, leaf in pairs)
     return Reach(draws, past, _in_time(pairs, touched, moving))
 
 

@@ -19,7 +19,7 @@ with the evaluation; `windows.py` has the rows, `axis_rules.py` and `axis_algebr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -73,22 +73,22 @@ def follow(jaxpr: Any, args: Sequence[Tracked], window: Window, consts: Sequence
     return [read(v) for v in jaxpr.outvars]
 
 
-def follow_staged(staged: Staged, arrays: Sequence[Any], arguments: Sequence[Any], window: Window) -> Any:
+def follow_staged(staged: Staged, arrays: Sequence[Any], arguments: Mapping[str, Any], window: Window) -> Any:
     """Evaluate a staged function in a window.
 
     Args:
         staged: the function, staged for whole arrays.
         arrays: its shared arrays, whole.
-        arguments: trees of `Tracked`, one an argument; None for one that the results do not depend on.
+        arguments: trees of `Tracked` by name; one that the results do not depend on need not be given.
         window: the rows.
 
     Returns:
         Its result, with `Tracked` leaves.
     """
     tracked = [Tracked(arrays[i]) for i in staged.shared]
-    for argument, tree in zip(arguments, staged.in_trees):
+    for name, tree in staged.in_trees.items():
         absent = [Tracked(None, Mixing("what is not given"))] * tree.num_leaves
-        tracked += absent if argument is None else jax.tree.leaves(argument, is_leaf=is_tracked)
+        tracked += jax.tree.leaves(arguments[name], is_leaf=is_tracked) if name in arguments else absent
     return jax.tree.unflatten(staged.out_tree, follow(staged.jaxpr, tracked, window))
 
 

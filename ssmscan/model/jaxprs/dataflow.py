@@ -16,54 +16,66 @@ primitives, without specialisation.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from jax.extend import core as jex
 from jax.extend import source_info_util
 from jax.interpreters import partial_eval as pe
 
+from ssmscan.model.jaxprs.digest import text
 from ssmscan.model.jaxprs.simplify import producers, simplified, written_out
 
 PyTree = Any
-# Stands for an argument that the selected results do not depend on.
-UNUSED = object()
+Reached = tuple[str, int]
+"""Name of an argument and number of a leaf of it."""
+
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat_call"}
 
 
 class Staged:
-    """A function of pytrees, stored as one flat jaxpr whose inputs include what it closed over.
+    """A function of data and of named arguments, stored as one flat jaxpr whose inputs include what it closed over.
 
-    Calling it is `bind` followed by the rest; see `bind` for the two-stage use.
+    Calling it is `bind` followed by the rest; see `bind` for the two-stage use.  An argument that the results do not
+    depend on need not be given.
 
     Attributes:
         jaxpr: flat jaxpr; inputs are shared arrays first, then the leaves of the arguments.
         shared: for each shared input, its position in the caller's list of arrays.
-        in_trees: structure of each argument.
+        in_trees: structure of each argument, by name.
         out_tree: structure of the result, a dict at the top level.
+        late: names of the arguments that change inside the loop.
+        needed: names of the arguments that the results depend on.
+        selected: where it is a selection, the function it was selected of and the numbers of the results kept.
         written: as it was first traced, if `stage` was to keep it; for `repeatable`, which drops it.
     """
 
+    selected: tuple[Staged, tuple[int, ...]] | None = None
     written: Any = None
 
-    def __init__(self, jaxpr, shared: tuple[int, ...], in_trees: tuple, out_tree: PyTree, late: int):
-        self.jaxpr, self.shared, self.in_trees, self.out_tree = jaxpr, shared, in_trees, out_tree
-        self.late = late
-        self.offsets = [len(shared)]
-        for tree in in_trees:
-            self.offsets.append(self.offsets[-1] + tree.num_leaves)
-        unknown = set(jaxpr.invars[self.offsets[late] :])
+    def __init__(
+        self, jaxpr: Any, shared: tuple[int, ...], in_trees: dict[str, PyTree], out_tree: PyTree, late: frozenset[str]
+    ):
+        self.jaxpr, self.shared, self.in_trees, self.out_tree, self.late = jaxpr, shared, in_trees, out_tree, late
+        self._inputs: dict[str, Sequence[Any]] = {}
+        first = len(shared)
+        for name, tree in in_trees.items():
+            self._inputs[name] = jaxpr.invars[first : first + tree.num_leaves]
+            first += tree.num_leaves
+        unknown = {v for name in late for v in self._inputs[name]}
+        read = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}
         self.early_eqns, self.late_eqns = [], []
         for eqn in jaxpr.eqns:
-            if any(v in unknown for v in eqn.invars if not isinstance(v, jex.Literal)):
+            variables = [v for v in eqn.invars if not isinstance(v, jex.Literal)]
+            read.update(variables)
+            if unknown.isdisjoint(variables):
+                self.early_eqns.append(eqn)
+            else:
                 unknown.update(eqn.outvars)
                 self.late_eqns.append(eqn)
-            else:
-                self.early_eqns.append(eqn)
+        self.needed = frozenset(name for name, variables in self._inputs.items() if not read.isdisjoint(variables))
 
     def select(self, *names: str, **entries: Iterable[Any]) -> Staged:
         """Keep some entries of the result and only the equations they need.
@@ -81,24 +93,24 @@ class Staged:
         order = sorted(set(wanted))
         jaxpr, shared = _without_unused(self.jaxpr, self.shared, [i in order for i in range(self.out_tree.num_leaves)])
         outputs = [jaxpr.outvars[order.index(i)] for i in wanted]
-        return Staged(_with_outputs(jaxpr, outputs), shared, self.in_trees, out_tree, self.late)
+        selection = Staged(_with_outputs(jaxpr, outputs), shared, self.in_trees, out_tree, self.late)
+        selection.selected = self, tuple(wanted)
+        return selection
 
     def reaches(self, name: str) -> PyTree:
         """Find, for each leaf of an entry of the result, the leaves of arguments it depends on.
 
         Returns:
-            A tree like the entry, with sets of pairs (argument number, leaf number); shared inputs
-            are left out.
+            A tree like the entry, with sets of pairs (name of an argument, number of its leaf); shared inputs are left
+            out.
         """
         positions = jax.tree.unflatten(self.out_tree, range(self.out_tree.num_leaves))[name]
+        leaves = [(argument, k) for argument, variables in self._inputs.items() for k in range(len(variables))]
 
-        def leaf(i: int) -> set[tuple[int, int]]:
+        def leaf(i: int) -> set[Reached]:
             flags = [j == i for j in range(self.out_tree.num_leaves)]
             _, used = pe.dce_jaxpr(self.jaxpr, flags, instantiate=False)
-            pairs = set()
-            for argument, (lo, hi) in enumerate(zip(self.offsets, self.offsets[1:])):
-                pairs |= {(argument, k) for k in range(hi - lo) if used[lo + k]}
-            return pairs
+            return {leaf for leaf, flag in zip(leaves, used[len(self.shared) :]) if flag}
 
         return jax.tree.map(leaf, positions)
 
@@ -106,12 +118,10 @@ class Staged:
         """Return the names of the primitives that run inside the loop, inner jaxprs included."""
         return set(_primitive_names(self.late_eqns))
 
-    def argument(self, number: int) -> PyTree:
+    def argument(self, name: str) -> PyTree:
         """Return the shapes and dtypes of an argument."""
-        variables = self.jaxpr.invars[self.offsets[number] : self.offsets[number + 1]]
-        return jax.tree.unflatten(
-            self.in_trees[number], [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
-        )
+        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in self._inputs[name]]
+        return jax.tree.unflatten(self.in_trees[name], shapes)
 
     def names(self, entry: str) -> list[str]:
         """Return the keys of an entry of the result that is a dict."""
@@ -123,70 +133,77 @@ class Staged:
         one = jax.tree.structure(0)
         return [self._only([i], one).late_primitives() for i in jax.tree.leaves(positions)]
 
-    def bind(self, arrays: Sequence[jax.Array], *early: PyTree, unroll: bool = False) -> Callable[..., PyTree]:
-        """Evaluate all that the early arguments determine; return the function of the late ones.
+    def bind(self, arrays: Sequence[jax.Array], *, unroll: bool = False, **early: PyTree) -> Callable[..., PyTree]:
+        """Evaluate all that the early arguments determine; return the function of the late ones, by name.
 
         Args:
             arrays: the caller's shared arrays, indexed by `shared`.
-            early: the first `late` arguments, each with the structure it was staged with.
             unroll: write sums of few terms out: for what runs on a cloud, and is not to be read as a jaxpr again.
+            early: the arguments that are not late, each with the structure it was staged with.
+
+        Raises:
+            TypeError: an argument that is needed is missing, or one is unknown or has another structure.
         """
-        env: dict = {}
-        values = [arrays[i] for i in self.shared] + self._leaves(0, early)
-        env.update(zip(self.jaxpr.invars, values))
+        env = dict(zip(self.jaxpr.invars, [arrays[i] for i in self.shared]))
+        env |= self._values(early, self.in_trees.keys() - self.late)
         evaluate(self.early_eqns, env)
 
-        def rest(*late: PyTree) -> PyTree:
-            inner = dict(env)
-            inner.update(zip(self.jaxpr.invars[self.offsets[self.late] :], self._leaves(self.late, late)))
+        def rest(**late: PyTree) -> PyTree:
+            inner = env | self._values(late, self.late)
             evaluate(self.late_eqns, inner, rewrite=written_out if unroll else None)
             return jax.tree.unflatten(self.out_tree, [_read(inner, v) for v in self.jaxpr.outvars])
 
         return rest
 
-    def __call__(self, arrays: Sequence[jax.Array], *arguments: PyTree) -> PyTree:
+    def __call__(self, arrays: Sequence[jax.Array], **arguments: PyTree) -> PyTree:
         """Evaluate the whole function at once."""
-        return self.bind(arrays, *arguments[: self.late])(*arguments[self.late :])
+        late = {name: value for name, value in arguments.items() if name in self.late}
+        return self.bind(arrays, **{n: v for n, v in arguments.items() if n not in late})(**late)
 
-    def _leaves(self, first: int, arguments: Sequence[PyTree]) -> list:
-        leaves = []
-        for number, argument in enumerate(arguments, first):
-            if argument is UNUSED:
-                leaves += [None] * self.in_trees[number].num_leaves
-                continue
+    def _values(self, arguments: Mapping[str, PyTree], names: Collection[str]) -> dict:
+        """Return the values of the inputs of some arguments."""
+        if missing := self.needed & set(names) - arguments.keys():
+            raise TypeError(f"the staged function needs {_listed(missing)}, and was given {_listed(arguments)}.")
+        values: dict = {}
+        for name, argument in arguments.items():
+            if name not in names:
+                raise TypeError(f"the staged function was given {name}, where it takes {_listed(names)}.")
             flat, tree = jax.tree.flatten(argument)
-            if tree != self.in_trees[number]:
-                raise TypeError(f"argument {number} has structure {tree}, expected {self.in_trees[number]}")
-            leaves += flat
-        return leaves
+            if tree != self.in_trees[name]:
+                raise TypeError(f"argument {name} has structure {tree}, expected {self.in_trees[name]}.")
+            values.update(zip(self._inputs[name], flat))
+        return values
 
     def text(self) -> str:
         """Print the program without anything that differs between two traces of the same code."""
-        printed = re.sub(r" at 0x[0-9a-f]+", "", str(self.jaxpr))
-        unprinted = list(_unprinted(self.jaxpr))
-        return f"{printed}|{self.shared}|{self.in_trees}|{self.out_tree}|{unprinted}"
+        return f"{text(self.jaxpr)}|{self.shared}|{self.in_trees}|{sorted(self.late)}|{self.out_tree}"
 
 
 def stage(
-    fn: Callable[..., dict], arguments: tuple, table: list, *, data: int, late: int, keep: bool = False
+    fn: Callable[..., dict],
+    arguments: Mapping[str, PyTree],
+    table: list,
+    *,
+    data: int,
+    late: Collection[str],
+    keep: bool = False,
 ) -> Staged:
     """Trace `fn` and store it.
 
     Args:
-        fn: function of pytrees returning a dict.
-        arguments: one pytree of shapes (`jax.ShapeDtypeStruct`) per argument, data leaves first.
+        fn: function of a list of data and of the named arguments, returning a dict.
+        arguments: a pytree of shapes (`jax.ShapeDtypeStruct`) for each argument, by name.
         table: shared arrays; constants that `fn` closes over are appended (by identity).
         data: number of entries of `table` that are passed to `fn` as its first argument, a list.
-        late: number of the first argument that is known only inside the loop.
+        late: names of the arguments that are known only inside the loop.
         keep: whether to keep what was first traced.
     """
     data_shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in table[:data]]
     written, out_shapes = _write(fn, arguments, table[:data])
-    leaves, in_trees = [], []
-    for argument in arguments:
-        flat, tree = jax.tree.flatten(argument)
+    leaves, in_trees = [], {}
+    for name, argument in arguments.items():
+        flat, in_trees[name] = jax.tree.flatten(argument)
         leaves += flat
-        in_trees.append(tree)
     # Twice: inlining a nested call can bring to light constants that the call held.
     inlined = jax.make_jaxpr(_runner(written, inline=True))(*written.consts, *data_shapes, *leaves)
     lifted = [_intern(table, const) for const in (*written.consts, *inlined.consts)]
@@ -194,19 +211,23 @@ def stage(
     shapes = [jax.ShapeDtypeStruct(table[i].shape, table[i].dtype) for i in shared] + leaves
     flat = jax.make_jaxpr(_runner(inlined, simplify=True))(*shapes)
     jaxpr, used = _without_unused(flat.jaxpr, tuple(shared), [True] * len(flat.jaxpr.outvars))
-    staged = Staged(jaxpr, used, tuple(in_trees), jax.tree.structure(out_shapes), late)
+    staged = Staged(jaxpr, used, in_trees, jax.tree.structure(out_shapes), frozenset(late))
     staged.written = written if keep else None
     return staged
 
 
-def write(fn: Callable[..., dict], arguments: tuple, *, data: Sequence) -> Any:
+def write(fn: Callable[..., dict], arguments: Mapping[str, PyTree], *, data: Sequence) -> Any:
     """Trace `fn` and nothing more: the closed jaxpr; arguments as in `stage`, data the arrays."""
     return _write(fn, arguments, data)[0]
 
 
-def _write(fn: Callable[..., dict], arguments: tuple, data: Sequence) -> tuple[Any, PyTree]:
+def _write(fn: Callable[..., dict], arguments: Mapping[str, PyTree], data: Sequence) -> tuple[Any, PyTree]:
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in data]
-    return jax.make_jaxpr(fn, return_shape=True)(shapes, *arguments)
+
+    def positional(data: list, *values: PyTree) -> dict:
+        return fn(data, **dict(zip(arguments, values)))
+
+    return jax.make_jaxpr(positional, return_shape=True)(shapes, *arguments.values())
 
 
 def _runner(closed, *, inline: bool = False, simplify: bool = False) -> Callable[..., list]:
@@ -261,6 +282,10 @@ def evaluate(
         env.update(zip(eqn.outvars, results))
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
+
+
 def _read(env: dict, variable):
     return variable.val if isinstance(variable, jex.Literal) else env[variable]
 
@@ -293,40 +318,3 @@ def _primitive_names(eqns: Iterable) -> Iterable[str]:
         yield eqn.primitive.name
         for inner in jex.jaxprs_in_params(eqn.params):
             yield from _primitive_names(inner.eqns)
-
-
-def _unprinted(jaxpr) -> Iterable[Any]:
-    """Yield what decides the meaning of a jaxpr and is not in its text.
-
-    Constants that a nested jaxpr holds, by their bytes.  Host callbacks, and derivative rules from
-    outside JAX and NumPyro, by address: two may differ while they print the same, so programs that
-    hold them are never shared.
-    """
-    for eqn in jaxpr.eqns:
-        if "custom_jvp" in eqn.primitive.name or "custom_vjp" in eqn.primitive.name:
-            source = str(getattr(eqn.params["call_jaxpr"], "jaxpr", eqn.params["call_jaxpr"]).debug_info.func_src_info)
-            if "/jax/" not in source and "/numpyro/" not in source:
-                yield id(eqn.params["call_jaxpr"])
-        if "callback" in eqn.params:
-            yield id(getattr(eqn.params["callback"], "callback_func", eqn.params["callback"]))
-        for closed in _closed(tuple(eqn.params.values())):
-            yield from map(_identity, closed.consts)
-        for inner in jex.jaxprs_in_params(eqn.params):
-            yield from _unprinted(inner)
-
-
-def _closed(param: Any) -> Iterable[Any]:
-    """Yield the jaxprs with their constants among the parameters of an equation."""
-    if hasattr(param, "jaxpr") and hasattr(param, "consts"):
-        yield param
-    elif isinstance(param, tuple | list):
-        for entry in param:
-            yield from _closed(entry)
-
-
-def _identity(const: Any) -> Any:
-    if isinstance(const, jax.core.Tracer):
-        return id(const)
-    if jax.dtypes.issubdtype(const.dtype, jax.dtypes.prng_key):
-        return _identity(jax.random.key_data(const))
-    return const.dtype, const.shape, np.asarray(const).tobytes()

@@ -1,12 +1,10 @@
 """Stage forward simulation: the start and the steps of a model, drawn by its families' own samplers.
 
-With theta the parameters, c the carry, x = (t, user input), v the innovations:
+With theta the parameters, x = (t, user input):
 
-    start_draw   (theta, key)                           the start
-    step_draw    (theta, c, x, key)                     a step
-    step_predict (theta, c, x, v, known, key)           a step at known innovations, the rest drawn
-
-Arguments from the carry on are late, as in `functions`.
+    start_draw    theta, key                            the start
+    step_draw     theta, carry, x, key                  a step
+    step_predict  theta, carry, x, values, known, key   a step at known innovations, the rest drawn
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ def start_draw(user_model: UserModel, parameters, initial, observed) -> Staged:
         out["values"] = {m.name: jnp.asarray(m.value) for m in messages if m.name in (*initial, *observed)}
         return out
 
-    return user_model.stage(fn, (user_model.shapes(parameters), KEY), late=1)
+    return user_model.stage(fn, {"theta": user_model.shapes(parameters), "key": KEY})
 
 
 def step_draw(user_model: UserModel, parameters, initial) -> Staged:
@@ -75,7 +73,8 @@ def step_draw(user_model: UserModel, parameters, initial) -> Staged:
         user_model.run(data, known_outside(user_model, theta), at_main)
         return out
 
-    return user_model.stage(fn, (user_model.shapes(parameters), plan.carry, x_shapes(plan), KEY), late=1)
+    arguments = {"theta": user_model.shapes(parameters), "carry": plan.carry, "x": x_shapes(plan), "key": KEY}
+    return user_model.stage(fn, arguments)
 
 
 def step_predict(user_model: UserModel, parameters, initial) -> Staged:
@@ -114,4 +113,5 @@ def step_predict(user_model: UserModel, parameters, initial) -> Staged:
         user_model.run(data, known_outside(user_model, theta), at_main)
         return out
 
-    return user_model.stage(fn, (user_model.shapes(parameters), plan.carry, x_shapes(plan), values, known, KEY), late=1)
+    arguments = {"theta": user_model.shapes(parameters), "carry": plan.carry, "x": x_shapes(plan)}
+    return user_model.stage(fn, {**arguments, "values": values, "known": known, "key": KEY})

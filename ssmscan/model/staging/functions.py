@@ -2,17 +2,17 @@
 
 Each function here runs the model under the handlers of `running` with another rule for the
 values of its sites, and returns a dict of everything worth keeping; `dataflow.stage` turns it into
-a jaxpr of (data, arguments).  With theta the parameters, s the initial-state sites, c the carry,
+a jaxpr of data and named arguments.  With theta the parameters, s the initial-state sites, c the carry,
 x = (t, user input), v the innovations, e their base noise:
 
-    by_value     (theta and s, c, x, v, key, ys, last)  densities of all sites, and a step
-    start_noise  (theta, e)                             carry, weight and values of the start
-    step_noise   (theta, c, x, e)                       carry, weight and values of one step
-    prior        (key,)                                 a draw of theta
-    constrain    (unconstrained theta,)                 theta, log prior and law of its draws, both plus log-Jacobian
-    unconstrain  (theta,)                               unconstrained theta
+    by_value     outside (theta and s), carry, x, values (v), key, ys, last   densities of all sites, and a step
+    start_noise  theta, noise (e)             carry, weight and values of the start
+    step_noise   theta, carry, x, noise       carry, weight and values of one step
+    prior        key                          a draw of theta
+    constrain    z, unconstrained theta       theta, log prior and law of its draws, both plus log-Jacobian
+    unconstrain  theta                        z
 
-Forward simulation is in `forward_draws`.  Arguments from the carry on are late: they change inside the loop.
+Forward simulation is in `forward_draws`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
         return out
 
     arguments = _all_values(user_model)
-    return user_model.stage(fn, arguments, late=1, keep=True) if stage is None else stage(fn, arguments)
+    return user_model.stage(fn, arguments, keep=True) if stage is None else stage(fn, arguments)
 
 
 def start_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Staged:
@@ -120,7 +120,7 @@ def start_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Sta
         out["correction"] = sum_of(correction)
         return out
 
-    return user_model.stage(fn, (user_model.shapes(parameters), specs), late=1)
+    return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": specs})
 
 
 def step_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Staged:
@@ -153,7 +153,8 @@ def step_noise(user_model: UserModel, parameters, initial, smooth: bool) -> Stag
         user_model.run(data, known_outside(user_model, theta), at_main)
         return out
 
-    return user_model.stage(fn, (user_model.shapes(parameters), plan.carry, x_shapes(plan), specs), late=1)
+    arguments = {"theta": user_model.shapes(parameters), "carry": plan.carry, "x": x_shapes(plan), "noise": specs}
+    return user_model.stage(fn, arguments)
 
 
 def distribution_function(message: SiteMessage) -> tuple[jax.Array, jax.Array]:
@@ -197,7 +198,7 @@ def by_element(user_model: UserModel) -> Staged:
         out["outside"] = pairs(user_model.run(data, lambda name, _: outside[name], at_main, key=key))
         return out
 
-    return user_model.stage(fn, _all_values(user_model), late=1)
+    return user_model.stage(fn, _all_values(user_model))
 
 
 def noise_specs(user_model: UserModel, names, smooth: bool) -> dict[str, Shape]:
@@ -218,7 +219,7 @@ def prior(user_model: UserModel, parameters, initial) -> Staged:
         messages = user_model.run(data, outside, _pass_loop(user_model))
         return {"theta": {m.name: jnp.asarray(m.value) for m in messages if m.name in parameters}}
 
-    return user_model.stage(fn, (KEY,), late=1)
+    return user_model.stage(fn, {"key": KEY})
 
 
 def constrain(user_model: UserModel, parameters, initial) -> Staged:
@@ -250,7 +251,7 @@ def constrain(user_model: UserModel, parameters, initial) -> Staged:
     shapes = jax.eval_shape(
         lambda data, theta: _unconstrain(user_model, data, theta, initial), *_theta(user_model, parameters)
     )
-    return user_model.stage(fn, (shapes,), late=1)
+    return user_model.stage(fn, {"z": shapes})
 
 
 def unconstrain(user_model: UserModel, parameters, initial) -> Staged:
@@ -259,7 +260,7 @@ def unconstrain(user_model: UserModel, parameters, initial) -> Staged:
     def fn(data, theta):
         return {"z": _unconstrain(user_model, data, theta, initial)}
 
-    return user_model.stage(fn, (user_model.shapes(parameters),), late=1)
+    return user_model.stage(fn, {"theta": user_model.shapes(parameters)})
 
 
 def known_outside(user_model: UserModel, theta: dict) -> Callable:
@@ -273,11 +274,14 @@ def known_outside(user_model: UserModel, theta: dict) -> Callable:
     return outside
 
 
-def _all_values(user_model: UserModel) -> tuple:
+def _all_values(user_model: UserModel) -> dict[str, Any]:
+    """Return the shapes of the arguments of `by_value`."""
     plan = user_model.plan
     latents = [site.name for site in plan.outside if site.latent]
     values = {name: Shape(site.shape, site.dtype) for name, site in user_model.innovations.items()}
-    return user_model.shapes(latents), plan.carry, x_shapes(plan), values, KEY, plan.ys, plan.carry
+    outside = {"outside": user_model.shapes(latents)}
+    step = {"carry": plan.carry, "x": x_shapes(plan), "values": values}
+    return {**outside, **step, "key": KEY, "ys": plan.ys, "last": plan.carry}
 
 
 def _pass_loop(user_model: UserModel) -> Callable:

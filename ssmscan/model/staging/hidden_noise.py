@@ -18,7 +18,6 @@ import jax
 from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.staging.functions import by_value
-from ssmscan.model.staging.roles import CARRY, KEY, LAST, YS, X
 from ssmscan.model.staging.user_model import UserModel
 
 _DRAWS = {"random_bits", "threefry2x32", "random_gamma", "rng_bit_generator"}
@@ -54,26 +53,26 @@ def _noisy_sites(value: Staged, *, keyed: bool) -> Iterator[str]:
 
     Args:
         value: densities and steps of the model.
-        keyed: whether the hidden draws are what depends on the argument KEY, or what `jax.random` draws in the loop.
+        keyed: whether the hidden draws are what depends on the argument key, or what `jax.random` draws in the loop.
     """
 
     def flow(entry: str) -> tuple[list[set], list[bool]]:
         pairs = [set(p) for p in jax.tree.leaves(value.reaches(entry), is_leaf=lambda p: isinstance(p, set))]
         if keyed:
-            return pairs, [any(argument == KEY for argument, _ in p) for p in pairs]
+            return pairs, [any(argument == "key" for argument, _ in p) for p in pairs]
         return pairs, [bool(_DRAWS & primitives) for primitives in value.late_primitives_by_leaf(entry)]
 
-    noisy = {(X, k) for k, hit in enumerate(flow("xs")[1]) if hit} | {
-        (CARRY, k) for k, hit in enumerate(flow("start")[1]) if hit
+    noisy = {("x", k) for k, hit in enumerate(flow("xs")[1]) if hit} | {
+        ("carry", k) for k, hit in enumerate(flow("start")[1]) if hit
     }
     pairs, hits = flow("carry")
     while True:
-        grown = noisy | {(CARRY, k) for k, p in enumerate(pairs) if hits[k] or p & noisy}
+        grown = noisy | {("carry", k) for k, p in enumerate(pairs) if hits[k] or p & noisy}
         if grown == noisy:
             break
         noisy = grown
-    noisy |= {(LAST, k) for argument, k in noisy if argument == CARRY}
-    noisy |= {(YS, k) for k, (p, hit) in enumerate(zip(*flow("y"))) if hit or p & noisy}
+    noisy |= {("last", k) for argument, k in noisy if argument == "carry"}
+    noisy |= {("ys", k) for k, (p, hit) in enumerate(zip(*flow("y"))) if hit or p & noisy}
     for entry in ("log_prob", "outside_log_prob"):
         names, (pairs, hits) = list(value.reaches(entry)), flow(entry)
         yield from (name for name, p, hit in zip(names, pairs, hits) if hit or p & noisy)

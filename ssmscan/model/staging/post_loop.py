@@ -91,7 +91,7 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
         rows = jax.tree.map(lambda leaf: Tracked(leaf, Axis(0, plan.length)), ys)
         last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), plan.carry)
         # The step's own arguments do not reach code after the loop.
-        arguments = (constants(outside), None, None, None, Tracked(None, FOREIGN), rows, last)
+        arguments = {"outside": constants(outside), "key": Tracked(None, FOREIGN), "ys": rows, "last": last}
         return follow_staged(staged, user_model.arrays(data), arguments, window)
 
     def evaluate(data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Array]:
@@ -130,13 +130,14 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
             "log_density": {n: row(each.value, each.mark) for n, (_, each) in pairs.items()},
         }
 
-    arguments = user_model.shapes(latents), Shape((), "int32"), step_output(plan)
-    staged_step, staged_observed = (user_model.stage(fn, arguments, late=1) for fn in (step, observed))
-    staged_rest = user_model.stage(rest, (user_model.shapes(latents),), late=1)
+    before = {"outside": user_model.shapes(latents)}
+    arguments = {**before, "t": Shape((), "int32"), "y": step_output(plan)}
+    staged_step, staged_observed = (user_model.stage(fn, arguments) for fn in (step, observed))
+    staged_rest = user_model.stage(rest, before)
 
     def reached(staged: Staged) -> dict[str, set[str]]:
         flow = staged.reaches("log_prob")
-        return {name: {latents[k] for argument, k in pairs if argument == 0} for name, pairs in flow.items()}
+        return {name: {latents[k] for argument, k in pairs if argument == "outside"} for name, pairs in flow.items()}
 
     return PostLoop(staged_step, staged_rest, staged_observed, mixing, reached(staged_step), reached(staged_rest))
 

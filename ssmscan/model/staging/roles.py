@@ -32,9 +32,6 @@ from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.staging.discovery import Plan, TracedSite
 
-# Arguments of `staging.by_value`, in order.
-OUTSIDE, CARRY, X, Z, KEY, YS, LAST = range(7)
-
 
 class Flow(NamedTuple):
     """What reaches what, by site name and carry leaf.
@@ -63,7 +60,7 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     latents = sorted(site.name for site in plan.outside if site.latent)
 
     def sites(pairs) -> set[str]:
-        return {latents[k] for argument, k in pairs if argument == OUTSIDE}
+        return {latents[k] for argument, k in pairs if argument == "outside"}
 
     carry = jax.tree.leaves(staged.reaches("carry"))
     start = [sites(pairs) for pairs in jax.tree.leaves(staged.reaches("start"))]
@@ -74,7 +71,7 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
         grown = {
             k
             for k, pairs in enumerate(carry)
-            if any((a == Z and i in refreshing) or (a == CARRY and i in fresh) for a, i in pairs)
+            if any((a == "values" and i in refreshing) or (a == "carry" and i in fresh) for a, i in pairs)
         }
         if grown == fresh:
             break
@@ -93,8 +90,8 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     for name, pairs in staged.reaches("outside_log_density").items():
         reached[name] = reached[name] | pairs
     density = {name: sites(pairs) for name, pairs in reached.items()}
-    elsewhere = {name for name, pairs in reached.items() if any(argument == KEY for argument, _ in pairs)}
-    after = {name for name, pairs in reached.items() if any(a in (YS, LAST) for a, _ in pairs)}
+    elsewhere = {name for name, pairs in reached.items() if any(argument == "key" for argument, _ in pairs)}
+    after = {name for name, pairs in reached.items() if any(a in ("ys", "last") for a, _ in pairs)}
     return Flow(start, fresh, step, through_post_loop(plan, density, {}), density, after, elsewhere)
 
 
@@ -156,13 +153,15 @@ def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
     """
     latents = sorted(site.name for site in plan.outside if site.latent)
     innovations = sorted(site.name for site in plan.inside if site.latent)
-    hidden = {name: (OUTSIDE, k) for k, name in enumerate(latents)} | {n: (Z, k) for k, n in enumerate(innovations)}
+    hidden = {name: ("outside", k) for k, name in enumerate(latents)} | {
+        n: ("values", k) for k, n in enumerate(innovations)
+    }
     hidden = {s.name: hidden[s.name] for s in (*plan.outside, *plan.inside) if s.latent and s.gaps}
     if not hidden:
         return None
     densities = [staged.reaches(entry) for entry in ("log_prob", "replicate", "outside_log_prob")]
     acts = [pairs for entry in ("start", "xs", "carry") for pairs in jax.tree.leaves(staged.reaches(entry))]
-    if any(argument == YS for pairs in densities[-1].values() for argument, _ in pairs):
+    if any(argument == "ys" for pairs in densities[-1].values() for argument, _ in pairs):
         acts += jax.tree.leaves(staged.reaches("y"))
     needed = set()
     for name, position in hidden.items():
@@ -182,13 +181,13 @@ def unread(staged: Staged, plan: Plan) -> tuple[str, ...]:
     unused = {k: name for k, (name, gaps) in enumerate(innovations) if not gaps}
 
     def without(uses: list[tuple[str, set]]) -> dict[int, str]:
-        return {k: n for k, n in unused.items() if not any((Z, k) in pairs for user, pairs in uses if user != n)}
+        return {k: n for k, n in unused.items() if not any(("values", k) in pairs for user, pairs in uses if user != n)}
 
     unused = without([("", pairs) for pairs in jax.tree.leaves(staged.reaches("carry"))])
     for entry in ("log_prob", "replicate", "deterministic"):
         unused = without(list(staged.reaches(entry).items())) if unused else {}
     after = [staged.reaches(entry).values() for entry in ("outside_log_prob", "outside_deterministic") if unused]
-    read = {leaf for found in after for pairs in found for argument, leaf in pairs if argument == YS}
+    read = {leaf for found in after for pairs in found for argument, leaf in pairs if argument == "ys"}
     outputs = jax.tree.leaves(staged.reaches("y")) if read else []
     found = without([("", pairs) for leaf, pairs in enumerate(outputs) if leaf in read]).values()
     return tuple(site.name for site in plan.inside if site.name in found)

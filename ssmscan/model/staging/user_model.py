@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,9 @@ from ssmscan.model.staging.discovery import Plan, TracedSite, family_of
 PyTree = Any
 _HORIZONS, _DRAWN_AFTER = 2**30, 2**31
 """First numbers folded into a key for loops and sites that are simulated; observations drawn again use small ones."""
+
+_BEFORE_THE_LOOP = {"outside", "theta", "z"}
+"""Arguments of staged functions that are known before the loop: values outside it, constrained or not."""
 
 NOT_REPEATABLE = (
     "A trace runs the model several times and keeps constants, so do not draw with numpy.random, count calls or read a "
@@ -91,8 +94,9 @@ class UserModel(NamedTuple):
         """Return what a staged function reads, with the data of this trace."""
         return [*data, *self.table[self.data :]]
 
-    def stage(self, fn: Callable[..., dict], arguments: tuple, late: int, keep: bool = False) -> Staged:
-        """Stage a function over the shared arrays of this model."""
+    def stage(self, fn: Callable[..., dict], arguments: Mapping[str, PyTree], *, keep: bool = False) -> Staged:
+        """Stage a function over the shared arrays of this model; arguments as in `dataflow.stage`."""
+        late = arguments.keys() - _BEFORE_THE_LOOP
         return stage(fn, arguments, self.table, data=self.data, late=late, keep=keep)
 
     def run(

@@ -7,13 +7,15 @@ dynamics        a loop at one parameter value: start, step, densities of one par
 panel           elements that do not interact
 panel_element   the dynamics of one of them
 paths           a loop run at given noise or values
-marginal        a loop with its discrete states summed out
+marginal        what gradient engines integrate out of a loop: a protocol, and nothing
+discrete_sum    finite discrete states: the implementation that sums them out
 simulation      forward simulation, and what follows from known states
 deterministics  what the model computes outside the loop
 data            what depends on data alone: observed values, missing and impossible ones
 checking        the parts put together again, against NumPyro's density
 requirements    what engines ask of a model before they run
-program         all staged functions of a loop without its data, interned
-computed        which deterministics outside the loop parameters decide, and which states
+program         a loop without its data, interned: its functions, its marginal, its elements
+loop_functions  all that is staged of a loop, and the roles of its sites
+selections      what of the functions by value one use needs
 partition       a model of several independent loops, a program for each
 """

@@ -32,13 +32,10 @@ from jax import lax
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.original import Names, Original
 from ssmscan.model.handlers.stack import exclusive
-from ssmscan.model.jaxprs.dataflow import UNUSED
-from ssmscan.model.noise.families import MapKind
 from ssmscan.model.protocols import Model, NoiseSpec, Theta
 from ssmscan.model.statespace.core import Core
-from ssmscan.model.statespace.marginal import posterior
 from ssmscan.model.statespace.parameters import unconstrain
-from ssmscan.model.statespace.paths import from_noise, smooth_noise
+from ssmscan.model.statespace.paths import smooth_noise
 from ssmscan.model.statespace.simulation import Outputs, joined
 
 Terms = dict[str, jax.Array]
@@ -192,7 +189,7 @@ def _evaluate(key: jax.Array, ssm: Checked, theta: dict, z: dict | None) -> tupl
     if z is not None:
         law, reweighting = ssm.log_law_unconstrained(z)
         factors |= {"transformed": ssm.log_prior_unconstrained(z)[1], "law": law, "reweighted": law + reweighting}
-    if "noise" in factors or not all(map(_has_noise, ssm.cores)):
+    if "noise" in factors or not all(core.program.marginal.separable for core in ssm.cores):
         return factors, moved, None
     ends = [_by_noise(jax.random.fold_in(key, number), core, theta) for number, core in enumerate(ssm.cores)]
     return factors, moved, (sum(end[0] for end in ends), {n: v for end in ends for n, v in end[1].items()})
@@ -204,14 +201,15 @@ def _move(key: jax.Array, part: Checked, theta: dict) -> tuple[Terms, Terms, Ter
     program = core.program
     start_key, step_key = jax.random.split(key)
     start_noise, step_noise = _draw(start_key, bound.initial_noise), _draw(step_key, bound.step_noise, core.num_steps)
-    by_value = program.evaluate.bind(core.arrays, core.outside(theta))
-    by_noise = program.step.select("values").bind(core.arrays, theta)
-    weighed = not program.tail.mixing
+    by_value = program.evaluate.bind(core.arrays, outside=core.outside(theta))
+    by_noise = program.particles.step.select("values").bind(core.arrays, theta=theta)
+    weighed = not program.post_loop.mixing
 
     def body(carry, inputs):
         x, e = inputs
-        values = {site.name: by_noise(carry, x, e)["values"][site.name] for site in part.innovations}
-        out = by_value(carry, x, values, UNUSED, UNUSED, UNUSED)
+        drawn = by_noise(carry=carry, x=x, noise=e)["values"]
+        values = {site.name: drawn[site.name] for site in part.innovations}
+        out = by_value(carry=carry, x=x, values=values)
         weight = bound.step(carry, x, e).log_weight if weighed else jnp.zeros(())
         seen = bound.evaluate(carry, x, values)
         density = seen.log_transition + seen.log_observation
@@ -221,11 +219,11 @@ def _move(key: jax.Array, part: Checked, theta: dict) -> tuple[Terms, Terms, Ter
     again = bound.evaluate_start(start.values)
     last, (values, ys, log_prob, weights, densities) = lax.scan(body, again.carry, (bound.xs, step_noise))
     rest = program.value.select(
-        outside_log_prob=program.log_outside.names("outside_log_prob"),
+        outside_log_prob=program.densities.everything.names("outside_log_prob"),
         outside_log_density=program.initial,
         outside_log_prior=program.parameters,
     )
-    found = rest.bind(core.arrays, core.outside(theta, start.values))(*[UNUSED] * 4, ys, last)
+    found = rest(core.arrays, outside=core.outside(theta, start.values), ys=ys, last=last)
     terms = found["outside_log_prob"] | jax.tree.map(jnp.sum, log_prob)
     terms |= found["outside_log_density"] | found["outside_log_prior"]
     factors, static = {}, part.log_static(theta)
@@ -235,31 +233,19 @@ def _move(key: jax.Array, part: Checked, theta: dict) -> tuple[Terms, Terms, Ter
         factors["weights"] = weight + jnp.sum(weights)
     if part.panel is not None:
         factors["elements"] = static + _by_element(part, theta, start_noise, step_noise)
-    if program.smooth_step is program.step:
+    if program.smooth is program.particles:
         factors["noise"] = part.log_likelihood_given_noise(theta, {**start_noise, **step_noise})
     return terms, {**start.values, **values}, factors, Outputs({}, ys, last)
 
 
-def _has_noise(core: Core) -> bool:
-    """Whether gradient engines take a loop, and a log-likelihood at noise holds no corrections that only it knows."""
-    program = core.program
-    sites = [s for s in core.traced_sites if s.name in program.smooth_noise]
-    exact = all(s.smooth is not None and s.smooth.kind is MapKind.EXACT for s in sites)
-    return program.smooth_step is not None or (program.summed is not None and exact)
-
-
 def _by_noise(key: jax.Array, core: Core, theta: dict) -> tuple[jax.Array, Terms]:
-    """Log-likelihood at noise without the corrections of its maps, and values of the states there.
+    """Compute the log-density of data and states that are integrated out, at noise, and the values of all states.
 
-    Where discrete states are summed out, they are drawn, and the density of what was drawn is added.
+    Corrections of the maps from noise are left out.
     """
-    noise = _draw(key, smooth_noise(core))
-    if core.program.summed is not None:
-        drawn = posterior(core, theta, noise, key)
-        assert drawn.log_joint is not None
-        return drawn.log_joint, drawn.states
-    found = from_noise(core, theta, noise)
-    return found.log_likelihood - found.correction, found.values
+    found = core.program.marginal.posterior(core, theta, _draw(key, smooth_noise(core)), key)
+    assert found.log_joint is not None
+    return found.log_joint, found.states
 
 
 def _by_element(part: Checked, theta: dict, start_noise: Terms, step_noise: Terms) -> jax.Array:

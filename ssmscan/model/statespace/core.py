@@ -13,7 +13,7 @@ from functools import partial
 import jax
 
 from ssmscan.errors import ModelError
-from ssmscan.model.jaxprs.dataflow import UNUSED, Staged
+from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import sum_of, zeros
 from ssmscan.model.protocols import NoiseSpec, Panel, PyTree, Theta, Values
 from ssmscan.model.sites import Role, Site
@@ -62,9 +62,7 @@ class Core:
     @property
     def summed_out(self) -> tuple[Site, ...]:
         """Discrete states that gradient engines sum out."""
-        found = self.program.summed
-        names = () if found is None else [site.name for site in (*found.initial, *found.sites)]
-        return tuple(site for site in self.program.sites if site.name in names)
+        return tuple(site for site in self.program.sites if site.name in self.program.marginal.integrated)
 
     @property
     def traced_sites(self) -> tuple[TracedSite, ...]:
@@ -85,12 +83,12 @@ class Core:
     @property
     def initial_noise(self) -> dict[str, NoiseSpec]:
         """Base noise of the initial-state sites of one particle."""
-        return {name: self.program.noise[name] for name in self.program.initial}
+        return {name: self.program.particles.specs[name] for name in self.program.initial}
 
     @property
     def step_noise(self) -> dict[str, NoiseSpec]:
         """Base noise of the innovations of one particle at one step."""
-        return {site.name: self.program.noise[site.name] for site in self.innovations}
+        return {site.name: self.program.particles.specs[site.name] for site in self.innovations}
 
     def refuse_unless_pointwise(self) -> None:
         """Raise where an engine steps through the loop and data observed after it join its steps.
@@ -98,7 +96,7 @@ class Core:
         Raises:
             ModelError: the message names the sites, what joins the steps, and the line.
         """
-        if refusal := self.program.tail.refusal():
+        if refusal := self.program.post_loop.refusal():
             raise ModelError(refusal)
 
     # ---- at given parameters --------------------------------------------------------------------
@@ -110,19 +108,18 @@ class Core:
 
     def inputs(self, theta: Theta) -> PyTree:
         """Compute the inputs of the steps, leaves with T in front."""
-        return self.program.inputs.bind(self.arrays, self.outside(theta))(*[UNUSED] * 6)["xs"]
+        return self.program.inputs(self.arrays, outside=self.outside(theta))["xs"]
 
     def start(self, theta: Theta, initial: Mapping[str, jax.Array]) -> PyTree:
         """Compute the carry before the first step at given values of the initial-state sites."""
-        return self.program.start_value.bind(self.arrays, self.outside(theta, initial))(*[UNUSED] * 6)["start"]
+        return self.program.initial_carry(self.arrays, outside=self.outside(theta, initial))["start"]
 
     def total(self, staged: Staged, outside: Values) -> jax.Array:
         """Sum the log-densities that a staged function of the sites outside the loop returns, a scalar."""
-        nothing = [UNUSED] * (len(staged.in_trees) - 1)
-        return sum_of(jax.tree.leaves(staged.bind(self.arrays, outside)(*nothing)))
+        return sum_of(jax.tree.leaves(staged(self.arrays, outside=outside)))
 
     def log_static(self, theta: Theta) -> jax.Array:
         """Compute the log-likelihood of the observations and factors that no state reaches, a scalar."""
         outside = self.outside(theta)
-        rows = self.program.tail_static(self.arrays, outside)["log_prob"]
-        return self.total(self.program.log_static, outside) + sum_of(rows.values())
+        densities = self.program.densities
+        return self.total(densities.static, outside) + self.total(densities.static_rows, outside)

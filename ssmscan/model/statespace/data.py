@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.errors import ModelError
-from ssmscan.model.jaxprs.dataflow import UNUSED, Staged
+from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.parameters import sample_prior
 from ssmscan.model.statespace.paths import from_values
@@ -23,13 +23,13 @@ from ssmscan.model.statespace.simulation import simulate
 @jax.jit
 def observed(core: Core) -> dict[str, jax.Array]:
     """Observed values by site, loop sites with time in front."""
-    return _over_data(core, core.program.observed_step, core.program.observed_outside, "observed")
+    return _over_data(core, core.program.data.observed_step, core.program.data.observed_outside, "observed")
 
 
 @jax.jit
 def invalid(core: Core) -> dict[str, jax.Array]:
     """For each observed site whose validity data decide, whether it is invalid (per step, in the loop)."""
-    return _over_data(core, core.program.invalid_step, core.program.invalid_outside, "invalid")
+    return _over_data(core, core.program.data.invalid_step, core.program.data.invalid_outside, "invalid")
 
 
 def with_missing(core: Core) -> frozenset[str]:
@@ -91,9 +91,9 @@ def _not_a_number(core: Core, theta: dict, values: dict) -> dict[str, jax.Array]
 
 def _over_data(core: Core, step: Staged, outside: Staged, name: str) -> dict[str, jax.Array]:
     """Evaluate results that depend on data alone, over all steps and outside the loop."""
-    fixed = outside(core.arrays, *[UNUSED] * 7)[f"outside_{name}"] if outside.jaxpr.outvars else {}
+    fixed = outside(core.arrays)[f"outside_{name}"] if outside.jaxpr.outvars else {}
     if not step.jaxpr.outvars:
         return dict(fixed)
-    rest = step.bind(core.arrays, UNUSED)
-    each: Callable = jax.vmap(lambda x: rest(UNUSED, x, *[UNUSED] * 4)[name])
+    rest = step.bind(core.arrays)
+    each: Callable = jax.vmap(lambda x: rest(x=x)[name])
     return {**fixed, **each(core.inputs({}))}

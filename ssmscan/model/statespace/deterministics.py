@@ -1,6 +1,6 @@
 """Deterministics outside the loop: functions of the parameters, and functions of the states.
 
-The first have a value at each draw of the parameters, the second at each path of the states; see `computed`.
+The first have a value at each draw of the parameters, the second at each path of the states; see `selections.Computed`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from ssmscan.model.jaxprs.dataflow import UNUSED
 from ssmscan.model.protocols import Theta, Values
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.paths import from_values
@@ -22,10 +21,10 @@ def deterministics(cores: Sequence[Core], theta: Theta, states: Mapping[str, jax
     found: dict[str, jax.Array] = {}
     for core in cores:
         early, late = core.program.computed
-        found |= early.bind(core.arrays, core.outside(theta))(*[UNUSED] * 6)["outside_deterministic"]
+        found |= early(core.arrays, outside=core.outside(theta))["outside_deterministic"]
         if states is not None and late.jaxpr.outvars:
             initial = {site.name: states[site.name] for site in core.initial}
             path = from_values(core, theta, initial, {site.name: states[site.name] for site in core.innovations})
             outside = core.outside(theta, initial)
-            found |= late.bind(core.arrays, outside)(*[UNUSED] * 4, path.ys, path.carry)["outside_deterministic"]
+            found |= late(core.arrays, outside=outside, ys=path.ys, last=path.carry)["outside_deterministic"]
     return found

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import jax
 
-from ssmscan.model.jaxprs.dataflow import UNUSED
 from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.noise.score import gradient_alone
 from ssmscan.model.protocols import Evaluated, EvaluatedStart, PyTree, Start, Step, Theta, Values
@@ -37,20 +36,20 @@ class LoopDynamics:
         self.num_steps, self.start_observed = core.num_steps, program.start_observed
         self.initial, self.innovations = core.initial, core.innovations
         self.initial_noise, self.step_noise = core.initial_noise, core.step_noise
-        self._start = program.start.bind(arrays, theta, unroll=True)
-        self._step = program.step.bind(arrays, theta, unroll=True)
-        self._evaluate = program.evaluate.bind(arrays, outside, unroll=True)
+        self._start = program.particles.start.bind(arrays, theta=theta, unroll=True)
+        self._step = program.particles.step.bind(arrays, theta=theta, unroll=True)
+        self._evaluate = program.evaluate.bind(arrays, outside=outside, unroll=True)
         self._start_names = program.names(Role.START_OBSERVATION)
-        self._row = program.tail.step.bind(arrays, outside, unroll=True)
+        self._row = program.post_loop.step.bind(arrays, outside=outside, unroll=True)
         self.xs = core.inputs(theta)
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
-        out = self._start(dict(noise))
+        out = self._start(noise=dict(noise))
         weight = out["log_excess"] + sum_of(out["log_observation"][name] for name in self._start_names)
         weight = weight + gradient_alone(out["log_rough"])
         outside = self._core.outside(self.theta, out["values"])
-        rows = self._core.total(self._core.program.tail_start, outside)
+        rows = self._core.total(self._core.program.densities.start_rows, outside)
         return Start(out["carry"], weight + rows, out["values"])
 
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
@@ -58,8 +57,8 @@ class LoopDynamics:
         core, program, outside = self._core, self._core.program, self._core.outside(self.theta, values)
         return EvaluatedStart(
             core.start(self.theta, values),
-            core.total(program.log_initial, outside),
-            core.total(program.log_start, outside) + core.total(program.tail_start, outside),
+            core.total(program.densities.initial, outside),
+            core.total(program.densities.start, outside) + core.total(program.densities.start_rows, outside),
         )
 
     def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
@@ -69,13 +68,13 @@ class LoopDynamics:
             ModelError: data are observed after the loop in a way that joins its steps, so that none can be weighed.
         """
         self._core.refuse_unless_pointwise()
-        out = self._step(carry, x, dict(noise))
+        out = self._step(carry=carry, x=x, noise=dict(noise))
         weight = out["log_weight"] + self._log_row(x, out["y"]) + gradient_alone(out["log_rough"])
         return Step(out["carry"], weight, out["values"], out["cdf"])
 
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Evaluate the densities of one step at given innovations."""
-        out = self._evaluate(carry, x, dict(values), UNUSED, UNUSED, UNUSED)
+        out = self._evaluate(carry=carry, x=x, values=dict(values))
         transition, observation = sum_of(out["log_transition"].values()), sum_of(out["log_observation"].values())
         observation = observation + self._log_row(x, out["y"])
         return Evaluated(out["carry"], transition, observation, out["deterministic"], out["cdf"])
@@ -86,10 +85,10 @@ class LoopDynamics:
         What the model computes from parameters or states and observes is left out.
         """
         program, arrays, (t, _) = self._core.program, self._core.arrays, x
-        inside = program.observed_step.bind(arrays, UNUSED)(UNUSED, x, *[UNUSED] * 4)["observed"]
-        return inside | program.tail.observed.select("value").bind(arrays, UNUSED)(t, UNUSED)["value"]
+        inside = program.data.observed_step(arrays, x=x)["observed"]
+        return inside | program.post_loop.observed.select("value")(arrays, t=t)["value"]
 
     def _log_row(self, x: PyTree, y: PyTree) -> jax.Array:
         """Compute the log-density of what is observed of the step after the loop, a scalar."""
         t, _ = x
-        return sum_of(self._row(t, as_output(y, self._core.program.plan))["log_prob"].values())
+        return sum_of(self._row(t=t, y=as_output(y, self._core.program.plan))["log_prob"].values())

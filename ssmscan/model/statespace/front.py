@@ -22,9 +22,10 @@ from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.keys import loop_keys, one_key
 from ssmscan.model.protocols import NoiseSpec, Panel, Theta, Values
 from ssmscan.model.sites import Role, Site, site_table
-from ssmscan.model.statespace import checking, data, deterministics, marginal, parameters, paths, simulation
+from ssmscan.model.statespace import checking, data, deterministics, parameters, paths, simulation
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.dynamics import LoopDynamics
+from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.statespace.panel_element import ElementDynamics, elements_at
 from ssmscan.model.statespace.program import Program
 
@@ -71,13 +72,13 @@ class StateSpaceModel:
             title = f"State-space model of {len(self.cores)} independent loops of {steps} steps"
             return f"{title}\n{site_table(self.sites)}"
         fixed = () if self.source is None else self.source.fixed
-        program = self.core.program
+        program, integrated = self.core.program, self.core.program.marginal.describe()
         lines = [
             f"State-space model of {steps} steps",
             site_table(self.sites),
             str(program.elements if self.panel is None else self.panel),
             f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
-            "" if program.summed is None else f"summed out by gradient engines: {program.summed.describe()}",
+            f"summed out by gradient engines: {integrated}" if integrated else "",
         ]
         return "\n".join(line for line in lines if line)
 
@@ -251,7 +252,7 @@ class StateSpaceModel:
         Families whose map from noise is a transport contribute their density correction.
         """
         theta = self.canonical(theta)
-        return _total([marginal.log_likelihood(core, theta, own) for core, own in self._each_noise(noise)])
+        return _total([core.program.marginal.log_likelihood(core, theta, own) for core, own in self._each_noise(noise)])
 
     def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None) -> Values:
         """Compute values of initial sites, innovations and deterministics of the loop at given noise.
@@ -260,9 +261,7 @@ class StateSpaceModel:
         """
         return self.posterior_states(theta, noise, key).states
 
-    def posterior_states(
-        self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None
-    ) -> marginal.Posterior:
+    def posterior_states(self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None) -> Posterior:
         """Compute states as in `states_from_noise`, and the smoothing probabilities of the discrete ones.
 
         Raises:
@@ -273,8 +272,9 @@ class StateSpaceModel:
             names = ", ".join(repr(site.name) for site in self.summed_out)
             raise ValueError(f"the discrete states {names} are summed out; pass a PRNG key to draw them.")
         keys = [None] * len(self.cores) if key is None else loop_keys(one_key(key), len(self.cores))
-        found = [marginal.posterior(core, theta, own, k) for k, (core, own) in zip(keys, self._each_noise(noise))]
-        return marginal.Posterior(_union(p.states for p in found), _union(p.probabilities for p in found))
+        pairs = zip(keys, self._each_noise(noise))
+        found = [core.program.marginal.posterior(core, theta, own, k) for k, (core, own) in pairs]
+        return Posterior(_union(p.states for p in found), _union(p.probabilities for p in found))
 
     def _each_noise(self, noise: Mapping[str, jax.Array]) -> list[tuple[Core, Values]]:
         """Pair each loop with its own noise, checked and cast."""

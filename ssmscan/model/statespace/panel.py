@@ -16,7 +16,7 @@ over it.  The interpreter that proves it also evaluates one element, at the cost
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,7 @@ from ssmscan.model.sites import Role
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.staging.functions import by_element
 from ssmscan.model.staging.user_model import UserModel, x_shapes
-
-if TYPE_CHECKING:
-    from ssmscan.model.statespace.program import Program
+from ssmscan.model.statespace.loop_functions import LoopFunctions
 
 PyTree = Any
 
@@ -49,11 +47,11 @@ class ElementFunctions(NamedTuple):
 
     Attributes:
         panel: where the elements are.
-        start: (theta; m, noise) -> carry, log_weight, log_rough, values.
-        evaluate_start: (theta; m, values) -> carry, log_initial, log_observation.
-        step: (theta; m, carry, x, noise) -> carry, log_weight, log_rough, values, cdf.
-        evaluate: (theta; m, carry, x, values) -> carry, log_transition, log_observation, deterministic, cdf.
-        observed: (m, x) -> observed, by site, at the step after the loop too.
+        start: theta, m, noise -> carry, log_weight, log_rough, values.
+        evaluate_start: theta, m, values -> carry, log_initial, log_observation.
+        step: theta, m, carry, x, noise -> carry, log_weight, log_rough, values, cdf.
+        evaluate: theta, m, carry, x, values -> carry, log_transition, log_observation, deterministic, cdf.
+        observed: m, x -> observed, by site, at the step after the loop too.
         noise: base noise of one element, by innovation and initial site.
     """
 
@@ -66,20 +64,20 @@ class ElementFunctions(NamedTuple):
     noise: dict[str, NoiseSpec]
 
 
-def find_elements(user_model: UserModel, program: Program) -> ElementFunctions | str:
+def find_elements(user_model: UserModel, loop: LoopFunctions) -> ElementFunctions | str:
     """Prove that elements do not interact.
 
     Returns:
         The staged functions of one element; or why the elements are filtered jointly, empty if there are none.
     """
-    latent = [*program.names(Role.INNOVATION), *program.initial]
-    specs = {name: program.noise[name] for name in latent if name in program.noise}
+    latent = [*loop.names(Role.INNOVATION), *loop.initial]
+    specs = {name: loop.particles.specs[name] for name in latent if name in loop.particles.specs}
     # A key has no axes; what is drawn with it has.
     innovations = {
         name: set(site.shape if specs[name].is_key else specs[name].shape) - {0, 1}
         for name, site in user_model.innovations.items()
     }
-    if not any(innovations.values()) or program.tail.mixing:
+    if not any(innovations.values()) or loop.post_loop.mixing:
         return ""
     sizes = set.intersection(*innovations.values())
     if not sizes:
@@ -88,7 +86,7 @@ def find_elements(user_model: UserModel, program: Program) -> ElementFunctions |
     for size in sorted(sizes, reverse=True):
         for last in (True, False):
             try:
-                return _Proof(user_model, program, specs, size, last=last).elements()
+                return _Proof(user_model, loop, specs, size, last=last).elements()
             except Interacts as reason:
                 why = why or f"filtered jointly: {reason}"
     return why
@@ -97,10 +95,12 @@ def find_elements(user_model: UserModel, program: Program) -> ElementFunctions |
 class _Proof:
     """One attempt: a size, and which of the axes of that size is taken where there are several."""
 
-    def __init__(self, user_model: UserModel, program: Program, specs: dict[str, NoiseSpec], size: int, *, last: bool):
-        self.user_model, self.program, self.specs, self.size = user_model, program, specs, size
+    def __init__(
+        self, user_model: UserModel, loop: LoopFunctions, specs: dict[str, NoiseSpec], size: int, *, last: bool
+    ):
+        self.user_model, self.loop, self.specs, self.size = user_model, loop, specs, size
         self.noise: dict[str, Axis] = {}
-        if common := tuple(name for name in program.initial if size not in user_model.outside[name].shape):
+        if common := tuple(name for name in loop.initial if size not in user_model.outside[name].shape):
             which = f"{', '.join(map(repr, common))} {'are' if len(common) > 1 else 'is'} common to all elements"
             raise Interacts(f"{which}; ssm.with_roles(parameters={common!r}) lets them be filtered one by one")
         for name, spec in specs.items():
@@ -114,43 +114,45 @@ class _Proof:
                 raise Interacts(f"'{name}' is common to all elements")
             self.noise[name] = Axis(places[-1 if last else 0], size)
         self.values: dict[str, Axis | None] = {}
-        self.carry: list[Axis | None] = [None] * len(jax.tree.leaves(program.plan.carry))
+        self.carry: list[Axis | None] = [None] * len(jax.tree.leaves(loop.plan.carry))
 
     def elements(self) -> ElementFunctions:
         """Find the fixpoint over the carry, and stage."""
-        parameters = self.user_model.shapes(self.program.parameters)
-        carry, x = self.program.plan.carry, x_shapes(self.program.plan)
+        parameters = self.user_model.shapes(self.loop.parameters)
+        carry, x = self.loop.plan.carry, x_shapes(self.loop.plan)
         element = Shape((), "int32")
         while True:
             before = list(self.carry)
-            start = (parameters, element, self._noise(self.program.initial))
-            jax.eval_shape(self._start, self.user_model.data_shapes(), *start)
-            step = (parameters, element, self._rows(carry), x, self._noise(self.program.names(Role.INNOVATION)))
-            jax.eval_shape(self._step, self.user_model.data_shapes(), *step)
+            one = {"theta": parameters, "m": element}
+            start = {**one, "noise": self._noise(self.loop.initial)}
+            jax.eval_shape(self._start, self.user_model.data_shapes(), **start)
+            here = {**one, "carry": self._rows(carry), "x": x}
+            step = {**here, "noise": self._noise(self.loop.names(Role.INNOVATION))}
+            jax.eval_shape(self._step, self.user_model.data_shapes(), **step)
             if self.carry == before:
                 break
-        inside, outside = self.user_model.innovations, {n: self.user_model.outside[n] for n in self.program.initial}
+        inside, outside = self.user_model.innovations, {n: self.user_model.outside[n] for n in self.loop.initial}
         noise = {n: NoiseSpec(self._one(spec.shape, self.noise[n]), False) for n, spec in self.specs.items()}
         stage = self.user_model.stage
         return ElementFunctions(
             self._panel(),
-            stage(self._start, start, late=1),
-            stage(self._evaluate_start, (parameters, element, self._values(outside)), late=1),
-            stage(self._step, step, late=1),
-            stage(self._evaluate, (*step[:4], self._values(inside)), late=1),
-            stage(self._observed, (element, x), late=0),
+            stage(self._start, start),
+            stage(self._evaluate_start, {**one, "values": self._values(outside)}),
+            stage(self._step, step),
+            stage(self._evaluate, {**here, "values": self._values(inside)}),
+            stage(self._observed, {"m": element, "x": x}),
             noise,
         )
 
     # ---- the functions of one element -------------------------------------------------------------
 
     def _start(self, data: list, theta: dict, m: Array, noise: dict) -> dict:
-        window, program = self._window(m), self.program
-        arguments = (constants(theta), self._followed(noise))
-        out = self._follow(program.start, data, arguments, window)
-        log_weight = [out["log_excess"], *(out["log_observation"][n] for n in program.names(Role.START_OBSERVATION))]
-        outside = {**constants(self.user_model.known(theta)), **{n: out["values"][n] for n in program.initial}}
-        log_weight += self._follow(program.tail_start, data, (outside,), window)["log_prob"].values()
+        window, loop = self._window(m), self.loop
+        arguments = {"theta": constants(theta), "noise": self._followed(noise)}
+        out = self._follow(loop.particles.start, data, arguments, window)
+        log_weight = [out["log_excess"], *(out["log_observation"][n] for n in loop.names(Role.START_OBSERVATION))]
+        outside = {**constants(self.user_model.known(theta)), **{n: out["values"][n] for n in loop.initial}}
+        log_weight += self._follow(loop.densities.start_rows, data, {"outside": outside}, window)["log_prob"].values()
         return {
             "carry": self._settle(out["carry"], window),
             "log_weight": self._sum(log_weight, window),
@@ -159,25 +161,25 @@ class _Proof:
         }
 
     def _evaluate_start(self, data: list, theta: dict, m: Array, values: dict) -> dict:
-        window, program = self._window(m), self.program
+        window, loop = self._window(m), self.loop
         followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
         outside = {**constants(self.user_model.known(theta)), **followed}
 
-        def find(staged: Staged, entry: str, *rest: None) -> Any:
-            return self._follow(staged, data, (outside, *rest), window)[entry]
+        def find(staged: Staged, entry: str) -> Any:
+            return self._follow(staged, data, {"outside": outside}, window)[entry]
 
-        nothing = [None] * 6
-        seen = find(program.log_start, "outside_log_prob", *nothing), find(program.tail_start, "log_prob")
+        seen = find(loop.densities.start, "outside_log_prob"), find(loop.densities.start_rows, "log_prob")
         return {
-            "carry": self._settle(find(program.start_value, "start", *nothing), window),
-            "log_initial": self._sum([*find(program.log_initial, "outside_log_density", *nothing).values()], window),
+            "carry": self._settle(find(loop.initial_carry, "start"), window),
+            "log_initial": self._sum([*find(loop.densities.initial, "outside_log_density").values()], window),
             "log_observation": self._sum([term for terms in seen for term in terms.values()], window),
         }
 
     def _step(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, noise: dict) -> dict:
-        window, program = self._window(m), self.program
-        arguments = (constants(theta), self._carried(carry), constants(x), self._followed(noise))
-        out = self._follow(program.step, data, arguments, window)
+        window, loop = self._window(m), self.loop
+        arguments = {"theta": constants(theta), "noise": self._followed(noise)}
+        arguments |= {"carry": self._carried(carry), "x": constants(x)}
+        out = self._follow(loop.particles.step, data, arguments, window)
         post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
             "carry": self._settle(out["carry"], window),
@@ -188,11 +190,12 @@ class _Proof:
         }
 
     def _evaluate(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
-        window, program = self._window(m), self.program
+        window, loop = self._window(m), self.loop
         outside = self.user_model.known(theta)
         followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
-        arguments = (constants(outside), self._carried(carry), constants(x), followed, None, None, None)
-        staged = program.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic", "cdf")
+        arguments = {"outside": constants(outside), "values": followed}
+        arguments |= {"carry": self._carried(carry), "x": constants(x)}
+        staged = loop.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic", "cdf")
         out = self._follow(staged, data, arguments, window)
         post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
@@ -205,17 +208,18 @@ class _Proof:
 
     def _observed(self, data: list, m: Array, x: PyTree) -> dict:
         """Cut the observed values where their densities have the axis; other arguments do not reach them."""
-        window, program = self._window(m), self.program
-        theta = zeros(self.user_model.shapes(program.parameters))
-        values, carry = zeros(self._values(self.user_model.innovations)), zeros(self._rows(program.plan.carry))
+        window, loop = self._window(m), self.loop
+        theta = zeros(self.user_model.shapes(loop.parameters))
+        values, carry = zeros(self._values(self.user_model.innovations)), zeros(self._rows(loop.plan.carry))
         outside = constants(self.user_model.known(theta))
         followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
-        arguments = (outside, self._carried(carry), constants(x), followed, None, None, None)
+        arguments = {"outside": outside, "values": followed, "carry": self._carried(carry), "x": constants(x)}
         elements = by_element(self.user_model)
-        names = set(program.observed_step.names("observed")).intersection(elements.names("inside"))
+        names = set(loop.data.observed_step.names("observed")).intersection(elements.names("inside"))
         pairs = self._follow(elements.select(inside=names), data, arguments, window)["inside"]
-        y = self._follow(program.evaluate.select("y"), data, arguments, window)["y"]
-        after = self._follow(program.tail.observed, data, (outside, Tracked(x[0]), y), window)
+        y = self._follow(loop.evaluate.select("y"), data, arguments, window)["y"]
+        at_row = {"outside": outside, "t": Tracked(x[0]), "y": y}
+        after = self._follow(loop.post_loop.observed, data, at_row, window)
         pairs |= {n: (value, after["log_density"][n]) for n, value in after["value"].items()}
         return {
             "observed": {
@@ -226,8 +230,8 @@ class _Proof:
 
     def _post_loop(self, data: list, theta: dict, x: PyTree, y: PyTree, window: Window) -> list[Tracked]:
         outside = self.user_model.known(theta)
-        arguments = (constants(outside), Tracked(x[0]), y)
-        return list(self._follow(self.program.tail.step, data, arguments, window)["log_prob"].values())
+        arguments = {"outside": constants(outside), "t": Tracked(x[0]), "y": y}
+        return list(self._follow(self.loop.post_loop.step, data, arguments, window)["log_prob"].values())
 
     # ---- what the proof asks ----------------------------------------------------------------------
 
@@ -240,7 +244,7 @@ class _Proof:
                 raise Interacts("a leaf of the carry has the elements along another axis after a step")
             place = self.carry[k] = axis or self.carry[k]
             settled.append(window.rows(leaf.value, place) if axis is None and place is not None else leaf.value)
-        return jax.tree.unflatten(jax.tree.structure(self.program.plan.carry), settled)
+        return jax.tree.unflatten(jax.tree.structure(self.loop.plan.carry), settled)
 
     def _keep(self, values: Mapping[str, Tracked], window: Window) -> dict[str, Array]:
         """Enter where values have the axis."""
@@ -274,7 +278,7 @@ class _Proof:
     def _window(self, m: Array) -> Window:
         return Window(self.size, m, headless=True)
 
-    def _follow(self, staged: Staged, data: list, arguments: tuple, window: Window) -> Any:
+    def _follow(self, staged: Staged, data: list, arguments: dict, window: Window) -> Any:
         return follow_staged(staged, self.user_model.arrays(data), arguments, window)
 
     def _one(self, shape: tuple[int, ...], axis: Axis | None) -> tuple[int, ...]:
@@ -302,13 +306,13 @@ class _Proof:
         def back(axis: Axis | None, ndim: int) -> int:
             return 0 if axis is None else axis.axis - ndim  # type: ignore[operator]
 
-        sites = {site.name: site for site in (*self.program.plan.outside, *self.program.plan.inside)}
-        plates = [set(sites[name].plates) for name in self.program.names(Role.INNOVATION)]
+        sites = {site.name: site for site in (*self.loop.plan.outside, *self.loop.plan.inside)}
+        plates = [set(sites[name].plates) for name in self.loop.names(Role.INNOVATION)]
         names = [name for name, size in sorted(set.intersection(*plates)) if size == self.size]
         return Panel(
             self.size,
             names[0] if names else None,
             tuple((name, axis.axis or 0) for name, axis in self.noise.items()),
             tuple((name, back(axis, len(sites[name].shape))) for name, axis in self.values.items()),
-            tuple(back(a, len(s.shape)) for a, s in zip(self.carry, jax.tree.leaves(self.program.plan.carry))),
+            tuple(back(a, len(s.shape)) for a, s in zip(self.carry, jax.tree.leaves(self.loop.plan.carry))),
         )

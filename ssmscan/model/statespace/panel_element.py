@@ -32,7 +32,7 @@ class _Shared:
         self.step_noise = {site.name: elements.noise[site.name] for site in core.innovations}
 
         def bind(staged: Staged) -> Callable:
-            return staged.bind(core.arrays, theta, unroll=True)
+            return staged.bind(core.arrays, theta=theta, unroll=True)
 
         self.start, self.step = bind(elements.start), bind(elements.step)
         self.evaluate_start, self.evaluate = bind(elements.evaluate_start), bind(elements.evaluate)
@@ -51,28 +51,28 @@ class ElementDynamics:
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
-        out = self._shared.start(self._number, dict(noise))
+        out = self._shared.start(m=self._number, noise=dict(noise))
         return Start(out["carry"], out["log_weight"] + gradient_alone(out["log_rough"]), out["values"])
 
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
         """Start one particle at given values of the initial-state sites."""
-        out = self._shared.evaluate_start(self._number, dict(values))
+        out = self._shared.evaluate_start(m=self._number, values=dict(values))
         return EvaluatedStart(out["carry"], out["log_initial"], out["log_observation"])
 
     def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
         """Move one particle by base noise and weigh it."""
-        out = self._shared.step(self._number, carry, x, dict(noise))
+        out = self._shared.step(m=self._number, carry=carry, x=x, noise=dict(noise))
         return Step(out["carry"], out["log_weight"] + gradient_alone(out["log_rough"]), out["values"], out["cdf"])
 
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Evaluate the densities of one step at given innovations."""
-        out = self._shared.evaluate(self._number, carry, x, dict(values))
+        out = self._shared.evaluate(m=self._number, carry=carry, x=x, values=dict(values))
         densities = out["log_transition"], out["log_observation"]
         return Evaluated(out["carry"], *densities, out["deterministic"], out["cdf"])
 
     def observed(self, x: PyTree) -> Values:
         """Return what is observed of the element at a step; see `LoopDynamics.observed`."""
-        return self._shared.observed(self._number, x)["observed"]
+        return self._shared.observed(m=self._number, x=x)["observed"]
 
 
 def elements_at(core: Core, theta: Theta) -> Callable[[jax.Array], ElementDynamics]:

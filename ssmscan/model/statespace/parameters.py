@@ -16,7 +16,7 @@ from jax import lax
 
 from ssmscan.arguments import require_names, require_numbers
 from ssmscan.errors import ModelError
-from ssmscan.model.jaxprs.dataflow import UNUSED, Staged
+from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import Theta
 from ssmscan.model.statespace.core import Core
@@ -38,26 +38,26 @@ def canonical(core: Core, theta: Mapping[str, Any]) -> Theta:
 
 def log_prior(core: Core, theta: Mapping[str, Any]) -> jax.Array:
     """Compute the log-density of the parameters; see `StateSpaceModel.log_prior`."""
-    return core.total(core.program.log_prior, core.outside(cast(core, theta)))
+    return core.total(core.program.densities.prior, core.outside(cast(core, theta)))
 
 
 def sample_prior(core: Core, key: Any) -> Theta:
     """Draw the parameters from their prior, masks and scales left out."""
-    return core.program.prior(core.arrays, one_key(key))["theta"]
+    return core.program.prior(core.arrays, key=one_key(key))["theta"]
 
 
 def at_unconstrained(core: Core, z: Mapping[str, Any]) -> dict[str, Any]:
     """Evaluate what there is at unconstrained values: "theta", "log_prior", "log_law" and "log_reweighting"."""
     staged = _continuous(core, core.program.constrain)
-    shapes = staged.argument(0)
+    shapes = staged.argument("z")
     for name in require_names("z", z, shapes, "unconstrained values", advice="ssm.unconstrain(theta) gives them."):
         require_numbers(f"z['{name}']", z[name], shapes[name].shape)
-    return staged(core.arrays, {name: of_dtype(z[name], shape.dtype) for name, shape in shapes.items()})
+    return staged(core.arrays, z={name: of_dtype(z[name], shape.dtype) for name, shape in shapes.items()})
 
 
 def unconstrain(core: Core, theta: Theta) -> Theta:
     """Compute unconstrained values of parameters that were checked."""
-    return _continuous(core, core.program.unconstrain)(core.arrays, theta)["z"]
+    return _continuous(core, core.program.unconstrain)(core.arrays, theta=theta)["z"]
 
 
 def _continuous(core: Core, staged: Staged | None) -> Staged:
@@ -119,4 +119,4 @@ def _check_support(core: Core, theta: Theta) -> None:
 
 @jax.jit
 def _invalid(core: Core, theta: Theta) -> dict[str, jax.Array]:
-    return core.program.invalid_parameters.bind(core.arrays, core.outside(theta))(*[UNUSED] * 6)["outside_invalid"]
+    return core.program.data.invalid_parameters(core.arrays, outside=core.outside(theta))["outside_invalid"]

@@ -33,7 +33,7 @@ from ssmscan.model.sites import Role
 from ssmscan.model.staging import roles
 from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop
 from ssmscan.model.staging.user_model import KEY, Part, UserModel
-from ssmscan.model.statespace.program import Program, intern, read
+from ssmscan.model.statespace.program import Program, read, stage_program
 
 OBSERVED = (Role.START_OBSERVATION, Role.TAIL_OBSERVATION)
 
@@ -99,8 +99,8 @@ def build_parts(
         declared_here = tuple(sorted(declared & set(part.roles)))
         starts = tuple(name for name in initial if part.roles.get(name) is Role.INITIAL)
         _refuse_joint(part.post_loop, joint & observed, others)
-        program = Program(user_model, declared_here, starts, part.value, together if k == 0 else None)
-        programs.append((intern(program), user_model.table))
+        program = stage_program(user_model, declared_here, starts, part.value, together if k == 0 else None)
+        programs.append((program, user_model.table))
     return programs
 
 
@@ -149,8 +149,8 @@ def _computed(part: _Loop) -> set[str]:
     latents = sorted(site.name for site in part.user_model.plan.outside if site.latent)
     initial = part.with_role(Role.INITIAL)
 
-    def mine(argument: int, leaf: int) -> bool:
-        return argument in (roles.YS, roles.LAST) or (argument == roles.OUTSIDE and latents[leaf] in initial)
+    def mine(argument: str, leaf: int) -> bool:
+        return argument in ("ys", "last") or (argument == "outside" and latents[leaf] in initial)
 
     return {n for n, pairs in part.value.reaches("outside_deterministic").items() if any(mine(*p) for p in pairs)}
 
@@ -180,7 +180,8 @@ def _stage_joint(parts: list[_Loop], loops: tuple[int, ...], names: frozenset[st
 
     latents = {s.name: Shape(s.shape, s.dtype) for s in user_model.plan.outside if s.latent}
     plans = [part.user_model.plan for part in parts]
-    return user_model.stage(fn, (latents, [p.ys for p in plans], [p.carry for p in plans], KEY), late=4)
+    arguments = {"outside": latents, "ys": [p.ys for p in plans], "last": [p.carry for p in plans], "key": KEY}
+    return user_model.stage(fn, arguments)
 
 
 def _refuse_dependent(user_model: UserModel, value: Staged, flow: roles.Flow) -> None:
@@ -189,7 +190,7 @@ def _refuse_dependent(user_model: UserModel, value: Staged, flow: roles.Flow) ->
     entries = ("start", "xs", "carry", "log_transition", "log_observation", "deterministic")
     reached = [pairs for entry in entries for pairs in jax.tree.leaves(value.reaches(entry), is_leaf=_is_pairs)]
     starts = [site.name for site in plan.outside if site.latent and site.name in flow.elsewhere]
-    if starts or any(argument == roles.KEY for pairs in reached for argument, _ in pairs):
+    if starts or any(argument == "key" for pairs in reached for argument, _ in pairs):
         what = f"site '{starts[0]}'" if starts else f"the scan of site '{innovation}'"
         raise ModelError(
             f"the model has several scans with noise that data depend on, and {what} depends on the draws of another "

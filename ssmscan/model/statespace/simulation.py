@@ -17,7 +17,6 @@ import numpy as np
 from jax import lax
 
 from ssmscan.arguments import require_names, require_numbers
-from ssmscan.model.jaxprs.dataflow import UNUSED
 from ssmscan.model.keys import loop_keys
 from ssmscan.model.protocols import PyTree, Theta, Values
 from ssmscan.model.statespace.core import Core
@@ -43,19 +42,19 @@ def simulate(key: jax.Array, core: Core, theta: Theta) -> Outputs:
     """Draw states and observations; see `StateSpaceModel.simulate`."""
     program, arrays = core.program, core.arrays
     start_key, loop_key, tail_key = jax.random.split(key, 3)
-    start = program.start_draw(arrays, theta, start_key)
-    step = program.step_draw.bind(arrays, theta)
+    start = program.start_draw(arrays, theta=theta, key=start_key)
+    step = program.step_draw.bind(arrays, theta=theta)
 
     def body(carry, inputs):
         x, t = inputs
-        out = step(carry, x, jax.random.fold_in(loop_key, t))
+        out = step(carry=carry, x=x, key=jax.random.fold_in(loop_key, t))
         return out["carry"], (out["values"], out["y"])
 
     steps = jnp.arange(core.num_steps, dtype=jnp.uint32)
     last, (values, ys) = lax.scan(body, start["carry"], (core.inputs(theta), steps))
     initial = {site.name: start["values"][site.name] for site in core.initial}
     outside = core.outside(theta, initial)
-    drawn = program.replicate_tail.bind(arrays, outside)(UNUSED, UNUSED, UNUSED, tail_key, ys, last)
+    drawn = program.replicates.simulated(arrays, outside=outside, key=tail_key, ys=ys, last=last)
     after = {**drawn["outside_replicate"], **drawn["outside_deterministic"]}
     return Outputs({**start["values"], **values, **after}, ys, last)
 
@@ -66,7 +65,7 @@ def predict(key: jax.Array, core: Core, theta: Theta, states: Values) -> Outputs
     program, arrays = core.program, core.arrays
     initial = {site.name: states[site.name] for site in core.initial}
     loop_key, outside_key = jax.random.split(key)
-    step = program.step_predict.bind(arrays, theta)
+    step = program.step_predict.bind(arrays, theta=theta)
     steps = jnp.arange(core.num_steps, dtype=jnp.uint32)
     kept, known = {}, {}
     for site in core.innovations:
@@ -76,13 +75,13 @@ def predict(key: jax.Array, core: Core, theta: Theta, states: Values) -> Outputs
 
     def body(carry, inputs):
         x, values, known, t = inputs
-        out = step(carry, x, values, known, jax.random.fold_in(loop_key, t))
+        out = step(carry=carry, x=x, values=values, known=known, key=jax.random.fold_in(loop_key, t))
         return out["carry"], (out["values"], out["y"])
 
     xs = core.inputs(theta)
     last, (values, ys) = lax.scan(body, core.start(theta, initial), (xs, kept, known, steps))
     outside = core.outside(theta, initial)
-    out = program.predict_outside.bind(arrays, outside)(UNUSED, UNUSED, UNUSED, outside_key, ys, last)
+    out = program.replicates.predicted(arrays, outside=outside, key=outside_key, ys=ys, last=last)
     drawn = {**initial, **values, **out["outside_replicate"], **out["outside_deterministic"]}
     return Outputs(drawn, ys, last)
 
@@ -165,4 +164,4 @@ def joined(
         return {"values": {}, "log_prob": {}}
     outside = first.outside(theta, {site.name: values[site.name] for core in cores for site in core.initial})
     ys, last = [run.ys for run in runs], [run.last for run in runs]
-    return first.program.joint(first.arrays, outside, ys, last, key)
+    return first.program.joint(first.arrays, outside=outside, ys=ys, last=last, key=key)

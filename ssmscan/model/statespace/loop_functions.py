@@ -1,0 +1,228 @@
+"""Everything that is staged of one loop of a model, and what is known of it, without its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ssmscan.model.handlers.scans import SeveralLoops
+from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.protocols import NoiseSpec
+from ssmscan.model.sites import Role, Site
+from ssmscan.model.staging import forward_draws, functions, roles
+from ssmscan.model.staging.discovery import Plan, TracedSite
+from ssmscan.model.staging.hidden_noise import refuse_hidden_noise
+from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop
+from ssmscan.model.staging.user_model import Part, UserModel
+from ssmscan.model.statespace import selections
+from ssmscan.model.statespace.selections import Computed, DataFacts, Densities, Replicates, names_of
+
+
+class OfNoise(NamedTuple):
+    """The start and a step of one particle as functions of base noise.
+
+    Attributes:
+        start: theta, noise -> see `functions.start_noise`.
+        step: theta, carry, x, noise -> see `functions.step_noise`.
+        specs: the noise of each latent site that is not a parameter.
+    """
+
+    start: Staged
+    step: Staged
+    specs: dict[str, NoiseSpec]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoopFunctions:
+    """Staged functions and static facts of one loop; results are dicts, by the names in `staging.functions`.
+
+    Attributes:
+        plan: what discovery found.
+        part: what of the model belongs to this loop.
+        sites: every site with its role, outside sites first.
+        unread: sites drawn at every step that nothing reads.
+        reweighted: names of the parameters whose prior is masked or scaled.
+        not_continuous: names of the discrete parameters, quoted; where there are none, the parameters have an
+            unconstrained space.
+        start_observed: whether an observation before the loop, rows after it or a scaled density weigh the start.
+        value: everything by value, see `functions.by_value`.
+        joint: in the first part of a model of several loops, what joins their outputs, see `partition`; else None.
+        post_loop: observations after the loop, one step at a time.
+        initial_carry: outside -> "start".
+        inputs: outside -> "xs", the inputs of all steps.
+        evaluate: outside, carry, x, values -> "carry", "y", the densities of the step, its deterministics and "cdf".
+        particles: the start and a step under the maps for particles.
+        smooth: the same under the smooth maps, the same object where the maps are; None where a site has none.
+        prior: key -> "theta".
+        constrain, unconstrain: between z and theta; None where parameters are discrete.
+        start_draw, step_draw, step_predict: forward simulation, see `forward_draws`.
+        densities, data, replicates, computed: selections of `value` and `post_loop`.
+    """
+
+    plan: Plan
+    part: Part
+    sites: tuple[Site, ...]
+    unread: tuple[str, ...]
+    reweighted: tuple[str, ...]
+    not_continuous: str
+    start_observed: bool
+    value: Staged
+    joint: Staged | None
+    post_loop: PostLoop
+    initial_carry: Staged
+    inputs: Staged
+    evaluate: Staged
+    particles: OfNoise
+    smooth: OfNoise | None
+    prior: Staged
+    constrain: Staged | None
+    unconstrain: Staged | None
+    start_draw: Staged
+    step_draw: Staged
+    step_predict: Staged
+    densities: Densities
+    data: DataFacts
+    replicates: Replicates
+    computed: Computed
+
+    def names(self, *roles: Role) -> tuple[str, ...]:
+        """Return the names of the sites with one of some roles."""
+        return names_of(self.sites, *roles)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters."""
+        return self.names(Role.PARAMETER)
+
+    @property
+    def initial(self) -> tuple[str, ...]:
+        """Names of the initial-state sites."""
+        return self.names(Role.INITIAL)
+
+
+def stage_loop(
+    user_model: UserModel, declared: tuple[str, ...], initial: tuple[str, ...], value: Staged, joint: Staged | None
+) -> LoopFunctions:
+    """Decide the roles of the sites, and stage everything.
+
+    Args:
+        user_model: the model, its plan of this loop.
+        declared: names declared parameters.
+        initial: names declared initial states.
+        value: `functions.by_value` of the model.
+        joint: see `LoopFunctions`.
+    """
+    plan = user_model.plan
+    flow = roles.data_flow(value, plan)
+    if flow.elsewhere - user_model.part.foreign - user_model.part.joint:
+        raise SeveralLoops(tuple(sorted({plan.main, *plan.horizons})))
+    post_loop = stage_post_loop(user_model, value, flow.after & {s.name for s in plan.outside if s.observed})
+    unread = roles.unread(value, plan)
+    sites = _sites(user_model, flow, post_loop, declared, initial, unread)
+    parameters, initial = names_of(sites, Role.PARAMETER), names_of(sites, Role.INITIAL)
+    refuse_hidden_noise(user_model, value)
+    particles, smooth = _maps(user_model, parameters, initial)
+    names = (parameters, initial)
+    prior = functions.prior(user_model, *names)
+    discrete = ", ".join(repr(n) for n in parameters if user_model.outside[n].discrete)
+    starting = {n for n, reached in post_loop.start.items() if reached & set(initial)}
+    observed_start = names_of(sites, Role.START_OBSERVATION)
+    scaled = any(s.scaled for s in plan.outside if s.name in initial)
+    return LoopFunctions(
+        plan=plan,
+        part=user_model.part,
+        sites=sites,
+        unread=unread,
+        reweighted=tuple(n for n in parameters if user_model.outside[n].reweighted),
+        not_continuous=discrete,
+        start_observed=bool(observed_start or starting) or scaled,
+        value=value,
+        joint=joint,
+        post_loop=post_loop,
+        initial_carry=value.select("start"),
+        inputs=value.select("xs"),
+        evaluate=value.select("carry", "y", "log_transition", "log_observation", "log_prob", "deterministic", "cdf"),
+        particles=particles,
+        smooth=smooth,
+        prior=prior,
+        constrain=None if discrete else functions.constrain(user_model, *names),
+        unconstrain=None if discrete else functions.unconstrain(user_model, *names),
+        start_draw=forward_draws.start_draw(
+            user_model, *names, [n for n in value.names("outside_replicate") if n in observed_start]
+        ),
+        step_draw=forward_draws.step_draw(user_model, *names),
+        step_predict=forward_draws.step_predict(user_model, *names),
+        densities=selections.densities(value, user_model.part, sites, post_loop, starting),
+        data=selections.data_facts(value, user_model.part, sites),
+        replicates=selections.replicates(value, plan, user_model.part, sites),
+        computed=selections.computed(value, plan, user_model.part, sites),
+    )
+
+
+def latent_sites(user_model: UserModel, parameters: tuple[str, ...]) -> dict[str, TracedSite]:
+    """Return the latent sites of this loop that are no parameters."""
+    return {
+        name: site
+        for name, site in (user_model.outside | user_model.innovations).items()
+        if site.latent and name not in parameters and name not in user_model.part.foreign
+    }
+
+
+def _sites(
+    user_model: UserModel,
+    flow: roles.Flow,
+    post_loop: PostLoop,
+    parameters: tuple[str, ...],
+    initial: tuple[str, ...],
+    unread: tuple[str, ...],
+) -> tuple[Site, ...]:
+    """Give every site its role."""
+    plan, foreign = user_model.plan, user_model.part.foreign
+    density = {n: sites for n, sites in flow.density.items() if n not in foreign}
+    flow = flow._replace(post_loop=roles.through_post_loop(plan, density, post_loop.direct))
+    assigned = roles.assign(flow, plan, parameters, initial)
+    states = {name for name, (role, _) in assigned.items() if role is Role.INITIAL}
+    for name in flow.after & {s.name for s in plan.outside if s.observed}:
+        assigned[name] = (Role.TAIL_OBSERVATION, post_loop.reason(name, states))
+    outside = [s for s in plan.outside if s.name not in foreign]
+    sites = [roles.public_site(s, *assigned[s.name], in_loop=False) for s in outside]
+    return _with_notes((*sites, *roles.inside_sites(plan, unread)), plan)
+
+
+def _with_notes(sites: tuple[Site, ...], plan: Plan) -> tuple[Site, ...]:
+    """Add to the reasons what a mask or a scale means for a draw."""
+    notes = {}
+    for traced in (*plan.outside, *plan.inside):
+        if traced.masked:
+            notes[traced.name] = (
+                "its prior is flat where it is masked",
+                "where it is masked it has its law all the same",
+            )
+        elif traced.latent and traced.scaled:
+            notes[traced.name] = "its prior is scaled", "its density is scaled"
+    return tuple(
+        site._replace(reason=f"{site.reason}; {notes[site.name][site.role is not Role.PARAMETER]}")
+        if site.name in notes and site.role is not Role.DETERMINISTIC
+        else site
+        for site in sites
+    )
+
+
+def _maps(
+    user_model: UserModel, parameters: tuple[str, ...], initial: tuple[str, ...]
+) -> tuple[OfNoise, OfNoise | None]:
+    """Stage start and step under the maps for particles, and under the smooth ones."""
+    latent = latent_sites(user_model, parameters)
+
+    def staged(smooth: bool) -> OfNoise:
+        maps = {n: s.smooth if smooth else s.particle for n, s in latent.items()}
+        return OfNoise(
+            functions.start_noise(user_model, parameters, initial, smooth=smooth),
+            functions.step_noise(user_model, parameters, initial, smooth=smooth),
+            {n: noise_map.spec for n, noise_map in maps.items() if noise_map is not None},
+        )
+
+    particles = staged(False)
+    if all(s.particle == s.smooth for s in latent.values()):
+        return particles, particles
+    return particles, None if any(s.smooth is None for s in latent.values()) else staged(True)
