@@ -1,16 +1,28 @@
 """Bayesian inference in state-space models written as ordinary NumPyro models.
 
-A model whose time loop is `numpyro.contrib.control_flow.scan` is taken apart once, by `trace`, and
-then handed to engines of two unlike families: particle filters and the samplers built on them, and
-NUTS on the model with all noise moved outside the loop.  `compare` says whether they agree and what
-each cost.  Data flow one way:
+A model whose time loop is `numpyro.contrib.control_flow.scan` is taken apart once, by `trace`, and then handed to
+engines of two unlike families: particle filters and the samplers built on them, and NUTS on the model with all noise
+moved outside the loop.  `compare` says whether they agree and what each cost.
 
-    model/       what the user wrote: trace, sites and roles, noise, the pure functions engines use
-    particles/   how particles move: weights, resampling, the filter
-    results/     what came out: draws, summaries, agreement, plots
-    inference/   parameters: NUTS, PMMH, tempered SMC, maximum likelihood
+    ssm = ssmscan.trace(model, y)                                   # print(ssm) shows what was found
+    nuts = ssmscan.NUTS().run(jax.random.key(0), ssm)
+    pmmh = ssmscan.PMMH().run(jax.random.key(1), ssm)
+    print(ssmscan.compare(nuts=nuts, pmmh=pmmh))
+    states = ssmscan.ParticleFilter(10_000).run(jax.random.key(2), ssm, nuts.mean())
 
-Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro has its own.
+Data flow one way, and a folder imports only from those before it:
+
+    errors, arguments, files  `ModelError`; checks of what a user gives; the one writer of files
+    datasets/                 small data sets, with where they come from
+    model/                    what the user wrote: sites and roles, noise, the pure functions engines use
+    particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
+    results/                  what came out: draws, summaries, agreement, plots
+    inference/                parameters: NUTS, PMMH, tempered SMC, maximum likelihood
+    stochastic_volatility     a model to copy and change
+    demo, __main__            `ssmscan demo`: that model by three samplers
+
+`__all__` is in the order in which one meets things.  Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro
+has its own.
 """
 
 from ssmscan.errors import ModelError
@@ -21,63 +33,131 @@ from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.predict import predict
 from ssmscan.inference.tempering import TemperedSMC
 from ssmscan.model.noise_outside import noise_outside
+from ssmscan.model.protocols import (
+    Dynamics,
+    Evaluated,
+    EvaluatedStart,
+    Model,
+    NoiseSpec,
+    Panel,
+    Start,
+    Step,
+)
 from ssmscan.model.sites import Role, Site
+from ssmscan.model.statespace.checking import Check, Factor
 from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import trace
+from ssmscan.particles.clouds import Cloud, History, Kept, Tree
+from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.guided import Guided
+from ssmscan.particles.kernel import StepInfo
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_resume import resume
-from ssmscan.particles.proposals import Bootstrap, Proposal
-from ssmscan.particles.resampling import multinomial, stratified, systematic
-from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps
-from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles
-from ssmscan.results import Maximum, Result, ResultWarning, compare, load, plots
+from ssmscan.particles.printing import Card
+from ssmscan.particles.proposals import Bootstrap, Move, Proposal
+from ssmscan.particles.resampling import Resampling, multinomial, stratified, systematic
+from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
+from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
+from ssmscan.results import plots
+from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
+from ssmscan.results.data import Costs
+from ssmscan.results.health import ResultWarning
+from ssmscan.results.maximum import Maximum
+from ssmscan.results.result import Result, load
+from ssmscan.results.summary import Estimate, ScalarSummary
+from ssmscan.results.table import Table
+from ssmscan.results.verdicts import Difference, Fault, Judgement, Verdict
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Ancestry",
+    # a model
+    "trace",
+    "StateSpaceModel",
+    "Site",
+    "Role",
+    # engines, and what they return
+    "NUTS",
+    "PMMH",
+    "TemperedSMC",
+    "Result",
+    "MaximumLikelihood",
+    "Maximum",
+    "ParticleFilter",
+    "FilterResult",
+    "log_likelihood",
+    # do they agree
+    "compare",
+    "Comparison",
+    "Verdict",
+    "plots",
+    "load",
+    # states: paths, forecasts, long and growing series
+    "predict",
+    "backward_sample",
+    "trace_ancestry",
+    "noise_outside",
+    "long_run",
+    "LongRun",
+    "Online",
+    "resume",
+    # settings of filters
+    "systematic",
+    "stratified",
+    "multinomial",
     "Bootstrap",
     "Guided",
-    "Proposal",
-    "LastSteps",
-    "NUTS",
-    "Online",
-    "PIT",
-    "PMMH",
-    "SD",
-    "FilterResult",
-    "FinalCloud",
-    "FullHistory",
-    "Maximum",
-    "LongRun",
-    "MaximumLikelihood",
     "Mean",
-    "ModelError",
-    "ParticleFilter",
+    "SD",
     "Quantiles",
-    "Result",
+    "PIT",
+    "FinalCloud",
+    "LastSteps",
+    "Ancestry",
+    "FullHistory",
+    "Replicates",
+    # protocols, for one's own
+    "Model",
+    "Dynamics",
+    "Estimator",
+    "Proposal",
+    "Resampling",
+    "Store",
+    "Summary",
+    # records that these return or hold
+    "Check",
+    "Factor",
+    "NoiseSpec",
+    "Panel",
+    "Start",
+    "EvaluatedStart",
+    "Step",
+    "Evaluated",
+    "Posterior",
+    "Move",
+    "StepInfo",
+    "Cloud",
+    "Kept",
+    "History",
+    "Tree",
+    "LikelihoodEstimate",
+    "SampledPath",
+    "Costs",
+    "ScalarSummary",
+    "Estimate",
+    "EngineReport",
+    "PairReport",
+    "Judgement",
+    "Difference",
+    "Fault",
+    "Table",
+    "Card",
+    # errors
+    "ModelError",
     "ResultWarning",
-    "Role",
-    "Site",
-    "StateSpaceModel",
-    "TemperedSMC",
     "__version__",
-    "backward_sample",
-    "compare",
-    "load",
-    "log_likelihood",
-    "long_run",
-    "multinomial",
-    "noise_outside",
-    "plots",
-    "predict",
-    "resume",
-    "stratified",
-    "systematic",
-    "trace",
-    "trace_ancestry",
 ]

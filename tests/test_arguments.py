@@ -251,7 +251,10 @@ def test_paths_are_of_one_run_of_the_model_that_is_given(ssm):
 def test_engines_check_their_settings(engine):
     with pytest.raises(TypeError, match=re.escape("progress: expected True or False, got 'no' (str).")):
         engine(progress="no")
-    if hasattr(engine, "particle_filter"):
+    if engine is ssmscan.PMMH:
+        with pytest.raises(TypeError, match="estimator: .* such as ParticleFilter.*, got the class ParticleFilter"):
+            engine(estimator=ssmscan.ParticleFilter)
+    if engine is ssmscan.MaximumLikelihood:
         with pytest.raises(TypeError, match="particle_filter: .*, got the class ParticleFilter. Make one, such as"):
             engine(particle_filter=ssmscan.ParticleFilter)
         with pytest.raises(TypeError, match="particle_filter: expected a ParticleFilter, got 100"):

@@ -1,18 +1,21 @@
-"""Parameters: one front object per method, run from a host loop over compiled chunks.
+"""Parameters: one front object for each method, run from a host loop over compiled chunks.
 
 | file | what it does |
 |---|---|
 | `nuts`, `rewarming` | `NUTS`: NumPyro's sampler on parameters and noise; its second warm-up where draws diverge |
-| `pmmh` | `PMMH`: a random walk on the likelihood that a particle filter estimates |
-| `marginal`, `replay` | its exact step, the state paths of accepted runs |
+| `pmmh`, `pmmh_chain` | `PMMH`: a random walk on an estimate of the likelihood; its exact step |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
-| `tempering`, `temperature` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
+| `tempering`, `tempering_step` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
 | `maximum`, `curvature`, `averages` | `MaximumLikelihood`: gradient ascent on the likelihood, with standard errors |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
-| `computed` | deterministics outside the loop, added to a result |
+| `paths` | state paths of the draws, from noise or from the keys of accepted runs |
+| `deterministics` | deterministics outside the loop, added to a result |
+| `reporting` | the `Result` of a sampler |
 | `predict` | the observations again, from any result |
+| `long_run` | a long filter with progress, that stops at Control-C and goes on |
 | `progress`, `interrupts` | chunks, what is shown meanwhile, and where Control-C may end them |
 | `settings` | checks and records of settings |
 
-Engines are frozen dataclasses with one method, ``run(key, ssm) -> Result``, and hold no state.
+Engines are frozen dataclasses of settings with one method, ``run(key, ssm)``, and hold no state.  A new one has a step
+as in `progress`, and ends in `reporting.result_of`.
 """

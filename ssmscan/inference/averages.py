@@ -7,16 +7,16 @@ means of `BATCHES` long pieces hardly do, and their spread says how noisy the av
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
+
+from ssmscan.model.protocols import Theta
 
 BATCHES = 10
 """Batches of the averaged part, whose means say how noisy the average is; the halves are made of them."""
 
 
-def join_iterates(z: Any) -> np.ndarray:
+def join_iterates(z: Theta) -> np.ndarray:
     """Join iterates, leaves (steps, starts, ...), into (starts, steps, d) float64."""
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(z)]
     return np.swapaxes(np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1), 0, 1)

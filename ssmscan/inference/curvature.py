@@ -15,25 +15,25 @@ Spall (2005), *J. Comput. Graph. Stat.* 14(4), 889-909, on the information from 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from ssmscan.model.protocols import Model, Theta
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.kernel import NOWHERE
 
 FIRST_STEP, LEAST_STEP, LARGEST_STEP = 0.1, 0.02, 0.5
 GROUPS = 8
 
+Objective = tuple[jax.Array, tuple[jax.Array, jax.Array]]
+"""What is maximised; and beside it the log likelihood, and whether a log weight of the filter was not a number."""
 
-def objective(key: jax.Array, ssm: Any, z: Any, particle_filter: ParticleFilter, prior: bool) -> tuple:
-    """Estimate log p(y | theta), plus log p(theta) if `prior`.
 
-    Returns:
-        It; and beside it the log likelihood, and whether a log weight of the filter was not a number.
-    """
+def objective(key: jax.Array, ssm: Model, z: Theta, particle_filter: ParticleFilter, prior: bool) -> Objective:
+    """Estimate log p(y | theta), plus log p(theta) if `prior`."""
     theta = ssm.constrain(z)
     found = particle_filter.run(key, ssm, theta)
     value = found.log_likelihood + ssm.log_prior(theta) if prior else found.log_likelihood
@@ -64,15 +64,15 @@ class ProbeStep:
     prior: bool
     gradient: bool
 
-    def __call__(self, operand: tuple[Any, Any], key: jax.Array) -> tuple[jax.Array, Probed]:
+    def __call__(self, operand: tuple[Model, Theta], key: jax.Array) -> tuple[jax.Array, Probed]:
         """Run the filters; points have M in front."""
         ssm, points = operand
         key, own = jax.random.split(key)
 
-        def value(z: Any) -> tuple:
+        def value(z: Theta) -> Objective:
             return objective(own, ssm, z, self.particle_filter, self.prior)
 
-        def at(z: Any) -> Probed:
+        def at(z: Theta) -> Probed:
             if not self.gradient:
                 total, (log_likelihood, faulty) = value(z)
                 return Probed(total, log_likelihood, faulty, None)

@@ -14,12 +14,13 @@ import jax
 import numpy as np
 
 from ssmscan.inference.progress import call_timed
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.results.result import Result
 
 BATCH = 64
 
 
-def with_deterministics(ssm: Any, result: Result) -> Result:
+def with_deterministics(ssm: StateSpaceModel, result: Result) -> Result:
     """The same result with the deterministics outside the loop of a model.
 
     Those of the parameters become `deterministics`; those of the states become `states`, which have time in front
@@ -33,7 +34,7 @@ def with_deterministics(ssm: Any, result: Result) -> Result:
         return dataclasses.replace(result, interrupted=True)
 
 
-def _computed(ssm: Any, result: Result) -> Result:
+def _computed(ssm: StateSpaceModel, result: Result) -> Result:
     known = {site.name for site in (*ssm.initial, *ssm.innovations)}
     states = {name: values for name, values in result.states.items() if name in known}
     of_draws = call_timed(_of_draws, ssm, jax.tree.map(_flat, result.draws)) if result.draws else None
@@ -65,12 +66,12 @@ def _computed(ssm: Any, result: Result) -> Result:
 
 
 @jax.jit
-def _of_draws(ssm: Any, theta: Any) -> dict[str, jax.Array]:
+def _of_draws(ssm: StateSpaceModel, theta: Any) -> dict[str, jax.Array]:
     return jax.lax.map(ssm.deterministics, theta, batch_size=BATCH)
 
 
 @jax.jit
-def _of_paths(ssm: Any, theta: Any, states: Any) -> dict[str, jax.Array]:
+def _of_paths(ssm: StateSpaceModel, theta: Any, states: Any) -> dict[str, jax.Array]:
     return jax.lax.map(lambda one: ssm.deterministics(*one), (theta, states), batch_size=BATCH)
 
 

@@ -20,11 +20,14 @@ import numpy as np
 from ssmscan.arguments import require_flag
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.progress import Chunk, capacity_for, phase, run_chunks
+from ssmscan.model.protocols import Theta
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles import online
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.filter_result import FilterResult
+from ssmscan.particles.kernel import StepInfo
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_origin import Origin
 from ssmscan.particles.printing import Card
@@ -60,7 +63,7 @@ class LongRun(NamedTuple):
 
 def long_run(
     key: jax.Array,
-    ssm: Any,
+    ssm: StateSpaceModel,
     theta: Mapping[str, Any],
     *,
     particle_filter: ParticleFilter,
@@ -104,13 +107,13 @@ def long_run(
     return LongRun(result, after, done.interrupted)
 
 
-def _chunk(first: Online, ssm: Any, theta: Any, settings: ParticleFilter) -> Chunk:
+def _chunk(first: Online, ssm: StateSpaceModel, theta: Theta, settings: ParticleFilter) -> Chunk:
     """Give the loop over the steps of a chunk, as long as its reports leave room for; its first call compiles it."""
     count = jax.ShapeDtypeStruct((), jnp.int32)
     one = partial(online.take, settings=settings, capacity=1)
     capacity = capacity_for(jax.eval_shape(one, first, ssm, theta, count)[1])
 
-    def advance(operand: Any, state: Online, count: jax.Array) -> tuple[Online, Any]:
+    def advance(operand: tuple[StateSpaceModel, Theta], state: Online, count: jax.Array) -> tuple[Online, StepInfo]:
         after, reports = online.take(state, *operand, count, settings=settings, capacity=capacity)
         time_first = (lambda leaf: jnp.moveaxis(leaf, 1, 0)) if ssm.panel is not None else (lambda leaf: leaf)
         return after, jax.tree.map(time_first, reports)

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -34,14 +35,16 @@ from ssmscan.inference import curvature
 from ssmscan.inference.averages import BATCHES, average_error, halves, join_iterates, log_mean_exp, sd
 from ssmscan.inference.curvature import ProbeStep, objective
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
-from ssmscan.inference.progress import Progress, compile_chunk, compile_timed, no_steps, phase, run_chunks
+from ssmscan.inference.progress import Progress, Step, compile_chunk, compile_timed, no_steps, phase, run_chunks
 from ssmscan.inference.settings import describe, gradients_required, stock_key, versions
+from ssmscan.model.protocols import PyTree, Theta
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.loop import filters_at_once
+from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import APART, Maximum
-from ssmscan.results.result import Costs
 
 PRIOR_DRAWS = 32
 """Draws from the prior of which each start takes the best."""
@@ -50,18 +53,30 @@ FIRST_KEYS = 16
 """Keys of the first pass for standard errors, which only chooses displacements."""
 
 
+class Optimizer(Hashable, Protocol):
+    """What is needed of an `optax.GradientTransformation`."""
+
+    @property
+    def init(self) -> Callable[[Theta], PyTree]:
+        """Make the state of the optimizer at a point."""
+
+    @property
+    def update(self) -> Callable[[Theta, PyTree, Theta], tuple[Theta, PyTree]]:
+        """Make an update and the next state, from a gradient, the state and the point."""
+
+
 class Climb(NamedTuple):
     """One start between two steps: the key of the rest, unconstrained parameters, state of the optimizer."""
 
     key: jax.Array
-    z: Any
-    optimizer: Any
+    z: Theta
+    optimizer: PyTree
 
 
 class Climbed(NamedTuple):
     """What is kept of one step: the iterate after it, the log likelihood before it, whether the gradient was finite."""
 
-    z: Any
+    z: Theta
     log_likelihood: jax.Array
     usable: jax.Array
 
@@ -71,17 +86,17 @@ class ClimbStep:
     """One step of every start; see `ssmscan.inference.progress.Step`."""
 
     particle_filter: ParticleFilter
-    optimizer: Any
+    optimizer: Optimizer
     prior: bool
 
-    def __call__(self, ssm: Any, climbs: Climb) -> tuple[Climb, Climbed]:
+    def __call__(self, ssm: StateSpaceModel, climbs: Climb) -> tuple[Climb, Climbed]:
         """Advance all starts; their leaves have the starts in front."""
         return jax.vmap(functools.partial(self._advance, ssm))(climbs)
 
-    def _advance(self, ssm: Any, climb: Climb) -> tuple[Climb, Climbed]:
+    def _advance(self, ssm: StateSpaceModel, climb: Climb) -> tuple[Climb, Climbed]:
         key, own = jax.random.split(climb.key)
 
-        def loss(z: Any) -> tuple[jax.Array, jax.Array]:
+        def loss(z: Theta) -> tuple[jax.Array, jax.Array]:
             value, (log_likelihood, _) = objective(own, ssm, z, self.particle_filter, self.prior)
             return -value, log_likelihood
 
@@ -94,7 +109,7 @@ class ClimbStep:
         return Climb(key, z, state), Climbed(z, log_likelihood, usable)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaximumLikelihood:
     """Maximum likelihood by stochastic gradient ascent.
 
@@ -112,7 +127,7 @@ class MaximumLikelihood:
 
     num_steps: int = 1000
     num_starts: int = 4
-    optimizer: Any = None
+    optimizer: Optimizer | None = None
     prior: bool = False
     average: float = 0.5
     num_replicates: int = 128
@@ -121,7 +136,6 @@ class MaximumLikelihood:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        require_filter(self.particle_filter)
         require_integer("num_steps", self.num_steps, at_least=2 * BATCHES)
         require_integer("num_starts", self.num_starts, at_least=1)
         require_integer("num_replicates", self.num_replicates, at_least=2)
@@ -132,7 +146,7 @@ class MaximumLikelihood:
         if self.optimizer is not None and not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")):
             raise TypeError(refusal("optimizer", "an optax.GradientTransformation or None", self.optimizer))
 
-    def run(self, key: jax.Array, ssm: Any) -> Maximum:
+    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Maximum:
         """Climb from every start, and look around at the highest.
 
         Args:
@@ -159,7 +173,7 @@ class MaximumLikelihood:
 
 
 @functools.cache
-def default_optimizer() -> Any:
+def default_optimizer() -> Optimizer:
     """Return Adam with a rate that falls; one object, so that it is compiled once."""
     try:
         import optax
@@ -169,7 +183,7 @@ def default_optimizer() -> Any:
 
 
 @functools.partial(jax.jit, static_argnames=("step",))
-def _start(keys: jax.Array, ssm: Any, *, step: ClimbStep) -> tuple[Climb, jax.Array]:
+def _start(keys: jax.Array, ssm: StateSpaceModel, *, step: ClimbStep) -> tuple[Climb, jax.Array]:
     """Start each climb at the best of its own draws from the prior; and the log likelihoods found."""
 
     def attempt(key: jax.Array) -> tuple:
@@ -191,7 +205,7 @@ def _start(keys: jax.Array, ssm: Any, *, step: ClimbStep) -> tuple[Climb, jax.Ar
 class _Run:
     """A run under way, and what it has cost."""
 
-    def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: Any):
+    def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: StateSpaceModel):
         self.settings, self.ssm = settings, ssm
         self.filter = replace(settings.particle_filter, summaries=())
         self.compile_seconds = self.seconds = 0.0
@@ -284,7 +298,7 @@ class _Run:
             last = curvature.next_steps(scores, last)
         return found
 
-    def advance(self, step: Any, operand: Any, state: Any, num_steps: int, width: int, label: str) -> Progress:
+    def advance(self, step: Step, operand: PyTree, state: PyTree, num_steps: int, width: int, label: str) -> Progress:
         """Compile and take steps; an ascent without one has nothing to keep, and other stages are done without."""
         needed = isinstance(step, ClimbStep)
         try:
@@ -309,11 +323,11 @@ class _Run:
     # ---- points as arrays and as trees -----------------------------------------------------------------
 
     @functools.cached_property
-    def example(self) -> Any:
+    def example(self) -> Theta:
         """Shapes of the unconstrained parameters."""
         return jax.eval_shape(lambda key: self.ssm.unconstrain(self.ssm.sample_prior(key)), self.key_start)
 
-    def unravelled(self, points: np.ndarray) -> Any:
+    def unravelled(self, points: np.ndarray) -> Theta:
         """Trees of unconstrained parameters from (..., d)."""
         leaves, tree = jax.tree.flatten(self.example)
         parts = np.split(points, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=-1)

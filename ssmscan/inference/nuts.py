@@ -19,34 +19,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import NUTS as Kernel
+from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import ParamInfo
 
 from ssmscan.arguments import require_flag, require_integer, require_number
-from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
-from ssmscan.inference.posterior import STATES_STREAM, Position, log_posterior, sample_noise, state_paths
+from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
+from ssmscan.inference.posterior import Position, log_posterior, sample_noise
 from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phase, run_chunks
+from ssmscan.inference.reporting import result_of
 from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, Attempt, diverged, rewarmed, warmed_anew
-from ssmscan.inference.settings import (
-    describe,
-    gradients_required,
-    require_result_can_hold,
-    spread,
-    stock_key,
-    versions,
-)
+from ssmscan.inference.settings import gradients_required, require_result_can_hold, spread, stock_key
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.result import Result
 
 INIT_RADIUS = 2.0
 INIT_ATTEMPTS = 100
+
+Drawn = dict[str, dict[str, jax.Array]]
+"""Of each chain "draws" and "noise" by site, and "stats" by name."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class NUTSStep:
     num_warmup: int
     max_tree_depth: int
 
-    def kernel(self, ssm: Any, target_accept: Any = 0.8) -> Kernel:
+    def kernel(self, ssm: StateSpaceModel, target_accept: jax.Array | float = 0.8) -> Kernel:
         """Build NumPyro's kernel for this model."""
         return Kernel(
             potential_fn=lambda z: -log_posterior(ssm, Position(**z)),
@@ -67,11 +66,11 @@ class NUTSStep:
             target_accept_prob=target_accept,
         )
 
-    def init(self, key: jax.Array, ssm: Any, position: Position) -> Any:
+    def init(self, key: jax.Array, ssm: StateSpaceModel, position: Position) -> HMCState:
         """Start one chain."""
         return self.kernel(ssm).init(key, self.num_warmup, position._asdict())
 
-    def __call__(self, operand: tuple[Any, jax.Array], states: Any) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, operand: tuple[StateSpaceModel, jax.Array], states: HMCState) -> tuple[HMCState, Drawn]:
         """Advance all chains; states has the chains in front."""
         ssm, target_accept = operand
         kernel = self.kernel(ssm, target_accept)
@@ -93,7 +92,7 @@ class NUTSStep:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NUTS:
     """The No-U-Turn sampler on parameters and noise.
 
@@ -129,7 +128,7 @@ class NUTS:
         require_flag("rewarm", self.rewarm)
         require_flag("progress", self.progress)
 
-    def run(self, key: jax.Array, ssm: Any) -> Result:
+    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
         """Sample the posterior of the parameters and the states.
 
         Args:
@@ -147,10 +146,10 @@ class NUTS:
         """
         require_observed(ssm)
         with hold_interrupts():
-            result = with_deterministics(ssm, self._sample(stock_key(key), ssm))
+            result = self._sample(stock_key(key), ssm)
         return warn_of_concerns(result)
 
-    def _sample(self, key: jax.Array, ssm: Any) -> Result:
+    def _sample(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
         require_result_can_hold(ssm, self)
         step = NUTSStep(self.num_warmup, self.max_tree_depth)
         with gradients_required("NUTS"), phase("NUTS: compiling", progress=self.progress), interruptible():
@@ -176,7 +175,7 @@ class NUTS:
     def _may_rewarm(self) -> bool:
         return self.rewarm and self.target_accept < REWARM_ACCEPT
 
-    def _attempt(self, chunk: Chunk, ssm: Any, states: Any, target_accept: float) -> Attempt:
+    def _attempt(self, chunk: Chunk, ssm: StateSpaceModel, states: HMCState, target_accept: float) -> Attempt:
         """Warm up and draw, until a divergence if another warm-up may follow."""
         operand, again = _operand(ssm, target_accept), "" if target_accept == self.target_accept else " again"
         enough = diverged if self._may_rewarm and not again else None
@@ -189,11 +188,11 @@ class NUTS:
         )
         return Attempt(target_accept, warmup, sampled)
 
-    def _result(self, key: jax.Array, ssm: Any, compile_seconds: float, attempts: list[Attempt]) -> Result:
+    def _result(self, key: jax.Array, ssm: StateSpaceModel, compile_seconds: float, attempts: list[Attempt]) -> Result:
         kept = next((one for one in reversed(attempts) if one.sampled.done), attempts[-1])
         by_chain = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), kept.sampled.outputs)
         wanted = spread(kept.sampled.done, self.num_paths)
-        paths = state_paths(
+        paths = paths_from_noise(
             jax.random.fold_in(key, STATES_STREAM),
             ssm,
             by_chain["draws"],
@@ -204,33 +203,26 @@ class NUTS:
         )
         notes, doubts = rewarmed(attempts, kept)
         total = sum(one.warmup.seconds + one.sampled.seconds for one in attempts)
-        return Result(
-            engine="NUTS",
+        return result_of(
+            self,
+            ssm,
             draws=by_chain["draws"],
-            states=paths.states,
-            state_draws=paths.draws,
+            paths=paths,
+            wanted=len(wanted),
             sample_stats=_with_depth(by_chain["stats"], self.max_tree_depth),
-            independent_runs=False,
-            log_evidence=None,
-            log_evidence_error=None,
             costs=Costs(
-                compile_seconds=compile_seconds + paths.compile_seconds,
+                compile_seconds=compile_seconds,
                 warmup_seconds=total - kept.sampled.seconds,
-                run_seconds=kept.sampled.seconds + paths.seconds,
+                run_seconds=kept.sampled.seconds,
                 gradient_evaluations=sum(one.gradients for one in attempts),
             ),
-            settings=describe(self),
-            versions=versions(),
-            observed=ssm.observed,
-            interrupted=paths.interrupted or any(one.interrupted for one in attempts),
+            interrupted=any(one.interrupted for one in attempts),
             notes=notes,
-            doubts=(*doubts, *paths.doubts(len(wanted))),
-            initial=tuple(site.name for site in ssm.initial if site.name in paths.states),
-            state_probabilities=paths.probabilities,
+            doubts=doubts,
         )
 
 
-def _operand(ssm: Any, target_accept: float) -> tuple[Any, jax.Array]:
+def _operand(ssm: StateSpaceModel, target_accept: float) -> tuple[StateSpaceModel, jax.Array]:
     return ssm, jnp.asarray(target_accept, jnp.result_type(float))
 
 
@@ -241,10 +233,10 @@ def _with_depth(stats: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarra
 
 
 @partial(jax.jit, static_argnames=("step",))
-def _start(keys: jax.Array, ssm: Any, *, step: NUTSStep) -> tuple[Any, jax.Array]:
+def _start(keys: jax.Array, ssm: StateSpaceModel, *, step: NUTSStep) -> tuple[HMCState, jax.Array]:
     """Find a starting point for each chain and initialise the kernel; says for which chains it was found."""
 
-    def one(key: jax.Array) -> tuple[Any, jax.Array]:
+    def one(key: jax.Array) -> tuple[HMCState, jax.Array]:
         key_point, key_chain = jax.random.split(key)
         position, found = starting_point(key_point, ssm)
         return step.init(key_chain, ssm, position), found
@@ -252,7 +244,7 @@ def _start(keys: jax.Array, ssm: Any, *, step: NUTSStep) -> tuple[Any, jax.Array
     return jax.vmap(one)(keys)
 
 
-def starting_point(key: jax.Array, ssm: Any) -> tuple[Position, jax.Array]:
+def starting_point(key: jax.Array, ssm: StateSpaceModel) -> tuple[Position, jax.Array]:
     """Draw parameters uniform on (-2, 2) and small noise until density and gradient are finite.
 
     Returns:

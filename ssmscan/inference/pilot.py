@@ -1,7 +1,7 @@
 r"""The pilot of PMMH: where chains start, how many particles, and which acceptance to aim at.
 
 Each chain starts at the likeliest of `PRIOR_DRAWS` draws of its own from the prior, so that starts stay
-overdispersed.  Then, in rounds: repeated filters at a *central* theta measure :math:`\sigma = sd(\log \hat Z)` and
+overdispersed.  Then, in rounds: repeated estimates at a *central* theta measure :math:`\sigma = sd(\log \hat Z)` and
 choose the number of particles (`ssmscan.inference.sizing`); the chains move with adaptation; the next central theta is
 the medoid of the better half of the points they visited.  It is a point of the posterior even where chains sit on
 several modes, between which their medians lie.
@@ -19,7 +19,6 @@ with a proposal of length zero: nothing else is compiled.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -32,7 +31,8 @@ from ssmscan.inference.interrupts import interruptible
 from ssmscan.inference.pmmh_chain import Chain, Control, PMMHState, PMMHStep, Trace, evaluate
 from ssmscan.inference.progress import Chunk, Progress, call_timed, compile_chunk, phase, run_chunks
 from ssmscan.inference.sizing import best_size, next_size
-from ssmscan.particles.filter import ParticleFilter
+from ssmscan.model.protocols import Model, Theta
+from ssmscan.particles.estimators import Estimator
 
 PRIOR_DRAWS = 128
 ROUNDS = 3
@@ -42,42 +42,12 @@ CANDIDATES = 500
 """Points among which the central one is looked for."""
 
 
-@dataclass(frozen=True)
-class Pilot:
-    """What the pilot found.
-
-    Attributes:
-        particle_filter: the filter with the number of particles to use.
-        chunk: the compiled chain step with that filter, None if it was stopped before.
-        chains: the chains where the pilot left them.
-        target: acceptance to aim at.
-        sd: standard deviation of the log likelihood estimate at the central theta, nan if it was never measured.
-        num_steps: steps of adaptation that were taken.
-        limit: what kept the search from more particles, a clause; empty if nothing did.
-        compile_seconds, seconds: what it took.
-        particle_steps: particles moved.
-        interrupted: whether Control-C ended it; then the rest is as it was by then.
-    """
-
-    particle_filter: ParticleFilter
-    chunk: Chunk | None
-    chains: Chain
-    target: float
-    sd: float
-    num_steps: int
-    limit: str
-    compile_seconds: float
-    seconds: float
-    particle_steps: int
-    interrupted: bool
-
-
 def target_acceptance(sd: float) -> float:
     """Return half the acceptance of a proposal of length zero, between 0.01 and 0.234."""
     return float(np.clip(ndtr(-sd / np.sqrt(2)), 0.01, 0.234))
 
 
-def central(trace: Trace) -> Any:
+def central(trace: Trace) -> Theta:
     """Return the medoid of the better half of the points visited in the second half of a round, z by site.
 
     The better half by the posterior estimate leaves out chains that have not arrived; distances are sums over
@@ -95,34 +65,53 @@ def central(trace: Trace) -> Any:
     return jax.tree.map(lambda leaf: leaf[medoid], late.z)
 
 
-class _Tuning:
-    """The pilot under way: the present filter and chains, and what has been spent."""
+class Pilot:
+    """The pilot: what it has found so far, and what has been spent.
+
+    Attributes:
+        estimator: with the number of particles to use.
+        chunk: the compiled chain step with that estimator, None before there is one.
+        chains: the chains where the pilot left them.
+        sd: standard deviation of the log likelihood estimate at the central theta, nan if it was never measured.
+        num_steps: steps of adaptation that were taken.
+        limit: what kept the search from more particles, a clause; empty if nothing did.
+        compile_seconds, seconds: what it took.
+        particle_steps: particles moved.
+        interrupted: whether Control-C ended it; then the rest is as it was by then.
+    """
 
     def __init__(
-        self, key: jax.Array, ssm: Any, particle_filter: ParticleFilter, num_chains: int, seconds: float, bar: bool
+        self, key: jax.Array, ssm: Model, estimator: Estimator, num_chains: int, seconds: float, *, progress: bool
     ):
-        self.key, self.ssm, self.bar = key, ssm, bar
-        self.filter, self.num_chains = particle_filter, num_chains
+        self.key, self.ssm, self.progress = key, ssm, progress
+        self.estimator, self.num_chains = estimator, num_chains
         self.deadline = time.perf_counter() + seconds
         self.allowed = f"its {seconds:g} seconds (pilot_seconds) did not allow for more"
         self.compile_seconds = self.seconds = 0.0
         self.particle_steps = self.num_steps = 0
         self.chunk: Chunk | None = None
-        self.sd, self.limit = np.nan, ""
+        self.sd, self.limit, self.interrupted = np.nan, "", False
         self.too_noisy: dict[int, float] = {}
-        self.chains = _unstarted(self.next_keys(), ssm, particle_filter)
+        self.chains = _unstarted(self.next_keys(), ssm, estimator)
+
+    @property
+    def target(self) -> float:
+        """Acceptance to aim at."""
+        return target_acceptance(self.sd if np.isfinite(self.sd) else np.inf)
 
     def next_key(self) -> jax.Array:
+        """Return a fresh key."""
         self.key, key = jax.random.split(self.key)
         return key
 
     def next_keys(self) -> jax.Array:
+        """Return a fresh key for each chain."""
         return jax.random.split(self.next_key(), self.num_chains)
 
-    def start(self) -> Any:
+    def start(self) -> Theta:
         """Start each chain at the likeliest of its own draws from the prior; return the best of these points."""
-        self.chunk = self.compile(self.filter)
-        with phase("PMMH: compiling the prior", progress=self.bar), interruptible():
+        self.chunk = self.compile(self.estimator)
+        with phase("PMMH: compiling the prior", progress=self.progress), interruptible():
             keys = jax.random.split(self.next_key(), (PRIOR_DRAWS, self.num_chains))
             draws = call_timed(_prior_draws, keys, self.ssm)
         self.compile_seconds += draws.compile_seconds
@@ -131,7 +120,7 @@ class _Tuning:
         self.chains = self.chains._replace(state=self.chains.state._replace(z=points[0]))
         best = np.full(self.num_chains, -np.inf)
         label = f"PMMH pilot: {PRIOR_DRAWS} starts a chain"
-        with phase(label, progress=self.bar, total=PRIOR_DRAWS, leave=False) as bar:
+        with phase(label, progress=self.progress, total=PRIOR_DRAWS, leave=False) as bar:
             for point in points:
                 if self.out_of_time and np.all(np.isfinite(best)):
                     break
@@ -143,19 +132,21 @@ class _Tuning:
         if not np.any(np.isfinite(best)):
             raise ValueError(
                 f"every one of {PRIOR_DRAWS * self.num_chains} parameter draws from the prior has log likelihood -inf "
-                f"with {self.filter.num_particles} particles: check the data against the support of their "
+                f"with {self.estimator.num_particles} particles: check the data against the support of their "
                 "distribution, use more particles, or a prior that says more"
             )
         return jax.tree.map(lambda leaf: leaf[int(np.argmax(best))], self.chains.state.z)
 
-    def compile(self, particle_filter: ParticleFilter) -> Chunk:
-        text = f"PMMH: compiling for {particle_filter.num_particles} particles"
-        with phase(text, progress=self.bar), interruptible():
-            chunk = compile_chunk(PMMHStep(particle_filter), self.control(0.0), self.chains)
+    def compile(self, estimator: Estimator) -> Chunk:
+        """Compile the chain step with an estimator."""
+        text = f"PMMH: compiling for {estimator.num_particles} particles"
+        with phase(text, progress=self.progress), interruptible():
+            chunk = compile_chunk(PMMHStep(estimator), self.control(0.0), self.chains)
         self.compile_seconds += chunk.compile_seconds
         return chunk
 
     def control(self, target: float | None) -> Control:
+        """Return what the steps share; they adapt if there is a target."""
         dtype = self.chains.scale.dtype
         adapting = jnp.asarray(target is not None)
         return Control(self.ssm, jnp.asarray(target or 0.0, dtype), adapting)
@@ -165,40 +156,40 @@ class _Tuning:
     ) -> Progress:
         """Move chains; adapt if there is a target."""
         assert self.chunk is not None
-        options = {"progress": self.bar, "leave": False} | options
+        options = {"progress": self.progress, "leave": False} | options
         run = run_chunks(self.chunk, self.control(target), chains, num_steps, label=label, **options)
         self.seconds += run.seconds
-        self.particle_steps += run.done * self.num_chains * self.filter.num_particles * self.ssm.num_steps
+        self.particle_steps += run.done * self.num_chains * self.estimator.particle_steps(self.ssm)
         return run
 
-    def still(self, z: Any, num_steps: int, label: str, *, bar: bool | None = None) -> Progress:
+    def still(self, z: Theta, num_steps: int, label: str, *, bar: bool | None = None) -> Progress:
         """Take steps of length zero at z, one point a chain; each has an estimate of its own, the first is accepted."""
         # From an estimate of -inf a proposal of length zero is taken, with its fresh estimate.
         nothing = jnp.full_like(self.chains.state.log_likelihood, -jnp.inf)
         state = self.chains.state._replace(z=z, log_likelihood=nothing)
         chains = self.chains._replace(key=self.next_keys(), state=state, scale=jnp.zeros_like(self.chains.scale))
-        run = self.advance(chains, num_steps, None, label, progress=self.bar if bar is None else bar)
+        run = self.advance(chains, num_steps, None, label, progress=self.progress if bar is None else bar)
         if run.interrupted:
             raise KeyboardInterrupt
         return run
 
-    def replicate(self, centre: Any) -> float:
+    def replicate(self, centre: Theta) -> float:
         """Return the standard deviation of the log likelihood estimate at one theta, inf if an estimate is -inf."""
         everywhere = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * self.num_chains), centre)
-        label = f"PMMH pilot: noise with {self.filter.num_particles} particles"
+        label = f"PMMH pilot: noise with {self.estimator.num_particles} particles"
         estimates = self.still(everywhere, -(-REPLICATES // self.num_chains), label).outputs.proposed_log_likelihood
         self.sd = float(np.std(estimates, ddof=1)) if np.all(np.isfinite(estimates)) else np.inf
         return self.sd
 
     def resize(self, num_particles: int) -> None:
         """Use another number of particles, with new estimates where the chains are."""
-        particle_filter = replace(self.filter, num_particles=num_particles)
-        self.chunk = self.compile(particle_filter)
-        self.filter = particle_filter
+        estimator = self.estimator.with_num_particles(num_particles)
+        self.chunk = self.compile(estimator)
+        self.estimator = estimator
         state = self.still(self.chains.state.z, 1, "", bar=False).state.state
         self.chains = self.chains._replace(state=state)
 
-    def fit(self, centre: Any, target_sd: float, most: int, tries: float) -> None:
+    def fit(self, centre: Theta, target_sd: float, most: int, tries: float) -> None:
         """Choose the number of particles at one theta, with at most so many tries of other numbers.
 
         What was too noisy at the centre of the last round is not tried again.
@@ -206,7 +197,7 @@ class _Tuning:
         here: dict[int, float] = {}
         self.limit = self.allowed if self.out_of_time else ""
         while True:
-            began, size = time.perf_counter(), self.filter.num_particles
+            began, size = time.perf_counter(), self.estimator.num_particles
             here[size] = self.replicate(centre)
             before = {n: sd for n, sd in self.too_noisy.items() if n < min(here)}
             wanted = next_size({**before, **here}, size, target_sd, most)
@@ -218,7 +209,7 @@ class _Tuning:
                 self.limit = self.allowed
                 break
             self.resize(wanted)
-        if (best := best_size(here, target_sd)) != self.filter.num_particles:
+        if (best := best_size(here, target_sd)) != self.estimator.num_particles:
             self.resize(best)
         self.sd = here[best]
         if self.num_steps:
@@ -226,10 +217,10 @@ class _Tuning:
         if 2 * best > most:
             self.limit = f"max_particles={most} allowed for no more"
 
-    def move(self, num_steps: int, round_: int, centre: Any) -> Any:
+    def move(self, num_steps: int, round_: int, centre: Theta) -> Theta:
         """Move the chains by a round, adapting; return the centre of where they have been, if they have moved."""
         label = (
-            f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {self.filter.num_particles} particles, noise {self.sd:.2g}"
+            f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {self.estimator.num_particles} particles, noise {self.sd:.2g}"
         )
         run = self.advance(self.chains, num_steps, target_acceptance(self.sd), label, deadline=self.deadline)
         self.chains = run.state
@@ -240,28 +231,14 @@ class _Tuning:
 
     @property
     def out_of_time(self) -> bool:
+        """Whether the time for the pilot is over."""
         return time.perf_counter() > self.deadline
-
-    def found(self, *, interrupted: bool) -> Pilot:
-        return Pilot(
-            particle_filter=self.filter,
-            chunk=self.chunk,
-            chains=self.chains,
-            target=target_acceptance(self.sd if np.isfinite(self.sd) else np.inf),
-            sd=self.sd,
-            num_steps=self.num_steps,
-            limit=self.limit,
-            compile_seconds=self.compile_seconds,
-            seconds=self.seconds,
-            particle_steps=self.particle_steps,
-            interrupted=interrupted,
-        )
 
 
 def run_pilot(
     key: jax.Array,
-    ssm: Any,
-    particle_filter: ParticleFilter,
+    ssm: Model,
+    estimator: Estimator,
     *,
     num_chains: int,
     num_steps: int,
@@ -275,7 +252,7 @@ def run_pilot(
     Args:
         key: typed PRNG key.
         ssm: the model.
-        particle_filter: where the search starts, or the filter to keep.
+        estimator: where the search starts, or the one to keep.
         num_chains: number of chains.
         num_steps: steps of each chain in a round.
         target_sd: wanted standard deviation of the log likelihood estimate; None keeps the number of particles.
@@ -286,31 +263,31 @@ def run_pilot(
     Raises:
         ValueError: if no draw from the prior has positive likelihood.
     """
-    tuning = _Tuning(key, ssm, particle_filter, num_chains, seconds, progress)
+    pilot = Pilot(key, ssm, estimator, num_chains, seconds, progress=progress)
     try:
-        centre = tuning.start()
+        centre = pilot.start()
         for round_ in range(ROUNDS + 1):
             # Before the chains have moved, a bad start may ask for any number: one stride is enough to move.
-            tries = 0 if target_sd is None or tuning.out_of_time else 1 if round_ == 0 else np.inf
-            tuning.fit(centre, target_sd or np.inf, max_particles, tries)
-            if round_ == ROUNDS or tuning.out_of_time:
+            tries = 0 if target_sd is None or pilot.out_of_time else 1 if round_ == 0 else np.inf
+            pilot.fit(centre, target_sd or np.inf, max_particles, tries)
+            if round_ == ROUNDS or pilot.out_of_time:
                 break
-            centre = tuning.move(num_steps, round_, centre)
+            centre = pilot.move(num_steps, round_, centre)
     except KeyboardInterrupt:
-        return tuning.found(interrupted=True)
-    return tuning.found(interrupted=False)
+        pilot.interrupted = True
+    return pilot
 
 
 @jax.jit
-def _prior_draws(keys: jax.Array, ssm: Any) -> Any:
+def _prior_draws(keys: jax.Array, ssm: Model) -> Theta:
     return jax.vmap(jax.vmap(lambda key: ssm.unconstrain(ssm.sample_prior(key))))(keys)
 
 
-def _unstarted(keys: jax.Array, ssm: Any, particle_filter: ParticleFilter) -> Chain:
+def _unstarted(keys: jax.Array, ssm: Model, estimator: Estimator) -> Chain:
     """Make chains with an estimate of -inf, from which any proposal with a finite one is taken."""
 
     def start(key: jax.Array) -> PMMHState:
-        return evaluate(key, ssm, ssm.unconstrain(ssm.sample_prior(key)), particle_filter)
+        return evaluate(key, ssm, ssm.unconstrain(ssm.sample_prior(key)), estimator)
 
     shapes = jax.eval_shape(start, keys[0])
     state = jax.tree.map(lambda leaf: jnp.zeros((len(keys), *leaf.shape), leaf.dtype), shapes)
@@ -320,7 +297,7 @@ def _unstarted(keys: jax.Array, ssm: Any, particle_filter: ParticleFilter) -> Ch
     return Chain(keys, state, scale, jnp.zeros(len(keys), jnp.int32))
 
 
-def _where(better: np.ndarray, first: Any, second: Any) -> Any:
+def _where(better: np.ndarray, first: PMMHState, second: PMMHState) -> PMMHState:
     """Choose between two states of every chain, on the host."""
     return jax.tree.map(
         lambda a, b: jnp.asarray(np.where(better.reshape(-1, *[1] * (np.ndim(a) - 1)), a, b)),

@@ -1,4 +1,4 @@
-"""PMMH: parameters by a random walk on the likelihood that a particle filter estimates.
+"""PMMH: parameters by a random walk on an estimate of the likelihood, of a particle filter for one.
 
 Takes every model the filter takes, discrete innovations included, and is exact for any number of particles:
 see `ssmscan.inference.pmmh_chain` for the step, `ssmscan.inference.pilot` for what is tuned before it.  A random
@@ -9,28 +9,30 @@ of noise.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_integer, require_number
-from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts
+from ssmscan.inference.paths import paths_from_keys
 from ssmscan.inference.pilot import Pilot, run_pilot
 from ssmscan.inference.pmmh_chain import Control, PMMHStep, Trace
 from ssmscan.inference.progress import Progress, no_steps, run_chunks
-from ssmscan.inference.replay import Runs, replay_paths
-from ssmscan.inference.settings import describe, require_parameters, require_result_can_hold, spread, versions
+from ssmscan.inference.reporting import result_of
+from ssmscan.inference.settings import require_parameters, require_result_can_hold, spread
 from ssmscan.inference.sizing import FEWEST, MISSED
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.filter import ParticleFilter, require_filter
+from ssmscan.particles.estimators import Estimator, require_estimator
+from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.kernel import FAULTY
+from ssmscan.results.data import Costs
 from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.result import Result
 from ssmscan.results.table import significant
 
 ROUND_SHARE = 8
@@ -46,7 +48,7 @@ MANY_DRAWS = 100
 """Draws of a chain from which its share of accepted proposals is judged."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PMMH:
     """Particle marginal Metropolis-Hastings with an adaptive random walk.
 
@@ -54,9 +56,10 @@ class PMMH:
         num_samples: draws kept in each chain.
         num_warmup: steps of adaptation, not kept, the pilot's included.
         num_chains: chains, side by side.
-        num_particles: number of particles, or None to let the pilot choose.
+        num_particles: number of particles of the estimator, or None to let the pilot choose.
         target_sd: standard deviation of the log likelihood estimate that the pilot aims at.
-        particle_filter: its other settings, and the number of particles the pilot starts from.
+        estimator: of the likelihood: a `ParticleFilter`, or `Replicates` of one. Its number of particles is where the
+            pilot starts.
         num_paths: state paths kept in each chain, evenly spread over its draws.
         progress: whether to show a progress bar on a terminal.
         max_particles: the pilot chooses no more, rounded down to a power of two.
@@ -68,7 +71,7 @@ class PMMH:
     num_chains: int = 4
     num_particles: int | None = None
     target_sd: float = 1.2
-    particle_filter: ParticleFilter = ParticleFilter(100, summaries=())
+    estimator: Estimator = ParticleFilter(100, summaries=())
     num_paths: int = 500
     progress: bool = True
     max_particles: int = 2**14
@@ -76,7 +79,6 @@ class PMMH:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        require_filter(self.particle_filter)
         require_integer("num_samples", self.num_samples, at_least=1)
         require_integer("num_warmup", self.num_warmup, at_least=ROUND_SHARE)
         require_integer("num_chains", self.num_chains, at_least=1)
@@ -86,10 +88,10 @@ class PMMH:
         require_number("pilot_seconds", self.pilot_seconds, 0.0, np.inf)
         if self.num_particles is not None:
             require_integer("num_particles", self.num_particles, at_least=2)
-        require_filter(self.particle_filter)
+        require_estimator("estimator", self.estimator)
         require_flag("progress", self.progress)
 
-    def run(self, key: jax.Array, ssm: Any) -> Result:
+    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
         """Sample the posterior of the parameters and the states.
 
         Args:
@@ -117,15 +119,15 @@ class PMMH:
             if doubts := self._pilot_doubts(pilot):
                 warnings.warn(" ".join(doubts), ResultWarning, stacklevel=2)
             warmup, sampled = self._sample(ssm, pilot)
-            result = with_deterministics(ssm, self._result(ssm, pilot, warmup, sampled))
+            result = self._result(ssm, pilot, warmup, sampled)
         return warn_of_concerns(result)
 
-    def _pilot(self, key: jax.Array, ssm: Any) -> Pilot:
-        size = self.num_particles or min(self.particle_filter.num_particles, self.max_particles)
+    def _pilot(self, key: jax.Array, ssm: StateSpaceModel) -> Pilot:
+        size = self.num_particles or min(self.estimator.num_particles, self.max_particles)
         return run_pilot(
             key,
             ssm,
-            replace(self.particle_filter, num_particles=size, summaries=()),
+            self.estimator.with_num_particles(size),
             num_chains=self.num_chains,
             num_steps=self.num_warmup // ROUND_SHARE,
             target_sd=self.target_sd if self.num_particles is None else None,
@@ -134,11 +136,11 @@ class PMMH:
             progress=self.progress,
         )
 
-    def _sample(self, ssm: Any, pilot: Pilot) -> tuple[Progress, Progress]:
+    def _sample(self, ssm: StateSpaceModel, pilot: Pilot) -> tuple[Progress, Progress]:
         """Finish the warm-up, freeze the proposal, and make the draws."""
         control = Control(ssm, jnp.asarray(pilot.target, pilot.chains.scale.dtype), jnp.asarray(True))
         if pilot.chunk is None:
-            none = no_steps(PMMHStep(pilot.particle_filter), control, pilot.chains)
+            none = no_steps(PMMHStep(pilot.estimator), control, pilot.chains)
             return none, none
         left = 0 if pilot.interrupted else self.num_warmup - pilot.num_steps
         show = self.progress and not pilot.interrupted
@@ -147,23 +149,20 @@ class PMMH:
         left = 0 if pilot.interrupted or warmup.interrupted else self.num_samples
         return warmup, run_chunks(pilot.chunk, frozen, warmup.state, left, label="PMMH", progress=show)
 
-    def _result(self, ssm: Any, pilot: Pilot, warmup: Progress, sampled: Progress) -> Result:
+    def _result(self, ssm: StateSpaceModel, pilot: Pilot, warmup: Progress, sampled: Progress) -> Result:
         trace = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), sampled.outputs)
-        kept = spread(sampled.done, self.num_paths)
-        picked = jax.tree.map(lambda leaf: leaf[:, kept], trace)
-        replayed = replay_paths(
-            Runs(picked.filter_key, picked.theta),
-            ssm,
-            pilot.particle_filter,
-            room=self.num_paths,
-            progress=self.progress,
+        kept, estimator = spread(sampled.done, self.num_paths), pilot.estimator
+        paths = paths_from_keys(
+            trace.filter_key, ssm, trace.theta, kept, estimator, room=self.num_paths, progress=self.progress
         )
-        runs = (warmup.done + sampled.done) * self.num_chains + replayed.log_likelihood.size
-        return Result(
-            engine="PMMH",
+        again = np.zeros((self.num_chains, 0)) if paths.log_likelihood is None else paths.log_likelihood
+        runs = (warmup.done + sampled.done) * self.num_chains + again.size
+        return result_of(
+            self,
+            ssm,
             draws=trace.theta,
-            states=replayed.states,
-            state_draws=kept[replayed.made],
+            paths=paths,
+            wanted=len(kept),
             sample_stats={
                 "acceptance_rate": trace.acceptance,
                 "accepted": trace.accepted,
@@ -171,34 +170,27 @@ class PMMH:
                 "filter_key": trace.filter_key,
                 "filter_status": trace.status.astype(np.int8),
             },
-            independent_runs=False,
-            log_evidence=None,
-            log_evidence_error=None,
             costs=Costs(
-                compile_seconds=pilot.compile_seconds + replayed.compile_seconds,
+                compile_seconds=pilot.compile_seconds,
                 warmup_seconds=pilot.seconds + warmup.seconds,
-                run_seconds=sampled.seconds + replayed.seconds,
-                particle_steps=pilot.particle_steps + runs * pilot.particle_filter.num_particles * ssm.num_steps,
+                run_seconds=sampled.seconds,
+                particle_steps=pilot.particle_steps + runs * estimator.particle_steps(ssm),
             ),
-            settings={**describe(self), "used": describe(pilot.particle_filter)},
-            versions=versions(),
-            observed=ssm.observed,
-            interrupted=pilot.interrupted or warmup.interrupted or sampled.interrupted or replayed.interrupted,
-            notes=_notes(pilot, replayed.log_likelihood, picked.log_likelihood[:, replayed.made]),
+            interrupted=pilot.interrupted or warmup.interrupted or sampled.interrupted,
+            notes=_notes(pilot, again, trace.log_likelihood[:, paths.draws]),
             doubts=(
                 *self._pilot_doubts(pilot),
-                *fault_doubts(trace, ssm, pilot.particle_filter),
+                *fault_doubts(trace, ssm, estimator),
                 *acceptance_doubts(trace.accepted),
-                *replayed.doubts(len(kept)),
             ),
-            initial=tuple(site.name for site in ssm.initial if site.name in replayed.states),
+            used=estimator,
         )
 
     def _pilot_doubts(self, pilot: Pilot) -> tuple[str, ...]:
         """Return what to say of a pilot that did not find what it looked for."""
         if pilot.interrupted:
             return ()
-        noise = f"with {pilot.particle_filter.num_particles:,} particles it is {significant(pilot.sd)} at the centre"
+        noise = f"with {pilot.estimator.num_particles:,} particles it is {significant(pilot.sd)} at the centre"
         ways = (
             "Chains stick with such noise: give priors that say more, of the start above all, or use another "
             "proposal or engine"
@@ -219,7 +211,7 @@ class PMMH:
         )
 
 
-def fault_doubts(trace: Trace, ssm: Any, particle_filter: ParticleFilter) -> tuple[str, ...]:
+def fault_doubts(trace: Trace, ssm: StateSpaceModel, estimator: Estimator) -> tuple[str, ...]:
     """Return what to say of filters that met log weights that are not numbers, with where for one of them."""
     drawn, proposed = trace.status == FAULTY, trace.proposed_status == FAULTY
     if not (drawn.any() or proposed.any()):
@@ -228,8 +220,8 @@ def fault_doubts(trace: Trace, ssm: Any, particle_filter: ParticleFilter) -> tup
     if drawn.any():
         chain, draw = np.argwhere(drawn)[0]
         theta = jax.tree.map(lambda leaf: jnp.asarray(leaf[chain, draw]), trace.theta)
-        found = particle_filter.run(as_key(jnp.asarray(trace.filter_key[chain, draw])), ssm, theta)
-        where = f" Draw {draw} of chain {chain}: {found.message()}"
+        said = estimator.describe(as_key(jnp.asarray(trace.filter_key[chain, draw])), ssm, theta)
+        where = f" Draw {draw} of chain {chain}: {said}"
     return (
         f"{int(drawn.sum()):,} of {drawn.size:,} draws and {int(proposed.sum()):,} of the proposals come from filters "
         "in which log weights of particles were not numbers and counted as impossible, so that the likelihood of these "
@@ -264,13 +256,13 @@ def _percent(shares: np.ndarray) -> str:
     return ", ".join(significant(100 * float(share)) for share in shares) + " %"
 
 
-def _notes(pilot: Pilot, replayed: np.ndarray, stored: np.ndarray) -> tuple[str, ...]:
+def _notes(pilot: Pilot, again: np.ndarray, stored: np.ndarray) -> tuple[str, ...]:
     """Say what the pilot chose, and whether every replayed run was the one that had been accepted."""
     notes = [
-        f"{pilot.particle_filter.num_particles} particles, standard deviation of the log likelihood estimate "
+        f"{pilot.estimator.num_particles} particles, standard deviation of the log likelihood estimate "
         f"{pilot.sd:.2f} at the centre, target acceptance {pilot.target:.3f}"
     ]
-    differ = int(np.sum(~np.isclose(replayed, stored, rtol=1e-4, atol=1e-3)))
+    differ = int(np.sum(~np.isclose(again, stored, rtol=1e-4, atol=1e-3)))
     if differ:
-        notes.append(f"{differ} of {replayed.size} replayed filter runs differ from the accepted ones by rounding")
+        notes.append(f"{differ} of {again.size} replayed filter runs differ from the accepted ones by rounding")
     return tuple(notes)

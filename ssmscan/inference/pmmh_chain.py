@@ -1,8 +1,8 @@
 r"""The step of particle marginal Metropolis-Hastings, exact for any number of particles.
 
 The state of the chain is (z, Z) with unconstrained parameters z and the *stored* estimate Z of their likelihood.
-A step proposes z' = z + S u, u ~ N(0, I), runs one particle filter at theta(z') for a fresh unbiased estimate
-Z', and accepts with probability
+A step proposes z' = z + S u, u ~ N(0, I), asks the estimator at theta(z') for a fresh unbiased estimate Z', and accepts
+with probability
 
 .. math:: \min\left(1, \frac{p(\theta') |d\theta'/dz'| \, \hat Z'}{p(\theta) |d\theta/dz| \, \hat Z}\right).
 
@@ -22,17 +22,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.kernel import FAULTY, NOWHERE
-
-Theta = dict[str, jax.Array]
+from ssmscan.model.protocols import Model, Theta
+from ssmscan.particles.estimators import Estimator
 
 
 class PMMHState(NamedTuple):
@@ -43,8 +41,7 @@ class PMMHState(NamedTuple):
         log_prior: log p(theta) + log|d theta / d z|, a scalar.
         log_likelihood: the stored estimate, a scalar.
         filter_key: uint32[2], the key of the filter run that made it.
-        status: int32, how that run ended, see `ssmscan.FilterResult`; FAULTY wherever a log weight was not a number,
-            also where no weight is left.
+        status: int32, how that run ended, see `ssmscan.LikelihoodEstimate`.
     """
 
     z: Theta
@@ -72,16 +69,15 @@ class Move(NamedTuple):
     status: jax.Array | np.int32 = np.int32(0)
 
 
-def evaluate(key: jax.Array, ssm: Any, z: Theta, particle_filter: ParticleFilter) -> PMMHState:
-    """Run the filter at z and make the state of the chain that it belongs to."""
+def evaluate(key: jax.Array, ssm: Model, z: Theta, estimator: Estimator) -> PMMHState:
+    """Estimate the likelihood at z and make the state of the chain that the estimate belongs to."""
     theta, log_prior = ssm.log_prior_unconstrained(z)
-    found = particle_filter.run(key, ssm, theta)
-    status = jnp.where(found.faulty_step != NOWHERE, np.int32(FAULTY), found.status)
-    return PMMHState(z, log_prior, found.log_likelihood, jax.random.key_data(key), status)
+    found = estimator.estimate(key, ssm, theta)
+    return PMMHState(z, log_prior, found.log_likelihood, jax.random.key_data(key), found.status)
 
 
 def pmmh_step(
-    key: jax.Array, state: PMMHState, scale: jax.Array, ssm: Any, particle_filter: ParticleFilter
+    key: jax.Array, state: PMMHState, scale: jax.Array, ssm: Model, estimator: Estimator
 ) -> tuple[PMMHState, Move]:
     """Take one step of the chain.
 
@@ -90,12 +86,12 @@ def pmmh_step(
         state: where the chain is.
         scale: (d, d) factor S of the proposal covariance, in the order of `ravel_pytree`.
         ssm: the model.
-        particle_filter: the estimator; unbiased for the likelihood, not for its logarithm.
+        estimator: unbiased for the likelihood, not for its logarithm.
     """
     key_move, key_filter, key_accept = jax.random.split(key, 3)
     flat, unravel = ravel_pytree(state.z)
     direction = jax.random.normal(key_move, flat.shape, flat.dtype)
-    proposal = evaluate(key_filter, ssm, unravel(flat + scale @ direction), particle_filter)
+    proposal = evaluate(key_filter, ssm, unravel(flat + scale @ direction), estimator)
 
     log_ratio = (proposal.log_prior + proposal.log_likelihood) - (state.log_prior + state.log_likelihood)
     # NaN, as from a parameter rounded onto the edge of its support, is an impossible proposal.
@@ -141,7 +137,7 @@ class Control(NamedTuple):
         adapting: () bool, whether the proposal factor still changes.
     """
 
-    ssm: Any
+    ssm: Model
     target: jax.Array
     adapting: jax.Array
 
@@ -165,7 +161,7 @@ class Trace(NamedTuple):
 class PMMHStep:
     """One step of every chain; see `ssmscan.inference.progress.Step`."""
 
-    particle_filter: ParticleFilter
+    estimator: Estimator
 
     def __call__(self, control: Control, chains: Chain) -> tuple[Chain, Trace]:
         """Advance all chains; their leaves have the chains in front."""
@@ -173,7 +169,7 @@ class PMMHStep:
 
     def _advance(self, control: Control, chain: Chain) -> tuple[Chain, Trace]:
         key, key_step = jax.random.split(chain.key)
-        state, move = pmmh_step(key_step, chain.state, chain.scale, control.ssm, self.particle_filter)
+        state, move = pmmh_step(key_step, chain.state, chain.scale, control.ssm, self.estimator)
         num_steps = chain.num_steps + 1
         adapted = adapt_scale(chain.scale, move, control.target, num_steps)
         scale = jnp.where(control.adapting, adapted, chain.scale)

@@ -20,13 +20,16 @@ import numpy as np
 
 from ssmscan.arguments import require_instance, require_integer
 from ssmscan.inference.settings import spread, stock_key
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced, unread_sites
 from ssmscan.results.result import Result
 
 BATCH = 64
 
 
-def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None = None) -> dict[str, np.ndarray]:
+def predict(
+    key: jax.Array, ssm: StateSpaceModel, result: Result, *, num_draws: int | None = None
+) -> dict[str, np.ndarray]:
     """Draw every observed site again, and go on where the states of the result end.
 
     Args:
@@ -69,7 +72,7 @@ def predict(key: jax.Array, ssm: Any, result: Result, *, num_draws: int | None =
     return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*lead, *leaf.shape[1:]), drawn)
 
 
-def _with_roles_of(ssm: Any, result: Result) -> Any:
+def _with_roles_of(ssm: StateSpaceModel, result: Result) -> Any:
     """The model with its sites outside the loop in the roles that they have in the result."""
     parameters = tuple(site.name for site in ssm.initial if site.name in result.draws)
     initial = tuple(site.name for site in ssm.parameters if site.name in result.initial)
@@ -80,7 +83,7 @@ def _with_roles_of(ssm: Any, result: Result) -> Any:
     return ssm.with_roles(parameters=(*kept, *parameters), initial=(*started, *initial))
 
 
-def _known_states(ssm: Any, result: Result) -> list[str]:
+def _known_states(ssm: StateSpaceModel, result: Result) -> list[str]:
     """Latent sites of the model that the result knows, after checking that it is a result of this model."""
     initial, loop = [site.name for site in ssm.initial], [site.name for site in ssm.innovations]
     parameters = [site.name for site in ssm.parameters]
@@ -103,5 +106,5 @@ def _known_states(ssm: Any, result: Result) -> list[str]:
 
 
 @jax.jit
-def _predict(ssm: Any, keys: jax.Array, theta: Any, states: Any) -> dict[str, jax.Array]:
+def _predict(ssm: StateSpaceModel, keys: jax.Array, theta: Any, states: Any) -> dict[str, jax.Array]:
     return jax.lax.map(lambda draw: ssm.predict(*draw), (keys, theta, states), batch_size=BATCH)

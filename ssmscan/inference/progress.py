@@ -26,9 +26,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Wrapped
 from tqdm.auto import tqdm
 
 from ssmscan.inference.interrupts import hold_interrupts, interruptible, keep_interrupt
+from ssmscan.model.protocols import PyTree
 from ssmscan.particles.memory import result_bytes
 
 SECONDS_PER_CHUNK = 0.5
@@ -48,7 +50,7 @@ QUIET_SECONDS = 10.0
 class Step(Hashable, Protocol):
     """One step of a sampler: pure, and hashable because it selects the compiled program."""
 
-    def __call__(self, operand: Any, state: Any, /) -> tuple[Any, Any]:
+    def __call__(self, operand: PyTree, state: PyTree, /) -> tuple[PyTree, PyTree]:
         """Advance the state; operand holds the arrays that do not change (the model and its data)."""
 
 
@@ -61,7 +63,7 @@ class Chunk(NamedTuple):
         compile_seconds: time spent tracing and compiling, near zero when JAX had it already.
     """
 
-    advance: Callable[[Any, Any, jax.Array], tuple[Any, Any]]
+    advance: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree]]
     capacity: int
     compile_seconds: float
 
@@ -78,21 +80,21 @@ class Progress(NamedTuple):
             comes next.
     """
 
-    state: Any
-    outputs: Any
+    state: PyTree
+    outputs: PyTree
     done: int
     seconds: float
     interrupted: bool
 
 
 @partial(jax.jit, static_argnames=("step", "capacity"))
-def _advance(operand: Any, state: Any, count: jax.Array, *, step: Step, capacity: int) -> tuple[Any, Any]:
+def _advance(operand: PyTree, state: PyTree, count: jax.Array, *, step: Step, capacity: int) -> tuple[PyTree, PyTree]:
     """Take count steps and return the state and the outputs, zeros from count on."""
     step = jax.jit(step)  # traced once, here and in the loop
     _, output = jax.eval_shape(step, operand, state)
     buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), output)
 
-    def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+    def body(i: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         state, buffers = carry
         state, output = step(operand, state)
         return state, jax.tree.map(lambda buffer, leaf: buffer.at[i].set(leaf), buffers, output)
@@ -100,7 +102,7 @@ def _advance(operand: Any, state: Any, count: jax.Array, *, step: Step, capacity
     return jax.lax.fori_loop(jnp.zeros_like(count), count, body, (state, buffers))
 
 
-def compile_timed(function: Any, *args: Any, **static: Any) -> tuple[Callable[..., Any], float]:
+def compile_timed(function: Wrapped, *args: Any, **static: Any) -> tuple[Callable[..., Any], float]:
     """Compile a jitted function for these arguments; return it, without its static ones, and the seconds."""
     start = time.perf_counter()
     compiled = function.lower(*args, **static).compile()
@@ -108,7 +110,7 @@ def compile_timed(function: Any, *args: Any, **static: Any) -> tuple[Callable[..
 
 
 @contextmanager
-def phase(text: str, *, progress: bool = True, total: int | None = None, leave: bool = True) -> Iterator[Any]:
+def phase(text: str, *, progress: bool = True, total: int | None = None, leave: bool = True) -> Iterator[tqdm]:
     """Show what is under way, and yield the bar.
 
     Args:
@@ -135,12 +137,12 @@ def phase(text: str, *, progress: bool = True, total: int | None = None, leave: 
 class Timed(NamedTuple):
     """What a call gave, the seconds it took to compile, and those it took to run."""
 
-    value: Any
+    value: PyTree
     compile_seconds: float
     seconds: float
 
 
-def call_timed(function: Any, *args: Any, **static: Any) -> Timed:
+def call_timed(function: Wrapped, *args: Any, **static: Any) -> Timed:
     """Compile a jitted function, call it once, and time both."""
     compiled, compile_seconds = compile_timed(function, *args, **static)
     start = time.perf_counter()
@@ -148,7 +150,7 @@ def call_timed(function: Any, *args: Any, **static: Any) -> Timed:
     return Timed(value, compile_seconds, time.perf_counter() - start)
 
 
-def compile_chunk(step: Step, operand: Any, state: Any) -> Chunk:
+def compile_chunk(step: Step, operand: PyTree, state: PyTree) -> Chunk:
     """Compile the loop over steps for arguments of these shapes."""
     start = time.perf_counter()
     capacity = capacity_for(jax.eval_shape(jax.jit(step), operand, state)[1])
@@ -157,22 +159,22 @@ def compile_chunk(step: Step, operand: Any, state: Any) -> Chunk:
     return Chunk(compiled, capacity, time.perf_counter() - start)
 
 
-def capacity_for(output: Any) -> int:
+def capacity_for(output: PyTree) -> int:
     """Largest number of steps in a chunk, from the shapes of the outputs of one."""
     return int(np.clip(BUFFER_BYTES // max(result_bytes(output), 1), 1, LONGEST_CHUNK))
 
 
 def run_chunks(
     chunk: Chunk,
-    operand: Any,
-    state: Any,
+    operand: PyTree,
+    state: PyTree,
     num_steps: int,
     *,
     label: str,
     progress: bool = True,
     leave: bool = True,
     deadline: float = np.inf,
-    enough: Callable[[Any], bool] | None = None,
+    enough: Callable[[PyTree], bool] | None = None,
 ) -> Progress:
     """Take num_steps steps, or as many as there were before Control-C, the deadline or enough.
 
@@ -220,23 +222,23 @@ def run_chunks(
         return Progress(state, outputs, done, time.perf_counter() - start, interrupted)
 
 
-def no_steps(step: Step, operand: Any, state: Any) -> Progress:
+def no_steps(step: Step, operand: PyTree, state: PyTree) -> Progress:
     """Return what `run_chunks` returns of a run stopped before its step was compiled."""
     shapes = jax.eval_shape(jax.jit(step), operand, state)[1]
     outputs = jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), shapes)
     return Progress(state, outputs, 0, 0.0, True)
 
 
-def _first(count: int, outputs: Any) -> Any:
+def _first(count: int, outputs: PyTree) -> PyTree:
     # On the host: on the device every count would compile a slice.
     return jax.tree.map(lambda leaf: np.array(np.asarray(leaf)[:count]), outputs)
 
 
-def _length(piece: Any) -> int:
+def _length(piece: PyTree) -> int:
     return len(jax.tree.leaves(piece)[0])
 
 
-def _empty(chunk: Chunk, operand: Any, state: Any) -> Any:
+def _empty(chunk: Chunk, operand: PyTree, state: PyTree) -> PyTree:
     """Make outputs of length 0, of the right shapes."""
     _, outputs = chunk.advance(operand, state, jnp.asarray(0, jnp.int32))
     return _first(0, outputs)

@@ -8,9 +8,11 @@ is a number at run time: nothing is compiled for it.  What was dropped counts as
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+from numpyro.infer.hmc import HMCState
 
 from ssmscan.inference.progress import Progress
 
@@ -53,12 +55,12 @@ class Attempt(NamedTuple):
         return f"{self.diverging:,} of {size:,} draws at target_accept {self.target_accept:g}"
 
 
-def diverged(outputs: Any) -> bool:
+def diverged(outputs: Mapping[str, Any]) -> bool:
     """Return whether one of these draws ended in a divergence."""
     return bool(outputs["stats"]["diverging"].any())
 
 
-def warmed_anew(keys: jax.Array, begun: Any, warm: Any) -> Any:
+def warmed_anew(keys: jax.Array, begun: HMCState, warm: HMCState) -> HMCState:
     """Return NumPyro's states of chains that adapt from the start: as `begun`, at the points and scales of `warm`."""
     found = warm.adapt_state
     scales = {name: getattr(found, name) for name in ("step_size", *SCALES)}

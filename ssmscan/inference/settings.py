@@ -17,10 +17,12 @@ import numpy as np
 
 from ssmscan.errors import ModelError
 from ssmscan.model.keys import one_key
-from ssmscan.results.result import Costs, Result
+from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result
 
 
-def require_parameters(ssm: Any) -> None:
+def require_parameters(ssm: StateSpaceModel) -> None:
     """Refuse a model in which nothing is left to draw but the states.
 
     Raises:
@@ -33,7 +35,7 @@ def require_parameters(ssm: Any) -> None:
         )
 
 
-def require_result_can_hold(ssm: Any, settings: Any = None) -> None:
+def require_result_can_hold(ssm: StateSpaceModel, settings: Any = None) -> None:
     """Raise what the `Result` of a run would raise when its draws have been made; call it before anything is compiled.
 
     A `Result` without draws is made of every site that an engine may report, with its name, shape and dtype, so that
@@ -138,11 +140,3 @@ def stock_key(key: Any) -> jax.Array:
 def spread(num_draws: int, num_paths: int) -> np.ndarray:
     """Choose at most num_paths draws, evenly spaced and without repetition; (paths,) int."""
     return np.linspace(0, num_draws - 1, min(num_draws, num_paths)).round().astype(np.int64)
-
-
-def doubts_of_paths(made: int, wanted: int, *, interrupted: bool, failure: str, advice: str) -> tuple[str, ...]:
-    """Return what to say of state paths that were wanted in each chain and not made; advice is for a failure."""
-    there = f"{made} of {wanted} state paths a chain are there, and the draws of the parameters are whole"
-    if interrupted:
-        return (f"The run was stopped while the state paths were made: {there}.",)
-    return (f"The state paths could not be made ({failure}): {there}. {advice}",) if failure else ()

@@ -14,33 +14,32 @@ Unlike NUTS it can cross between modes and gives the evidence; it costs more whe
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
+from tqdm import tqdm
 
 from ssmscan.arguments import require_flag, require_integer, require_number
 from ssmscan.errors import ModelError
-from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
-from ssmscan.inference.posterior import STATES_STREAM, Position, num_coordinates, state_paths
+from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
+from ssmscan.inference.posterior import Position, num_coordinates
 from ssmscan.inference.progress import compile_timed, phase
-from ssmscan.inference.settings import (
-    describe,
-    gradients_required,
-    require_result_can_hold,
-    spread,
-    stock_key,
-    versions,
-)
-from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, Particles, tempered
+from ssmscan.inference.reporting import result_of
+from ssmscan.inference.settings import gradients_required, require_result_can_hold, spread, stock_key
+from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, Particles, Report, tempered
+from ssmscan.model.protocols import Theta
+from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.result import Result
 from ssmscan.results.table import significant
 
 FIRST_TUNING_MOVES = 20
@@ -72,7 +71,7 @@ class Run(NamedTuple):
     temperature: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TemperedSMC:
     """Adaptive tempered SMC on the noise-outside model, several times.
 
@@ -109,7 +108,7 @@ class TemperedSMC:
         require_integer("num_paths", self.num_paths, at_least=0)
         require_flag("progress", self.progress)
 
-    def run(self, key: jax.Array, ssm: Any) -> Result:
+    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
         """Sample the posterior of parameters and states, and estimate the evidence.
 
         Args:
@@ -130,10 +129,10 @@ class TemperedSMC:
         require_observed(ssm)
         tempered()
         with hold_interrupts():
-            result = with_deterministics(ssm, self._sample(stock_key(key), ssm))
+            result = self._sample(stock_key(key), ssm)
         return warn_of_concerns(result)
 
-    def _sample(self, key: jax.Array, ssm: Any) -> Result:
+    def _sample(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
         require_result_can_hold(ssm, self)
         if not num_coordinates(ssm):
             raise ModelError(
@@ -169,7 +168,7 @@ class TemperedSMC:
     def _result(
         self,
         key: jax.Array,
-        ssm: Any,
+        ssm: StateSpaceModel,
         ladder: Ladder,
         made: list[Run],
         finite: np.ndarray,
@@ -184,49 +183,46 @@ class TemperedSMC:
         theta = jax.tree.map(np.asarray, jax.jit(_constrain)(ssm, positions.parameters))
         kept = spread(self.num_particles, self.num_paths)
         states_key = jax.random.fold_in(key, STATES_STREAM)
-        paths = state_paths(states_key, ssm, theta, positions.noise, kept, num_chains=len(runs), progress=self.progress)
-        evidence = combine_evidence(np.array([run.log_evidence for run in runs]))
-        log_evidence, error = (None, None) if ssm.reweighted else evidence
-        per_draw = (len(runs), self.num_particles)
-        stats = {"log_evidence": np.array([run.log_evidence for run in runs])}
+        paths = paths_from_noise(
+            states_key, ssm, theta, positions.noise, kept, num_chains=len(runs), progress=self.progress
+        )
+        evidence = np.array([run.log_evidence for run in runs])
         gradients = sum(
             run.temperatures * ladder.gradients(TUNING_MOVES)
             + (ladder.gradients(FIRST_TUNING_MOVES) - ladder.gradients(TUNING_MOVES))
             for run in made
         )
-        return Result(
-            engine="TemperedSMC",
+        return result_of(
+            self,
+            ssm,
             draws=theta,
-            states=paths.states,
-            state_draws=paths.draws,
-            sample_stats={name: np.broadcast_to(value[:, None], per_draw) for name, value in stats.items()},
+            paths=paths,
+            wanted=len(kept),
+            sample_stats={"log_evidence": np.broadcast_to(evidence[:, None], (len(runs), self.num_particles))},
             independent_runs=True,
-            log_evidence=log_evidence,
-            log_evidence_error=error,
+            log_evidence=None if ssm.reweighted else combine_evidence(evidence),
             costs=Costs(
-                compile_seconds=compile_seconds + paths.compile_seconds,
+                compile_seconds=compile_seconds,
                 warmup_seconds=0.0,
-                run_seconds=seconds + paths.seconds,
+                run_seconds=seconds,
                 gradient_evaluations=gradients,
             ),
-            settings=describe(self),
-            versions=versions("blackjax"),
-            observed=ssm.observed,
-            interrupted=interrupted or paths.interrupted,
+            interrupted=interrupted,
             notes=_notes(runs, finite, self.num_particles, ssm.reweighted),
-            doubts=(*_doubts(made, finite, self.num_particles), *paths.doubts(len(kept))),
-            initial=tuple(site.name for site in ssm.initial if site.name in paths.states),
-            state_probabilities=paths.probabilities,
+            doubts=_doubts(made, finite, self.num_particles),
+            package="blackjax",
         )
 
 
 @partial(jax.jit, static_argnames=("ladder",))
-def _start(key: jax.Array, ssm: Any, *, ladder: Ladder) -> Any:
+def _start(key: jax.Array, ssm: StateSpaceModel, *, ladder: Ladder) -> tuple[Particles, jax.Array]:
     return ladder.start(key, ssm)
 
 
 @partial(jax.jit, static_argnames=("ladder",))
-def _advance(ssm: Any, state: Particles, tuning_moves: jax.Array, *, ladder: Ladder) -> Any:
+def _advance(
+    ssm: StateSpaceModel, state: Particles, tuning_moves: jax.Array, *, ladder: Ladder
+) -> tuple[Particles, Report]:
     return ladder.advance(ssm, state, tuning_moves)
 
 
@@ -240,7 +236,7 @@ def _require_finite(finite: np.ndarray, num_particles: int) -> None:
         )
 
 
-def _temper(key: jax.Array, ssm: Any, start: Any, advance: Any, bar: Any) -> Run:
+def _temper(key: jax.Array, ssm: StateSpaceModel, start: Callable, advance: Callable, bar: tqdm) -> Run:
     """Take one cloud from the prior towards the posterior, unless its temperature comes to a halt."""
     state, _ = start(key, ssm)
     moves, acceptance, temperatures, finished = FIRST_TUNING_MOVES, [], [0.0], False
@@ -294,7 +290,7 @@ def combine_evidence(log_evidence: np.ndarray) -> tuple[float, float]:
     return total, float(np.std(relative, ddof=1) / np.sqrt(runs)) if runs > 1 else np.nan
 
 
-def _constrain(ssm: Any, z: Any) -> Any:
+def _constrain(ssm: StateSpaceModel, z: Theta) -> Theta:
     return jax.vmap(jax.vmap(ssm.constrain))(z) if z else {}
 
 

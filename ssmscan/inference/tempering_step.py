@@ -19,15 +19,19 @@ is a period of the target for all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.inference.posterior import Position, log_likelihood, log_reference, sample_reference
+from ssmscan.model.protocols import PyTree
+from ssmscan.model.statespace.front import StateSpaceModel
 
 LOWEST = -1e30
 """What a log likelihood that is NaN or infinite counts as."""
@@ -53,18 +57,18 @@ class Particles(NamedTuple):
     """
 
     key: jax.Array
-    cloud: Any
+    cloud: PyTree
     step_size: jax.Array
     log_evidence: jax.Array
 
 
-def finite_log_likelihood(ssm: Any, position: Position) -> jax.Array:
+def finite_log_likelihood(ssm: StateSpaceModel, position: Position) -> jax.Array:
     """Evaluate the log likelihood, `LOWEST` where it is not finite."""
     value = log_likelihood(ssm, position)
     return jnp.where(jnp.isfinite(value), value, LOWEST)
 
 
-def bisect_log(function: Any, low: Any, high: Any) -> jax.Array:
+def bisect_log(function: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:
     """Find the root of a decreasing function on (0, high] by bisection of the logarithm.
 
     A first step away from a prior with heavy tails may be 1e-20: bisecting the step itself takes as many
@@ -117,7 +121,7 @@ class Ladder:
         moves = self.chain_length - 1 + tuning_moves
         return self.num_chains * (moves * self.num_leapfrog + 2)
 
-    def start(self, key: jax.Array, ssm: Any) -> tuple[Particles, jax.Array]:
+    def start(self, key: jax.Array, ssm: StateSpaceModel) -> tuple[Particles, jax.Array]:
         """Draw the cloud from the reference; say how many draws have no finite likelihood."""
         key, key_draws = jax.random.split(key)
         draws = jax.vmap(lambda k: sample_reference(k, ssm))(jax.random.split(key_draws, self.num_particles))
@@ -127,7 +131,7 @@ class Ladder:
         step_size = jnp.full_like(zero, 0.1)
         return Particles(key, cloud, step_size, zero), jnp.sum(~jnp.isfinite(values))
 
-    def advance(self, ssm: Any, state: Particles, tuning_moves: jax.Array) -> tuple[Particles, Report]:
+    def advance(self, ssm: StateSpaceModel, state: Particles, tuning_moves: jax.Array) -> tuple[Particles, Report]:
         """Resample, tune, move at the present temperature, and weigh for the next."""
         from blackjax.mcmc import hmc
         from blackjax.smc import adaptive_tempered, resampling, waste_free
@@ -172,7 +176,7 @@ class Ladder:
     def _tune(
         self,
         key: jax.Array,
-        log_density: Any,
+        log_density: Callable[[Position], jax.Array],
         starts: Position,
         inverse_mass: jax.Array,
         step_size: jax.Array,
@@ -181,7 +185,7 @@ class Ladder:
         """Move the step size until all chains together accept as they should; their moves are dropped."""
         from blackjax.mcmc import hmc
 
-        def move(key: jax.Array, state: Any, step_size: jax.Array) -> tuple[Any, Any]:
+        def move(key: jax.Array, state: PyTree, step_size: jax.Array) -> tuple[PyTree, PyTree]:
             return hmc.build_kernel()(key, state, log_density, step_size, inverse_mass, self.num_leapfrog)
 
         def body(_: int, carry: tuple) -> tuple:
@@ -196,7 +200,7 @@ class Ladder:
         return jax.lax.fori_loop(0, num_moves, body, (key, states, step_size))[2]
 
 
-def tempered() -> Any:
+def tempered() -> ModuleType:
     """Import BlackJAX's tempered SMC, or say what to install."""
     try:
         from blackjax.smc import tempered

@@ -28,6 +28,7 @@ A whole run
     panels           one filter for each loop and element: their keys, and how what they found is joined
     filter_run       the program of a run: start, steps, result
     genealogy        paths: ancestry and backward sampling
+    estimators       `Estimator`, what samplers of the parameters need of particles, and `Replicates`
 
 A filter that goes on, and the front
     online_origin    what a saved filter belongs to

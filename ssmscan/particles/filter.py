@@ -10,30 +10,34 @@ One compilation serves a program, settings and shapes: other parameters, data an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_instance, require_integer, require_number
 from ssmscan.model.keys import loop_keys
+from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles import settings_checks
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.draws import as_key
+from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, SampledPath
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_run import run_filter
-from ssmscan.particles.kernel import StepInfo
+from ssmscan.particles.genealogy import trace_ancestry
+from ssmscan.particles.kernel import FAULTY, NOWHERE, StepInfo
 from ssmscan.particles.memory import refuse_too_large
 from ssmscan.particles.online import Online, advance, begin
 from ssmscan.particles.printing import known
 from ssmscan.particles.proposals import Bootstrap, Proposal
 from ssmscan.particles.resampling import Resampling, systematic
-from ssmscan.particles.stores import FinalCloud, Store
+from ssmscan.particles.stores import FinalCloud, FullHistory, Store
 from ssmscan.particles.summaries import SD, Mean, Summary
 
 _BOOTSTRAP = Bootstrap()
@@ -90,7 +94,7 @@ class ParticleFilter:
         settings_checks.strategy("store", self.store, ("begin", "keep", "result", "copies"), "FinalCloud()")
         object.__setattr__(self, "summaries", settings_checks.summaries(self.summaries))
 
-    def run(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> FilterResult:
+    def run(self, key: Array, ssm: Model, theta: Mapping[str, Any]) -> FilterResult:
         """Filter the data of a model at given parameters; independent loops one by one.
 
         Args:
@@ -113,6 +117,37 @@ class ParticleFilter:
                 refuse_too_large((shapes, [shapes.history] * (self.store.copies - 1)), what)
         keys = loop_keys(key, len(ssm.loops))
         return FilterResult.of_loops(tuple(run(key, loop, theta) for key, loop in zip(keys, ssm.loops)))
+
+    # ---- an estimator of the likelihood, see `ssmscan.particles.estimators` -------------------------------
+
+    @property
+    def uses_later_data(self) -> bool:
+        """Whether particles at a step know data of later steps; no proposal of the package makes them."""
+        return False
+
+    def with_num_particles(self, num_particles: int) -> ParticleFilter:
+        """Return the same settings with another number of particles."""
+        return replace(self, num_particles=num_particles)
+
+    def particle_steps(self, ssm: Model) -> int:
+        """Count the particles that a run moves by one step each."""
+        return self.num_particles * ssm.num_steps
+
+    def estimate(self, key: Array, ssm: Model, theta: Theta) -> LikelihoodEstimate:
+        """Estimate the likelihood, and nothing else."""
+        found = replace(self, store=FinalCloud(), summaries=()).run(key, ssm, theta)
+        status = jnp.where(found.faulty_step != NOWHERE, np.int32(FAULTY), found.status)
+        return LikelihoodEstimate(found.log_likelihood, status)
+
+    def sample_path(self, key: Array, ssm: Model, theta: Theta) -> SampledPath:
+        """Make a run again, and follow a particle of its final weights to the start."""
+        found = replace(self, store=FullHistory(), summaries=()).run(key, ssm, theta)
+        paths = trace_ancestry(jax.random.fold_in(key, PATH_STREAM), found, num_paths=1)
+        return SampledPath(found.log_likelihood, jax.tree.map(lambda leaf: leaf[0], paths))
+
+    def describe(self, key: Array, ssm: Model, theta: Theta) -> str:
+        """Say how a run ended; on the host."""
+        return self.run(key, ssm, theta).message()
 
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
         """Return a filter before its first step, which takes its steps when `update` is called.

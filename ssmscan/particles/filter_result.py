@@ -45,6 +45,11 @@ class FilterResult(FilterRecord):
         """The result of each independent loop, in the order of the model; this one alone where there is one loop."""
         return (self,)
 
+    @property
+    def starving_limit(self) -> float:
+        """Effective sample size below which a step starves."""
+        return concerns.starving_limit(self.num_particles)
+
     def concerns(self) -> tuple[str, ...]:
         """Return what speaks against the run, a sentence each; on the host, for one run.
 

@@ -2,25 +2,28 @@
 
 | file | what it answers |
 |---|---|
-| `result` | what did the engine draw, what did it cost; save, load, hand to ArviZ |
-| `holding` | which names and types can a result hold, asked before anything is drawn |
+| `data` | what did the engine draw, what did it cost: fields and their checks |
+| `result` | `Result`, which has them: summary, concerns; save, load, hand to ArviZ |
+| `plain_values` | which names and types can a result hold, asked before anything is drawn |
 | `summary` | what do the draws say about one number, and how well |
 | `health` | can it be trusted, and if not, what to do |
 | `comparable`, `agreement`, `verdicts` | may results be compared, do engines agree, and what did each cost |
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
 | `plots`, `curves` | states over data, effective sample size per step, agreement, posterior densities |
-| `table`, `shown` | tables as text, Markdown and HTML; a result in ten lines |
+| `table`, `printing` | tables as text, Markdown and HTML; a result in ten lines |
 | `layout` | in which group and with which dimensions is each array |
 | `containers`, `storage` | ArviZ and netCDF, each known to one file |
 
-A result knows nothing of the engine that made it, so results of any engine, saved or fresh, mix freely.
+A result knows nothing of the engine that made it, so results of any engine, saved or fresh, mix freely.  A new
+statistic of the draws goes into `summary`, a new reason for doubt into `health`.
 """
 
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, compare
+from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
-from ssmscan.results.result import Costs, Result, load
+from ssmscan.results.result import Result, load
 from ssmscan.results.verdicts import Verdict
 
 __all__ = ["Comparison", "Costs", "Maximum", "Result", "ResultWarning", "Verdict", "compare", "load", "plots"]

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssmscan.results.comparable import different_states, require_comparable
-from ssmscan.results.result import Costs, Result
-from ssmscan.results.summary import STATISTICS, Summary, scalars
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result
+from ssmscan.results.summary import STATISTICS, ScalarSummary, scalars
 from ssmscan.results.table import MISSING, Table, count, rounded, significant
 from ssmscan.results.verdicts import (
     LEVEL,
@@ -56,7 +57,7 @@ class EngineReport(NamedTuple):
     name: str
     engine: str
     size: str
-    summaries: dict[str, Summary]
+    summaries: dict[str, ScalarSummary]
     costs: Costs
     smallest_ess: float
     ess_per_second: float
@@ -238,7 +239,7 @@ def compare(*unnamed: Any, **results: Result) -> Comparison:
     return Comparison(engines, tuple(reports), different_states(results))
 
 
-def _engine_report(name: str, result: Result, summaries: dict[str, Summary], fault: Fault | None) -> EngineReport:
+def _engine_report(name: str, result: Result, summaries: dict[str, ScalarSummary], fault: Fault | None) -> EngineReport:
     seconds = result.costs.warmup_seconds + result.costs.run_seconds
     smallest = min(s.ess_bulk for s in summaries.values())
     evidence = None if result.log_evidence is None else (result.log_evidence, result.log_evidence_error)

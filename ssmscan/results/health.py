@@ -14,15 +14,15 @@ sentences, `Result.doubts`.  The draws themselves say the rest, whoever made the
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 
+from ssmscan.results.data import ResultData
 from ssmscan.results.table import significant
 from ssmscan.results.verdicts import find_fault
 
-if TYPE_CHECKING:
-    from ssmscan.results.result import Result
+Of = TypeVar("Of", bound=ResultData)
 
 TREE_LIMIT_SHARE = 0.01
 """Share of the draws whose tree may reach its limit before it is said."""
@@ -35,7 +35,7 @@ class ResultWarning(UserWarning):
     """A run has ended, and what it found cannot be trusted as it is; the message says why and what to do."""
 
 
-def concerns(result: Result) -> tuple[str, ...]:
+def concerns(result: ResultData) -> tuple[str, ...]:
     """Return the reasons not to trust a result, each a sentence with what to do; empty if none is known."""
     found = [_interrupted(result)] if result.interrupted else []
     found += result.doubts
@@ -44,14 +44,14 @@ def concerns(result: Result) -> tuple[str, ...]:
     return tuple(found)
 
 
-def warn_of_concerns(result: Result) -> Result:
+def warn_of_concerns(result: Of) -> Of:
     """Warn of what `concerns` returns, in one `ResultWarning`; return the result.
 
     For the end of an engine's `run`: the warning points at the line that called it.  Control-C stops the looking, which
     takes long for thousands of parameters, and loses no draw.
     """
     try:
-        found = result.concerns()
+        found = concerns(result)
     except KeyboardInterrupt:
         found = ("Whether it can be trusted was not found out, since Control-C came: result.concerns() looks again.",)
     if found:
@@ -59,13 +59,13 @@ def warn_of_concerns(result: Result) -> Result:
     return result
 
 
-def _interrupted(result: Result) -> str:
+def _interrupted(result: ResultData) -> str:
     if not result.num_draws:
         return "The run was stopped before its first draw: run it again and let it go on longer."
     return "The run was stopped before its end: these are the draws made by then."
 
 
-def _divergences(result: Result) -> list[str]:
+def _divergences(result: ResultData) -> list[str]:
     diverging = result.sample_stats.get("diverging")
     if diverging is None or not diverging.any():
         return []
@@ -76,7 +76,7 @@ def _divergences(result: Result) -> list[str]:
     ]
 
 
-def _tree_limit(result: Result) -> list[str]:
+def _tree_limit(result: ResultData) -> list[str]:
     reached = result.sample_stats.get("reached_max_treedepth")
     if reached is None or not reached.mean() > TREE_LIMIT_SHARE:
         return []
@@ -86,7 +86,7 @@ def _tree_limit(result: Result) -> list[str]:
     ]
 
 
-def _stuck(result: Result) -> list[str]:
+def _stuck(result: ResultData) -> list[str]:
     accepted = result.sample_stats.get("accepted")
     if accepted is None:
         return []
@@ -100,7 +100,7 @@ def _stuck(result: Result) -> list[str]:
     ]
 
 
-def _diagnostics(result: Result) -> list[str]:
+def _diagnostics(result: ResultData) -> list[str]:
     if not result.summaries:
         return []
     fault = find_fault(result.summaries, independent_runs=result.independent_runs)

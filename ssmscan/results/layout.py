@@ -8,21 +8,16 @@ which draw each path belongs to.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ssmscan.results.containers import Variable
+from ssmscan.results.data import ARRAYS, ResultData
 from ssmscan.results.plain_values import variable_name
 
-if TYPE_CHECKING:
-    from ssmscan.results.result import Result
 
-ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities", "deterministics")
-"""The fields of a result that hold arrays by site."""
-
-
-def groups(result: Result) -> dict[str, dict[str, Variable]]:
+def groups(result: ResultData) -> dict[str, dict[str, Variable]]:
     """Return the variables of each group."""
     states = variables(result, result.states, ("chain", "draw"))
     found = {
@@ -40,7 +35,7 @@ def groups(result: Result) -> dict[str, dict[str, Variable]]:
 
 
 def variables(
-    result: Result, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...], *, timed: bool = True
+    result: ResultData, arrays: Mapping[str, np.ndarray], leading: tuple[str, ...], *, timed: bool = True
 ) -> dict[str, Variable]:
     """Return arrays as variables with named dimensions: the leading ones, the time, and one for each other axis.
 
@@ -76,7 +71,7 @@ def arrays(groups: Mapping[str, Mapping[str, Any]], sites: Mapping[str, list[str
     }
 
 
-def _times(result: Result) -> dict[int, str]:
+def _times(result: ResultData) -> dict[int, str]:
     """Name the time axis of each length: loops of one model may have several."""
     lengths = dict.fromkeys(x.shape[2] for name, x in result.states.items() if name not in result.initial)
     return {length: f"time_{k}" if k else "time" for k, length in enumerate(lengths)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.results.result import Costs
+from ssmscan.results.data import Costs
 from ssmscan.results.table import Table, rounded, significant
 
 DRIFT = 0.25

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from ssmscan.arguments import refusal, require_instance
-from ssmscan.particles.concerns import starving_limit
 from ssmscan.results import curves
 from ssmscan.results.agreement import Comparison
 from ssmscan.results.curves import Categories, Path
@@ -54,8 +53,12 @@ class Filtered(Protocol):
         """Whether the series begin with the start."""
 
     @property
-    def final(self) -> Any:
-        """The last cloud; its ``log_weights`` are (N,)."""
+    def num_particles(self) -> int:
+        """N."""
+
+    @property
+    def starving_limit(self) -> float:
+        """Effective sample size below which the filter says that it starves."""
 
 
 def states(
@@ -146,7 +149,7 @@ def ess(filtered: Filtered, *, ax: Any = None) -> Any:
     if isinstance(filtered, Result) or not (hasattr(filtered, "ess") and hasattr(filtered, "resampled")):
         raise TypeError(f"ess draws the result of a ParticleFilter, got {type(filtered).__name__}")
     values, resampled = np.asarray(filtered.ess, np.float64), np.asarray(filtered.resampled, bool)
-    num_particles = np.shape(filtered.final.log_weights)[-1]
+    num_particles, limit = filtered.num_particles, filtered.starving_limit
     if values.ndim != 1:
         raise ValueError(f"ess must be that of one filter, (T,), got shape {values.shape}: choose one of them")
     steps = np.arange(len(values)) + (0 if filtered.start_observed else 1)
@@ -164,7 +167,7 @@ def ess(filtered: Filtered, *, ax: Any = None) -> Any:
         ax.plot(at, np.zeros(len(at)), "|", **style)
     ax.set_yscale("log")
     ax.set_ylim(1, num_particles)
-    if (limit := starving_limit(num_particles)) > 1.0:
+    if limit > 1.0:
         ax.axhspan(1, limit, color=GREY, alpha=0.12, linewidth=0, label=f"starving: below {limit:g}")
     ax.set_xlabel("time step")
     ax.set_ylabel(f"effective particles of {num_particles:,}")

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ssmscan.results.data import ResultData
+from ssmscan.results.summary import STATISTICS
 from ssmscan.results.table import Table, count, rounded, significant, wrapped
-
-if TYPE_CHECKING:
-    from ssmscan.results.result import Result
 
 FEW = 6
 """As many scalar parameters are shown with their moments; more are counted."""
@@ -25,28 +24,46 @@ _LABEL = 12
 _UNSHOWN = ("type", "num_samples", "num_chains", "num_runs", "progress")
 
 
-def text(result: Result) -> str:
+def text(result: ResultData, concerns: tuple[str, ...]) -> str:
     """Return a result in plain text."""
     lines = [result.title]
     lines += [wrapped(f"{label:{_LABEL}}{words}", " " * _LABEL) for label, words in _facts(result)]
     if (table := _parameters(result)) is not None:
         lines += ["", table.grid()]
-    if concerns := result.concerns():
+    if concerns:
         lines += ["", DOUBTS, *(wrapped(f"- {sentence}") for sentence in concerns)]
     return "\n".join(lines)
 
 
-def html(result: Result) -> str:
+def html(result: ResultData, concerns: tuple[str, ...]) -> str:
     """Return a result for a notebook."""
     facts = "".join(f"<tr><td>{label}</td><td>{escape(words)}</td></tr>" for label, words in _facts(result))
     table = _parameters(result)
     shown = f"<p><b>{escape(result.title)}</b></p><table>{facts}</table>{'' if table is None else table.grid_html()}"
-    if concerns := result.concerns():
+    if concerns:
         shown += f"<p>{DOUBTS}</p><ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in concerns)}</ul>"
     return shown
 
 
-def _facts(result: Result) -> list[tuple[str, str]]:
+def parameters(result: ResultData, notes: tuple[str, ...] = ()) -> Table:
+    """Return the table of every scalar parameter; see `Result.summary`."""
+    rows = [
+        (
+            label,
+            *(rounded(e.value, e.error) for e in s.statistics),
+            significant(s.mean.error),
+            significant(s.mean.half_width(0.95)),
+            count(s.ess_bulk),
+            count(s.ess_tail),
+            rounded(s.rhat, 0.01),
+        )
+        for label, s in result.summaries.items()
+    ]
+    columns = ("parameter", *STATISTICS, "MCSE", "± 95 %", "bulk ESS", "tail ESS", "R-hat")
+    return Table(result.title, columns, tuple(rows), notes=notes)
+
+
+def _facts(result: ResultData) -> list[tuple[str, str]]:
     """Return what there is to say apart from the parameters: a label and words."""
     facts = [("took", _costs(result))]
     if result.log_evidence is not None:
@@ -63,7 +80,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     return facts + [("note", note) for note in result.notes]
 
 
-def _costs(result: Result) -> str:
+def _costs(result: ResultData) -> str:
     costs = result.costs
     seconds = [(costs.warmup_seconds, "warm-up"), (costs.run_seconds, "sampling"), (costs.compile_seconds, "compiling")]
     work = [(costs.particle_steps, "particle steps"), (costs.gradient_evaluations, "gradients")]
@@ -90,7 +107,7 @@ def _brief(value: Any, depth: int = 1) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)[:60]
 
 
-def _states(result: Result) -> str:
+def _states(result: ResultData) -> str:
     shapes = ", ".join(_array((name, values[0, 0])) for name, values in result.states.items() if values.size)
     paths = len(result.state_draws)
     unit = "run" if result.independent_runs else "chain"
@@ -102,15 +119,15 @@ def _array(item: tuple[str, np.ndarray]) -> str:
     return f"{name} {values.shape}" if values.ndim else name
 
 
-def _few(result: Result) -> bool:
+def _few(result: ResultData) -> bool:
     return _num_scalars(result) <= FEW
 
 
-def _num_scalars(result: Result) -> int:
+def _num_scalars(result: ResultData) -> int:
     return sum(int(np.prod(values.shape[2:])) for values in result.draws.values())
 
 
-def _counted(result: Result) -> str:
+def _counted(result: ResultData) -> str:
     shapes = ", ".join(f"{name} {x.shape[2:]}" if x.ndim > 2 else name for name, x in result.draws.items())
     shapes = shapes if len(shapes) < 200 else f"{shapes[:200]} ..."
     by_ess = [(s.ess_bulk, label) for label, s in result.summaries.items() if np.isfinite(s.ess_bulk)]
@@ -122,6 +139,6 @@ def _counted(result: Result) -> str:
     return f"{_num_scalars(result):,} scalars, of {shapes}{worst}; print(result.summary()) shows all"
 
 
-def _parameters(result: Result) -> Table | None:
+def _parameters(result: ResultData) -> Table | None:
     """Return the table of a handful of parameters, None if there are none or more."""
-    return result.summary() if result.num_draws and result.draws and _few(result) else None
+    return parameters(result) if result.num_draws and result.draws and _few(result) else None

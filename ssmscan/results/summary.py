@@ -54,7 +54,7 @@ class Estimate(NamedTuple):
         return self.error * t_quantile(1.0 - level, self.df)
 
 
-class Summary(NamedTuple):
+class ScalarSummary(NamedTuple):
     """What the draws of one scalar say.
 
     Attributes:
@@ -90,7 +90,7 @@ def scalars(draws: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]
             yield label, np.asarray(values[(..., *index)], np.float64)
 
 
-def summarise(draws: np.ndarray, *, independent_runs: bool = False) -> Summary:
+def summarise(draws: np.ndarray, *, independent_runs: bool = False) -> ScalarSummary:
     """Summarise the draws of one scalar.
 
     Args:
@@ -112,7 +112,7 @@ def summarise(draws: np.ndarray, *, independent_runs: bool = False) -> Summary:
         nan = float("nan")
         with np.errstate(invalid="ignore"):
             statistics = tuple(Estimate(value, nan, nan) for value in _values(draws))
-        return Summary(statistics, (nan,) * len(PROBABILITIES), nan, nan, nan)
+        return ScalarSummary(statistics, (nan,) * len(PROBABILITIES), nan, nan, nan)
     return _summarise_runs(draws) if independent_runs else _summarise_chains(draws)
 
 
@@ -129,7 +129,7 @@ def _quantiles(draws: np.ndarray, probabilities: np.ndarray | tuple[float, ...])
     return np.quantile(draws, probabilities, method="median_unbiased")
 
 
-def _summarise_chains(draws: np.ndarray) -> Summary:
+def _summarise_chains(draws: np.ndarray) -> ScalarSummary:
     values = _values(draws)
     mean, sd = values[:2]
     estimates = [
@@ -140,7 +140,7 @@ def _summarise_chains(draws: np.ndarray) -> Summary:
     ordered = np.sort(draws, axis=None)
     for p, ess, value in zip(PROBABILITIES, ess_quantiles, values[2:]):
         estimates.append(Estimate(value, *_quantile_error(ordered, p, ess)))
-    return Summary(
+    return ScalarSummary(
         statistics=tuple(Estimate(*map(float, estimate)) for estimate in estimates),
         ess_quantiles=ess_quantiles,
         ess_bulk=containers.ess(draws, "bulk"),
@@ -167,7 +167,7 @@ def _quantile_error(ordered: np.ndarray, p: float, ess: float) -> tuple[float, f
     return (high - low) / (2.0 * _SPACING), df
 
 
-def _summarise_runs(draws: np.ndarray) -> Summary:
+def _summarise_runs(draws: np.ndarray) -> ScalarSummary:
     num_runs, length = draws.shape
     values = np.array(_values(draws))
     per_run = np.array([_values(run) for run in draws])
@@ -177,7 +177,7 @@ def _summarise_runs(draws: np.ndarray) -> Summary:
     ess_quantiles = tuple(_ess_between(below[..., i]) for i in range(len(PROBABILITIES)))
     within = normal.var(axis=1, ddof=1).mean() if length > 1 else float("nan")
     between = normal.mean(axis=1).var(ddof=1)
-    return Summary(
+    return ScalarSummary(
         statistics=tuple(Estimate(float(v), float(e), num_runs - 1.0) for v, e in zip(values, errors)),
         ess_quantiles=ess_quantiles,
         ess_bulk=_ess_between(normal),

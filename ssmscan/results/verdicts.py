@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from ssmscan.results.summary import PROBABILITIES, STATISTICS, Estimate, Summary
+from ssmscan.results.summary import PROBABILITIES, STATISTICS, Estimate, ScalarSummary
 
 TOLERANCE = 0.15
 """Differences of so many posterior sds do not matter."""
@@ -97,7 +97,7 @@ class Fault(NamedTuple):
 _WORDS = dict(zip(STATISTICS, ("mean", "sd", "5 % quantile", "median", "95 % quantile")))
 
 
-def differences(first: dict[str, Summary], second: dict[str, Summary]) -> tuple[Difference, ...]:
+def differences(first: dict[str, ScalarSummary], second: dict[str, ScalarSummary]) -> tuple[Difference, ...]:
     """Return the standardised differences of all parameters and statistics, not yet judged."""
     return tuple(
         Difference(label, statistic, _difference(one, other, pooled_sd(first[label], second[label])))
@@ -106,7 +106,7 @@ def differences(first: dict[str, Summary], second: dict[str, Summary]) -> tuple[
     )
 
 
-def pooled_sd(first: Summary, second: Summary) -> float:
+def pooled_sd(first: ScalarSummary, second: ScalarSummary) -> float:
     """Return the posterior sd that differences are measured in."""
     return float(np.sqrt((first.sd.value**2 + second.sd.value**2) / 2.0))
 
@@ -172,7 +172,7 @@ def more_draws(family: Sequence[Difference], size: int) -> float:
     return float(max(min(disagree, default=1.0) ** 2, 1.0))
 
 
-def find_fault(summaries: dict[str, Summary], *, independent_runs: bool) -> Fault | None:
+def find_fault(summaries: dict[str, ScalarSummary], *, independent_runs: bool) -> Fault | None:
     """Return why an engine's draws deserve no verdict, None where they do.
 
     Its factor rests on R-hat squared minus one falling like one over the draws, which holds for chains
@@ -208,7 +208,7 @@ def no_verdict(family: Sequence[Difference], faults: dict[str, Fault]) -> Judgem
     return Judgement(Verdict.CANNOT_TELL, reason, float(np.max(factors)))
 
 
-def wasserstein(first: np.ndarray, second: np.ndarray, one: Summary, other: Summary) -> tuple[float, float]:
+def wasserstein(first: np.ndarray, second: np.ndarray, one: ScalarSummary, other: ScalarSummary) -> tuple[float, float]:
     """Return the Wasserstein-1 distance of two samples and the distance expected of equal laws, in sds.
 
     Args:

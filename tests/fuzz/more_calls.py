@@ -66,7 +66,7 @@ def inference_calls() -> list[Call]:
             num_chains=count(),
             num_particles=count(2).without(lambda value: value is None),
             target_sd=number(0, 5),
-            particle_filter=values.filters,
+            estimator=values.filters,
             num_paths=paths,
         ),
         settings(
@@ -88,10 +88,10 @@ def inference_calls() -> list[Call]:
             num_replicates=count(2),
             particle_filter=values.filters,
         ),
-        engine(ssmscan.NUTS(5, 5, 1, progress=False)),
-        engine(ssmscan.PMMH(8, 8, 1, num_particles=4, progress=False)),
-        engine(ssmscan.TemperedSMC(40, 2, progress=False)),
-        engine(ssmscan.MaximumLikelihood(20, 1, progress=False)),
+        engine(ssmscan.NUTS(num_warmup=5, num_samples=5, num_chains=1, progress=False)),
+        engine(ssmscan.PMMH(num_samples=8, num_warmup=8, num_chains=1, num_particles=4, progress=False)),
+        engine(ssmscan.TemperedSMC(num_particles=40, num_runs=2, progress=False)),
+        engine(ssmscan.MaximumLikelihood(num_steps=20, num_starts=1, progress=False)),
         Call(
             "long_run",
             "inference",

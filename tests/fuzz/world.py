@@ -13,7 +13,8 @@ import numpyro.distributions as dist
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result
 
 T = 4
 Y = np.array([0.3, -0.2, 0.7, 1.4])

@@ -14,7 +14,8 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan.inference import nuts, posterior, progress
 from ssmscan.inference.nuts import NUTS, _with_depth
-from ssmscan.inference.posterior import Batches, Position, log_likelihood, log_posterior, log_reference
+from ssmscan.inference.paths import whole_draws
+from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
 from ssmscan.inference.rewarming import Attempt, rewarmed
 from ssmscan.results import containers
 from ssmscan.results.summary import summarise
@@ -160,7 +161,7 @@ def test_control_c_while_paths_are_made_keeps_the_draws_and_the_paths_by_then(re
     with control_c_at(monkeypatch, "state paths: compiling"):
         stopped = SMALL.run(jax.random.key(0), linear)
     np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"])
-    assert stopped.interrupted and not stopped.states and not stopped.initial
+    assert stopped.interrupted and stopped.states["x"].shape == (4, 0, len(Y))
 
     def failing(*_):
         raise MemoryError("out of it.")
@@ -185,12 +186,12 @@ def test_control_c_at_the_end_is_late(result, linear, monkeypatch):
 
 def test_batches_of_draws_are_joined_in_the_order_they_came():
     draws = np.arange(3 * 70 * 2).reshape(3, 70, 2)
-    batches = Batches(3, 70)
+    batches = whole_draws(3, 70)
     cut = np.asarray(batches.split(draws))
     assert cut.shape == (4, 63, 2) and batches.real.sum() == 210
     np.testing.assert_array_equal(batches.join(cut), draws)
     np.testing.assert_array_equal(batches.join(cut[:2]), draws[:, :42])
-    assert batches.draws_in(2) == 42 and Batches(100, 2).split(np.zeros((100, 2))).shape == (2, 100)
+    assert len(batches.first(2)) == 42 and whole_draws(100, 2).split(np.zeros((100, 2))).shape == (2, 100)
 
 
 def test_raw_and_typed_keys_give_the_same_draws(result, linear):

@@ -9,7 +9,6 @@ import pytest
 
 import ssmscan
 from ssmscan.inference import pmmh_chain
-from ssmscan.inference.replay import replay
 from tests.particles.test_panel import KEY, THETA, M, T, Y, panel
 
 pytestmark = pytest.mark.slow
@@ -19,7 +18,7 @@ def test_a_run_is_made_again_from_its_key_with_a_path_of_every_element():
     ssm = ssmscan.trace(panel, Y)
     settings = ssmscan.ParticleFilter(40, summaries=())
     state = pmmh_chain.evaluate(KEY, ssm, ssm.unconstrain(ssm.canonical(THETA)), settings)
-    log_likelihood, path = jax.jit(lambda key: replay(key, ssm, ssm.canonical(THETA), settings))(state.filter_key)
+    log_likelihood, path = jax.jit(lambda key: settings.sample_path(key, ssm, ssm.canonical(THETA)))(KEY)
     np.testing.assert_allclose(log_likelihood, state.log_likelihood, rtol=1e-5)
     assert (path["x"].shape, path["x0"].shape) == ((T, M), (M,))
 

@@ -15,8 +15,8 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference import pilot, pmmh, progress, replay
-from ssmscan.inference.pilot import _Tuning, central
+from ssmscan.inference import paths, pilot, pmmh, progress
+from ssmscan.inference.pilot import Pilot, central
 from ssmscan.inference.pmmh_chain import Trace, evaluate
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.kernel import COMPLETE, FAULTY
@@ -117,11 +117,11 @@ def test_control_c_before_the_first_draw_gives_a_result_without_draws(stage, lin
     ("stages", "drawn", "paths"),
     [
         ([Stage("PMMH", 3)], range(1, 200), True),
-        ([Stage("PMMH", 3), Stage("PMMH: compiling the state paths")], range(1, 200), False),
-        pytest.param([Stage("PMMH: compiling the state paths")], [200], False, marks=SLOW),
-        pytest.param([Stage("PMMH state paths")], [200], False, marks=SLOW),
-        ([Stage("PMMH state paths", 3)], [200], range(1, 99)),
-        ([Stage("PMMH", 3), Stage("PMMH state paths", 2)], range(1, 200), range(200)),
+        ([Stage("PMMH", 3), Stage("state paths: compiling")], range(1, 200), False),
+        pytest.param([Stage("state paths: compiling")], [200], False, marks=SLOW),
+        pytest.param([Stage("state paths")], [200], False, marks=SLOW),
+        ([Stage("state paths", 3)], [200], range(1, 99)),
+        ([Stage("PMMH", 3), Stage("state paths", 2)], range(1, 200), range(200)),
     ],
 )
 def test_no_interrupt_loses_draws(stages, drawn, paths, linear, whole, monkeypatch, tmp_path):
@@ -159,7 +159,7 @@ def test_paths_that_fail_leave_the_draws(linear, whole, monkeypatch):
     def too_large(*_, **__):
         raise MemoryError("FullHistory() takes 3 TiB")
 
-    monkeypatch.setattr(replay, "compile_chunk", too_large)
+    monkeypatch.setattr(paths, "compile_chunk", too_large)
     found = SHORT.run(KEY, linear)
     np.testing.assert_array_equal(found.draws["q"], whole.draws["q"])
     assert not found.interrupted
@@ -168,7 +168,7 @@ def test_paths_that_fail_leave_the_draws(linear, whole, monkeypatch):
 
 @SLOW
 def test_paths_are_spread_over_the_draws_whenever_they_end(linear, whole, monkeypatch):
-    left = pressing([Stage("PMMH state paths", 6)], monkeypatch)
+    left = pressing([Stage("state paths", 6)], monkeypatch)
     stopped = SHORT.run(KEY, linear)
     made = len(stopped.state_draws)
     assert not left and 4 <= made < 100
@@ -199,17 +199,17 @@ def noisy(linear, monkeypatch, noise, **settings):
     tried = []
     chunks = {}
 
-    def compile_once(self, particle_filter):
-        tried.append(particle_filter.num_particles)
+    def compile_once(self, estimator):
+        tried.append(estimator.num_particles)
         return chunks.setdefault(0, original(self, FEW)) if not chunks else chunks[0]
 
     def replicate(self, centre):
-        self.sd = float(noise(self.filter.num_particles))
+        self.sd = float(noise(self.estimator.num_particles))
         return self.sd
 
-    original = _Tuning.compile
-    monkeypatch.setattr(_Tuning, "compile", compile_once)
-    monkeypatch.setattr(_Tuning, "replicate", replicate)
+    original = Pilot.compile
+    monkeypatch.setattr(Pilot, "compile", compile_once)
+    monkeypatch.setattr(Pilot, "replicate", replicate)
     engine = replace(SHORT, num_particles=None, target_sd=1.2, num_paths=0, **settings)
     with pytest.warns(ssmscan.ResultWarning) as caught:
         found = engine.run(KEY, linear)

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +10,20 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference import progress
-from ssmscan.inference.pilot import _Tuning, target_acceptance
+from ssmscan.inference.pilot import Pilot, target_acceptance
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.pmmh_chain import Move, adapt_scale, evaluate, pmmh_step
-from ssmscan.inference.replay import replay
 from ssmscan.particles.draws import as_key
+from ssmscan.particles.estimators import LikelihoodEstimate, Replicates
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.kernel import COMPLETE, NOWHERE
+from ssmscan.particles.kernel import COMPLETE
 from ssmscan.results.summary import summarise
 from tests.inference.models import Y, switching
 from tests.inference.test_progress import Interrupting
 from tests.truth import z_threshold
 
 FEW = ParticleFilter(20, summaries=())
-SMALL = PMMH(num_samples=3000, num_warmup=800, particle_filter=FEW, target_sd=0.6, num_paths=100)
+SMALL = PMMH(num_samples=3000, num_warmup=800, estimator=FEW, target_sd=0.6, num_paths=100)
 
 
 @pytest.fixture(scope="module")
@@ -105,41 +104,38 @@ def test_the_scale_follows_the_formula():
 
 
 def test_the_scale_is_frozen_unless_adapting(linear):
-    tuning = _Tuning(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, bar=False)
-    tuning.start()
-    frozen = tuning.advance(tuning.chains, 3, None)
-    adapted = tuning.advance(tuning.chains, 3, 0.2)
-    np.testing.assert_array_equal(frozen.state.scale, tuning.chains.scale)
-    assert (adapted.state.scale != tuning.chains.scale).any(axis=(1, 2)).all()
+    pilot = Pilot(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, progress=False)
+    pilot.start()
+    frozen = pilot.advance(pilot.chains, 3, None)
+    adapted = pilot.advance(pilot.chains, 3, 0.2)
+    np.testing.assert_array_equal(frozen.state.scale, pilot.chains.scale)
+    assert (adapted.state.scale != pilot.chains.scale).any(axis=(1, 2)).all()
     assert (frozen.state.num_steps == 3).all()
 
 
 def test_impossible_points_are_left_and_never_entered(linear):
-    tuning = _Tuning(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, bar=False)
-    tuning.start()
-    chains = tuning.chains
+    pilot = Pilot(as_key(jax.random.key(0)), linear, FEW, 4, 60.0, progress=False)
+    pilot.start()
+    chains = pilot.chains
     far = jnp.zeros((2, 2)).at[1, 1].set(1e6)  # rho is 0 or 1 to the last digit: no mass in floating point
     scale = jnp.stack([jnp.zeros((2, 2)), far, far, jnp.eye(2)])
     log_likelihood = chains.state.log_likelihood.at[0].set(-jnp.inf)
     log_prior = chains.state.log_prior.at[3].set(jnp.nan)
     state = chains.state._replace(log_likelihood=log_likelihood, log_prior=log_prior)
-    moved = tuning.advance(chains._replace(state=state, scale=scale), 1, None).outputs
+    moved = pilot.advance(chains._replace(state=state, scale=scale), 1, None).outputs
     np.testing.assert_array_equal(moved.acceptance[0], [1, 0, 0, 0])
     assert np.isfinite(moved.log_likelihood[0, 0])
 
 
 class Known:
-    """A model and a filter with densities that are known."""
+    """A model and an estimator with densities that are known."""
 
     def log_prior_unconstrained(self, z):
         return z, -0.5 * jnp.sum(z["a"] ** 2)
 
-    def run(self, key, ssm, theta):
-        return SimpleNamespace(
-            log_likelihood=0.3 * jnp.sum(theta["a"]) + jax.random.normal(key),
-            status=jnp.full((), COMPLETE, jnp.int32),
-            faulty_step=jnp.full((), NOWHERE, jnp.int32),
-        )
+    def estimate(self, key, ssm, theta):
+        value = 0.3 * jnp.sum(theta["a"]) + jax.random.normal(key)
+        return LikelihoodEstimate(value, jnp.full((), COMPLETE, jnp.int32))
 
 
 def test_a_proposal_is_accepted_by_prior_and_estimate_of_both_points_the_stored_one_not_drawn_again():
@@ -180,7 +176,7 @@ def test_discrete_innovations_are_no_obstacle():
     @jax.jit
     def run(key):
         state = evaluate(key, ssm, z, FEW)
-        return state, replay(state.filter_key, ssm, ssm.constrain(z), FEW)
+        return state, FEW.sample_path(key, ssm, ssm.constrain(z))
 
     state, (log_likelihood, path) = run(as_key(jax.random.key(0)))
     np.testing.assert_allclose(log_likelihood, state.log_likelihood, rtol=1e-5)
@@ -204,11 +200,13 @@ def test_data_that_no_parameter_explains_are_refused():
         SMALL.run(jax.random.key(0), ssmscan.trace(impossible, Y))
 
 
-@pytest.mark.parametrize("kind", [PMMH, ssmscan.MaximumLikelihood])
 @pytest.mark.parametrize("wrong", [ParticleFilter, None, 100, PMMH(), {"num_particles": 100}])
-def test_what_is_no_filter_is_refused_by_name(kind, wrong):
+def test_what_is_no_filter_is_refused_by_name(wrong):
     with pytest.raises(TypeError, match="^particle_filter: expected a ParticleFilter, got"):
-        kind(particle_filter=wrong)
+        ssmscan.MaximumLikelihood(particle_filter=wrong)
+    for kind in (PMMH, lambda estimator: Replicates(estimator, 2)):
+        with pytest.raises(TypeError, match="^estimator: expected an estimator of the likelihood such as Part.*, got"):
+            kind(estimator=wrong)
 
 
 @pytest.mark.parametrize(

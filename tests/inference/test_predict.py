@@ -12,7 +12,8 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference.predict import predict
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result
 from tests.inference.models import NOISE, Y, switching
 from tests.model.zoo import SMOOTHING
 from tests.truth import z_threshold

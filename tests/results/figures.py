@@ -40,7 +40,8 @@ def made_up(seed: int = 0) -> tuple[np.ndarray, np.ndarray, dict[str, Result], S
         ess=np.clip(800 - 600 * spread * rng.random(STEPS) * 3, 10, 1000),
         resampled=rng.random(STEPS) < 0.3,
         start_observed=False,
-        final=SimpleNamespace(log_weights=np.zeros(1000)),
+        num_particles=1000,
+        starving_limit=10.0,
     )
     return state, data, results, filtered
 

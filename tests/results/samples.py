@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.signal import lfilter
 
-from ssmscan.results.result import Costs, Result
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result
 
 
 def autoregression(rng: np.random.Generator, shape: tuple[int, ...], time: float) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from ssmscan.results.agreement import Comparison, compare
-from ssmscan.results.result import Costs
+from ssmscan.results.data import Costs
 from ssmscan.results.summary import Estimate, summarise
 from ssmscan.results.verdicts import Difference, Verdict, differences, more_draws, wasserstein, with_intervals
 from tests.results import compare_power

@@ -71,8 +71,8 @@ def test_quantiles_of_a_filter_are_drawn_as_they_are():
 
 def test_the_particle_filter_reports_what_the_figures_read():
     needed = {name for name in vars(plots.Filtered) if not name.startswith("_")}
-    assert needed == {"summaries", "ess", "resampled", "start_observed", "final"}
-    assert needed <= set(FilterResult.__dataclass_fields__)
+    assert needed == {"summaries", "ess", "resampled", "start_observed", "num_particles", "starving_limit"}
+    assert needed <= set(FilterResult.__dataclass_fields__) | set(dir(FilterResult))
     assert (Mean().name, SD().name, Quantiles().name) == ("mean", "sd", "quantiles")
     assert Quantiles().probs == PROBABILITIES
 
@@ -138,7 +138,8 @@ def test_ess_of_an_observed_start_is_at_time_zero(example):
         start_observed=True,
         ess=np.append(999.0, filtered.ess),
         resampled=np.append(False, filtered.resampled),
-        final=filtered.final,
+        num_particles=filtered.num_particles,
+        starving_limit=filtered.starving_limit,
     )
     np.testing.assert_array_equal(plots.ess(started).lines[0].get_xdata(), np.arange(STEPS + 1))
 
@@ -194,7 +195,7 @@ def test_probabilities_of_a_state_that_was_summed_out_are_drawn_as_they_are():
 def test_a_filtered_state_of_zero_and_one_is_a_probability_and_a_count_is_not():
     one = np.random.default_rng(0).random(STEPS)
     kept = {"mean": {"z": one}, "sd": {"z": np.sqrt(one * (1 - one))}}
-    final = SimpleNamespace(values={"z": np.array([0, 1, 1])}, log_weights=np.zeros(3))
+    final = SimpleNamespace(values={"z": np.array([0, 1, 1])})
     ax = plots.states(SimpleNamespace(summaries=kept, final=final), "z")
     np.testing.assert_allclose(ribbon(ax, 0)[1], one)
     assert texts(ax) == ["z = 1, filtered"]

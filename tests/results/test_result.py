@@ -14,7 +14,8 @@ import xarray
 
 from ssmscan.results import result as result_module
 from ssmscan.results import storage
-from ssmscan.results.result import Costs, Result, load
+from ssmscan.results.data import Costs
+from ssmscan.results.result import Result, load
 from tests.results.samples import result
 
 CHAINS, DRAWS, STEPS = 2, 20, 7
