@@ -28,6 +28,7 @@ class Mutant(NamedTuple):
 
 
 LAWS = "tests/particles/test_laws.py"
+GUIDED = "tests/particles/test_guided.py"
 PINNED = "tests/particles/test_resampling.py::test_a_pinned_particle_has_the_law_of_the_scheme_given_its_slot"
 LAW = f"{LAWS}::test_ancestors_have_the_joint_law_of_their_scheme"
 LARGEST = f"{LAWS}::test_at_the_largest_uniform_there_is_no_particle_without_weight_has_offspring"
@@ -251,6 +252,27 @@ RESAMPLING = [
 ]
 
 REST_OF_PARTICLES = [
+    Mutant(
+        "guided: the density of the proposal forgotten",
+        "particles/guided.py",
+        "jnp.where(impossible, -jnp.inf, log_p) - log_q",
+        "jnp.where(impossible, -jnp.inf, log_p) - 0 * log_q",
+        (f"{GUIDED}::test_with_the_models_own_laws_it_is_the_bootstrap_filter",),
+    ),
+    Mutant(
+        "guided: the mean weight of the start forgotten",
+        "particles/kernel.py",
+        "weighed.log_sum if state.pending is None else weighed.log_sum + state.pending",
+        "weighed.log_sum",
+        (f"{GUIDED}::test_a_start_that_is_weighed_and_not_observed_counts_once",),
+    ),
+    Mutant(
+        "guided: a support that is too small taken",
+        "particles/proposed_laws.py",
+        "if own.lacks(wanted):",
+        "if wanted.lacks(own):",
+        (GUIDED,),
+    ),
     Mutant(
         "one key for all elements of a panel",
         "particles/panels.py",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ssmscan.particles.loop import SHORT, chunk_size, scan_remembering_little
+from ssmscan.particles.loop import SHORT, chunk_size, each, filters_at_once, on_cpu, scan_remembering_little
 
 
 def step(carry, x, angle):
@@ -110,3 +110,17 @@ def test_a_leaf_that_repeats_another_is_left_out_and_comes_back(step):
     mine, plain = (jax.jit(functions, static_argnums=0)(scan) for scan in (scan_remembering_little, lax.scan))
     jax.tree.map(np.testing.assert_array_equal, mine[0], plain[0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), mine[1], plain[1])
+
+
+def test_the_default_device_decides_how_replicates_are_laid_out(monkeypatch):
+    """A process with a GPU whose default device is a CPU takes them one by one, and so does what it compiles anew."""
+
+    def loops():
+        text = str(jax.make_jaxpr(lambda xs: each(jnp.sin, xs))(jnp.ones(3)))
+        return "scan" in text
+
+    assert on_cpu() and loops() and filters_at_once() is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not on_cpu() and not loops() and filters_at_once() == 8
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        assert on_cpu() and loops() and filters_at_once() is None
