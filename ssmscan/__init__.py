@@ -53,9 +53,9 @@ from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
+from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.guided import Guided
-from ssmscan.particles.kernel import StepInfo
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_resume import resume
 from ssmscan.particles.printing import Card

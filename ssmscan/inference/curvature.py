@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 
 from ssmscan.model.protocols import Model, Theta
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.kernel import NOWHERE
+from ssmscan.particles.filter_step import NOWHERE
 
 FIRST_STEP, LEAST_STEP, LARGEST_STEP = 0.1, 0.02, 0.5
 GROUPS = 8

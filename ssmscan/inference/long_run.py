@@ -27,7 +27,7 @@ from ssmscan.particles import online
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.filter_result import FilterResult
-from ssmscan.particles.kernel import StepInfo
+from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_origin import Origin
 from ssmscan.particles.printing import Card

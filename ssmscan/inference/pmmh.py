@@ -29,7 +29,7 @@ from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import Estimator, require_estimator
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.kernel import FAULTY
+from ssmscan.particles.filter_step import FAULTY
 from ssmscan.results.data import Costs
 from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
 from ssmscan.results.result import Result

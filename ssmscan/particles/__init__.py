@@ -14,7 +14,7 @@ What a filter is made of
     proposed_laws    what a user's function proposes, checked
     guided           `Guided`, a proposal of the user's own
     compiled         functions compiled with settings: what is static, what is an argument
-    kernel           start, update, and the whole run as a scan of updates; `State`, `StepInfo`
+    filter_step      start, update, and the whole run as a scan of updates; `State`, `StepInfo`
     clouds           weighted particles, and what a run keeps of them
     ancestry_tree    the tree of ancestors, pruned as the filter goes
     stores           what is kept of the clouds: the last, the last few, the tree of ancestors, all

@@ -28,7 +28,7 @@ import numpy as np
 
 from ssmscan.particles.clouds import Tree
 from ssmscan.particles.filter_record import FilterRecord
-from ssmscan.particles.kernel import FAULTY, NOWHERE, VANISHED
+from ssmscan.particles.filter_step import FAULTY, NOWHERE, VANISHED
 
 FEW, SHARE, HANDFUL = 10.0, 0.1, 5.0
 """A step starves with fewer effective particles than FEW and than this SHARE of the cloud.  It is told when the starved

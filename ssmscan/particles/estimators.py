@@ -37,7 +37,7 @@ from jax import Array
 
 from ssmscan.arguments import refusal, require_integer
 from ssmscan.model.protocols import Model, Theta, Values
-from ssmscan.particles.kernel import FAULTY
+from ssmscan.particles.filter_step import FAULTY
 from ssmscan.particles.loop import each
 
 PATH_STREAM = 2**32 - 1

@@ -30,8 +30,8 @@ from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, SampledPath
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_run import run_filter
+from ssmscan.particles.filter_step import FAULTY, NOWHERE, StepInfo
 from ssmscan.particles.genealogy import trace_ancestry
-from ssmscan.particles.kernel import FAULTY, NOWHERE, StepInfo
 from ssmscan.particles.memory import refuse_too_large
 from ssmscan.particles.online import Online, draw_start, refuse_other, refuse_several, take
 from ssmscan.particles.online_origin import Origin

@@ -21,7 +21,7 @@ from jax import Array
 
 from ssmscan.particles import concerns
 from ssmscan.particles.filter_record import FilterRecord
-from ssmscan.particles.kernel import COMPLETE, FAULTY, NOWHERE, VANISHED
+from ssmscan.particles.filter_step import COMPLETE, FAULTY, NOWHERE, VANISHED
 from ssmscan.particles.printing import Card, forms, known, listed
 
 

@@ -16,18 +16,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssmscan.model.protocols import Dynamics, Model, Theta, Values
-from ssmscan.particles import kernel
+from ssmscan.particles import filter_step
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.compiled import compiled
 from ssmscan.particles.filter_result import FilterResult
-from ssmscan.particles.kernel import State, StepInfo
+from ssmscan.particles.filter_step import State, StepInfo
 from ssmscan.particles.panels import each_filter, join_result
 from ssmscan.particles.stores import Store
 from ssmscan.particles.summaries import Summary
 from ssmscan.particles.weights import CompensatedSum
 
 
-class FilterSettings(kernel.Settings, Protocol):
+class FilterSettings(filter_step.Settings, Protocol):
     """What a filter reads of a front object, a frozen dataclass such as `ParticleFilter`."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -55,13 +55,13 @@ def run_filter(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings
 
 
 def _run(key: Array, dynamics: Dynamics, *, settings: FilterSettings) -> tuple[CompensatedSum, FilterResult]:
-    began = kernel.start(settings, key, dynamics)
+    began = filter_step.start(settings, key, dynamics)
     first, length = Cloud(began.state.carry, began.state.log_weights, began.values), dynamics.num_steps
 
     def begin(values: Values) -> Any:
         return settings.store.begin(first, lambda: values, length)
 
-    state, values, held, steps = kernel.scan_updates(
+    state, values, held, steps = filter_step.scan_updates(
         settings, began.state, dynamics, dynamics.xs, report_of(settings), begin=begin, length=length
     )
     ends = (began.state, began.values), (state, values)

@@ -30,13 +30,13 @@ from ssmscan.errors import ModelError
 from ssmscan.model.protocols import Dynamics, Model, Theta, Values
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced
-from ssmscan.particles import kernel, online_file
+from ssmscan.particles import filter_step, online_file
 from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.compiled import compiled
 from ssmscan.particles.concerns import when
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_run import FilterSettings, report_of, result_of_steps, whole_result
-from ssmscan.particles.kernel import NOWHERE, VANISHED, State, StepInfo
+from ssmscan.particles.filter_step import NOWHERE, VANISHED, State, StepInfo
 from ssmscan.particles.online_origin import Origin, record
 from ssmscan.particles.panels import each_element, each_filter
 from ssmscan.particles.printing import Card, forms, known, listed
@@ -115,11 +115,11 @@ def draw_start(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings
     """Return the filter before its first step; arguments as of `ssmscan.particles.filter_run.run_filter`."""
 
     def one(key: Array, dynamics: Dynamics) -> Online:
-        began = kernel.start(settings, key, dynamics)
+        began = filter_step.start(settings, key, dynamics)
 
         def step(state: State) -> Values:
             x = jax.tree.map(lambda a: a[0], dynamics.xs)
-            return kernel.update(settings, state, dynamics, x)[1].moved.values
+            return filter_step.update(settings, state, dynamics, x)[1].moved.values
 
         def zeros() -> Values:
             return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, began.state))
@@ -143,7 +143,7 @@ def take(
     def one(_: None, dynamics: Dynamics, online: Online) -> tuple[Online, StepInfo]:
         def step(online: Online) -> tuple[Online, StepInfo]:
             x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, online.state.step, keepdims=False), dynamics.xs)
-            state, info = kernel.update(settings, online.state, dynamics, x)
+            state, info = filter_step.update(settings, online.state, dynamics, x)
             held, found = report(online.held, state, info)
             return Online(state, info.moved.values, held), found
 

@@ -6,7 +6,7 @@ included) and the model's own densities, draws innovations, and returns the incr
     log_weight = log [ p(z_t | c_{t-1}) p(y_t | z_t, c_{t-1}) / q(z_t | c_{t-1}, y_t) ].
 
 It draws the initial sites too, with the weight log [p(s) p(y_0 | s) / q(s)].  And it may look ahead before
-resampling: ancestors are then drawn with V proportional to W exp(log_auxiliary) instead of W, and the kernel carries
+resampling: ancestors are then drawn with V proportional to W exp(log_auxiliary) instead of W, and the step carries
 W/V (Pitt & Shephard 1999; Chopin & Papaspiliopoulos 2020, section 10.3.3).
 
 `Bootstrap` draws z_t from the model, so its weight is the density of the observations.  It needs

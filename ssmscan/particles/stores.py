@@ -31,7 +31,7 @@ from ssmscan.arguments import require_integer, require_number
 from ssmscan.particles import ancestry_tree
 from ssmscan.particles.ancestry_tree import GrowingTree
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
-from ssmscan.particles.kernel import State, StepInfo
+from ssmscan.particles.filter_step import State, StepInfo
 
 Values = dict[str, Array]
 

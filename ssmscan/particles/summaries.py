@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ssmscan.arguments import require_number
-from ssmscan.particles.kernel import StepInfo
+from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.weights import normalise
 
 _FEW_COLUMNS = 8

@@ -15,7 +15,7 @@ from ssmscan.inference.pmmh_chain import evaluate, pmmh_step
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.kernel import COMPLETE, FAULTY, VANISHED
+from ssmscan.particles.filter_step import COMPLETE, FAULTY, VANISHED
 from tests.inference.models import Y
 from tests.model import test_several as loops
 from tests.particles.test_panel import THETA, M, T, panel

@@ -19,7 +19,7 @@ from ssmscan.inference import paths, pilot, pmmh, progress
 from ssmscan.inference.pilot import Pilot, central
 from ssmscan.inference.pmmh_chain import Trace, evaluate
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.kernel import COMPLETE, FAULTY
+from ssmscan.particles.filter_step import COMPLETE, FAULTY
 from tests.inference.models import Y, structural
 from tests.inference.test_pmmh import FEW, SMALL
 

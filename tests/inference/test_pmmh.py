@@ -16,7 +16,7 @@ from ssmscan.inference.pmmh_chain import Move, adapt_scale, evaluate, pmmh_step
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import LikelihoodEstimate, Replicates
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.kernel import COMPLETE
+from ssmscan.particles.filter_step import COMPLETE
 from ssmscan.results.summary import summarise
 from tests.inference.models import Y, switching
 from tests.inference.test_progress import Interrupting

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import stats
 
 from ssmscan.particles.draws import as_key, standard_normal
-from ssmscan.particles.kernel import step_keys
+from ssmscan.particles.filter_step import step_keys
 from tests.truth import ERROR_RATE, z_threshold
 
 CHUNK = 2**24

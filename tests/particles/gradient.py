@@ -32,7 +32,7 @@ from scipy import stats
 import ssmscan
 from ssmscan.model.noise.score import gradient_alone
 from ssmscan.model.statespace import dynamics
-from ssmscan.particles import kernel
+from ssmscan.particles import filter_step
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.resampling import multinomial, systematic
 from ssmscan.particles.weights import Weighed, normalise
@@ -227,9 +227,9 @@ def unnormalised(log_weights: jax.Array) -> Weighed:
 
 
 MISTAKES: dict[str, tuple[Any, str, Callable]] = {
-    "no correction": (kernel, "gradient_alone", nothing),
-    "unnormalised correction": (kernel, "normalise", unnormalised),
-    "renormalised carried weight": (kernel, "_carried", renormalise_carried),
+    "no correction": (filter_step, "gradient_alone", nothing),
+    "unnormalised correction": (filter_step, "normalise", unnormalised),
+    "renormalised carried weight": (filter_step, "_carried", renormalise_carried),
     "no density of discrete draws": (dynamics, "gradient_alone", nothing),
 }
 

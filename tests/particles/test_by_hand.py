@@ -18,7 +18,7 @@ from jax.scipy.stats import norm as jax_norm
 from scipy import special
 from scipy.stats import norm
 
-from ssmscan.particles import kernel
+from ssmscan.particles import filter_step
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
@@ -155,7 +155,7 @@ ANCESTORS, NOISE = jnp.array([0, 1, 1, 3]), jnp.array([-1.0, 0.3, 0.8, -0.2])
 
 @dataclass(frozen=True)
 class Given:
-    """Settings of the kernel with given ancestors and noise at every step; it looks ahead if it is told how far."""
+    """Settings of a filter with given ancestors and noise at every step; it looks ahead if it is told how far."""
 
     ahead: float | None
     num_particles = 4
@@ -184,9 +184,9 @@ def test_the_gradient_is_of_weights_over_odds_that_are_held_constant():
 
     def by_kernel(rho, ahead):
         settings, dynamics = Given(ahead), ssm.at(ssm.canonical({**THETA, "rho": rho}))
-        state = kernel.start(settings, as_key(KEY), dynamics).state._replace(carry=NOISE)
+        state = filter_step.start(settings, as_key(KEY), dynamics).state._replace(carry=NOISE)
         for x in zip(ssm.y[:2], ssm.penalty):
-            state, _ = kernel.update(settings, state, dynamics, x)
+            state, _ = filter_step.update(settings, state, dynamics, x)
         return state.log_likelihood.value()
 
     def by_hand(rho, ahead):

@@ -12,7 +12,7 @@ import pytest
 from ssmscan import FilterResult, ParticleFilter, log_likelihood
 from ssmscan.model.protocols import Panel
 from ssmscan.particles.concerns import starving_limit
-from ssmscan.particles.kernel import FAULTY, NOWHERE, VANISHED
+from ssmscan.particles.filter_step import FAULTY, NOWHERE, VANISHED
 from tests.particles.handmade import THETA, autoregression, exact
 
 KEY = jax.random.key(0)

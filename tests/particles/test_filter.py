@@ -1,4 +1,4 @@
-"""The filter against Kalman, and the invariants of the kernel, on a model written by hand."""
+"""The filter against Kalman, and the invariants of its step, on a model written by hand."""
 
 from functools import partial
 
@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmscan.particles import kernel
+from ssmscan.particles import filter_step
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_run import run_filter
-from ssmscan.particles.kernel import FAULTY, VANISHED
+from ssmscan.particles.filter_step import FAULTY, VANISHED
 from ssmscan.particles.proposals import Bootstrap
 from ssmscan.particles.resampling import multinomial
 from ssmscan.particles.stores import FullHistory
@@ -80,17 +80,19 @@ def test_chunks_are_the_whole_run_bit_by_bit_and_single_updates_to_rounding():
 
     @jax.jit
     def start(key, ssm, theta):
-        return kernel.start(SMALL, key, ssm.at(theta))
+        return filter_step.start(SMALL, key, ssm.at(theta))
 
     @jax.jit
     def update(state, ssm, theta, x):
-        state, info = kernel.update(SMALL, state, ssm.at(theta), x)
+        state, info = filter_step.update(SMALL, state, ssm.at(theta), x)
         return state, info.increment[None]
 
     @jax.jit
     def chunk(state, ssm, theta, xs):
         report, n = (lambda _, state, info: (None, info.increment)), len(xs[0])
-        state, _, _, rest = kernel.scan_updates(SMALL, state, ssm.at(theta), xs, report, begin=lambda _: None, length=n)
+        state, _, _, rest = filter_step.scan_updates(
+            SMALL, state, ssm.at(theta), xs, report, begin=lambda _: None, length=n
+        )
         return state, rest
 
     began = start(as_key(KEY), ssm, theta)

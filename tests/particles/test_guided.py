@@ -16,8 +16,8 @@ from scipy.stats import norm
 import ssmscan
 from ssmscan import PIT, SD, Ancestry, FullHistory, LastSteps, Mean, ParticleFilter
 from ssmscan.particles.compiled import join, split
+from ssmscan.particles.filter_step import FAULTY, VANISHED
 from ssmscan.particles.guided import Guided
-from ssmscan.particles.kernel import FAULTY, VANISHED
 from ssmscan.particles.proposed_laws import support_of
 from tests.particles import gradient, guided
 from tests.particles.guided import THETA, best, wide_start

@@ -24,7 +24,7 @@ from scipy import stats
 import ssmscan
 from ssmscan.model.keys import loop_keys
 from ssmscan.model.threefry import normal_of_words
-from ssmscan.particles import kernel
+from ssmscan.particles import filter_step
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.proposals import Bootstrap
 from ssmscan.particles.resampling import multinomial, stratified, systematic
@@ -174,7 +174,7 @@ class Used(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Settings of the kernel that write down the key of every use."""
+    """Settings of a filter that write down the key of every use."""
 
     used: Used
     num_particles: int = 4
@@ -204,10 +204,10 @@ def test_no_key_is_used_twice_and_the_start_draws_from_none_of_the_steps():
     def uses(key):
         settings = Recording(Used([], []))
         dynamics = ssm.at(ssm.canonical(THETA))
-        began = kernel.start(settings, key, dynamics)
+        began = filter_step.start(settings, key, dynamics)
         state = began.state
         for t in range(steps):
-            state, _ = kernel.update(settings, state, dynamics, jax.tree.map(itemgetter(t), dynamics.xs))
+            state, _ = filter_step.update(settings, state, dynamics, jax.tree.map(itemgetter(t), dynamics.xs))
         words = jnp.stack([jax.random.key_data(key), *settings.used.resampling, *settings.used.moving])
         return words, began.values["x0"] * jnp.sqrt(1 - THETA["rho"] ** 2)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm, t
 
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.kernel import StepInfo
+from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.proposals import Move
 from ssmscan.particles.stores import FinalCloud, FullHistory
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles

@@ -27,7 +27,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
 
-from ssmscan.particles import kernel
+from ssmscan.particles import filter_step
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.proposals import Bootstrap
 from ssmscan.particles.resampling import multinomial, stratified, systematic
@@ -168,14 +168,14 @@ def same_key_twice(key: jax.Array, count: jax.Array | int) -> jax.Array:
     return STEP_KEYS(key, jnp.asarray(count) // 2 * 2)
 
 
-CARRIED, STEP_KEYS = kernel._carried, kernel.step_keys
+CARRIED, STEP_KEYS = filter_step._carried, filter_step.step_keys
 
 
 @contextlib.contextmanager
 def mistake(name: str, replacement: Callable) -> Iterator[None]:
-    """Replace a function of the kernel, in code that is compiled meanwhile."""
+    """Replace a function of `filter_step`, in code that is compiled meanwhile."""
     jax.clear_caches()
-    with mock.patch.object(kernel, name, replacement):
+    with mock.patch.object(filter_step, name, replacement):
         yield
     jax.clear_caches()
 

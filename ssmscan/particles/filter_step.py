@@ -1,4 +1,4 @@
-r"""The kernel of every filter: resample if needed, propagate, weigh.
+r"""One step of every filter: resample if needed, propagate, weigh.
 
 With carried log weights :math:`\log w_i` (below) and incremental ones :math:`g_i` of a proposal,
 
@@ -50,7 +50,7 @@ COMPLETE, FAULTY, VANISHED = 0, 1, 2
 
 
 class Settings(Protocol):
-    """What the kernel reads of a front object."""
+    """What a step reads of a front object."""
 
     @property
     def num_particles(self) -> int:
