@@ -12,7 +12,7 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 
 Data flow one way, and a folder imports only from those before it:
 
-    errors, arguments, files  `ModelError`; checks of what a user gives; the one writer of files
+    errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood

@@ -88,7 +88,7 @@ def _engines(quick: bool) -> dict[str, Any]:
 
 
 def _trust(result: ssmscan.Result) -> str:
-    """Say in sentences whether a result can be trusted."""
+    """Return sentences on whether a result can be trusted."""
     if concerns := result.concerns():
         return f"not to be trusted as it is. {' '.join(concerns)}"
     found = result.summaries.values()
@@ -98,7 +98,7 @@ def _trust(result: ssmscan.Result) -> str:
 
 
 def _largest(comparison: Any) -> str:
-    """Say in a sentence how far apart the engines are at most."""
+    """Return a sentence on how far apart the engines are at most."""
     found = [(abs(d.estimate.value), d, pair.title) for pair in comparison.pairs for d in pair.differences]
     size, difference, pair = max(found, key=lambda item: item[0])
     mean, *_ = max((item for item in found if item[1].statistic == "mean"), key=lambda item: item[0])

@@ -83,7 +83,7 @@ class ProbeStep:
 
 
 def displaced(z: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Give the 2d points z + h_j e_j and then z - h_j e_j, (2d, d)."""
+    """Return the 2d points z + h_j e_j and then z - h_j e_j, (2d, d)."""
     return np.concatenate([z + np.diag(steps), z - np.diag(steps)])
 
 

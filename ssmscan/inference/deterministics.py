@@ -15,7 +15,7 @@ from ssmscan.results.result import Result
 
 
 def with_deterministics(ssm: StateSpaceModel, result: Result) -> Result:
-    """The same result with the deterministics outside the loop of a model.
+    """Return the result with the deterministics outside the loop of a model.
 
     Those of the parameters become `deterministics`; those of the states become `states`, which have time in front
     if their first axis is as long as the loop.  Control-C leaves them out.

@@ -108,7 +108,7 @@ def long_run(
 
 
 def _chunk(first: Online, ssm: StateSpaceModel, theta: Theta, settings: ParticleFilter) -> Chunk:
-    """Give the loop over the steps of a chunk, as long as its reports leave room for; its first call compiles it."""
+    """Build the loop over a chunk of as many steps as there is room for their reports; its first call compiles it."""
     count = jax.ShapeDtypeStruct((), jnp.int32)
     one = partial(online.take, settings=settings, capacity=1)
     capacity = capacity_for(jax.eval_shape(one, first, ssm, theta, count)[1])

@@ -214,7 +214,7 @@ class Pilot:
         self.chains = self.chains._replace(state=state)
 
     def fit(self, centre: Theta, target_sd: float, most: int, tries: float) -> None:
-        """Choose the number of particles at one theta, with at most so many tries of other numbers.
+        """Choose the number of particles at one theta, with at most `tries` tries of other numbers.
 
         What was too noisy at the centre of the last round is not tried again.
         """

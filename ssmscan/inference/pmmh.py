@@ -258,7 +258,7 @@ def _percent(shares: np.ndarray) -> str:
 
 
 def _notes(pilot: Pilot, again: np.ndarray, stored: np.ndarray) -> tuple[str, ...]:
-    """Say what the pilot chose, and whether every replayed run was the one that had been accepted."""
+    """Return sentences on what the pilot chose, and on replayed runs that differ from the accepted ones."""
     notes = [
         f"{pilot.estimator.num_particles} particles, standard deviation of the log likelihood estimate "
         f"{pilot.sd:.2f} at the centre, target acceptance {pilot.target:.3f}"

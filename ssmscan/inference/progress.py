@@ -218,7 +218,7 @@ def run_chunks(
                 count = min(count, chunk.capacity, num_steps - done)
                 state, outputs = jax.block_until_ready(chunk.advance(operand, state, jnp.asarray(count, jnp.int32)))
                 pieces.append(_first(count, outputs))
-                # One assignment, for an interrupt falls between any two: the state after so many pieces.
+                # One assignment, for an interrupt falls between any two: state and number of pieces belong together.
                 reached = state, len(pieces)
                 done += count
                 bar.update(count)

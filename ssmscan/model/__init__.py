@@ -6,11 +6,14 @@ noise_outside  `noise_outside`: a model with its noise moved outside the loop, a
 Below them stand rooms, each of which imports from those before it in this list alone:
 
 protocols              the contract between models and engines
-sites, keys, threefry  what a site is, what a key is, and the cipher that makes numbers of one
+sites, keys, threefry  what a site is, what a PRNG key is, and the cipher that makes random bits of one
 jaxprs/                jaxprs as data: what reaches what, one axis followed through
 noise/                 base noise and map of each distribution family
 handlers/              NumPyro's effect handlers
 staging/               the user's function, staged once for each use
 discrete/              finite discrete states: which can be summed, and the sums
 statespace/            what engines see: `StateSpaceModel`
+
+To add a family of distributions, see `noise`; a refusal, see `ssmscan.errors`; a way to integrate states out, see
+`statespace.marginal`.
 """

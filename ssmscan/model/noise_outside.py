@@ -250,7 +250,7 @@ def _plan(f: Callable, init: PyTree, xs: PyTree) -> dict[str, Moved]:
 
 
 def _depends_on_inputs(jaxpr: Any) -> list[bool]:
-    """Tell for each output whether an input may reach it."""
+    """Return for each output whether an input may reach it."""
     reached = set(jaxpr.invars)
 
     def reads(variables: list) -> bool:

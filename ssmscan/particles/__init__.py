@@ -8,13 +8,13 @@ What a filter is made of
     weights          normalisation, effective sample size, compensated sums
     loop             a scan whose gradient takes the memory of the root of its steps
     settings_checks  strategies checked where they are given
-    offspring        numbers of ordered points below cumulative weights
-    resampling       systematic, stratified, multinomial ancestors, a particle pinned or not
+    offspring        how schemes count, on a CPU and on a GPU: a kernel for either goes here
+    resampling       the schemes: systematic, stratified, multinomial; with a particle pinned or not
     proposals        what moves and weighs a cloud: `Bootstrap`
-    proposed_laws    what a user's function proposes, checked
+    proposed_laws    checks of the distributions that a user's function proposes to `Guided`
     guided           `Guided`, a proposal of the user's own
     compiled         functions compiled with settings: what is static, what is an argument
-    filter_step      start, update, and the whole run as a scan of updates; `State`, `StepInfo`
+    filter_step      the algorithm: start, update, and the whole run as a scan of updates; `State`, `StepInfo`
     clouds           weighted particles, and what a run keeps of them
     ancestry_tree    the tree of ancestors, pruned as the filter goes
     stores           what is kept of the clouds: the last, the last few, the tree of ancestors, all
@@ -25,7 +25,8 @@ A whole run
     filter_record    the arrays of a run
     concerns         what speaks against a run, in sentences
     filter_result    `FilterResult`, what a run found, of one loop or several
-    panels           one filter for each element of a panel, and how what they found is joined
+    panels           one filter for each element of a panel, and their results joined; the model's side is
+                     `model.statespace.elements`
     filter_run       the program of a run: start, steps, result
     genealogy        paths: ancestry and backward sampling
     estimators       `Estimator`, what samplers of the parameters need of particles, and `Replicates`

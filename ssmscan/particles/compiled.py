@@ -48,7 +48,7 @@ def split(settings: Any) -> tuple[Static, list]:
 
 
 def join(static: Static, arrays: list) -> Any:
-    """Put the arrays of the proposal back."""
+    """Return the settings with the arrays of the proposal in their places."""
     if static.tree is None:
         return static.settings
     remaining = iter(arrays)

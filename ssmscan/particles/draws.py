@@ -44,7 +44,7 @@ def _counters(shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
-    """Give the bits of JAX's partitionable threefry."""
+    """Return the bits of JAX's partitionable threefry."""
     if math.prod(shape) >= _SINGLE_WORD_COUNTERS:
         return jer.threefry_prng_impl.random_bits(key, bit_width, shape)
     a, b = threefry(key, *_counters(shape))

@@ -93,7 +93,7 @@ class Estimator(Hashable, Protocol):
         """Make the run of `estimate` with this key again, and draw a state path of it; a function of the key too."""
 
     def describe(self, key: Array, ssm: Model, theta: Theta) -> str:
-        """Say how the run of `estimate` with this key ended; on the host."""
+        """Return how the run of `estimate` with this key ended, in a sentence; on the host."""
 
 
 def require_estimator(argument: str, estimator: Any) -> Any:
@@ -168,7 +168,7 @@ class Replicates:
         return SampledPath(self._mean(found).log_likelihood, path.states)
 
     def describe(self, key: Array, ssm: Model, theta: Theta) -> str:
-        """Say how the replicate ended whose status is that of the mean."""
+        """Return how the replicate with the status of the mean ended, in a sentence."""
         keys, found = self._estimates(key, ssm, theta)
         worst = int(jnp.argmax(found.status == self._mean(found).status))
         return f"Replicate {worst}: {self.estimator.describe(keys[worst], ssm, theta)}"

@@ -147,7 +147,7 @@ class ParticleFilter:
         return SampledPath(found.log_likelihood, jax.tree.map(lambda leaf: leaf[0], paths))
 
     def describe(self, key: Array, ssm: Model, theta: Theta) -> str:
-        """Say how a run ended; on the host."""
+        """Return how a run ended, in a sentence; on the host."""
         return self.run(key, ssm, theta).message()
 
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:

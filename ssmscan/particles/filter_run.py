@@ -89,7 +89,7 @@ def result_of_steps(
     span: tuple[int, int],
     start_observed: bool,
 ) -> tuple[CompensatedSum, FilterResult]:
-    """Put the steps of one filter, or of one element, together.
+    """Build the result of one filter, or of one element, from its steps.
 
     Args:
         settings: the settings.

@@ -190,7 +190,7 @@ def start(settings: Settings, key: Array, dynamics: Dynamics) -> StartInfo:
 
 
 def step_keys(key: Array, count: Array | int) -> Array:
-    """Give the keys (resampling, move) of the step that is number `count`, from 1."""
+    """Return the keys (resampling, move) of step number `count`, counted from 1."""
     low = np.uint32(2) * jnp.asarray(count, np.uint32) + jnp.arange(2, dtype=np.uint32)
     data = jnp.stack(threefry(jax.random.key_data(key), jnp.zeros_like(low), low), axis=-1)
     return jax.random.wrap_key_data(data, impl=unrolled_threefry)
@@ -273,12 +273,12 @@ def _resample(
 
 
 def _carried(needed: Array | bool, ratio: Array, log_weights: Array) -> Array:
-    """Give the log weights with which a cloud moves: resampled, those of its parents over N times their odds."""
+    """Return the log weights with which a cloud moves: after resampling W/V of its parents over N, else W."""
     return jnp.where(needed, ratio - math.log(len(ratio)), log_weights)
 
 
 def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
-    """Enter new weights: log likelihood, effective sample size, and the first step of the worst event."""
+    """Record new weights: log likelihood, effective sample size, and the first step of the worst event."""
     event = jnp.where(weighed.log_sum == -jnp.inf, VANISHED, jnp.where(weighed.faulty, FAULTY, COMPLETE))
     event = event.astype(np.int32)
     status = jnp.maximum(state.status, event)

@@ -94,7 +94,7 @@ class Guided:
         return jax.vmap(draw, axis_size=n)(noise)
 
     def log_auxiliary(self, dynamics: Dynamics, carry: Any, x: Any, n: int) -> None:
-        """Look at nothing: ancestors are drawn with the weights themselves."""
+        """Return None: ancestors are drawn with the weights themselves."""
 
     def propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Move:
         """Move n particles."""
@@ -143,7 +143,7 @@ def _require_arguments(argument: str, value: Any, names: Sequence[str]) -> None:
 
 
 def _laws(argument: str, sites: Sequence[Site], propose: Callable[[], Any]) -> Laws:
-    """Ask the user's function, and check what it returns."""
+    """Call the user's function, and check what it returns."""
     return checked_laws(argument, propose(), sites)
 
 

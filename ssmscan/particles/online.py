@@ -162,7 +162,7 @@ def take(
 def result_of(
     first: Online, last: Online, reports: StepInfo, ssm: StateSpaceModel, theta: Theta, *, settings: FilterSettings
 ) -> FilterResult:
-    """Put the reports of all steps together into what a whole run returns.
+    """Build the result of a whole run from the reports of all its steps.
 
     Args:
         first: the filter before the first of these steps.

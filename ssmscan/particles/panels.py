@@ -74,7 +74,7 @@ def each_element(
 def join_result(
     log_likelihood: CompensatedSum, every: FilterResult, panel: Panel | None
 ) -> tuple[CompensatedSum, FilterResult]:
-    """Put what was found for the elements of a panel together.
+    """Join the results of the elements of a panel.
 
     Args:
         log_likelihood: of the steps of each element.

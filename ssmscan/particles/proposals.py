@@ -93,7 +93,7 @@ class Bootstrap:
         return Move(start.carry, start.log_weight, None, start.values, {})
 
     def log_auxiliary(self, dynamics: Dynamics, carry: Any, x: Any, n: int) -> None:
-        """Look at nothing: ancestors are drawn with the weights themselves."""
+        """Return None: ancestors are drawn with the weights themselves."""
 
     def propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Move:
         """Move n particles by the model's own step."""

@@ -17,7 +17,7 @@ For `multinomial` that is n - 1 independent ancestors.  To overwrite an ancestor
 all three, since ancestors come sorted.  Each scheme has this form as `scheme.conditional(key, weights, n, pinned)`:
 slot 0 is that of b, and the order of the others means nothing.
 
-How points are counted, exactly and at no cost to speak of: `ssmscan.particles.offspring`.
+How points are counted, exactly and at little cost, on a CPU and on a GPU: `ssmscan.particles.offspring`.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _checked(key: Array, weights: Array, n: int, *, at_least: int = 1) -> tuple[
 
 
 def _refuse_others(weights: np.ndarray) -> None:
-    """Refuse what is no normalised weights; a cloud without any weight passes."""
+    """Refuse weights that are not normalised; a cloud without any weight passes."""
     total, least = (float(weights.sum()), float(weights.min())) if weights.size else (np.nan, np.nan)
     if not (least >= 0 and (total == 0 or abs(total - 1) < 1e-3)):
         raise ValueError(

@@ -79,7 +79,7 @@ def without_faults(log_weights: Array) -> Array:
 
 
 def uniform(n: int) -> Array:
-    """Give the normalised log weights of n equal particles."""
+    """Return the normalised log weights of n equal particles."""
     return jnp.full(n, -math.log(n), float)
 
 
@@ -91,7 +91,7 @@ class CompensatedSum(NamedTuple):
 
     @classmethod
     def zero(cls) -> CompensatedSum:
-        """Start from nothing, in the default real dtype."""
+        """Return an empty sum, in the default real dtype."""
         return cls(jnp.zeros(()), jnp.zeros(()))
 
     def add(self, term: Array) -> CompensatedSum:
@@ -103,5 +103,5 @@ class CompensatedSum(NamedTuple):
         return CompensatedSum(total, self.lost + jnp.where(jnp.isfinite(total), rounding, 0))
 
     def value(self) -> Array:
-        """Give the sum, rounded once."""
+        """Return the sum, rounded once."""
         return self.total + self.lost

@@ -162,7 +162,7 @@ def levels(probabilities: Any) -> tuple[float, ...]:
 
 
 def scalar(values: Any, site: str, element: Any, *, leading: int) -> np.ndarray:
-    """Return the scalar element of a site's values, after so many leading axes.
+    """Return the scalar element of a site's values, after a number of leading axes.
 
     Raises:
         ValueError: if the element is not the index of a scalar.

@@ -125,7 +125,7 @@ class Maximum:
         return found
 
     def message(self) -> str:
-        """Say in plain English whether this is a maximum."""
+        """Return in plain English whether this is a maximum."""
         num_starts = len(self.start_objective)
         objections = self._objections()
         if objections:

@@ -97,7 +97,7 @@ def rounded(value: float, error: float) -> str:
 
 
 def significant(value: float, digits: int = 2) -> str:
-    """Print `value` to so many significant digits, without an exponent where it is short enough."""
+    """Print `value` to a number of significant digits, without an exponent where it is short enough."""
     if not math.isfinite(value):
         return MISSING if math.isnan(value) else f"{value:g}"
     if value == 0.0:

@@ -34,7 +34,7 @@ from scipy import special
 from ssmscan.results.summary import PROBABILITIES, STATISTICS, Estimate, ScalarSummary
 
 TOLERANCE = 0.15
-"""Differences of so many posterior sds do not matter."""
+"""Differences below this many posterior sds do not matter."""
 
 LEVEL = 0.99
 """Simultaneous level of the intervals."""
@@ -127,7 +127,7 @@ def with_intervals(family: Sequence[Difference]) -> tuple[Difference, ...]:
 
 
 def judge(family: Sequence[Difference], size: int) -> Judgement:
-    """Give the verdict on one pair of engines.
+    """Return the verdict on one pair of engines.
 
     Args:
         family: the differences of the pair, `with_intervals`.

@@ -16,8 +16,8 @@ from ssmscan.inference.posterior import Position, log_likelihood, log_posterior,
 from ssmscan.model.protocols import Step
 from ssmscan.model.statespace import checking
 from ssmscan.model.statespace.discrete_sum import DiscreteSum
+from ssmscan.model.statespace.element_dynamics import ElementDynamics
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.panel_element import ElementDynamics
 from tests.model.zoo import Y
 
 KEY = jax.random.key(0)

@@ -1,7 +1,7 @@
-"""Discrete states that are finitely many: which can be summed out, and the sums.
+"""Discrete states with finitely many values: which can be summed out, and the sums.
 
 enumeration       which discrete draws can be summed out, from the data flow
 conditional       start and step at given noise and given discrete values
-element_chains    elements that do not interact, one chain for each
+element_chains    one chain for each element of a plate, where elements do not interact
 forward_backward  sums over the paths of a finite chain: likelihood, smoothing, a draw
 """

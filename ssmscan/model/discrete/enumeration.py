@@ -88,7 +88,7 @@ class Summed(NamedTuple):
     terms: dict[str, Reach]
 
     def describe(self) -> str:
-        """Say in a clause what is summed out."""
+        """Return a clause that says what is summed out."""
         elements = self.elements
         sites = self.sites if elements is None else elements.rows_of(self.sites)
         each = "" if elements is None else f" for each of {elements.size} elements"

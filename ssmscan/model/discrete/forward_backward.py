@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 FEW = 16
-"""Up to so many values the gradient goes back through the loop: it takes half the time for 3, and 1.4 times for 32."""
+"""Up to this many values gradients go back through the loop: it takes half the time for 3, and 1.4 times for 32."""
 
 
 class Chain(NamedTuple):

@@ -4,7 +4,7 @@ running        run the user's function under control: sites and loops are handed
 messages       one site as it was met, and what its distribution says under masks and scales
 scans          one scan as it was met, and what handlers around it say of its sites
 missing        missing elements of observed values: left out, or drawn
-params         `numpyro.param` and `numpyro.prng_key`, which are no sites
+params         `numpyro.param` and `numpyro.prng_key`: constants, not sites
 substitutions  names to which `condition` and `substitute` give values
 stack          handlers that are active at `trace`
 noise_sites    the noise of a moved site as a sample site of its own

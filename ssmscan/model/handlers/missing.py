@@ -55,7 +55,7 @@ NO_GAPS = Gaps()
 
 
 def filler(fn: dist.Distribution) -> Array:
-    """Give some value in the support, of the shape of one draw."""
+    """Return some value in the support, of the shape of one draw."""
     if fn.is_discrete:
         lower = getattr(fn.support, "lower_bound", 0)
         return jnp.broadcast_to(lower, fn.shape()).astype(jnp.result_type(int))
@@ -75,7 +75,7 @@ def fill(fn: dist.Distribution, value: Array, present: Array) -> Array:
 
 
 def complete(fn: dist.Distribution, value: Array, present: Array, draw: Array) -> Array:
-    """Put the missing elements in, from a draw of the whole; a draw that agrees with the rest is kept."""
+    """Return the value with its missing elements taken from a draw of the whole, given the elements that are there."""
     while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution):
         fn = fn.base_dist
     if isinstance(fn, dist.Independent):

@@ -1,8 +1,8 @@
-"""What a model asks of NumPyro that is no site: optimisable parameters, and keys.
+"""What a model asks of NumPyro beside its sites: optimisable parameters, and keys.
 
 `numpyro.param` outside the loop is a constant: the value that `handlers.substitute` gives it, else its initial
 value.  Where that is a function of a key, the key is fixed, so that it is the same constant in every run.
-`numpyro.prng_key()` returns a fixed key; `hidden.py` proves that no density depends on it.
+`numpyro.prng_key()` returns a fixed key; `staging.hidden_noise` proves that no density depends on it.
 
 Under a `handlers.seed` of the user that key is used; what is drawn with it is a constant of the user's choice.
 """
@@ -26,7 +26,7 @@ class Constants(Messenger):
         super().__init__(fn)
 
     def process_message(self, msg: dict) -> None:
-        """Give what is asked for its value, unless a handler has given one."""
+        """Set the value of a parameter or a key that no handler has set."""
         if msg.get("value") is not None:
             return
         if msg["type"] == "param":

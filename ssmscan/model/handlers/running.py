@@ -127,7 +127,7 @@ class _Sites(Messenger):
             )
 
     def fill(self, msg: dict, present: Any, impute: Callable | None, **where) -> None:
-        """Put the missing elements of an observed value in, and say which they are.
+        """Fill the missing elements of an observed value, and record which they are.
 
         Args:
             msg: the message of the site, its value given.
@@ -153,7 +153,7 @@ class _Sites(Messenger):
         msg["value"] = value
 
     def compute(self, msg: dict) -> bool:
-        """Give a site of one value that value: it becomes a deterministic, and a factor if it has a density."""
+        """Set the value of a site that can have only one, making it a deterministic or a factor; return whether."""
         if msg["value"] is None and is_point(msg["fn"]):
             msg["value"], msg["_point"] = with_sample_shape(msg).sample(jax.random.key(0)), True
         return msg.get("_point", False)

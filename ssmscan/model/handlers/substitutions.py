@@ -38,7 +38,7 @@ class Handled(Messenger):
         super().__init__()
 
     def process_message(self, msg: dict) -> None:
-        """Enter the name of a site with every handler around it."""
+        """Record the name of a site with every handler around it."""
         name, hidden = str(msg.get("name")), any(isinstance(h, handlers.block) for h in _PYRO_STACK)
         if msg["type"] == "sample":
             self.sites.add(name)
@@ -51,7 +51,7 @@ class Handled(Messenger):
                 entry[2].update({name} if msg["type"] in kinds else none)
 
     def around(self, loop: Loop, names: Iterable[str]) -> None:
-        """Enter the sample statements of a loop with the handlers around it."""
+        """Record the sample statements of a loop with the handlers around it."""
         names = set(names)
         self.sites |= names
         for _, mapping in loop.substitutions:

@@ -5,8 +5,8 @@ simplify      a jaxpr without the equations that do nothing
 placeholders  shapes, and arrays that stand where a value does not matter
 digest        a hash of what a jaxpr computes, the same in every process
 axes          evaluate a jaxpr at one place of an axis (time, the elements of a panel)
-tracked_axis  where that axis is in an array, and which of its rows are looked at
+tracked_axis  where that axis is in an array, and the window of rows that is evaluated
 axis_rules    what each primitive does to the axis
-axis_algebra  the same of contractions and look-ups
+axis_algebra  the rules of contractions, look-ups and solves
 source_lines  the line of the user that an equation came from
 """

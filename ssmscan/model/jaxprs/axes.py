@@ -93,7 +93,7 @@ def follow_staged(staged: Staged, arrays: Sequence[Any], arguments: Mapping[str,
 
 
 def is_tracked(leaf: Any) -> bool:
-    """Tell a tracked variable from the trees that hold it."""
+    """Return whether this is a tracked variable, and not a tree of them."""
     return isinstance(leaf, Tracked)
 
 
@@ -215,7 +215,7 @@ def _held_and_carried(eqn: Any) -> tuple[int, int]:
 
 
 def _reached(body: Any, held: int, carried: int, marked: list[bool]) -> tuple[set[int], set[int]]:
-    """Say which outputs of the body the carry brings followed rows of other steps to, and which this step's."""
+    """Return the outputs of a body that rows of other steps reach through the carry, and those that any rows reach."""
     depends = []
     for j in range(len(body.outvars)):
         _, used = pe.dce_jaxpr(body, [i == j for i in range(len(body.outvars))], instantiate=False)

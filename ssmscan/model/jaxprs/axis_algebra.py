@@ -1,4 +1,4 @@
-"""Contractions, look-ups and solves with a followed axis; the rest of `axisrules.py`.
+"""Contractions, look-ups and solves with a followed axis; they continue the table of `axis_rules`.
 
 A contraction over the followed axis is a sum over it, one over other axes leaves it alone.  A look-up
 passes where the *indices* have the axis (`mu[s]`, s the path) or where every row is looked up alike.
@@ -46,7 +46,7 @@ def dot(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
 
 
 def gather(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
-    """Look up: the indices have the axis, or every row is looked up alike."""
+    """Look up rows: the indices have the axis, or every row is looked up alike."""
     operand, indices = args
     numbers, sizes = eqn.params["dimension_numbers"], list(eqn.params["slice_sizes"])
     values = [jnp.asarray(operand.value), jnp.asarray(indices.value)]

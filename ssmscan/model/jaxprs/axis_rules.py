@@ -35,7 +35,7 @@ Rule = Callable[[Any, list[Tracked], Window], list[Tracked]]
 
 
 def common(args: list[Tracked]) -> Axis:
-    """Give the one axis that all followed variables share.
+    """Return the one axis that all followed variables share.
 
     Raises:
         MixesRows: two of them have it elsewhere or with another shift.
@@ -102,7 +102,7 @@ def summed(eqn: Any, values: list) -> list[Tracked]:
 
 
 def _removed(axis: Axis, gone: tuple[int, ...]) -> Axis:
-    """Give the axis after others are gone."""
+    """Return the axis after other dimensions are gone."""
     return axis if axis.axis is None else axis._replace(axis=axis.axis - sum(d < axis.axis for d in gone))
 
 
@@ -160,7 +160,7 @@ def _cut(axis: Axis, first: int, last: int) -> Axis:
 
 
 def _offset(axis: Axis, cut: Axis, window: Window) -> int:
-    """Say where, in a window of the whole, that of a cut begins: in the step it is the one row."""
+    """Return the offset of a slice's window inside the window of its operand; in a step it is the one row."""
     if window.step is not None or not window.size(cut):
         return 0
     return (axis.shift - cut.shift + window.start(cut) - window.start(axis)) * axis.block
@@ -218,10 +218,10 @@ def _concatenate(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]
 
 
 def _belong(args: list[Tracked]) -> list[bool]:
-    """Say which parts beside those of other loops are of this one; constant rows go with what follows them.
+    """Return which parts belong to this loop and not to another; constant rows go with the part that follows.
 
     Raises:
-        MixesRows: those of this loop are not neighbours.
+        MixesRows: the parts of this loop are not neighbours.
     """
     loops = [j for j, a in enumerate(args) if a.mark is not None]
     after = [next((k for k in loops if k >= j), loops[-1]) for j in range(len(args))]
@@ -257,7 +257,7 @@ def _tile(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
 
 
 def common_block(args: list[Tracked]) -> Axis:
-    """Give an axis whose place and block all followed variables share; length and shift are its first one's."""
+    """Return an axis with the place and block that all followed variables share, the length and shift of the first."""
     axes = [a.mark for a in args if isinstance(a.mark, Axis)]
     if len({(a.axis, a.block) for a in axes}) != 1:
         raise MixesRows
@@ -265,7 +265,7 @@ def common_block(args: list[Tracked]) -> Axis:
 
 
 def _join(parts: list[tuple[Tracked, int]], like: Axis, along: int, window: Window) -> Tracked:
-    """Put rows after one another: the step reads one part, the head and the end join what they have of each."""
+    """Concatenate rows: a step reads one part, the head and the end concatenate what they have of each."""
     offsets = [sum(count for _, count in parts[:j]) for j in range(len(parts))]
     shifts = {p.mark.shift + at for (p, _), at in zip(parts, offsets) if isinstance(p.mark, Axis)}
     if len(shifts) != 1:
@@ -290,7 +290,7 @@ def _join(parts: list[tuple[Tracked, int]], like: Axis, along: int, window: Wind
 
 
 def _meets(axis: Axis, first: int, count: int, steps: int) -> bool:
-    """Say whether some step has its row among these."""
+    """Return whether some step has its row among the `count` rows from `first`."""
     return first < axis.shift + steps and axis.shift < first + count
 
 

@@ -12,7 +12,7 @@ Shape = jax.ShapeDtypeStruct
 
 
 def like(tree: PyTree, shapes: PyTree) -> PyTree:
-    """Give a carry the dtypes it settles to."""
+    """Cast the leaves of a tree, a carry for example, to given shapes and dtypes."""
 
     def leaf(value, shape):
         if jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key):

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# Up to so many terms additions were faster than XLA's reductions and products of 10,000 particles on a CPU.
+# Up to this many terms, additions were faster than XLA's reductions and products of 10,000 particles on a CPU.
 _FEW_TERMS, _FEW_PRODUCTS = 32, 8
 
 
@@ -35,7 +35,7 @@ def producers(eqns: Iterable) -> dict:
 
 
 def simplified(eqn: Any, read: Callable[[Any], Any], *, produced: Mapping) -> Any:
-    """Give the value of an equation by a shorter way, or None if there is none.
+    """Return the value of an equation computed in a shorter way, or None if there is none.
 
     Args:
         eqn: the equation.
@@ -57,7 +57,7 @@ def simplified(eqn: Any, read: Callable[[Any], Any], *, produced: Mapping) -> An
 
 
 def written_out(eqn: Any, read: Callable[[Any], Any]) -> Array | None:
-    """Give the value of a sum or a matrix product of few terms by additions, or None if it is neither.
+    """Return a sum or a matrix product of few terms computed by additions, or None if it is neither.
 
     Args:
         eqn: the equation.

@@ -94,26 +94,26 @@ class Window(NamedTuple):
     constants: bool = True
 
     def start(self, axis: Axis) -> Any:
-        """First row of the window."""
+        """Return the first row of the window."""
         if self.step is not None:
             return self.step + axis.shift
         return _clip(axis.shift + self.steps, axis.length) if self.end else 0
 
     def size(self, axis: Axis) -> int:
-        """Give the number of rows in the window."""
+        """Return the number of rows in the window."""
         if self.step is not None:
             return min(axis.length, 1)
         after = axis.length - _clip(axis.shift + self.steps, axis.length)
         return after if self.end else _clip(axis.shift, axis.length)
 
     def shape(self, shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
-        """Give the shape of a variable in the window, from its shape in the whole."""
+        """Return the shape of a variable in the window, from its shape in the whole."""
         if axis.axis is None:
             return tuple(shape)
         return (*shape[: axis.axis], self.size(axis) * axis.block, *shape[axis.axis + 1 :])
 
     def rows(self, constant: Array, axis: Axis) -> Array:
-        """Take the rows of the window from a constant; a row that is not there gives another one."""
+        """Take the rows of the window from a constant; for a row that does not exist, another is taken."""
         if axis.axis is None:
             return constant
         size = self.size(axis) * axis.block
@@ -123,14 +123,14 @@ class Window(NamedTuple):
         return lax.dynamic_slice_in_dim(constant, self.start(axis) * axis.block, size, axis.axis)
 
     def present(self, constant: Array, axis: Axis) -> Array:
-        """Take the rows of the window from a constant, NaN where they are not there."""
+        """Take the rows of the window from a constant, NaN for those that do not exist."""
         rows = jnp.asarray(self.rows(constant, axis))
         all_there = jnp.ones_like(rows, bool)
         there = self.counted(all_there, axis)
         return rows if there is all_there else jnp.where(there, rows.astype(jnp.result_type(float, rows)), jnp.nan)
 
     def within(self, axis: Axis, first: int, length: int) -> Array | bool:
-        """Say whether the row of the step is one of `length` rows from `first`; surely so is True."""
+        """Return whether the step's row is one of `length` rows from `first`; the constant True if at every step."""
         if self.step is None or (first <= axis.shift and axis.shift + self.steps <= first + length):
             return True
         row = self.start(axis)
@@ -152,7 +152,7 @@ class Window(NamedTuple):
         return jnp.where(own.reshape(shape), value, jnp.zeros_like(value))
 
     def contribution(self, tracked: Tracked) -> Array:
-        """Give what a variable that is added to a sum contributes in this window.
+        """Return what a variable that is added to a sum contributes in this window.
 
         Raises:
             MixesRows: the variable still has the axis.

@@ -229,7 +229,7 @@ def poisson_value(fn: Any, noise: Array) -> Array:
 
 
 def poisson_valid(fn: Any) -> Array:
-    """Tell where the mean is one."""
+    """Return where the mean is valid."""
     return jnp.asarray(fn.rate) >= 0
 
 
@@ -240,7 +240,7 @@ def binomial_probs_value(fn: Any, noise: Array) -> Array:
 
 
 def binomial_probs_valid(fn: Any) -> Array:
-    """Tell where there are trials and a probability."""
+    """Return where the number of trials and the probability are valid."""
     p = jnp.asarray(fn.probs)
     return (jnp.asarray(fn.total_count) >= 0) & (p >= 0) & (p <= 1)
 
@@ -252,7 +252,7 @@ def binomial_logits_value(fn: Any, noise: Array) -> Array:
 
 
 def binomial_logits_valid(fn: Any) -> Array:
-    """Tell where there are trials and log-odds."""
+    """Return where the number of trials and the log-odds are valid."""
     logits = jnp.asarray(fn.logits)
     return (jnp.asarray(fn.total_count) >= 0) & (logits == logits)
 

@@ -105,9 +105,7 @@ class NoiseMap:
         Returns:
             Noise of the shape of that of `fn.expand(sample_shape + fn.batch_shape)`.
         """
-        assert self.family is not None
-        if self.family is None:
-            raise ValueError(f"{type(fn).__name__} has a sampler of its own: its noise is a key, not an array.")
+        assert self.family is not None  # a sampler of its own takes a key, not an array
         lead, batch, event = _layout(self.family, fn)
         shape = lead + sample_shape + batch + event
         if self.family.draw is None:
@@ -190,7 +188,7 @@ def _is_masked(fn: dist.Distribution) -> bool:
 
 
 def _normals(count: int) -> Callable[[Any], tuple[Shape, Shape]]:
-    """Make the layout of a family that takes so many normals for a value."""
+    """Build the layout of a family that takes `count` normals for one value."""
     return lambda fn: ((count,), fn.event_shape)
 
 
@@ -317,7 +315,7 @@ def _layout(family: _Family, fn: dist.Distribution) -> tuple[Shape, Shape, Shape
     return lead, fn.batch_shape, event
 
 
-def _smooth_or_none(table: dict[type, _Family], fn: dist.Distribution) -> NoiseMap | None:
+def _map_from(table: dict[type, _Family], fn: dist.Distribution) -> NoiseMap | None:
     family = _find(table, fn)
     if family is None:
         return None
@@ -327,9 +325,9 @@ def _smooth_or_none(table: dict[type, _Family], fn: dist.Distribution) -> NoiseM
 
 def particle_map(fn: dist.Distribution) -> NoiseMap:
     """Choose the exact map of a distribution for particles: smooth, inverse CDF, or its own sampler."""
-    return _smooth_or_none(_PARTICLE, fn) or NoiseMap(MapKind.SAMPLER, NoiseSpec((), True), None)
+    return _map_from(_PARTICLE, fn) or NoiseMap(MapKind.SAMPLER, NoiseSpec((), True), None)
 
 
 def smooth_map(fn: dist.Distribution) -> NoiseMap | None:
     """Choose the differentiable map of a distribution, exact or corrected; None where there is none."""
-    return _smooth_or_none(_SMOOTH, fn)
+    return _map_from(_SMOOTH, fn)

@@ -33,12 +33,12 @@ from ssmscan.model.threefry import normal_and_exponential
 NORMALS = 3
 """How many standard normals a Gamma variable takes."""
 _FEW = 32
-# Nothing needs so many rounds, with 5 % rejected in each.
+# A bound that is never reached: each round rejects 5 %.
 _MOST_ROUNDS = 64
 
 
 def _words(noise: Array) -> Array:
-    """Give the bits of floats as words; the two of a float64 are mixed."""
+    """Return the bits of floats as 32-bit words; the two words of a float64 are mixed into one."""
     words = lax.bitcast_convert_type(noise, np.uint32)
     return words if words.ndim == noise.ndim else words[..., 0] ^ (words[..., 1] * np.uint32(0x9E3779B9))
 
@@ -147,7 +147,7 @@ def gamma_poisson_value(fn: Any, noise: Array) -> Array:
 
 
 def gamma_poisson_valid(fn: Any) -> Array:
-    """Tell where the law of the mean is one."""
+    """Return where the mean has valid Gamma parameters."""
     return (jnp.asarray(fn.concentration) >= 0) & (jnp.asarray(fn.rate) >= 0)
 
 
@@ -160,6 +160,6 @@ def beta_binomial_value(fn: Any, noise: Array) -> Array:
 
 
 def beta_binomial_valid(fn: Any) -> Array:
-    """Tell where there are trials and the law of the probability is one."""
+    """Return where the number of trials and the Beta parameters of the probability are valid."""
     both = (jnp.asarray(fn.concentration1) >= 0) & (jnp.asarray(fn.concentration0) >= 0)
     return both & (jnp.asarray(fn.total_count) >= 0)

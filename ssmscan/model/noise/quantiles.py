@@ -163,7 +163,7 @@ def _standard(fn: Any) -> tuple[Callable[[Array, Array], Array], Tail]:
 
 
 def has_quantile(fn: Any) -> bool:
-    """Tell a truncated distribution whose base has no quantile function here from all others."""
+    """Return whether this is anything but a truncated distribution whose base has no quantile function here."""
     return not isinstance(fn, _TRUNCATED) or isinstance(fn.base_dist, tuple(SYMMETRIC))
 
 

@@ -53,7 +53,7 @@ class PostLoop(NamedTuple):
     start: dict[str, set[str]]
 
     def reason(self, name: str, initial: Collection[str]) -> str:
-        """Say in a clause how a site is observed."""
+        """Return a clause that says how a site is observed."""
         if name in self.mixing:
             return f"observed after the loop, not step by step: {self._blame(name)}"
         starts = sorted(self.start[name] & set(initial))
@@ -65,7 +65,7 @@ class PostLoop(NamedTuple):
         return f"it reads {found.primitive}" if found == LAST_CARRY else f"{found} joins different steps"
 
     def refusal(self) -> str:
-        """Say why particles cannot be weighed step by step; empty if they can."""
+        """Return why particles cannot be weighed step by step; empty if they can."""
         if not self.mixing:
             return ""
         blamed = "; ".join(f"site '{name}': {self._blame(name)}" for name in self.mixing)
@@ -148,5 +148,5 @@ def step_output(plan: Plan) -> PyTree:
 
 
 def as_output(y: PyTree, plan: Plan) -> PyTree:
-    """Give the output of a step the dtypes that stacking gives it."""
+    """Cast the output of a step to the dtypes that it has when stacked."""
     return like(y, step_output(plan))

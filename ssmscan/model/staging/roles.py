@@ -56,7 +56,7 @@ class Flow(NamedTuple):
 
 
 def data_flow(staged: Staged, plan: Plan) -> Flow:
-    """Ask the jaxpr of `functions.by_value` what reaches what."""
+    """Return what reaches what in the jaxpr of `functions.by_value`."""
     latents = sorted(site.name for site in plan.outside if site.latent)
 
     def sites(pairs) -> set[str]:
@@ -103,7 +103,7 @@ def missing_elements(plan: Plan) -> set[str]:
 
 
 def through_post_loop(plan: Plan, density: dict[str, set[str]], direct: dict[str, set[str]]) -> set[str]:
-    """Give the outside sites that act on code after the loop.
+    """Return the outside sites that act on code after the loop.
 
     Args:
         plan: the sites.
@@ -196,7 +196,7 @@ def unread(staged: Staged, plan: Plan) -> tuple[str, ...]:
 def assign(
     flow: Flow, plan: Plan, parameters: tuple[str, ...], initial: tuple[str, ...]
 ) -> dict[str, tuple[Role, str]]:
-    """Give every site outside the loop its role and the reason.
+    """Return the role of every site outside the loop, with the reason.
 
     Args:
         flow: the data flow.
@@ -224,7 +224,7 @@ def assign(
 
 
 def _hyper(name: str, flow: Flow, plan: Plan, states: set[str]) -> str:
-    """Say why a site that reaches nothing but the start is a parameter all the same; empty for an initial state.
+    """Return why a site that reaches only the start is still a parameter; empty for an initial state.
 
     Observed sites before the loop do not count against it: they weigh the particles at time 0.
     """

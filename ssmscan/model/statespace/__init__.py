@@ -1,21 +1,21 @@
 """What a user holds and engines are given; each file takes a `Core`, and `front` joins them.
 
-front           `StateSpaceModel`, of one loop or several: start reading here
-core            `Core`: one loop, its staged functions and the data they read
-parameters      theta as a user passes it: checked, cast, unconstrained and back
-dynamics        a loop at one parameter value: start, step, densities of one particle
-panel           elements that do not interact
-panel_element   the dynamics of one of them
-paths           a loop run at given noise or values
-marginal        what gradient engines integrate out of a loop: a protocol, and nothing
-discrete_sum    finite discrete states: the implementation that sums them out
-simulation      forward simulation, and what follows from known states
-deterministics  what the model computes outside the loop
-data            what depends on data alone: observed values, missing and impossible ones
-checking        the parts put together again, against NumPyro's density
-requirements    what engines ask of a model before they run
-program         a loop without its data, interned: its functions, its marginal, its elements
-loop_functions  all that is staged of a loop, and the roles of its sites
-selections      what of the functions by value one use needs
-partition       a model of several independent loops, a program for each
+front             `StateSpaceModel`, of one loop or several: start reading here
+core              `Core`: one loop, its staged functions and the data they read
+parameters        theta as a user passes it: checked, cast, unconstrained and back
+dynamics          a loop at one parameter value: start, step, densities of one particle
+elements          the proof that elements of a panel do not interact, and the staged functions of one
+element_dynamics  the same as `dynamics`, of one element; its filter is in `ssmscan.particles.panels`
+paths             a loop run at given noise or values
+marginal          what gradient engines integrate out of a loop: the protocol, and the case of nothing
+discrete_sum      its other implementation: finite discrete states, summed out
+simulation        forward simulation, and what follows from known states
+deterministics    what the model computes outside the loop
+data              what depends on data alone: observed values, missing and impossible ones
+checking          the parts put together again, against NumPyro's density
+requirements      what engines ask of a model before they run
+program           a loop without its data, shared by equal models: its functions, marginal and elements
+loop_functions    all that is staged of a loop, and the roles of its sites
+selections        what of the functions by value one use needs
+partition         a model of several independent loops, a program for each
 """

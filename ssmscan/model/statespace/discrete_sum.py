@@ -76,7 +76,7 @@ class DiscreteSum:
         return all(noise_map is not None and noise_map.kind is MapKind.EXACT for noise_map in smooth)
 
     def describe(self) -> str:
-        """Say in a clause what is summed out."""
+        """Return a clause that says what is summed out."""
         return self.summed.describe()
 
     def log_likelihood(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Array:
@@ -115,7 +115,7 @@ class DiscreteSum:
         return sites if self.summed.elements is None else self.summed.elements.rows_of(sites)
 
     def _whole(self, name: str, values: Array, ndim: int) -> Array:
-        """Put values of elements (M, ..., one element) back into the site; a value has the last `ndim` axes."""
+        """Return values of a site from those of its elements, (M, ..., one element); `ndim` axes are those of a value."""
         if self.summed.elements is None:
             return values
         axis = values.ndim - ndim + self.summed.elements.axes[name]

@@ -25,8 +25,8 @@ from ssmscan.model.sites import Role, Site, site_table
 from ssmscan.model.statespace import checking, data, deterministics, parameters, paths, simulation
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.dynamics import LoopDynamics
+from ssmscan.model.statespace.element_dynamics import ElementDynamics, elements_at
 from ssmscan.model.statespace.marginal import Posterior
-from ssmscan.model.statespace.panel_element import ElementDynamics, elements_at
 from ssmscan.model.statespace.program import Program
 
 
@@ -44,7 +44,7 @@ class Retraceable(Protocol):
         """Trace the model over data whose missing elements are filled."""
 
     def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
-        """Put other data in."""
+        """Return the model with other data."""
 
     def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
         """Trace again with roles declared."""
@@ -329,7 +329,7 @@ class StateSpaceModel:
         return self._source("with_roles").with_roles(parameters, initial)
 
     def check(self, key: jax.Array) -> checking.Check:
-        """Put the parts together again and compare with NumPyro's `log_density` of the original."""
+        """Compare the parts, put together again, with NumPyro's `log_density` of the original."""
         source, key = self._source("check"), one_key(key)
         ssm = source.filled() if self.has_gaps else self
         return checking.check(key, ssm, ssm._source("check").run)

@@ -175,7 +175,7 @@ def _sites(
     initial: tuple[str, ...],
     unread: tuple[str, ...],
 ) -> tuple[Site, ...]:
-    """Give every site its role."""
+    """Return every site with its role."""
     plan, foreign = user_model.plan, user_model.part.foreign
     density = {n: sites for n, sites in flow.density.items() if n not in foreign}
     flow = flow._replace(post_loop=roles.through_post_loop(plan, density, post_loop.direct))

@@ -101,7 +101,7 @@ def of_dtype(value: Any, dtype: Any) -> jax.Array:
 
 @lru_cache(maxsize=256)
 def _number(value: float, dtype: Any) -> jax.Array:
-    """Put a number on the device: most of what an online update would cost beside the step."""
+    """Move a number to the device, and keep it: anew, it would be most of an online update's cost beside the step."""
     # Kept for other traces and for none, so it must not belong to the one that is under way.
     with jax.ensure_compile_time_eval():
         return lax.convert_element_type(jnp.asarray(value), dtype)

@@ -130,7 +130,7 @@ def _shared(parts: list[_Loop], k: int) -> set[str]:
 
 
 def _owners(parts: list[_Loop]) -> dict[str, list[int]]:
-    """Give the parts that each observed or computed site outside the loops belongs to."""
+    """Return the parts to which each observed or computed site outside the loops belongs."""
     owners: dict[str, list[int]] = {}
     computed = [_computed(part) for part in parts]
     for site in parts[0].user_model.plan.outside:

@@ -27,9 +27,9 @@ from ssmscan.model.staging.discovery import discover
 from ssmscan.model.staging.repeatable import refuse_changing
 from ssmscan.model.staging.user_model import UserModel
 from ssmscan.model.statespace.discrete_sum import DiscreteSum
+from ssmscan.model.statespace.elements import ElementFunctions, find_elements
 from ssmscan.model.statespace.loop_functions import LoopFunctions, latent_sites, stage_loop
 from ssmscan.model.statespace.marginal import Marginal, NothingIntegrated, Refused
-from ssmscan.model.statespace.panel import ElementFunctions, find_elements
 
 _TABLE: OrderedDict[str, Program] = OrderedDict()
 _TABLE_SIZE = 256
@@ -41,7 +41,7 @@ class Program(LoopFunctions):
 
     Attributes:
         marginal: what gradient engines integrate out.
-        elements: staged functions of one element of a panel, or why there is none, see `panel`.
+        elements: staged functions of one element of a panel, or why there is none, see `elements`.
     """
 
     marginal: Marginal

@@ -54,7 +54,7 @@ def unread_sites(ssm: StateSpaceModel) -> tuple[str, ...]:
 
 
 def unread_warning(ssm: StateSpaceModel) -> str:
-    """Say of a model that observes something that it draws at every step what nothing reads; empty if it does not.
+    """Return a warning where a model with data draws sites at every step that nothing reads; empty otherwise.
 
     Without any data nothing is said: such a model is traced to simulate from it, and engines refuse it.
     """

@@ -137,7 +137,7 @@ def predict_all(key: jax.Array, cores: Sequence[Core], theta: Theta, states: Val
 
 
 def _with_joined(key: jax.Array, cores: Sequence[Core], theta: Theta, runs: Sequence[Outputs]) -> Values:
-    """Put the outputs of all loops together, and draw what joins them."""
+    """Collect the outputs of all loops, and draw what joins them."""
     values = {name: value for one in runs for name, value in one.values.items()}
     if cores[0].program.joint is None:
         return values
