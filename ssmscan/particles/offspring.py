@@ -1,4 +1,4 @@
-r"""Numbers of ordered points below cumulative weights: what every resampling scheme counts.
+r"""Numbers of ordered points below cumulative weights: what every resampling scheme counts, on a CPU and on a GPU.
 
 No point is searched for.  Points k + u in units of 1/n are counted below the positions :math:`n C_i`; these *ends*,
 one per particle, become ancestors by counting at each slot how many ends do not exceed it.  Ancestors come sorted,
@@ -9,6 +9,9 @@ Positions :math:`n C_i` are held as a whole part and a fraction, since float32 a
 product, then over the row totals, and so on up.  The ends are monotone, the last particle with weight ends at n,
 and a particle without weight ends exactly where its predecessor does, so it is never chosen,
 wherever it stands.
+
+What a CPU and a GPU do in different ways is behind `lax.platform_dependent`, in `ancestors_of` and `_unfused`.  A
+kernel written for one of them goes there, and gives the same ancestors.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ _LONG_ROW = 64  # of row totals, of which there are few: fewer levels are fewer 
 _TOP = 128  # largest number of groups that are summed at once
 
 
-class Before(NamedTuple):
+class GroupStarts(NamedTuple):
     """Where each of some groups of particles begins, in units of 1/n.
 
     Attributes:
@@ -48,12 +51,12 @@ class Before(NamedTuple):
 def ends_of(weights: Array, n: int, count: Count) -> Array:
     """Number, for each particle, of the points below its cumulative weight: monotone, (N,) int32."""
     local = cumulate_rows(lax.stop_gradient(weights), ROW)
-    before = before_rows(local, n, count)
+    before = row_starts(local, n, count)
     ends = count(before.whole[:, None], local * n + before.fraction[:, None])
     return _confine(ends, local > 0, local >= local[:, -1:], before)[: len(weights)]
 
 
-def _confine(ends: Array, some: Array, all_: Array, before: Before) -> Array:
+def _confine(ends: Array, some: Array, all_: Array, before: GroupStarts) -> Array:
     """Keep the ends of the members of each group inside the group; (G, L) to (G * L,).
 
     Rounding must not move an end between members with weight: no weight, no offspring.
@@ -68,32 +71,32 @@ def _confine(ends: Array, some: Array, all_: Array, before: Before) -> Array:
     return jnp.where(all_, stop, ends).reshape(-1)
 
 
-def before_rows(local: Array, n: int, count: Count) -> Before:
-    """Say where rows of particles begin, from cumulative weights inside them."""
+def row_starts(local: Array, n: int, count: Count) -> GroupStarts:
+    """Return where rows of particles begin, from cumulative weights inside them."""
 
-    def compute(local: Array) -> Before:
+    def compute(local: Array) -> GroupStarts:
         position = local[:, -1] * n
-        return _before(*carry_over(jnp.zeros(position.shape, _whole(n, position)), position), n, count)
+        return _group_starts(*carry_over(jnp.zeros(position.shape, _counting_dtype(n, position)), position), n, count)
 
-    return _apart(compute, local)
+    return _unfused(compute, local)
 
 
-def _before(whole: Array, fraction: Array, n: int, count: Count) -> Before:
-    """Say where groups begin that are whole + fraction (G,) long, n together up to rounding."""
+def _group_starts(whole: Array, fraction: Array, n: int, count: Count) -> GroupStarts:
+    """Return where groups begin that are whole + fraction (G,) long; together they are n long, up to rounding."""
     if len(whole) <= _TOP:
-        return _before_few(whole, fraction, n, count)
+        return _few_group_starts(whole, fraction, n, count)
     groups = len(whole)
     whole, fraction = cumulate_rows(whole, _LONG_ROW), cumulate_rows(fraction, _LONG_ROW)
-    first = _before(*carry_over(whole[:, -1], fraction[:, -1]), n, count)
+    first = _group_starts(*carry_over(whole[:, -1], fraction[:, -1]), n, count)
     some, all_ = (whole > 0) | (fraction > 0), (whole >= whole[:, -1:]) & (fraction >= fraction[:, -1:])
     reached = first.whole[:, None] + whole.astype(np.int32), first.fraction[:, None] + fraction
     stop = _confine(count(*reached), some, all_, first)[:groups]
-    whole, fraction, start = (_after_zero(x.reshape(-1)[: groups - 1]) for x in (*reached, stop))
-    return Before(whole, fraction, start, stop)
+    whole, fraction, start = (_prepend_zero(x.reshape(-1)[: groups - 1]) for x in (*reached, stop))
+    return GroupStarts(whole, fraction, start, stop)
 
 
-def _before_few(whole: Array, fraction: Array, n: int, count: Count) -> Before:
-    """The same for a few groups: where rounding is put right, and ends are made monotone."""
+def _few_group_starts(whole: Array, fraction: Array, n: int, count: Count) -> GroupStarts:
+    """Return where a few groups begin; here rounding is corrected, and ends are made monotone."""
     some, index = (whole > 0) | (fraction > 0), lax.iota(np.int32, len(whole))
     whole, fraction = (cumulate_rows(x, len(x))[0] for x in (whole, fraction))
     # Weights and sums are rounded: what they reach beyond n is taken back, from each group its share.
@@ -102,23 +105,23 @@ def _before_few(whole: Array, fraction: Array, n: int, count: Count) -> Before:
     ends = jnp.where(some, jnp.clip(count(*reached), 0, n), 0)
     ends = jnp.where((whole >= whole[-1]) & (fraction >= fraction[-1]), n, ends)
     stop = jnp.max(jnp.where(index[:, None] >= index[None, :], ends[None, :], 0), axis=1)
-    whole, fraction, start = (_after_zero(x[:-1]) for x in (*reached, stop))
-    return Before(whole, fraction, start, stop)
+    whole, fraction, start = (_prepend_zero(x[:-1]) for x in (*reached, stop))
+    return GroupStarts(whole, fraction, start, stop)
 
 
-def _whole(largest: int, like: Array) -> np.dtype:
+def _counting_dtype(largest: int, like: Array) -> np.dtype:
     """Choose a dtype that counts to `largest`: floats are summed faster."""
     return np.dtype(np.int32) if largest >= 2 ** (jnp.finfo(like.dtype).nmant + 1) else like.dtype
 
 
 def carry_over(whole: Array, position: Array) -> tuple[Array, Array]:
-    """Move the whole part of a position over: the fraction is in [0, 1)."""
+    """Move the whole part of a position into `whole`, so that the fraction is in [0, 1)."""
     excess = jnp.floor(position)
     return whole + excess.astype(whole.dtype), position - excess
 
 
 def cumulate_rows(x: Array, length: int) -> Array:
-    """Cumulative sums inside rows: (n,) to (ceil(n / length), length), zeros behind the end."""
+    """Return cumulative sums inside rows: (n,) to (ceil(n / length), length), zeros behind the end."""
     rows = jnp.pad(x, (0, -len(x) % length)).reshape(-1, length)
     if jnp.issubdtype(x.dtype, jnp.integer):
         return jnp.cumsum(rows, axis=1, dtype=x.dtype)
@@ -127,25 +130,25 @@ def cumulate_rows(x: Array, length: int) -> Array:
 
 
 def _cumulate(x: Array) -> Array:
-    """Cumulative sum by rows of rows."""
+    """Return the cumulative sum, by rows of rows."""
     if len(x) <= _TOP:
         return cumulate_rows(x, len(x)).reshape(-1)
     local = cumulate_rows(x, _LONG_ROW)
-    local = local + _after_zero(_cumulate(local[:, -1])[:-1])[:, None]
+    local = local + _prepend_zero(_cumulate(local[:, -1])[:-1])[:, None]
     return local.reshape(-1)[: len(x)]
 
 
-def _after_zero(x: Array) -> Array:
-    """Put a zero in front."""
+def _prepend_zero(x: Array) -> Array:
+    """Return the array with a zero before its first entry."""
     return jnp.pad(x, (1, 0))
 
 
-def _apart(compute: Callable[[Array], T], local: Array) -> T:
-    """Compute from the totals of rows, once, before the loop over particles that reads the result.
+def _unfused(compute: Callable[[Array], T], local: Array) -> T:
+    """Compute from the totals of rows once, not fused into the loop over particles that reads the result.
 
     On a CPU, XLA fuses what is computed per row into that loop and repeats it for every particle,
     at twice the cost of resampling.  A conditional is the only boundary its fusion respects.  It
-    asks what is always true, sums of weights being no NaN, but not to XLA's knowledge.
+    asks what XLA cannot know to be always true: that a sum of weights is not NaN.
     """
 
     def conditional(local: Array) -> T:
@@ -179,14 +182,14 @@ def ancestors_of(ends: Array, n: int) -> Array:
     """Turn ends (N,) into ancestors: slot k belongs to the first particle that ends beyond k."""
 
     def by_counting(ends: Array) -> Array:
-        counts = jnp.zeros(n, _whole(len(ends), jnp.zeros((), np.float32)))
+        counts = jnp.zeros(n, _counting_dtype(len(ends), jnp.zeros((), np.float32)))
         counts = counts.at[ends].add(counts.dtype.type(1), mode="drop", indices_are_sorted=True)
         local = cumulate_rows(counts, ROW)
-        before = _apart(lambda local: _after_zero(_cumulate(local[:, -1])[:-1]).astype(np.int32), local)
+        before = _unfused(lambda local: _prepend_zero(_cumulate(local[:, -1])[:-1]).astype(np.int32), local)
         return (local.astype(np.int32) + before[:, None]).reshape(-1)[:n]
 
     def by_marking(ends: Array) -> Array:
-        start = _after_zero(ends)[:-1]
+        start = _prepend_zero(ends)[:-1]
         slot = jnp.where(ends > start, start, n)
         index = lax.iota(np.int32, len(ends))
         return lax.cummax(jnp.zeros(n, np.int32).at[slot].set(index, mode="drop"))

@@ -32,7 +32,7 @@ from jax import Array, lax
 
 from ssmscan.arguments import refusal, require_integer
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.offspring import ROW, ancestors_of, before_rows, carry_over, count_below, cumulate_rows, ends_of
+from ssmscan.particles.offspring import ROW, ancestors_of, carry_over, count_below, cumulate_rows, ends_of, row_starts
 
 
 class Resampling(Protocol):
@@ -123,7 +123,7 @@ def multinomial(key: Array, weights: Array, n: int) -> Array:
     key, weights, n = _checked(key, weights, n)
     gaps = jax.random.exponential(key, (n + 1,))
     local = cumulate_rows(gaps / jnp.sum(gaps), ROW)
-    before = before_rows(local, n, lambda whole, _: whole)
+    before = row_starts(local, n, lambda whole, _: whole)
     stratum, fraction = carry_over(before.whole[:, None], local * n + before.fraction[:, None])
     points = stratum.reshape(-1)[:n], fraction.reshape(-1)[:n]
 
@@ -136,7 +136,7 @@ def multinomial(key: Array, weights: Array, n: int) -> Array:
 def _point_of(key: Array, weights: Array, n: int, pinned: Array) -> tuple[Array, Array]:
     """Draw a point uniformly between the cumulative weights around a particle: its slot, and its place in the slot."""
     local = cumulate_rows(lax.stop_gradient(weights), ROW)
-    before = before_rows(local, n, lambda whole, _: whole)
+    before = row_starts(local, n, lambda whole, _: whole)
     reached = jnp.broadcast_to(before.whole[:, None], local.shape).reshape(-1)
     fraction = (local * n + before.fraction[:, None]).reshape(-1)
     last = jnp.maximum(pinned - 1, 0)

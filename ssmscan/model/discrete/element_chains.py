@@ -52,7 +52,7 @@ class ElementChains(NamedTuple):
 
     def rows_of(self, sites: Sequence[TracedSite]) -> tuple[TracedSite, ...]:
         """Return the sites of one element."""
-        return tuple(site._replace(shape=_one(site.shape, self.axes[site.name])) for site in sites)
+        return tuple(site._replace(shape=_with_rows(site.shape, self.axes[site.name])) for site in sites)
 
 
 def split(
@@ -63,7 +63,7 @@ def split(
     start: Staged,
     step: Staged,
 ) -> ElementChains | Mixing | None:
-    """Take a model apart into elements.
+    """Split a model into elements.
 
     Args:
         user_model: the model.
@@ -73,7 +73,7 @@ def split(
         start, step: of the whole model.
 
     Returns:
-        The elements; or what joins them; or None where the sites have no axis in common.
+        The chains of the elements; or what joins them; or None where the sites have no axis in common.
     """
     found: Mixing | None = None
     for size, axes in _candidates((*starts, *sites)):
@@ -101,42 +101,42 @@ class _Splitter:
     ):
         self.user_model, self.size, self.axes, self.touched = user_model, size, axes, touched
         self.start, self.step = start.select("leaves", "terms"), step.select("leaves", "terms")
-        self.leaves: dict[int, Axis] = {}
+        self.leaf_axes: dict[int, Axis] = {}
 
     def split(self, starts: Sequence[TracedSite], sites: Sequence[TracedSite]) -> ElementChains:
         user_model, plan = self.user_model, self.user_model.plan
         theta, carry, x = (self.step.argument(name) for name in ("theta", "carry", "x"))
         start_noise, noise = self.start.argument("noise"), self.step.argument("noise")
-        self._find_leaves(sites)
-        one_start, one_step = (self._shapes(group, 1) for group in (starts, sites))
-        one_carry = jax.tree.unflatten(jax.tree.structure(plan.carry), self._rows(jax.tree.leaves(carry), 1))
+        self._find_leaf_axes(sites)
+        one_start, one_step = (self._draw_shapes(group, 1) for group in (starts, sites))
+        one_carry = jax.tree.unflatten(jax.tree.structure(plan.carry), self._carry_shapes(jax.tree.leaves(carry), 1))
 
         def start_fn(data, theta, noise, draws, element):
             window = Window(self.size, element)
-            args = {"theta": constants(theta), "noise": constants(noise), "draws": self._draws(draws)}
+            args = {"theta": constants(theta), "noise": constants(noise), "draws": self._track_draws(draws)}
             return self._results(self._follow(self.start, data, args, window), window)
 
         def step_fn(data, theta, carry, x, noise, draws, element):
             window = Window(self.size, element)
-            args = {"theta": constants(theta), "noise": constants(noise), "draws": self._draws(draws)}
-            args |= {"carry": self._carry(carry), "x": constants(x)}
+            args = {"theta": constants(theta), "noise": constants(noise), "draws": self._track_draws(draws)}
+            args |= {"carry": self._track_carry(carry), "x": constants(x)}
             return self._results(self._follow(self.step, data, args, window), window)
 
         def start_rest(data, theta, noise):
             window = Window(self.size)
-            none_drawn = self._draws(zeros(self._shapes(starts, 0)))
+            none_drawn = self._track_draws(zeros(self._draw_shapes(starts, 0)))
             args = {"theta": constants(theta), "noise": constants(noise), "draws": none_drawn}
             return {"log_prob": sum_of(self._terms(self._follow(self.start, data, args, window), window).values())}
 
         def step_rest(data, theta, carry, x, noise):
             window = Window(self.size)
-            none = self._rows(jax.tree.leaves(carry), 0)
+            none = self._carry_shapes(jax.tree.leaves(carry), 0)
             leaves = [
                 zeros(s) if k in self.touched else a for k, (a, s) in enumerate(zip(jax.tree.leaves(carry), none))
             ]
-            none_drawn = self._draws(zeros(self._shapes(sites, 0)))
+            none_drawn = self._track_draws(zeros(self._draw_shapes(sites, 0)))
             args = {"theta": constants(theta), "noise": constants(noise), "draws": none_drawn}
-            args |= {"carry": self._carry(leaves), "x": constants(x)}
+            args |= {"carry": self._track_carry(leaves), "x": constants(x)}
             return {"log_prob": sum_of(self._terms(self._follow(self.step, data, args, window), window).values())}
 
         start: dict[str, PyTree] = {"theta": theta, "noise": start_noise}
@@ -150,23 +150,23 @@ class _Splitter:
             user_model.stage(step_rest, step),
         )
 
-    def _find_leaves(self, sites: Sequence[TracedSite]) -> None:
-        """Find the axis of each touched leaf after a step: of the draws of the step alone it is a function."""
+    def _find_leaf_axes(self, sites: Sequence[TracedSite]) -> None:
+        """Find the axis of each touched leaf after a step, which is a function of the draws of that step alone."""
 
         def fn(data, theta, carry, x, noise, draws):
             leaves = [
                 Tracked(None, _LATER) if k in self.touched else Tracked(leaf)
                 for k, leaf in enumerate(jax.tree.leaves(carry))
             ]
-            args = {"theta": constants(theta), "noise": constants(noise), "draws": self._draws(draws)}
+            args = {"theta": constants(theta), "noise": constants(noise), "draws": self._track_draws(draws)}
             args |= {"carry": leaves, "x": constants(x)}
             results = self._follow(self.step, data, args, Window(self.size, jnp.zeros((), jnp.int32)))
             for k in self.touched:
-                self.leaves[k] = self._axis(results["leaves"][k])
+                self.leaf_axes[k] = self._axis(results["leaves"][k])
             return 0
 
         given = [self.step.argument(name) for name in ("theta", "carry", "x", "noise")]
-        jax.eval_shape(fn, self.user_model.data_shapes(), *given, self._shapes(sites, 1))
+        jax.eval_shape(fn, self.user_model.data_shapes(), *given, self._draw_shapes(sites, 1))
 
     def _axis(self, leaf: Tracked) -> Axis:
         mark = leaf.mark
@@ -180,7 +180,7 @@ class _Splitter:
     def _results(self, results: PyTree, window: Window) -> dict:
         leaves = {}
         for k in sorted(self.touched):
-            leaf, axis = results["leaves"][k], self.leaves[k]
+            leaf, axis = results["leaves"][k], self.leaf_axes[k]
             if leaf.mark is None:
                 # A start that no draw reaches is common to the elements; each begins with its row.
                 if leaf.value.shape[axis.axis or 0] != self.size:
@@ -195,23 +195,23 @@ class _Splitter:
     def _terms(self, results: PyTree, window: Window) -> dict[str, Array]:
         return {name: window.contribution(term) for name, term in results["terms"].items()}
 
-    def _draws(self, draws: dict[str, Array]) -> list[Tracked]:
+    def _track_draws(self, draws: dict[str, Array]) -> list[Tracked]:
         return [Tracked(draws[name], Axis(self.axes[name], self.size)) for name in sorted(draws)]
 
-    def _carry(self, carry: PyTree) -> list[Tracked]:
-        return [Tracked(leaf, self.leaves.get(k)) for k, leaf in enumerate(jax.tree.leaves(carry))]
+    def _track_carry(self, carry: PyTree) -> list[Tracked]:
+        return [Tracked(leaf, self.leaf_axes.get(k)) for k, leaf in enumerate(jax.tree.leaves(carry))]
 
-    def _shapes(self, sites: Sequence[TracedSite], rows: int) -> dict[str, Shape]:
-        return {n: Shape(_one(s.shape, self.axes[n], rows), s.dtype) for n, s in shapes_of(sites).items()}
+    def _draw_shapes(self, sites: Sequence[TracedSite], rows: int) -> dict[str, Shape]:
+        return {n: Shape(_with_rows(s.shape, self.axes[n], rows), s.dtype) for n, s in shapes_of(sites).items()}
 
-    def _rows(self, carry: list, rows: int) -> list[Shape]:
+    def _carry_shapes(self, carry: list, rows: int) -> list[Shape]:
         """Return the shapes of the leaves of a carry whose touched leaves have a number of rows."""
         shapes = [Shape(leaf.shape, leaf.dtype) for leaf in carry]
-        for k, axis in self.leaves.items():
+        for k, axis in self.leaf_axes.items():
             assert axis.axis is not None
-            shapes[k] = Shape(_one(shapes[k].shape, axis.axis, rows), shapes[k].dtype)
+            shapes[k] = Shape(_with_rows(shapes[k].shape, axis.axis, rows), shapes[k].dtype)
         return shapes
 
 
-def _one(shape: tuple[int, ...], axis: int, rows: int = 1) -> tuple[int, ...]:
+def _with_rows(shape: tuple[int, ...], axis: int, rows: int = 1) -> tuple[int, ...]:
     return (*shape[:axis], rows, *shape[axis + 1 :])

@@ -152,13 +152,13 @@ class _Sites(Messenger):
             self.messages.append(SiteMessage(hidden, fn, value, False, None, **facts))
         msg["value"] = value
 
-    def compute(self, msg: dict) -> bool:
+    def set_point_value(self, msg: dict) -> bool:
         """Set the value of a site that can have only one, making it a deterministic or a factor; return whether."""
         if msg["value"] is None and is_point(msg["fn"]):
             msg["value"], msg["_point"] = with_sample_shape(msg).sample(jax.random.key(0)), True
         return msg.get("_point", False)
 
-    def keep(self, msg: dict, name: str, **where) -> None:
+    def record(self, msg: dict, name: str, **where) -> None:
         if msg.get("_point"):
             fn = with_sample_shape(msg)
             self.messages.append(SiteMessage(name, None, msg["value"], False, None, **where))
@@ -206,7 +206,7 @@ class _Outside(_Sites):
                     "use jnp.where on the parameters of one site instead."
                 )
             msg["_fixed"] = msg["value"] is not None
-            if self.compute(msg):
+            if self.set_point_value(msg):
                 return None
             if msg["value"] is None or msg["name"] in self.redrawn:
                 msg["value"] = self.value_of(msg["name"], with_sample_shape(msg))
@@ -224,7 +224,7 @@ class _Outside(_Sites):
                     SiteMessage(name, None, msg["value"], False, None, self.loops, replayed, simulated=True)
                 )
             else:
-                self.keep(msg, name, loop=self.loops, replayed=replayed)
+                self.record(msg, name, loop=self.loops, replayed=replayed)
 
     def _loop(self, msg: dict) -> None:
         original, kwargs = msg["fn"], msg["kwargs"]
@@ -311,11 +311,11 @@ class _Inside(_Sites):
                 msg["value"] = self.loop.draw_observed(with_sample_shape(msg))
                 if self.messages and self.messages[-1].name == clean_name(msg["name"]) + missing.SUFFIX:
                     self.messages[-1] = self.messages[-1]._replace(value=msg["value"])
-        elif not self.compute(msg):
+        elif not self.set_point_value(msg):
             msg["value"] = self.value_of(len(self.messages), msg["name"], with_sample_shape(msg))
 
     def postprocess_message(self, msg: dict) -> None:
-        self.keep(msg, msg.get("name", ""))
+        self.record(msg, msg.get("name", ""))
 
 
 def _reparam_names(around: list[Messenger]) -> frozenset[str]:

@@ -212,18 +212,18 @@ def assign(
     reasons = {name: _reason_parameter(name, flow) for name in before}
     states = {n for n in before if not reasons[n] and n not in parameters} | set(initial)
     while True:
-        kept = {n for n in states if n in initial or not _hyper(n, flow, plan, states)}
+        kept = {n for n in states if n in initial or not _reason_hyperparameter(n, flow, plan, states)}
         if kept == states:
             break
         states = kept
-    reasons |= {n: _hyper(n, flow, plan, states) for n in before if not reasons[n]}
+    reasons |= {n: _reason_hyperparameter(n, flow, plan, states) for n in before if not reasons[n]}
     roles: dict[str, tuple[Role, str]] = {}
     for site in plan.outside:
         roles[site.name] = _role(site, flow, plan, states, reasons, parameters, initial)
     return roles
 
 
-def _hyper(name: str, flow: Flow, plan: Plan, states: set[str]) -> str:
+def _reason_hyperparameter(name: str, flow: Flow, plan: Plan, states: set[str]) -> str:
     """Return why a site that reaches only the start is still a parameter; empty for an initial state.
 
     Observed sites before the loop do not count against it: they weigh the particles at time 0.

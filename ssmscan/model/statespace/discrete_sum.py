@@ -115,7 +115,7 @@ class DiscreteSum:
         return sites if self.summed.elements is None else self.summed.elements.rows_of(sites)
 
     def _whole(self, name: str, values: Array, ndim: int) -> Array:
-        """Return values of a site from those of its elements, (M, ..., one element); `ndim` axes are those of a value."""
+        """Return values of a site from those of its elements, (M, ..., one element); `ndim` axes are of one value."""
         if self.summed.elements is None:
             return values
         axis = values.ndim - ndim + self.summed.elements.axes[name]

@@ -38,7 +38,7 @@ from ssmscan.model.statespace.loop_functions import LoopFunctions
 PyTree = Any
 
 
-class Interacts(Exception):
+class ElementsInteract(Exception):
     """Elements interact; the message is a clause that says how."""
 
 
@@ -87,7 +87,7 @@ def find_elements(user_model: UserModel, loop: LoopFunctions) -> ElementFunction
         for last in (True, False):
             try:
                 return _Proof(user_model, loop, specs, size, last=last).elements()
-            except Interacts as reason:
+            except ElementsInteract as reason:
                 why = why or f"filtered jointly: {reason}"
     return why
 
@@ -99,22 +99,22 @@ class _Proof:
         self, user_model: UserModel, loop: LoopFunctions, specs: dict[str, NoiseSpec], size: int, *, last: bool
     ):
         self.user_model, self.loop, self.specs, self.size = user_model, loop, specs, size
-        self.noise: dict[str, Axis] = {}
+        self.noise_axes: dict[str, Axis] = {}
         if common := tuple(name for name in loop.initial if size not in user_model.outside[name].shape):
             which = f"{', '.join(map(repr, common))} {'are' if len(common) > 1 else 'is'} common to all elements"
-            raise Interacts(f"{which}; ssm.with_roles(parameters={common!r}) lets them be filtered one by one")
+            raise ElementsInteract(f"{which}; ssm.with_roles(parameters={common!r}) lets them be filtered one by one")
         for name, spec in specs.items():
             places = [k for k, n in enumerate(spec.shape) if n == size]
             if spec.is_key:
-                raise Interacts(f"'{name}' is drawn by its family's own sampler, for all elements at once")
+                raise ElementsInteract(f"'{name}' is drawn by its family's own sampler, for all elements at once")
             site = user_model.innovations.get(name) or user_model.outside[name]
             if site.particle is not None and site.particle.kind is MapKind.REJECTION:
-                raise Interacts(f"'{name}' is drawn by rejection, for all elements at once")
+                raise ElementsInteract(f"'{name}' is drawn by rejection, for all elements at once")
             if not places:
-                raise Interacts(f"'{name}' is common to all elements")
-            self.noise[name] = Axis(places[-1 if last else 0], size)
-        self.values: dict[str, Axis | None] = {}
-        self.carry: list[Axis | None] = [None] * len(jax.tree.leaves(loop.plan.carry))
+                raise ElementsInteract(f"'{name}' is common to all elements")
+            self.noise_axes[name] = Axis(places[-1 if last else 0], size)
+        self.value_axes: dict[str, Axis | None] = {}
+        self.carry_axes: list[Axis | None] = [None] * len(jax.tree.leaves(loop.plan.carry))
 
     def elements(self) -> ElementFunctions:
         """Find the fixpoint over the carry, and stage."""
@@ -122,24 +122,24 @@ class _Proof:
         carry, x = self.loop.plan.carry, x_shapes(self.loop.plan)
         element = Shape((), "int32")
         while True:
-            before = list(self.carry)
+            before = list(self.carry_axes)
             one = {"theta": parameters, "m": element}
-            start = {**one, "noise": self._noise(self.loop.initial)}
+            start = {**one, "noise": self._noise_shapes(self.loop.initial)}
             jax.eval_shape(self._start, self.user_model.data_shapes(), **start)
-            here = {**one, "carry": self._rows(carry), "x": x}
-            step = {**here, "noise": self._noise(self.loop.names(Role.INNOVATION))}
+            here = {**one, "carry": self._carry_shapes(carry), "x": x}
+            step = {**here, "noise": self._noise_shapes(self.loop.names(Role.INNOVATION))}
             jax.eval_shape(self._step, self.user_model.data_shapes(), **step)
-            if self.carry == before:
+            if self.carry_axes == before:
                 break
         inside, outside = self.user_model.innovations, {n: self.user_model.outside[n] for n in self.loop.initial}
-        noise = {n: NoiseSpec(self._one(spec.shape, self.noise[n]), False) for n, spec in self.specs.items()}
+        noise = {n: NoiseSpec(self._one_row(spec.shape, self.noise_axes[n]), False) for n, spec in self.specs.items()}
         stage = self.user_model.stage
         return ElementFunctions(
             self._panel(),
             stage(self._start, start),
-            stage(self._evaluate_start, {**one, "values": self._values(outside)}),
+            stage(self._evaluate_start, {**one, "values": self._value_shapes(outside)}),
             stage(self._step, step),
-            stage(self._evaluate, {**here, "values": self._values(inside)}),
+            stage(self._evaluate, {**here, "values": self._value_shapes(inside)}),
             stage(self._observed, {"m": element, "x": x}),
             noise,
         )
@@ -148,21 +148,21 @@ class _Proof:
 
     def _start(self, data: list, theta: dict, m: Array, noise: dict) -> dict:
         window, loop = self._window(m), self.loop
-        arguments = {"theta": constants(theta), "noise": self._followed(noise)}
+        arguments = {"theta": constants(theta), "noise": self._track_noise(noise)}
         out = self._follow(loop.particles.start, data, arguments, window)
         log_weight = [out["log_excess"], *(out["log_observation"][n] for n in loop.names(Role.START_OBSERVATION))]
         outside = {**constants(self.user_model.known(theta)), **{n: out["values"][n] for n in loop.initial}}
         log_weight += self._follow(loop.densities.start_rows, data, {"outside": outside}, window)["log_prob"].values()
         return {
-            "carry": self._settle(out["carry"], window),
+            "carry": self._settle_carry(out["carry"], window),
             "log_weight": self._sum(log_weight, window),
             "log_rough": self._sum([out["log_rough"]], window),
-            "values": self._keep(out["values"], window),
+            "values": self._note_values(out["values"], window),
         }
 
     def _evaluate_start(self, data: list, theta: dict, m: Array, values: dict) -> dict:
         window, loop = self._window(m), self.loop
-        followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
+        followed = {n: Tracked(v, self.value_axes[n]) for n, v in values.items()}
         outside = {**constants(self.user_model.known(theta)), **followed}
 
         def find(staged: Staged, entry: str) -> Any:
@@ -170,50 +170,51 @@ class _Proof:
 
         seen = find(loop.densities.start, "outside_log_prob"), find(loop.densities.start_rows, "log_prob")
         return {
-            "carry": self._settle(find(loop.initial_carry, "start"), window),
+            "carry": self._settle_carry(find(loop.initial_carry, "start"), window),
             "log_initial": self._sum([*find(loop.densities.initial, "outside_log_density").values()], window),
             "log_observation": self._sum([term for terms in seen for term in terms.values()], window),
         }
 
     def _step(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, noise: dict) -> dict:
         window, loop = self._window(m), self.loop
-        arguments = {"theta": constants(theta), "noise": self._followed(noise)}
-        arguments |= {"carry": self._carried(carry), "x": constants(x)}
+        arguments = {"theta": constants(theta), "noise": self._track_noise(noise)}
+        arguments |= {"carry": self._track_carry(carry), "x": constants(x)}
         out = self._follow(loop.particles.step, data, arguments, window)
         post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
-            "carry": self._settle(out["carry"], window),
+            "carry": self._settle_carry(out["carry"], window),
             "log_weight": self._sum([out["log_weight"], *post_loop], window),
             "log_rough": self._sum([out["log_rough"]], window),
-            "values": self._keep(out["values"], window),
-            "cdf": self._keep_cdf(out["cdf"], window),
+            "values": self._note_values(out["values"], window),
+            "cdf": self._note_cdf(out["cdf"], window),
         }
 
     def _evaluate(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
         window, loop = self._window(m), self.loop
         outside = self.user_model.known(theta)
-        followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
+        followed = {n: Tracked(v, self.value_axes[n]) for n, v in values.items()}
         arguments = {"outside": constants(outside), "values": followed}
-        arguments |= {"carry": self._carried(carry), "x": constants(x)}
+        arguments |= {"carry": self._track_carry(carry), "x": constants(x)}
         staged = loop.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic", "cdf")
         out = self._follow(staged, data, arguments, window)
         post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
-            "carry": self._settle(out["carry"], window),
+            "carry": self._settle_carry(out["carry"], window),
             "log_transition": self._sum([*out["log_transition"].values()], window),
             "log_observation": self._sum([*out["log_observation"].values(), *post_loop], window),
-            "deterministic": self._keep(out["deterministic"], window),
-            "cdf": self._keep_cdf(out["cdf"], window),
+            "deterministic": self._note_values(out["deterministic"], window),
+            "cdf": self._note_cdf(out["cdf"], window),
         }
 
     def _observed(self, data: list, m: Array, x: PyTree) -> dict:
         """Cut the observed values where their densities have the axis; other arguments do not reach them."""
         window, loop = self._window(m), self.loop
         theta = zeros(self.user_model.shapes(loop.parameters))
-        values, carry = zeros(self._values(self.user_model.innovations)), zeros(self._rows(loop.plan.carry))
+        values = zeros(self._value_shapes(self.user_model.innovations))
+        carry = zeros(self._carry_shapes(loop.plan.carry))
         outside = constants(self.user_model.known(theta))
-        followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
-        arguments = {"outside": outside, "values": followed, "carry": self._carried(carry), "x": constants(x)}
+        followed = {n: Tracked(v, self.value_axes[n]) for n, v in values.items()}
+        arguments = {"outside": outside, "values": followed, "carry": self._track_carry(carry), "x": constants(x)}
         elements = by_element(self.user_model)
         names = set(loop.data.observed_step.names("observed")).intersection(elements.names("inside"))
         pairs = self._follow(elements.select(inside=names), data, arguments, window)["inside"]
@@ -233,45 +234,46 @@ class _Proof:
         arguments = {"outside": constants(outside), "t": Tracked(x[0]), "y": y}
         return list(self._follow(self.loop.post_loop.step, data, arguments, window)["log_prob"].values())
 
-    # ---- what the proof asks ----------------------------------------------------------------------
+    # ---- what the proof requires ------------------------------------------------------------------
 
-    def _settle(self, carry: PyTree, window: Window) -> PyTree:
-        """Enter where the leaves of a carry have the axis; a constant leaf that elsewhere has it is cut."""
+    def _settle_carry(self, carry: PyTree, window: Window) -> PyTree:
+        """Note where leaves of a carry have the axis, and return them; a constant is cut if it has it elsewhere."""
         settled = []
         for k, leaf in enumerate(jax.tree.leaves(carry, is_leaf=is_tracked)):
             axis = self._axis(leaf, "the carry")
-            if None not in (axis, self.carry[k]) and axis != self.carry[k]:
-                raise Interacts("a leaf of the carry has the elements along another axis after a step")
-            place = self.carry[k] = axis or self.carry[k]
+            if None not in (axis, self.carry_axes[k]) and axis != self.carry_axes[k]:
+                raise ElementsInteract("a leaf of the carry has the elements along another axis after a step")
+            place = self.carry_axes[k] = axis or self.carry_axes[k]
             settled.append(window.rows(leaf.value, place) if axis is None and place is not None else leaf.value)
         return jax.tree.unflatten(jax.tree.structure(self.loop.plan.carry), settled)
 
-    def _keep(self, values: Mapping[str, Tracked], window: Window) -> dict[str, Array]:
-        """Enter where values have the axis."""
+    def _note_values(self, values: Mapping[str, Tracked], window: Window) -> dict[str, Array]:
+        """Note where values have the axis, and return them."""
         for name, value in values.items():
             axis = self._axis(value, f"'{name}'")
-            if name in self.noise and axis is None:
-                raise Interacts(f"'{name}' is common to all elements")
-            self.values[name] = axis
+            if name in self.noise_axes and axis is None:
+                raise ElementsInteract(f"'{name}' is common to all elements")
+            self.value_axes[name] = axis
         return {name: value.value for name, value in values.items()}
 
-    def _keep_cdf(self, cdf: Mapping[str, tuple[Tracked, ...]], window: Window) -> dict[str, tuple[Array, ...]]:
-        return {name: tuple(self._keep({name: c}, window)[name] for c in pair) for name, pair in cdf.items()}
+    def _note_cdf(self, cdf: Mapping[str, tuple[Tracked, ...]], window: Window) -> dict[str, tuple[Array, ...]]:
+        return {name: tuple(self._note_values({name: c}, window)[name] for c in pair) for name, pair in cdf.items()}
 
     def _axis(self, tracked: Tracked, what: str) -> Axis | None:
         mark = tracked.mark
         if mark is None or (isinstance(mark, Axis) and mark == Axis(mark.axis, self.size) and mark.axis is not None):
             return mark
         if isinstance(mark, Axis):
-            raise Interacts(f"{what} {'belongs to one element alone' if mark.axis is None else 'reorders elements'}")
+            how = "belongs to one element alone" if mark.axis is None else "reorders elements"
+            raise ElementsInteract(f"{what} {how}")
         origin = mark if isinstance(mark, Mixing) else mark.origin
-        raise Interacts(f"{what} joins elements, {origin}")
+        raise ElementsInteract(f"{what} joins elements, {origin}")
 
     def _sum(self, terms: list[Tracked], window: Window) -> Array:
         try:
             return sum((window.contribution(term) for term in terms), jnp.zeros((), jnp.result_type(float)))
         except MixesRows as found:
-            raise Interacts(f"an observation joins elements, {found.origin}") from None
+            raise ElementsInteract(f"an observation joins elements, {found.origin}") from None
 
     # ---- helpers ----------------------------------------------------------------------------------
 
@@ -281,26 +283,27 @@ class _Proof:
     def _follow(self, staged: Staged, data: list, arguments: dict, window: Window) -> Any:
         return follow_staged(staged, self.user_model.arrays(data), arguments, window)
 
-    def _one(self, shape: tuple[int, ...], axis: Axis | None) -> tuple[int, ...]:
+    def _one_row(self, shape: tuple[int, ...], axis: Axis | None) -> tuple[int, ...]:
         return tuple(shape) if axis is None else (*shape[: axis.axis], 1, *shape[axis.axis + 1 :])  # type: ignore[operator]
 
-    def _noise(self, names: tuple[str, ...]) -> dict[str, Shape]:
+    def _noise_shapes(self, names: tuple[str, ...]) -> dict[str, Shape]:
         dtype = jnp.result_type(float)
-        return {name: Shape(self._one(self.specs[name].shape, self.noise[name]), dtype) for name in names}
+        return {name: Shape(self._one_row(self.specs[name].shape, self.noise_axes[name]), dtype) for name in names}
 
-    def _followed(self, noise: dict) -> dict[str, Tracked]:
-        return {name: Tracked(value, self.noise[name]) for name, value in noise.items()}
+    def _track_noise(self, noise: dict) -> dict[str, Tracked]:
+        return {name: Tracked(value, self.noise_axes[name]) for name, value in noise.items()}
 
-    def _rows(self, carry: PyTree) -> PyTree:
+    def _carry_shapes(self, carry: PyTree) -> PyTree:
         leaves, tree = jax.tree.flatten(carry)
-        return jax.tree.unflatten(tree, [Shape(self._one(s.shape, a), s.dtype) for s, a in zip(leaves, self.carry)])
+        shapes = [Shape(self._one_row(s.shape, a), s.dtype) for s, a in zip(leaves, self.carry_axes)]
+        return jax.tree.unflatten(tree, shapes)
 
-    def _carried(self, carry: PyTree) -> PyTree:
+    def _track_carry(self, carry: PyTree) -> PyTree:
         leaves, tree = jax.tree.flatten(carry)
-        return jax.tree.unflatten(tree, [Tracked(leaf, axis) for leaf, axis in zip(leaves, self.carry)])
+        return jax.tree.unflatten(tree, [Tracked(leaf, axis) for leaf, axis in zip(leaves, self.carry_axes)])
 
-    def _values(self, sites: Mapping[str, TracedSite]) -> dict[str, Shape]:
-        return {n: Shape(self._one(site.shape, self.values[n]), site.dtype) for n, site in sites.items()}
+    def _value_shapes(self, sites: Mapping[str, TracedSite]) -> dict[str, Shape]:
+        return {n: Shape(self._one_row(site.shape, self.value_axes[n]), site.dtype) for n, site in sites.items()}
 
     def _panel(self) -> Panel:
         def back(axis: Axis | None, ndim: int) -> int:
@@ -312,7 +315,7 @@ class _Proof:
         return Panel(
             self.size,
             names[0] if names else None,
-            tuple((name, axis.axis or 0) for name, axis in self.noise.items()),
-            tuple((name, back(axis, len(sites[name].shape))) for name, axis in self.values.items()),
-            tuple(back(a, len(s.shape)) for a, s in zip(self.carry, jax.tree.leaves(self.loop.plan.carry))),
+            tuple((name, axis.axis or 0) for name, axis in self.noise_axes.items()),
+            tuple((name, back(axis, len(sites[name].shape))) for name, axis in self.value_axes.items()),
+            tuple(back(a, len(s.shape)) for a, s in zip(self.carry_axes, jax.tree.leaves(self.loop.plan.carry))),
         )
