@@ -2,7 +2,7 @@
 
 `numpyro.param` outside the loop is a constant: the value that `handlers.substitute` gives it, else its initial
 value.  Where that is a function of a key, the key is fixed, so that it is the same constant in every run.
-`numpyro.prng_key()` returns a fixed key; `hidden.py` proves that no density depends on it.
+`numpyro.prng_key()` returns a fixed key; `staging.hidden_noise` proves that no density depends on it.
 
 Under a `handlers.seed` of the user that key is used; what is drawn with it is a constant of the user's choice.
 """
