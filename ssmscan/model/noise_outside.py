@@ -9,7 +9,7 @@ found automatically.  The result is an ordinary NumPyro model: MCMC, SVI, Predic
 BlackJAX take it.  Site `x` becomes `x_noise`, and `x` comes back as a deterministic.  The density is the
 original's plus log |dx/deps|, and the law of every site is the original's.
 
-Families without an exact map (Gamma, Beta, ...) are transported, see `transport` and `noiseprior`.  Where
+Families without an exact map (Gamma, Beta, ...) are transported, see `transport` and `noise_sites`.  Where
 their parameters change in the loop, what the N(0, I) density lacks is a factor `<site>_correction`.  A
 continuous family without any map stays in the loop, centred.  A discrete one can be simulated; asking for
 its density is an error that names it.  `ssmscan.NUTS` and `ssmscan.TemperedSMC` do sum finite discrete states

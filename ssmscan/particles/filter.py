@@ -215,11 +215,11 @@ def log_likelihood(
 ) -> Array:
     """Estimate the log likelihood p(y | theta), a scalar; its exponential is unbiased.
 
-    What speaks against the estimate is said in a warning, unless it is -inf, which says it.  Under jit, vmap and grad
-    nothing can be said: there use `ParticleFilter.run`, whose result has `status` and `faulty_step`, and look at its
-    `concerns` afterwards.  Particles whose log weight is NaN or +inf count as impossible.
+    Whatever speaks against a finite estimate is issued as a warning.  Under jit, vmap and grad there are no warnings:
+    use `ParticleFilter.run` there, and look at `concerns` of its result afterwards.  Particles whose log weight is NaN
+    or +inf count as impossible.
 
-    Arguments as in `ParticleFilter`, without summaries.
+    Arguments and errors as of `ParticleFilter` and its `run`, without summaries.
     """
     settings = ParticleFilter(
         num_particles, resampling=resampling, threshold=threshold, proposal=proposal, summaries=()

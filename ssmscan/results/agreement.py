@@ -18,10 +18,10 @@ import numpy as np
 
 from ssmscan.results.comparable import different_states, require_comparable
 from ssmscan.results.data import Costs
-from ssmscan.results.printing import moments, quality
+from ssmscan.results.printing import evidence, moments, quality
 from ssmscan.results.result import Result
 from ssmscan.results.summary import STATISTICS, ScalarSummary, scalars
-from ssmscan.results.table import MISSING, Table, count, rounded, significant
+from ssmscan.results.table import MISSING, Table, count, significant
 from ssmscan.results.verdicts import (
     LEVEL,
     SIGNIFICANCE,
@@ -178,7 +178,7 @@ class Comparison:
                     *(count(w) if w else MISSING for w in work),
                     count(report.smallest_ess),
                     significant(report.ess_per_second),
-                    _evidence(report.log_evidence),
+                    MISSING if report.log_evidence is None else evidence(*report.log_evidence),
                 )
             )
         columns = (
@@ -245,7 +245,7 @@ def compare(*unnamed: Any, **results: Result) -> Comparison:
 def _engine_report(name: str, result: Result, summaries: dict[str, ScalarSummary], fault: Fault | None) -> EngineReport:
     seconds = result.costs.warmup_seconds + result.costs.run_seconds
     smallest = min(s.ess_bulk for s in summaries.values())
-    evidence = None if result.log_evidence is None else (result.log_evidence, result.log_evidence_error)
+    estimate = None if result.log_evidence is None else (result.log_evidence, result.log_evidence_error)
     unit = "runs" if result.independent_runs else "chains"
     end = ", interrupted" if result.interrupted else ""
     return EngineReport(
@@ -256,16 +256,7 @@ def _engine_report(name: str, result: Result, summaries: dict[str, ScalarSummary
         costs=result.costs,
         smallest_ess=smallest,
         ess_per_second=smallest / seconds if seconds > 0.0 else float("nan"),
-        log_evidence=evidence,
+        log_evidence=estimate,
         fault=fault,
         concerns=result.concerns(),
     )
-
-
-def _evidence(evidence: tuple[float, float | None] | None) -> str:
-    if evidence is None:
-        return MISSING
-    value, error = evidence
-    if error is None:
-        return significant(value, 6)
-    return f"{rounded(value, error)} ± {significant(error)}"

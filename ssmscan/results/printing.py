@@ -45,6 +45,11 @@ def html(result: ResultData, concerns: tuple[str, ...]) -> str:
     return shown
 
 
+def evidence(value: float, error: float | None) -> str:
+    """Print an estimate of the log evidence with its standard error, if it is known."""
+    return significant(value, 6) if error is None else f"{rounded(value, error)} ± {significant(error)}"
+
+
 def moments(s: ScalarSummary) -> tuple[str, ...]:
     """Print the statistics of one scalar, and the error of the mean."""
     return (*(rounded(e.value, e.error) for e in s.statistics), significant(s.mean.error))
@@ -74,9 +79,7 @@ def _facts(result: ResultData) -> list[tuple[str, str]]:
     """Return what there is to say apart from the parameters: a label and words."""
     facts = [("took", _costs(result))]
     if result.log_evidence is not None:
-        value, error = result.log_evidence, result.log_evidence_error
-        known = significant(value, 6) if error is None else f"{rounded(value, error)} ± {significant(error)}"
-        facts.append(("evidence", f"log evidence {known}"))
+        facts.append(("evidence", f"log evidence {evidence(result.log_evidence, result.log_evidence_error)}"))
     facts += [("settings", settings)] if (settings := _settings(result.settings)) else []
     facts += [("data", ", ".join(map(_array, result.observed.items())))] if result.observed else []
     facts += [("states", _states(result))] if result.states else []

@@ -19,7 +19,7 @@ from ssmscan.files import other_format
 from ssmscan.results import containers, health, layout, printing, storage
 from ssmscan.results.containers import Variable
 from ssmscan.results.data import ARRAYS, Costs, ResultData
-from ssmscan.results.plain_values import as_numbers
+from ssmscan.results.plain_values import as_json, as_numbers
 from ssmscan.results.table import Table
 
 CONCERNS = "ssmscan_concerns"
@@ -147,16 +147,10 @@ def load(path: str | os.PathLike[str]) -> Result:
     try:
         found, sites = int(header.pop("format")), header.pop("sites")
         if found == _FORMAT:
-            costs, state_draws = _costs(header.pop("costs")), groups["paths"]["state_draws"]
+            costs, state_draws = Costs(**as_json("costs", header.pop("costs"))), groups["paths"]["state_draws"]
             return Result(**layout.arrays(groups, sites), **header, costs=costs, state_draws=state_draws)
     except KeyError as error:
         raise storage.damaged(path, f"it has no {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise storage.damaged(path, str(error)) from error
     raise other_format(path, found, _FORMAT, again="run the engine again, or read its arrays with arviz.from_netcdf")
-
-
-def _costs(found: Any) -> Costs:
-    if not isinstance(found, dict):
-        raise TypeError(f"costs must be numbers by name, got {found!r}")
-    return Costs(**found)

@@ -14,7 +14,7 @@ increments of the steps.  With the elements of a panel as the axis, the same eva
 model of one element.  An unknown primitive mixes.
 
 The scheme is abstract interpretation with one bit per axis (Cousot & Cousot 1977), run together
-with the evaluation; `tracked_axis.py` has the rows, `axis_rules.py` and `axis_algebra.py` the primitives.
+with the evaluation; `tracked_axis` has the rows, `axis_rules` and `axis_algebra` the primitives.
 """
 
 from __future__ import annotations

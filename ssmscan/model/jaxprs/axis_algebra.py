@@ -1,4 +1,4 @@
-"""Contractions, look-ups and solves with a followed axis; they continue the table of `axis_rules`.
+"""Contractions, look-ups and solves with a followed axis; the rest of `axis_rules`.
 
 A contraction over the followed axis is a sum over it, one over other axes leaves it alone.  A look-up
 passes where the *indices* have the axis (`mu[s]`, s the path) or where every row is looked up alike.

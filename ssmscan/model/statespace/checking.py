@@ -15,8 +15,8 @@ that it takes, NumPyro's own log-probability of every site is an oracle for what
                  summed out: log p(s, z, y | theta) - log q(others)
 
 where q is the law that states are drawn from.  The two sides share no code beyond the distributions.  Masks on
-states are lifted on both: a state has its law where it is masked, see `handlers.messages`.  Values and weights are
-left out where observations after the loop join its steps; noise, where a site has no smooth map and is not summed out.
+states are lifted on both: a state has its law where it is masked, see `messages`.  Values and weights are left out
+where observations after the loop join its steps; noise, where a site has no smooth map and is not summed out.
 """
 
 from __future__ import annotations

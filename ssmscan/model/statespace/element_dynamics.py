@@ -7,6 +7,7 @@ that the parameters alone determine is computed once for all elements.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 
@@ -35,7 +36,9 @@ class _Shared:
             return staged.bind(core.arrays, theta=theta, unroll=True)
 
         self.start, self.step = bind(elements.start), bind(elements.step)
-        self.evaluate_start, self.evaluate = bind(elements.evaluate_start), bind(elements.evaluate)
+        self.evaluate = bind(elements.evaluate)
+        # Once a filter, and by few proposals: bound where it is called.
+        self.evaluate_start = partial(elements.evaluate_start, core.arrays, theta=theta)
         self.observed = elements.observed.bind(core.arrays)
         self.xs = core.inputs(theta)
 

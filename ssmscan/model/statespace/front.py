@@ -10,7 +10,7 @@ The user's Python does not run again after `trace`: every function works under j
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -194,7 +194,7 @@ class StateSpaceModel:
     def log_static(self, theta: Theta) -> jax.Array:
         """Compute the log-likelihood of the observations and factors that no state reaches, a scalar."""
         theta = self.canonical(theta)
-        return _total([core.log_static(theta) for core in self.cores])
+        return self._total(core.log_static(theta) for core in self.cores)
 
     @property
     def reweighted(self) -> tuple[str, ...]:
@@ -252,7 +252,7 @@ class StateSpaceModel:
         Families whose map from noise is a transport contribute their density correction.
         """
         theta = self.canonical(theta)
-        return _total([core.program.marginal.log_likelihood(core, theta, own) for core, own in self._each_noise(noise)])
+        return self._total(c.program.marginal.log_likelihood(c, theta, own) for c, own in self._each_noise(noise))
 
     def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None) -> Values:
         """Compute values of initial sites, innovations and deterministics of the loop at given noise.
@@ -275,6 +275,10 @@ class StateSpaceModel:
         pairs = zip(keys, self._each_noise(noise))
         found = [core.program.marginal.posterior(core, theta, own, k) for k, (core, own) in pairs]
         return Posterior(_union(p.states for p in found), _union(p.probabilities for p in found))
+
+    def _total(self, terms: Iterator[jax.Array]) -> jax.Array:
+        """Sum over loops, where there are several."""
+        return next(terms) if len(self.cores) == 1 else sum_of(terms)
 
     def _each_noise(self, noise: Mapping[str, jax.Array]) -> list[tuple[Core, Values]]:
         """Pair each loop with its own noise, checked and cast."""
@@ -342,8 +346,3 @@ class StateSpaceModel:
 
 def _union(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
-
-
-def _total(terms: list[jax.Array]) -> jax.Array:
-    """Sum over loops, where there are several."""
-    return terms[0] if len(terms) == 1 else sum_of(terms)
