@@ -200,7 +200,7 @@ def require_names(
         advice: what to do.
 
     Raises:
-        TypeError: it is no mapping.
+        TypeError: it is not a mapping.
         ValueError: a name is missing or unknown.
     """
     if not isinstance(value, Mapping):

@@ -42,7 +42,7 @@ def _batch_means(kept: np.ndarray) -> np.ndarray:
 
 
 def halves(kept: np.ndarray) -> np.ndarray:
-    """How far the mean of the second half of the iterates (n, d) is from that of the first, (d,)."""
+    """Return how far the mean of the second half of the iterates (n, d) is from that of the first, (d,)."""
     means = _batch_means(kept)
     half = len(means) // 2
     return means[half:].mean(axis=0) - means[:half].mean(axis=0) if half else np.full(kept.shape[1], np.nan)

@@ -70,7 +70,7 @@ def predict(
 
 
 def _with_roles_of(ssm: StateSpaceModel, result: Result) -> StateSpaceModel:
-    """The model with its sites outside the loop in the roles that they have in the result."""
+    """Return the model with its sites outside the loop in the roles that they have in the result."""
     parameters = tuple(site.name for site in ssm.initial if site.name in result.draws)
     initial = tuple(site.name for site in ssm.parameters if site.name in result.initial)
     declared: Any = ssm.source

@@ -50,7 +50,7 @@ class Attempt(NamedTuple):
         return sum(int(run.outputs["stats"]["n_steps"].sum()) for run in (self.warmup, self.sampled))
 
     def __str__(self) -> str:
-        """How many of how many draws diverged."""
+        """Return how many of the draws diverged, as text."""
         size = self.sampled.outputs["stats"]["diverging"].size
         return f"{self.diverging:,} of {size:,} draws at target_accept {self.target_accept:g}"
 

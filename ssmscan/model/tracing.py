@@ -105,7 +105,7 @@ class Source(NamedTuple):
         return assemble(self._replace(parameters=parameters, initial=initial))
 
     def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
-        """The model of this source over other data, after checking that only data changed.
+        """Return the model of this source over other data, after checking that only data changed.
 
         It is traced again only if values are missing where none were: the program does not depend on data.
 
@@ -294,7 +294,7 @@ def flatten(args: tuple, kwargs: dict) -> tuple[list, jax.tree_util.PyTreeDef, l
 
 
 def _canonical(leaf: jax.Array | np.ndarray, path: str) -> jax.Array:
-    """The array as JAX holds it.
+    """Return the array as JAX holds it.
 
     Raises:
         TypeError: it is a masked array.
@@ -315,7 +315,7 @@ def _canonical(leaf: jax.Array | np.ndarray, path: str) -> jax.Array:
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf is data."""
+    """Return whether a leaf is data."""
     return isinstance(leaf, jax.Array | np.ndarray) and not _is_object(leaf)
 
 
@@ -331,7 +331,7 @@ def describe(leaf: Any) -> str:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two static leaves mean the same program; leaves that cannot be compared do not."""
+    """Return whether two static leaves mean the same program; leaves that cannot be compared do not."""
     if a is b:
         return True
     arrays = [isinstance(leaf, np.ndarray | jax.Array) for leaf in (a, b)]

@@ -59,7 +59,7 @@ class GrowingTree(NamedTuple):
     Attributes:
         initial: values of the start by site, N in front; its shape tells N.
         log_first: (N,) log weights of the start.
-        mark: (L,) int32, of no meaning but its length.
+        mark: (L,) int32, of which only the length L is read: a size that jit sees as a constant.
         parents, values, lost: as in `Tree`.
     """
 

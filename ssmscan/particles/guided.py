@@ -1,4 +1,4 @@
-r"""Guided filters: a cloud that moves by distributions of the user's own.
+r"""Guided filters: a cloud that moves by the user's own distributions.
 
     def propose(theta, carry, y):                       # one particle, one step
         precision = 1 / theta["sx"] ** 2 + 1 / theta["sy"] ** 2
@@ -20,10 +20,10 @@ Gradients: where the draw is a smooth map of base noise (`ssmscan.model.noise`) 
 is held fixed and q's score is in the weight, whose derivative is then that of log p(v | c) + log p(y | v, c) alone: the
 score takes away that of - log q.
 
-What a function of the user's sees is one particle.  `theta` are all parameters by site, `carry` is the model's own,
-`y` what is observed at the step, by site, NaN where it is missing: say what to draw then, for example with
+A user's function sees one particle.  `theta` are all parameters by site, `carry` is the model's own,
+`y` what is observed at the step, by site, NaN where it is missing: decide what to draw there, for example with
 `jnp.where(jnp.isnan(y), 0.0, y)`.  In a panel it is one element, whose axis `carry`, `y` and the distribution keep at
-size one, so that a text that works for all elements works for one; theta stays whole.
+size one, so that code that works for all elements works for one; theta stays whole.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Initial = Callable[[dict[str, Array], dict[str, Array]], Any]
 
 @dataclass(frozen=True)
 class Guided:
-    """Draw innovations from distributions of the user's; weigh them by the model's densities.
+    """Draw innovations from the user's distributions; weigh them by the model's densities.
 
     A pytree: a function that is one (`jax.tree_util.Partial(f, arrays)`) has its arrays as leaves, which are arguments
     of the compiled program and not constants of it.
@@ -66,7 +66,7 @@ class Guided:
             the model.  What is observed of the start is weighed, but not in y.
 
     Raises:
-        TypeError: one is no function of these arguments.
+        TypeError: one is not a function of these arguments.
     """
 
     propose: Propose

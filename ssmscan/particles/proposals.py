@@ -11,7 +11,7 @@ W/V (Pitt & Shephard 1999; Chopin & Papaspiliopoulos 2020, section 10.3.3).
 
 `Bootstrap` draws z_t from the model, so its weight is the density of the observations.  It needs
 nothing but the model, and is the right choice unless observations are so precise that few particles
-survive a step.  `ssmscan.particles.guided.Guided` draws from distributions of the user's.
+survive a step.  `ssmscan.particles.guided.Guided` draws from distributions that the user gives.
 
 A proposal of one's own is a frozen dataclass with the three methods of `Proposal`.  Its fields can be hashed, and it
 is then a constant of the compiled program; one with arrays is registered as a pytree whose leaves are the arrays

@@ -1,4 +1,4 @@
-r"""What a function of the user's proposes: one NumPyro distribution for each site, checked while the filter is traced.
+r"""What the user's function proposes: one NumPyro distribution for each site, checked while the filter is traced.
 
 A proposal must be able to draw whatever the model can, or part of the integral is missing and the estimate of the
 likelihood is too low without a sign of it.  Supports are compared as far as NumPyro and the table of sites know them:
@@ -52,7 +52,7 @@ class Support(NamedTuple):
         return f"{self.kind} from {low} to {high}"
 
     def lacks(self, other: Support) -> bool:
-        """Whether the other set surely has values that this one has not."""
+        """Return whether the other set certainly has values that this one lacks."""
 
         def short(own: float, wanted: float) -> bool:
             return own < wanted or (math.isnan(own) and wanted == math.inf)

@@ -195,15 +195,15 @@ class _Disk(io.RawIOBase):
         self._error: OSError | None = None
 
     def readable(self) -> bool:
-        """Whether it can be read."""
+        """Return whether it can be read."""
         return True
 
     def writable(self) -> bool:
-        """Whether it can be written."""
+        """Return whether it can be written."""
         return True
 
     def seekable(self) -> bool:
-        """Whether it has positions."""
+        """Return whether it has positions."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

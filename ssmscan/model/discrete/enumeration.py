@@ -133,33 +133,35 @@ def _follow(
     """Follow the draws through the carry."""
     leaves = step.reaches("leaves")
     touched = {k for k, pairs in start.reaches("leaves").items() if any(argument == "draws" for argument, _ in pairs)}
-    touched = _closed(leaves, touched)
+    touched = _closed_over_steps(leaves, touched)
     for leaf, pairs in leaves.items():
         source = sorted(k for argument, k in pairs if argument == "carry" and k in touched)
         if leaf in touched and source:
-            return _remembers(user_model, (*starts, *sites), leaf, source[0], step, touched)
+            return _refusal_of_memory(user_model, (*starts, *sites), leaf, source[0], step, touched)
     for site, pairs in post_loop.reaches("outside_log_prob").items():
         outputs = step.reaches("ys")
         read = [outputs[k] for argument, k in pairs if argument == "ys"]
-        if any(argument == "last" and k in touched for argument, k in pairs) or any(_hit(p, touched) for p in read):
+        if any(argument == "last" and k in touched for argument, k in pairs) or any(
+            _depends_on_draws(p, touched) for p in read
+        ):
             return (
                 f"'{site}', observed after the loop, joins steps and reads what the draws of "
                 f"{_listed((*starts, *sites))} reach; observe inside the transition to have it summed"
             )
-    moving = {k for k in touched if _in_time(leaves[k], touched, frozenset())}
+    moving = {k for k in touched if _varies_in_time(leaves[k], touched, frozenset())}
     reach = {k: _reach(leaves[k], touched, moving) for k in touched}
     terms = {name: _reach(pairs, touched, moving) for name, pairs in step.reaches("terms").items()}
     needed = [*step.reaches("terms").values(), *(leaves[k] for k in touched)]
     if post_loop.jaxpr.outvars:
         needed += [*step.reaches("ys").values(), {("carry", k) for k in leaves}]
-    path = _read(needed) - touched
-    while (more := path | (_read(leaves[k] for k in path) - touched)) != path:
+    path = _leaves_read(needed) - touched
+    while (more := path | (_leaves_read(leaves[k] for k in path) - touched)) != path:
         path = more
     elements = split(user_model, starts, sites, touched, start, step)
     for group, where in ((starts, "of the start"), (sites, "of a step")):
         count = num_joint(elements.rows_of(group) if isinstance(elements, ElementChains) else group)
         if count > LIMIT:
-            return _too_many(group, count, where, elements)
+            return _refusal_of_number(group, count, where, elements)
     if isinstance(elements, ElementChains):
         terms = {name: _reach(pairs, touched, moving) for name, pairs in elements.step.reaches("terms").items()}
     return Summed(
@@ -174,40 +176,46 @@ def _follow(
     )
 
 
-def _too_many(sites: Sites, count: int, where: str, elements: ElementChains | Mixing | None) -> str:
+def _refusal_of_number(sites: Sites, count: int, where: str, elements: ElementChains | Mixing | None) -> str:
     joined = f"; their elements cannot be summed one by one, as {elements} joins them" * isinstance(elements, Mixing)
     each = f" for each of {elements.size} elements" if isinstance(elements, ElementChains) else ""
     return f"{_listed(sites)} have {count} joint values {where}{each}, and up to {LIMIT} are summed out{joined}"
 
 
-def _closed(leaves: dict[int, set], touched: set[int]) -> set[int]:
-    while (grown := touched | {k for k, pairs in leaves.items() if _hit(pairs, touched)}) != touched:
+def _closed_over_steps(leaves: dict[int, set], touched: set[int]) -> set[int]:
+    """Return the leaves that draws reach after any number of steps, from those that they reach at the start."""
+    while (grown := touched | {k for k, pairs in leaves.items() if _depends_on_draws(pairs, touched)}) != touched:
         touched = grown
     return touched
 
 
-def _hit(pairs: Iterable, touched: set[int]) -> bool:
+def _depends_on_draws(pairs: Iterable, touched: set[int]) -> bool:
     return any(argument == "draws" or (argument == "carry" and leaf in touched) for argument, leaf in pairs)
 
 
-def _read(results: Iterable[Iterable]) -> set[int]:
+def _leaves_read(results: Iterable[Iterable]) -> set[int]:
+    """Return the leaves of the carry that some results depend on."""
     return {leaf for pairs in results for argument, leaf in pairs if argument == "carry"}
 
 
-def _in_time(pairs: Iterable, touched: set[int], moving: Iterable[int]) -> bool:
+def _varies_in_time(pairs: Iterable, touched: set[int], moving: Iterable[int]) -> bool:
     return any(a in ("x", "noise") or (a == "carry" and (k not in touched or k in moving)) for a, k in pairs)
 
 
 def _reach(pairs: set, touched: set[int], moving: set[int]) -> Reach:
     draws = any(argument == "draws" for argument, _ in pairs)
     past = any(argument == "carry" and leaf in touched for argument, leaf in pairs)
-    return Reach(draws, past, _in_time(pairs, touched, moving))
+    return Reach(draws, past, _varies_in_time(pairs, touched, moving))
 
 
-def _remembers(user_model: UserModel, sites: Sites, leaf: int, source: int, step: Staged, touched: set[int]) -> str:
+def _refusal_of_memory(
+    user_model: UserModel, sites: Sites, leaf: int, source: int, step: Staged, touched: set[int]
+) -> str:
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(user_model.plan.carry)]
     values = step.reaches("values")
-    through = [n for n, s in user_model.innovations.items() if s.smooth is not None and _hit(values[n], touched)]
+    through = [
+        n for n, s in user_model.innovations.items() if s.smooth is not None and _depends_on_draws(values[n], touched)
+    ]
     moved = f", through {', '.join(map(repr, through))}" if through else ""
     return (
         f"{_listed(sites)} cannot be summed out: carry{paths[leaf]} after a step is computed from carry{paths[source]} "

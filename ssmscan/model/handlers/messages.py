@@ -68,7 +68,7 @@ class SiteMessage(NamedTuple):
         """Shape and dtype of the value.
 
         Raises:
-            TypeError: the value is no array, or a site with a density has complex values.
+            TypeError: the value is not an array, or a site with a density has complex values.
         """
         value, site = self.value, f"site '{clean_name(str(self.name))}'"
         try:
@@ -131,7 +131,7 @@ class SiteMessage(NamedTuple):
         return self.latent and (self.auxiliary or self.present is not None)
 
     def invalid(self) -> jax.Array:
-        """Whether an element that counts is not finite or outside the support, a scalar; of a draw, any element."""
+        """Return whether a counted element is not finite or outside the support, a scalar; of a draw, any element."""
         value = jnp.asarray(self.value)
         inside = jnp.asarray(unmasked(self.fn).support(value))
         number = jnp.isfinite(value) if jnp.issubdtype(value.dtype, jnp.inexact) else jnp.ones(value.shape, bool)
@@ -146,7 +146,7 @@ def simulated(messages: list[SiteMessage], names: Collection[str]) -> list[SiteM
 
 
 def can_be_drawn(fn: dist.Distribution) -> bool:
-    """Whether a site observes something that can be drawn again: not a factor, and its family has a sampler."""
+    """Return whether a site observes something that can be drawn again: not a factor, and its family has a sampler."""
     inner = unmasked(fn)
     while isinstance(inner, dist.Independent | dist.ExpandedDistribution):
         inner = inner.base_dist
@@ -160,17 +160,17 @@ def with_sample_shape(msg: dict) -> dist.Distribution:
 
 
 def is_factor(fn: dist.Distribution) -> bool:
-    """Whether a site comes from `numpyro.factor`, which observes nothing."""
+    """Return whether a site comes from `numpyro.factor`, which observes nothing."""
     return isinstance(unmasked(fn), dist.Unit)
 
 
 def is_point(fn: dist.Distribution) -> bool:
-    """Whether a distribution has one value, so that what is drawn from it is computed."""
+    """Return whether a distribution has one value, so that what is drawn from it is computed."""
     return isinstance(_bottom(fn), dist.Delta)
 
 
 def point_counts(fn: dist.Distribution) -> bool:
-    """Whether a distribution of one value adds to the log-density; where that is not known, it does."""
+    """Return whether a distribution of one value adds to the log-density; where that is not known, it does."""
     log_density = _bottom(fn).log_density
     return isinstance(log_density, jax.core.Tracer) or bool(np.any(np.asarray(log_density) != 0.0))
 
@@ -182,14 +182,14 @@ def _bottom(fn: dist.Distribution) -> Any:
 
 
 def is_masked(fn: dist.Distribution) -> bool:
-    """Whether a distribution holds a mask that may leave elements out."""
+    """Return whether a distribution holds a mask that may leave elements out."""
     if isinstance(fn, dist.MaskedDistribution):
         return not (isinstance(fn._mask, bool) and fn._mask) or is_masked(fn.base_dist)
     return has_base(fn) and is_masked(fn.base_dist)
 
 
 def has_base(fn: dist.Distribution) -> bool:
-    """Whether a distribution is one that wraps another, whose masks are its own."""
+    """Return whether a distribution is one that wraps another, whose masks are its own."""
     return isinstance(fn, dist.Independent | dist.ExpandedDistribution) or type(fn) is dist.TransformedDistribution
 
 

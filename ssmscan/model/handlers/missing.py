@@ -47,7 +47,7 @@ class Gaps(NamedTuple):
     imputed: frozenset[str] | None = None
 
     def imputes(self, name: str) -> bool:
-        """Whether the missing elements of a site are drawn."""
+        """Return whether the missing elements of a site are drawn."""
         return self.imputed is None or name in self.imputed
 
 

@@ -145,14 +145,14 @@ def family_name(fn: dist.Distribution) -> str:
 
 
 def given(name: str, *kinds: type, stack: list | None = None) -> bool:
-    """Whether an active handler of one of the kinds, `condition` or `substitute` by default, holds a value."""
+    """Return whether an active handler of one of the kinds, `condition` or `substitute` by default, holds a value."""
     kinds = kinds or (handlers.condition, handlers.substitute)
     found: list[Any] = [h for h in (_PYRO_STACK if stack is None else stack) if isinstance(h, kinds)]
     return any(h.data is not None and h.data.get(name) is not None for h in found)
 
 
 def fixed(name: str, stack: list | None = None) -> bool:
-    """Whether a handler gives a site its value; posterior draws hold its noise too, which then counts."""
+    """Return whether a handler gives a site its value; posterior draws hold its noise too, which then counts."""
     if given(name, handlers.condition, stack=stack):
         return True
     return given(name, stack=stack) and not given(f"{name}_noise", stack=stack)

@@ -78,7 +78,7 @@ def _along(name: str) -> Rule:
     return rule
 
 
-def _last(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
+def _along_last(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     """Work along the last dimension, `top_k`."""
     axis = common(args)
     if axis.axis == eqn.invars[0].aval.ndim - 1 or eqn.params.get("axis", -1) not in (-1, eqn.invars[0].aval.ndim - 1):
@@ -90,7 +90,7 @@ def _reduce(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     """Reduce over other axes; a sum over this one is kept as its part in the window."""
     axis, axes = common(args), eqn.params["axes"]
     if axis.axis not in axes:
-        return window.bind(eqn, [args[0].value], _removed(axis, axes))
+        return window.bind(eqn, [args[0].value], _without(axis, axes))
     if eqn.primitive.name != "reduce_sum":
         raise MixesRows
     return summed(eqn, [window.counted(args[0].value, axis)])
@@ -101,14 +101,14 @@ def summed(eqn: Any, values: list) -> list[Tracked]:
     return [Tracked(value, Sum(blame(eqn))) for value in bind(eqn, values)]
 
 
-def _removed(axis: Axis, gone: tuple[int, ...]) -> Axis:
+def _without(axis: Axis, gone: tuple[int, ...]) -> Axis:
     """Return the axis after other dimensions are gone."""
     return axis if axis.axis is None else axis._replace(axis=axis.axis - sum(d < axis.axis for d in gone))
 
 
 def _squeeze(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     axis, gone = common(args), eqn.params["dimensions"]
-    return window.bind(eqn, [args[0].value], axis._replace(axis=None) if axis.axis in gone else _removed(axis, gone))
+    return window.bind(eqn, [args[0].value], axis._replace(axis=None) if axis.axis in gone else _without(axis, gone))
 
 
 def _broadcast(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
@@ -149,13 +149,13 @@ def _slice(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
         return window.bind(eqn, [args[0].value], axis)
     if (p["strides"] is not None and p["strides"][k] != 1) or first[k] % axis.block or last[k] % axis.block:
         raise MixesRows
-    cut = _cut(axis, first[k] // axis.block, last[k] // axis.block)
+    cut = _sliced(axis, first[k] // axis.block, last[k] // axis.block)
     begin = _offset(axis, cut, window)
     first[k], last[k] = begin, begin + window.size(cut) * axis.block
     return window.bind(eqn, [args[0].value], cut, start_indices=tuple(first), limit_indices=tuple(last))
 
 
-def _cut(axis: Axis, first: int, last: int) -> Axis:
+def _sliced(axis: Axis, first: int, last: int) -> Axis:
     return axis._replace(length=last - first, shift=axis.shift - first)
 
 
@@ -186,7 +186,7 @@ def _split(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     for size in eqn.params["sizes"]:
         if first % axis.block or size % axis.block:
             raise MixesRows
-        cut = _cut(axis, first // axis.block, (first + size) // axis.block)
+        cut = _sliced(axis, first // axis.block, (first + size) // axis.block)
         begin = _offset(axis, cut, window)
         results.append(
             Tracked(lax.slice_in_dim(args[0].value, begin, begin + window.size(cut) * axis.block, axis=along), cut)
@@ -206,7 +206,7 @@ def _concatenate(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]
     counts = [size // axis.block for size in sizes]
     if not foreign:
         return [_join(list(zip(args, counts)), axis, along, window)]
-    own = _belong(args)
+    own = _own_parts(args)
     kept = [a if mine else Tracked(jnp.zeros(v.aval.shape, v.aval.dtype)) for a, mine, v in zip(args, own, eqn.invars)]
     joined = _join(list(zip(kept, counts)), axis, along, window)
     assert isinstance(joined.mark, Axis)
@@ -217,7 +217,7 @@ def _concatenate(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]
     return [joined._replace(mark=joined.mark._replace(own=(first, last)))]
 
 
-def _belong(args: list[Tracked]) -> list[bool]:
+def _own_parts(args: list[Tracked]) -> list[bool]:
     """Return which parts belong to this loop and not to another; constant rows go with the part that follows.
 
     Raises:
@@ -235,10 +235,10 @@ def _belong(args: list[Tracked]) -> list[bool]:
 def _stack(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     """Join along a new axis."""
     values, axis = align(args, window)
-    return window.bind(eqn, values, _inserted(axis, eqn.params["axis"]))
+    return window.bind(eqn, values, _with_new(axis, eqn.params["axis"]))
 
 
-def _inserted(axis: Axis, new: int) -> Axis:
+def _with_new(axis: Axis, new: int) -> Axis:
     return axis if axis.axis is None or axis.axis < new else axis._replace(axis=axis.axis + 1)
 
 
@@ -246,7 +246,7 @@ def _unstack(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     axis, gone = common(args), eqn.params["axis"]
     if axis.axis == gone:
         raise MixesRows
-    return window.bind(eqn, [args[0].value], _removed(axis, (gone,)))
+    return window.bind(eqn, [args[0].value], _without(axis, (gone,)))
 
 
 def _tile(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
@@ -323,7 +323,7 @@ RULES: dict[str, Rule] = {
     **{f"reduce_{kind}": _reduce for kind in ("sum", "max", "min", "prod", "and", "or", "xor")},
     "sort": _along("dimension"),
     "rev": _along("dimensions"),
-    "top_k": _last,
+    "top_k": _along_last,
     "squeeze": _squeeze,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,

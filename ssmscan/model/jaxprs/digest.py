@@ -46,7 +46,7 @@ def digest(jaxpr: Jaxpr, inputs: Sequence[str] = ()) -> str:
 
 
 def mentions(jaxpr: Jaxpr, numbers: Collection[int]) -> bool:
-    """Whether one of some integers is a size, a parameter or a literal anywhere in a jaxpr."""
+    """Return whether one of some integers is a size, a parameter or a literal anywhere in a jaxpr."""
     texts = [str(variable.aval) for variable in (*jaxpr.constvars, *jaxpr.invars)]
     for eqn in jaxpr.eqns:
         texts += [str(atom) for atom in eqn.invars if isinstance(atom, Literal)]

@@ -23,7 +23,7 @@ from ssmscan.model.noise.families import MapKind, NoiseMap
 
 
 def is_rough(map_: NoiseMap) -> bool:
-    """Whether a map from noise has no derivative."""
+    """Return whether a map from noise has no derivative."""
     return map_.kind in (MapKind.INVERSE_CDF, MapKind.REJECTION, MapKind.SAMPLER)
 
 

@@ -5,8 +5,8 @@ will do, if its error is put right in the density: with noise eps and a monotone
 
     log density of eps = log p(T(eps)) + log T'(eps) = log N(eps) + correction(eps),
 
-and the value T(eps) has density p exactly.  T acts on d, the log (Gamma) or logit (Beta) of the
-value minus that of a/b resp. of the mean, as
+and the value T(eps) has density p exactly.  With X the value, T gives d = log X - log E[X] of a Gamma and
+d = logit X - log(a/b) of a Beta(a, b),
 
     d = shift + left log Phi(eps) - right log Phi(-eps) + middle eps,     left, right, middle >= 0.
 

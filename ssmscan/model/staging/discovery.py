@@ -268,7 +268,7 @@ def _has_cdf(fn: dist.Distribution, value) -> bool:
 
 
 def family_of(fn: dist.Distribution) -> str:
-    """Name of the class of a distribution under its wrappers."""
+    """Return the name of the class of a distribution under its wrappers."""
     while isinstance(fn, dist.Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
         fn = fn.base_dist
     return type(fn).__name__

@@ -55,7 +55,7 @@ def refuse_changing(user_model: UserModel, value: Staged) -> None:
 
 
 def _all_same(first: Any, *others: Any) -> bool:
-    """Whether closed jaxprs are one."""
+    """Return whether closed jaxprs are the same."""
     text, numbers = _text(first.jaxpr), [*first.consts, *_numbers(first.jaxpr)]
     return all(
         _text(other.jaxpr) == text and all(map(_equal, numbers, [*other.consts, *_numbers(other.jaxpr)]))
@@ -64,7 +64,7 @@ def _all_same(first: Any, *others: Any) -> bool:
 
 
 def _same(one: Staged, two: Staged, table: Sequence[Any]) -> bool:
-    """Whether two staged functions are one."""
+    """Return whether two staged functions are the same."""
     if _text(one.jaxpr) != _text(two.jaxpr) or (one.in_trees, one.out_tree) != (two.in_trees, two.out_tree):
         return False
     if len(one.shared) != len(two.shared):

@@ -116,7 +116,7 @@ def through_post_loop(plan: Plan, density: dict[str, set[str]], direct: dict[str
 
 
 def forecasts(staged: Staged, plan: Plan) -> bool:
-    """Whether data are observed in or from the loop of the plan, and the loops with noise only go on from there.
+    """Return whether data are observed in or from the loop of the plan, and the loops with noise only go on from there.
 
     Exponential smoothing draws nothing in the sample; its forecast, a second scan, does.  What the forecast draws is
     no state of the model, whose parts have the same roles with it and without.

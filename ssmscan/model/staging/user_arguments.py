@@ -1,4 +1,4 @@
-"""What `trace` was given that a model may not take as it is meant, in words.
+"""Arguments of `trace` that may be why a model failed, in words.
 
 NumPyro hands arguments to a model as they are, and so does `trace`: a model may turn a list or a pandas Series into an
 array itself.  One that does not fails somewhere inside, in NumPyro, JAX or pandas.  What it was given then says more
@@ -73,7 +73,7 @@ def _suspects(path: str, value: Any, error: str) -> Iterator[str]:
 
 
 def is_table(value: Any) -> bool:
-    """Whether a value could be made an array and is none, as one of pandas or xarray."""
+    """Return whether a value is not an array and can be made one, such as a table of pandas or xarray."""
     return hasattr(value, "__array__") and not isinstance(value, jax.Array | np.ndarray | np.generic)
 
 

@@ -145,12 +145,12 @@ class DiscreteSum:
         paths, rest = self._path(core, theta, continuous, inputs)
         rest = rest + core.log_static(theta)
         if elements is None:
-            weights = _Weights(self, core, theta, continuous, (paths, *inputs), summed.start, summed.step, {})
+            weights = _ChainWeights(self, core, theta, continuous, (paths, *inputs), summed.start, summed.step, {})
             return Series(weights.chain(), rest)
 
         def one(element: Array) -> Chain:
             of_element = elements.start, elements.step, {"element": element}
-            return _Weights(self, core, theta, continuous, (paths, *inputs), *of_element).chain()
+            return _ChainWeights(self, core, theta, continuous, (paths, *inputs), *of_element).chain()
 
         step_rest = elements.step_rest.bind(core.arrays, theta=theta)
         each = jax.vmap(lambda path, x, e: step_rest(carry=self.carry(path), x=x, noise=e)["log_prob"])
@@ -199,7 +199,7 @@ def _of_one_site(weights: Array, positions: Any, num_values: int) -> Array:
     return jnp.tensordot(weights, jax.nn.one_hot(jnp.asarray(positions), num_values, dtype=weights.dtype), 1)
 
 
-class _Weights:
+class _ChainWeights:
     """The weights of one chain.
 
     Args:
@@ -232,7 +232,7 @@ class _Weights:
         """Evaluate them where they change and nowhere else."""
         start = self.start.select("leaves", "terms").bind(self.core.arrays, theta=self.theta)
         draws = joint_values(self.initial)[0]
-        begun = _over(lambda d: start(noise=self.noise, draws=d, **self.element), draws, self.num_starts)
+        begun = _for_all(lambda d: start(noise=self.noise, draws=d, **self.element), draws, self.num_starts)
         log_start = jnp.broadcast_to(sum_of(begun["terms"].values()), (self.num_starts,))
 
         # The step alone: densities of the value of this step.
@@ -294,7 +294,9 @@ class _Weights:
         def evaluate(leaves: Mapping[int, Array] | None = None, x: PyTree = None, noise: PyTree = None) -> Array:
             here = {} if noise is None else {"x": x, "noise": noise}
             carry = self.marginal.carry(leaves or {})
-            return _over(lambda d: result(bound(carry=carry, draws=d, **here, **self.element)), draws, self.num_values)
+            return _for_all(
+                lambda d: result(bound(carry=carry, draws=d, **here, **self.element)), draws, self.num_values
+            )
 
         return evaluate
 
@@ -306,5 +308,5 @@ def _leaf(k: int) -> Callable[[dict], Array]:
     return lambda out: out["leaves"][k]
 
 
-def _over(fn: Callable, values: dict, count: int) -> Any:
+def _for_all(fn: Callable, values: dict, count: int) -> Any:
     return jax.vmap(fn, axis_size=count)(values)

@@ -85,7 +85,7 @@ def elements_at(core: Core, theta: Theta) -> Callable[[jax.Array], ElementDynami
 
 
 def _of_one(site: Site, panel: Panel) -> Site:
-    """The site of one element, its axis at size one."""
+    """Return the site of one element, its axis at size one."""
     axis, shape = dict(panel.values)[site.name], list(site.shape)
     if axis:
         shape[axis] = 1

@@ -105,7 +105,7 @@ def build_parts(
 
 
 def _flow(user_model: UserModel, value: Staged) -> tuple[roles.Flow, PostLoop]:
-    """What reaches what, observations after the loops by the rows of this one."""
+    """Return what reaches what, observations after the loops by the rows of this one."""
     flow = roles.data_flow(value, user_model.plan)
     observed = {s.name for s in user_model.plan.outside if s.observed}
     post_loop = stage_post_loop(user_model, value, flow.after & observed)

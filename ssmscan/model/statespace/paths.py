@@ -44,7 +44,7 @@ def require_noise(specs: Mapping[str, NoiseSpec], noise: Mapping[str, Any]) -> d
     """Check names and shapes of base noise, and cast it.
 
     Raises:
-        TypeError: it is no mapping of names to numbers.
+        TypeError: it is not a mapping of names to numbers.
         ValueError: a name is missing or unknown, or a shape is wrong.
     """
     advice = "ssm.smooth_noise has the shapes."

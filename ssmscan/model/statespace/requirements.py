@@ -34,7 +34,7 @@ def require_observed(ssm: object) -> None:
     """Raise unless this is a traced model that observes something.
 
     Raises:
-        TypeError: it is no traced model.
+        TypeError: it is not a traced model.
         ModelError: no site of it is observed; the message names those that could be.
     """
     require_traced(ssm)

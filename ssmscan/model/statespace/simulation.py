@@ -95,7 +95,7 @@ def known_states(cores: Sequence[Core], states: Mapping[str, Any], *, whole: boo
         whole: whether the innovations must be there at all steps.
 
     Raises:
-        TypeError: it is no mapping of names to numbers.
+        TypeError: it is not a mapping of names to numbers.
         ValueError: an initial site is missing, a name is no site of the model, a shape is wrong or there are more
             steps than the model has.
     """
