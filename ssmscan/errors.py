@@ -1,9 +1,10 @@
 """What is raised where a model is not what the package can run.
 
 To add a refusal: raise `ModelError` in the room that first knows the reason (a site in `model/handlers`, a shape or a
-loop in `model/staging/discovery`, a role in `model/staging/roles`, what engines need in `model/statespace`), and enter
-an example with its whole message in `docs/refusals.md`.  `tests/model/test_refusals.py` runs the examples, and fails
-where a `ModelError` of the package is not among them.
+loop in `model/staging/discovery`, a role in `model/staging/roles`, what all engines need in
+`model/statespace/requirements`, what some need in `inference/settings`), and add an example with its whole message to
+`docs/refusals.md`.  `tests/model/test_refusals.py` runs the examples, and fails where a `ModelError` of the package is
+not among them.  A bad argument is not a bad model: that is a `TypeError` or `ValueError`, see `ssmscan.arguments`.
 """
 
 

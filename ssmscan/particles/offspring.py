@@ -11,7 +11,7 @@ and a particle without weight ends exactly where its predecessor does, so it is 
 wherever it stands.
 
 What a CPU and a GPU do in different ways is behind `lax.platform_dependent`, in `ancestors_of` and `_unfused`.  A
-kernel written for one of them goes there, and gives the same ancestors.
+kernel written for one of them goes there, and must give the same ancestors.
 """
 
 from __future__ import annotations
