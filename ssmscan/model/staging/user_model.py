@@ -91,6 +91,10 @@ class UserModel(NamedTuple):
         """Return what a staged function reads, with the data of this trace."""
         return [*data, *self.table[self.data :]]
 
+    def apart(self) -> UserModel:
+        """Return the same model with a table of its own, for functions whose constants this one is not to hold."""
+        return self._replace(table=list(self.table))
+
     def stage(self, fn: Callable[..., dict], arguments: tuple, late: int, keep: bool = False) -> Staged:
         """Stage a function over the shared arrays of this model."""
         return stage(fn, arguments, self.table, data=self.data, late=late, keep=keep)

@@ -40,6 +40,7 @@ class LoopDynamics:
         self._start = program.start.bind(arrays, theta, unroll=True)
         self._step = program.step.bind(arrays, theta, unroll=True)
         self._evaluate = program.evaluate.bind(arrays, outside, unroll=True)
+        self._outside = outside
         self._start_names = program.names(Role.START_OBSERVATION)
         self._row = program.tail.step.bind(arrays, outside, unroll=True)
         self.xs = core.inputs(theta)
@@ -78,7 +79,10 @@ class LoopDynamics:
         out = self._evaluate(carry, x, dict(values), UNUSED, UNUSED, UNUSED)
         transition, observation = sum_of(out["log_transition"].values()), sum_of(out["log_observation"].values())
         observation = observation + self._log_row(x, out["y"])
-        return Evaluated(out["carry"], transition, observation, out["deterministic"], out["cdf"])
+        # Bound here, so that it costs nothing where it is not used.
+        cdf = self._core.program.cdf.bind(self._core.arrays, self._outside)
+        cdf = cdf(carry, x, dict(values), UNUSED, UNUSED, UNUSED)["cdf"]
+        return Evaluated(out["carry"], transition, observation, out["deterministic"], cdf)
 
     def observed(self, x: PyTree) -> Values:
         """Return what is observed at a step, y_t by site, NaN where it is missing; observations after the loop too.
@@ -87,7 +91,7 @@ class LoopDynamics:
         """
         program, arrays, (t, _) = self._core.program, self._core.arrays, x
         inside = program.observed_step.bind(arrays, UNUSED)(UNUSED, x, *[UNUSED] * 4)["observed"]
-        return inside | program.tail.observed.select("value").bind(arrays, UNUSED)(t, UNUSED)["value"]
+        return inside | program.tail.observed.bind(arrays, UNUSED)(t, UNUSED)["value"]
 
     def _log_row(self, x: PyTree, y: PyTree) -> jax.Array:
         """Compute the log-density of what is observed of the step after the loop, a scalar."""

@@ -193,7 +193,7 @@ class StateSpaceModel:
     def log_static(self, theta: Theta) -> jax.Array:
         """Compute the log-likelihood of the observations and factors that no state reaches, a scalar."""
         theta = self.canonical(theta)
-        return _total([core.log_static(theta) for core in self.cores])
+        return self._total(lambda core: core.log_static(theta))
 
     @property
     def reweighted(self) -> tuple[str, ...]:
@@ -251,7 +251,8 @@ class StateSpaceModel:
         Families whose map from noise is a transport contribute their density correction.
         """
         theta = self.canonical(theta)
-        return _total([marginal.log_likelihood(core, theta, own) for core, own in self._each_noise(noise)])
+        noises = dict(self._each_noise(noise))
+        return self._total(lambda core: marginal.log_likelihood(core, theta, noises[core]))
 
     def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None) -> Values:
         """Compute values of initial sites, innovations and deterministics of the loop at given noise.
@@ -334,6 +335,10 @@ class StateSpaceModel:
         ssm = source.filled() if self.has_gaps else self
         return checking.check(key, ssm, ssm._source("check").run)
 
+    def _total(self, of: Callable[[Core], jax.Array]) -> jax.Array:
+        """Sum over loops, where there are several."""
+        return of(self.cores[0]) if len(self.cores) == 1 else sum_of(map(of, self.cores))
+
     def _source(self, what: str) -> Retraceable:
         if self.source is None:
             raise ValueError(f"{what} works on what ssmscan.trace returned, on the host, not inside jit or vmap.")
@@ -342,8 +347,3 @@ class StateSpaceModel:
 
 def _union(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
-
-
-def _total(terms: list[jax.Array]) -> jax.Array:
-    """Sum over loops, where there are several."""
-    return terms[0] if len(terms) == 1 else sum_of(terms)

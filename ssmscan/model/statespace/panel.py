@@ -32,6 +32,7 @@ from ssmscan.model.protocols import NoiseSpec, Panel
 from ssmscan.model.sites import Role
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.staging.functions import by_element
+from ssmscan.model.staging.post_loop import stage_observed
 from ssmscan.model.staging.user_model import UserModel, x_shapes
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class ElementFunctions(NamedTuple):
         start: (theta; m, noise) -> carry, log_weight, log_rough, values.
         evaluate_start: (theta; m, values) -> carry, log_initial, log_observation.
         step: (theta; m, carry, x, noise) -> carry, log_weight, log_rough, values, cdf.
-        evaluate: (theta; m, carry, x, values) -> carry, log_transition, log_observation, deterministic, cdf.
+        evaluate: (theta; m, carry, x, values) -> carry, log_transition, log_observation, deterministic.
+        cdf: (theta; m, carry, x, values) -> cdf.
         observed: (m, x) -> observed, by site, at the step after the loop too.
         noise: base noise of one element, by innovation and initial site.
     """
@@ -62,6 +64,7 @@ class ElementFunctions(NamedTuple):
     evaluate_start: Staged
     step: Staged
     evaluate: Staged
+    cdf: Staged
     observed: Staged
     noise: dict[str, NoiseSpec]
 
@@ -138,7 +141,8 @@ class _Proof:
             stage(self._evaluate_start, (parameters, element, self._values(outside)), late=1),
             stage(self._step, step, late=1),
             stage(self._evaluate, (*step[:4], self._values(inside)), late=1),
-            stage(self._observed, (element, x), late=0),
+            stage(self._cdf, (*step[:4], self._values(inside)), late=1),
+            self._stage_observed((element, x)),
             noise,
         )
 
@@ -189,10 +193,8 @@ class _Proof:
 
     def _evaluate(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
         window, program = self._window(m), self.program
-        outside = self.user_model.known(theta)
-        followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
-        arguments = (constants(outside), self._carried(carry), constants(x), followed, None, None, None)
-        staged = program.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic", "cdf")
+        arguments = self._by_value(theta, carry, x, values)
+        staged = program.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic")
         out = self._follow(staged, data, arguments, window)
         post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
@@ -200,29 +202,44 @@ class _Proof:
             "log_transition": self._sum([*out["log_transition"].values()], window),
             "log_observation": self._sum([*out["log_observation"].values(), *post_loop], window),
             "deterministic": self._keep(out["deterministic"], window),
-            "cdf": self._keep_cdf(out["cdf"], window),
         }
 
-    def _observed(self, data: list, m: Array, x: PyTree) -> dict:
-        """Cut the observed values where their densities have the axis; other arguments do not reach them."""
-        window, program = self._window(m), self.program
-        theta = zeros(self.user_model.shapes(program.parameters))
-        values, carry = zeros(self._values(self.user_model.innovations)), zeros(self._rows(program.plan.carry))
-        outside = constants(self.user_model.known(theta))
+    def _cdf(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
+        window = self._window(m)
+        arguments = self._by_value(theta, carry, x, values)
+        return {"cdf": self._keep_cdf(self._follow(self.program.cdf, data, arguments, window)["cdf"], window)}
+
+    def _by_value(self, theta: dict, carry: PyTree, x: PyTree, values: dict) -> tuple:
         followed = {n: Tracked(v, self.values[n]) for n, v in values.items()}
-        arguments = (outside, self._carried(carry), constants(x), followed, None, None, None)
-        elements = by_element(self.user_model)
-        names = set(program.observed_step.names("observed")).intersection(elements.names("inside"))
-        pairs = self._follow(elements.select(inside=names), data, arguments, window)["inside"]
-        y = self._follow(program.evaluate.select("y"), data, arguments, window)["y"]
-        after = self._follow(program.tail.observed, data, (outside, Tracked(x[0]), y), window)
-        pairs |= {n: (value, after["log_density"][n]) for n, value in after["value"].items()}
-        return {
-            "observed": {
-                n: window.rows(value.value, each.mark) if isinstance(each.mark, Axis) else value.value
-                for n, (value, each) in pairs.items()
-            }
-        }
+        outside = constants(self.user_model.known(theta))
+        return outside, self._carried(carry), constants(x), followed, None, None, None
+
+    def _stage_observed(self, arguments: tuple) -> Staged:
+        """Cut the observed values where their densities have the axis; other arguments do not reach them."""
+        program, apart = self.program, self.user_model.apart()
+        elements, after = by_element(apart), stage_observed(apart, program.value, program.tail.direct)
+        names = sorted(set(program.observed_step.names("observed")).intersection(elements.names("inside")))
+
+        def observed(data: list, m: Array, x: PyTree) -> dict:
+            window, arrays = self._window(m), apart.arrays(data)
+            nothing = (self.user_model.shapes(program.parameters), self._rows(program.plan.carry))
+            (theta, carry), values = zeros(nothing), zeros(self._values(self.user_model.innovations))
+            by_value = self._by_value(theta, carry, x, values)
+            pairs = follow_staged(elements.select(inside=names), arrays, by_value, window)["inside"]
+            whole = follow_staged(program.observed_step, arrays, by_value, window)["observed"]
+            y = follow_staged(program.evaluate.select("y"), arrays, by_value, window)["y"]
+            rows = follow_staged(after, arrays, (by_value[0], Tracked(x[0]), y), window)
+            pairs |= {n: (value, rows["log_density"][n]) for n, value in rows["value"].items()}
+            out = {}
+            for name, (like, log_density) in pairs.items():
+                value = jnp.broadcast_to((whole | rows["value"])[name].value, jnp.shape(like.value))
+                mark = log_density.mark
+                out[name] = window.rows(value, mark) if isinstance(mark, Axis) else value
+            return {"observed": out}
+
+        staged = apart.stage(observed, arguments, late=0)
+        assert all(number < len(self.user_model.table) for number in staged.shared)
+        return staged
 
     def _post_loop(self, data: list, theta: dict, x: PyTree, y: PyTree, window: Window) -> list[Tracked]:
         outside = self.user_model.known(theta)

@@ -34,9 +34,10 @@ class _Shared:
         def bind(staged: Staged) -> Callable:
             return staged.bind(core.arrays, theta, unroll=True)
 
-        self.start, self.step = bind(elements.start), bind(elements.step)
-        self.evaluate_start, self.evaluate = bind(elements.evaluate_start), bind(elements.evaluate)
-        self.observed = elements.observed.bind(core.arrays)
+        self.start, self.step, self.evaluate = map(bind, (elements.start, elements.step, elements.evaluate))
+        # Bound where they are used, so that they cost nothing elsewhere.
+        self.evaluate_start, self.cdf = lambda: bind(elements.evaluate_start), lambda: bind(elements.cdf)
+        self.observed = lambda: elements.observed.bind(core.arrays)
         self.xs = core.inputs(theta)
 
 
@@ -56,7 +57,7 @@ class ElementDynamics:
 
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
         """Start one particle at given values of the initial-state sites."""
-        out = self._shared.evaluate_start(self._number, dict(values))
+        out = self._shared.evaluate_start()(self._number, dict(values))
         return EvaluatedStart(out["carry"], out["log_initial"], out["log_observation"])
 
     def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
@@ -68,11 +69,12 @@ class ElementDynamics:
         """Evaluate the densities of one step at given innovations."""
         out = self._shared.evaluate(self._number, carry, x, dict(values))
         densities = out["log_transition"], out["log_observation"]
-        return Evaluated(out["carry"], *densities, out["deterministic"], out["cdf"])
+        cdf = self._shared.cdf()(self._number, carry, x, dict(values))["cdf"]
+        return Evaluated(out["carry"], *densities, out["deterministic"], cdf)
 
     def observed(self, x: PyTree) -> Values:
         """Return what is observed of the element at a step; see `LoopDynamics.observed`."""
-        return self._shared.observed(self._number, x)["observed"]
+        return self._shared.observed()(self._number, x)["observed"]
 
 
 def elements_at(core: Core, theta: Theta) -> Callable[[jax.Array], ElementDynamics]:

@@ -149,8 +149,8 @@ class Program:
 
         static, tail = self.names(Role.PARAMETER_LIKELIHOOD), self.names(Role.TAIL_OBSERVATION)
         start = self.names(Role.START_OBSERVATION)
-        entries = "carry", "y", "log_transition", "log_observation", "log_prob", "deterministic", "cdf"
-        self.evaluate = value.select(*entries)
+        self.evaluate = value.select("carry", "y", "log_transition", "log_observation", "log_prob", "deterministic")
+        self.cdf = value.select("cdf")
         self.inputs = value.select("xs")
         self.start_value = value.select("start")
         self.log_prior = value.select(outside_log_prior=self.parameters)
