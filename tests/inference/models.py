@@ -90,6 +90,19 @@ def structural(y, wide=100.0):
     scan(transition, (level_0, season_0), y)
 
 
+def impossible(y):
+    """Data that no parameter explains."""
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+
+    def transition(x, y):
+        x = numpyro.sample("x", dist.Normal(x, scale))
+        numpyro.factor("never", jnp.where(x < 1e30, -jnp.inf, 0.0))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        return x, None
+
+    scan(transition, 0.0, y)
+
+
 class LinearPosterior(NamedTuple):
     """Log evidence, and posterior means of rho, q, log q and of the states x_1..x_T."""
 

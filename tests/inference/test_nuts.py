@@ -20,7 +20,7 @@ from ssmscan.inference.rewarming import Attempt, rewarmed
 from ssmscan.results import containers
 from ssmscan.results.summary import summarise
 from tests.inference.interrupting import control_c_at, count_compilations
-from tests.inference.models import Y, counting
+from tests.inference.models import Y, counting, impossible
 from tests.inference.test_progress import Interrupting
 from tests.truth import z_threshold
 
@@ -234,17 +234,6 @@ def test_a_discrete_innovation_that_cannot_be_summed_out_is_refused_by_name():
 
 @pytest.mark.slow
 def test_a_model_without_a_finite_density_is_refused():
-    def impossible(y):
-        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
-
-        def transition(x, y):
-            x = numpyro.sample("x", dist.Normal(x, scale))
-            numpyro.factor("never", jnp.where(x < 1e30, -jnp.inf, 0.0))
-            numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
-            return x, None
-
-        scan(transition, 0.0, y)
-
     with pytest.raises(ValueError, match="no point with a finite log density"):
         SMALL.run(jax.random.key(0), ssmscan.trace(impossible, Y))
 

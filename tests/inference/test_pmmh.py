@@ -3,10 +3,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
-from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.inference import progress
@@ -18,7 +15,7 @@ from ssmscan.particles.estimators import LikelihoodEstimate, Replicates
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.filter_step import COMPLETE
 from ssmscan.results.summary import summarise
-from tests.inference.models import Y, switching
+from tests.inference.models import Y, impossible, switching
 from tests.inference.test_progress import Interrupting
 from tests.truth import z_threshold
 
@@ -185,17 +182,6 @@ def test_discrete_innovations_are_no_obstacle():
 
 
 def test_data_that_no_parameter_explains_are_refused():
-    def impossible(y):
-        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
-
-        def transition(x, y):
-            x = numpyro.sample("x", dist.Normal(x, scale))
-            numpyro.factor("never", jnp.where(x < 1e30, -jnp.inf, 0.0))
-            numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
-            return x, None
-
-        scan(transition, 0.0, y)
-
     with pytest.raises(ValueError, match="log likelihood -inf"):
         SMALL.run(jax.random.key(0), ssmscan.trace(impossible, Y))
 

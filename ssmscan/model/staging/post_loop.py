@@ -38,8 +38,7 @@ class PostLoop(NamedTuple):
     Attributes:
         step: outside, t, y -> "log_prob" by site, the g_t, with y the output of step t.
         rest: outside -> "log_prob" by site, h.
-        observed: outside, t, y -> "value" of the row of the step by site, NaN
-            where it is missing, and "log_density" of its elements; values that no latent value reaches.
+        observed: outside, t, y -> "value", see `stage_observed`.
         mixing: for each site that is not pointwise, what is to blame.
         direct: for each site that is, the outside sites that g depends on.
         start: for each such site, the outside sites that h depends on.
@@ -87,16 +86,9 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
     latents = sorted(site.name for site in plan.outside if site.latent)
     mixing: dict[str, Mixing] = {}
 
-    def follow(staged: Staged, data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Any]:
-        rows = jax.tree.map(lambda leaf: Tracked(leaf, Axis(0, plan.length)), ys)
-        last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), plan.carry)
-        # The step's own arguments do not reach code after the loop.
-        arguments = {"outside": constants(outside), "key": Tracked(None, FOREIGN), "ys": rows, "last": last}
-        return follow_staged(staged, user_model.arrays(data), arguments, window)
-
     def evaluate(data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Array]:
         parts = {}
-        for name, result in follow(whole, data, outside, ys, window)["outside_log_prob"].items():
+        for name, result in _follow(user_model, whole, data, outside, ys, window)["outside_log_prob"].items():
             try:
                 parts[name] = window.contribution(result)
             except MixesRows as found:
@@ -113,33 +105,62 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
         end = evaluate(data, outside, none, Window(plan.length, end=True))
         return {"log_prob": {name: head[name] + end[name] for name in head}}
 
-    def observed(data: list, outside: dict, t: Array, y: PyTree) -> dict:
-        if not names:
-            return {"value": {}, "log_density": {}}
-        elements, given = by_element(user_model), {n for n, p in value.reaches("outside_observed").items() if not p}
-        wanted = elements.select(outside=given.intersection(names, elements.names("outside")))
-        window, rows = Window(plan.length, t), jax.tree.map(lambda a: a[None], y)
-        found = follow(wanted, data, outside, rows, window)["outside"]
-        pairs = {n: pair for n, pair in found.items() if isinstance(pair[1].mark, Axis)}
-
-        def row(rows: Array, axis: Axis) -> Array:
-            return rows if axis.axis is None or axis.block > 1 else jnp.squeeze(rows, axis.axis)
-
-        return {
-            "value": {n: row(window.present(v.value, each.mark), each.mark) for n, (v, each) in pairs.items()},
-            "log_density": {n: row(each.value, each.mark) for n, (_, each) in pairs.items()},
-        }
-
     before = {"outside": user_model.shapes(latents)}
-    arguments = {**before, "t": Shape((), "int32"), "y": step_output(plan)}
-    staged_step, staged_observed = (user_model.stage(fn, arguments) for fn in (step, observed))
+    staged_step = user_model.stage(step, {**before, "t": Shape((), "int32"), "y": step_output(plan)})
     staged_rest = user_model.stage(rest, before)
 
     def reached(staged: Staged) -> dict[str, set[str]]:
         flow = staged.reaches("log_prob")
         return {name: {latents[k] for argument, k in pairs if argument == "outside"} for name, pairs in flow.items()}
 
-    return PostLoop(staged_step, staged_rest, staged_observed, mixing, reached(staged_step), reached(staged_rest))
+    observed = stage_observed(user_model.apart(), value, names).select("value")
+    assert all(number < len(user_model.table) for number in observed.shared)
+    return PostLoop(staged_step, staged_rest, observed, mixing, reached(staged_step), reached(staged_rest))
+
+
+def stage_observed(apart: UserModel, value: Staged, names: Collection[str]) -> Staged:
+    """Find the row observed after the loop that belongs to a step: the output of the step reaches its density.
+
+    Args:
+        apart: the model, with a table of its own.
+        value, names: as in `stage_post_loop`.
+
+    Returns:
+        outside, t, y -> by site, where data alone decide the value, "value" of the row, NaN where it is missing, and
+        "log_density" of its elements; y is the output of step t.
+    """
+    plan, latents = apart.plan, sorted(site.name for site in apart.plan.outside if site.latent)
+    elements = by_element(apart) if names else None
+
+    def observed(data: list, outside: dict, t: Array, y: PyTree) -> dict:
+        if elements is None:
+            return {"value": {}, "log_density": {}}
+        given = {n for n, pairs in value.reaches("outside_observed").items() if not pairs}
+        found = sorted(given.intersection(names, elements.names("outside")))
+        window, rows = Window(plan.length, t), jax.tree.map(lambda a: a[None], y)
+        arguments = data, outside, rows, window
+        whole = _follow(apart, value.select(outside_observed=found), *arguments)["outside_observed"]
+        pairs = _follow(apart, elements.select(outside=found), *arguments)["outside"]
+        out: dict[str, dict] = {"value": {}, "log_density": {}}
+        for name, (like_value, log_density) in pairs.items():
+            if isinstance(axis := log_density.mark, Axis):
+                value_here = window.present(jnp.broadcast_to(whole[name].value, jnp.shape(like_value.value)), axis)
+                gone = axis.axis is None or axis.block > 1
+                for entry, rows in (("value", value_here), ("log_density", log_density.value)):
+                    out[entry][name] = rows if gone else jnp.squeeze(rows, axis.axis)
+        return out
+
+    arguments = {"outside": apart.shapes(latents), "t": Shape((), "int32"), "y": step_output(plan)}
+    return apart.stage(observed, arguments)
+
+
+def _follow(user_model: UserModel, staged: Staged, data: list, outside: dict, ys: PyTree, window: Window) -> Any:
+    """Follow the outputs of the loop through what is staged by value."""
+    rows = jax.tree.map(lambda leaf: Tracked(leaf, Axis(0, user_model.plan.length)), ys)
+    last = jax.tree.map(lambda _: Tracked(None, LAST_CARRY), user_model.plan.carry)
+    # The step's own arguments do not reach code after the loop.
+    arguments = {"outside": constants(outside), "key": Tracked(None, FOREIGN), "ys": rows, "last": last}
+    return follow_staged(staged, user_model.arrays(data), arguments, window)
 
 
 def step_output(plan: Plan) -> PyTree:

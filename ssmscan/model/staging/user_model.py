@@ -94,6 +94,10 @@ class UserModel(NamedTuple):
         """Return what a staged function reads, with the data of this trace."""
         return [*data, *self.table[self.data :]]
 
+    def apart(self) -> UserModel:
+        """Return the same model with a table of its own, for functions whose constants this one is not to hold."""
+        return self._replace(table=list(self.table))
+
     def stage(self, fn: Callable[..., dict], arguments: Mapping[str, PyTree], *, keep: bool = False) -> Staged:
         """Stage a function over the shared arrays of this model; arguments as in `dataflow.stage`."""
         late = arguments.keys() - _BEFORE_THE_LOOP

@@ -39,6 +39,7 @@ class LoopDynamics:
         self._start = program.particles.start.bind(arrays, theta=theta, unroll=True)
         self._step = program.particles.step.bind(arrays, theta=theta, unroll=True)
         self._evaluate = program.evaluate.bind(arrays, outside=outside, unroll=True)
+        self._outside = outside
         self._start_names = program.names(Role.START_OBSERVATION)
         self._row = program.post_loop.step.bind(arrays, outside=outside, unroll=True)
         self.xs = core.inputs(theta)
@@ -77,7 +78,9 @@ class LoopDynamics:
         out = self._evaluate(carry=carry, x=x, values=dict(values))
         transition, observation = sum_of(out["log_transition"].values()), sum_of(out["log_observation"].values())
         observation = observation + self._log_row(x, out["y"])
-        return Evaluated(out["carry"], transition, observation, out["deterministic"], out["cdf"])
+        # Bound here, so that it costs nothing where it is not used.
+        cdf = self._core.program.cdf(self._core.arrays, outside=self._outside, carry=carry, x=x, values=dict(values))
+        return Evaluated(out["carry"], transition, observation, out["deterministic"], cdf["cdf"])
 
     def observed(self, x: PyTree) -> Values:
         """Return what is observed at a step, y_t by site, NaN where it is missing; observations after the loop too.
@@ -86,7 +89,7 @@ class LoopDynamics:
         """
         program, arrays, (t, _) = self._core.program, self._core.arrays, x
         inside = program.data.observed_step(arrays, x=x)["observed"]
-        return inside | program.post_loop.observed.select("value")(arrays, t=t)["value"]
+        return inside | program.post_loop.observed(arrays, t=t)["value"]
 
     def _log_row(self, x: PyTree, y: PyTree) -> jax.Array:
         """Compute the log-density of what is observed of the step after the loop, a scalar."""

@@ -35,11 +35,11 @@ class _Shared:
         def bind(staged: Staged) -> Callable:
             return staged.bind(core.arrays, theta=theta, unroll=True)
 
-        self.start, self.step = bind(elements.start), bind(elements.step)
-        self.evaluate = bind(elements.evaluate)
-        # Once a filter, and by few proposals: bound where it is called.
+        self.start, self.step, self.evaluate = map(bind, (elements.start, elements.step, elements.evaluate))
+        # What few proposals ask for is bound where it is called.
         self.evaluate_start = partial(elements.evaluate_start, core.arrays, theta=theta)
-        self.observed = elements.observed.bind(core.arrays)
+        self.cdf = partial(elements.cdf, core.arrays, theta=theta)
+        self.observed = partial(elements.observed, core.arrays)
         self.xs = core.inputs(theta)
 
 
@@ -71,7 +71,8 @@ class ElementDynamics:
         """Evaluate the densities of one step at given innovations."""
         out = self._shared.evaluate(m=self._number, carry=carry, x=x, values=dict(values))
         densities = out["log_transition"], out["log_observation"]
-        return Evaluated(out["carry"], *densities, out["deterministic"], out["cdf"])
+        cdf = self._shared.cdf(m=self._number, carry=carry, x=x, values=dict(values))["cdf"]
+        return Evaluated(out["carry"], *densities, out["deterministic"], cdf)
 
     def observed(self, x: PyTree) -> Values:
         """Return what is observed of the element at a step; see `LoopDynamics.observed`."""

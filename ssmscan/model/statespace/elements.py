@@ -32,6 +32,7 @@ from ssmscan.model.protocols import NoiseSpec, Panel
 from ssmscan.model.sites import Role
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.staging.functions import by_element
+from ssmscan.model.staging.post_loop import stage_observed
 from ssmscan.model.staging.user_model import UserModel, x_shapes
 from ssmscan.model.statespace.loop_functions import LoopFunctions
 
@@ -50,7 +51,8 @@ class ElementFunctions(NamedTuple):
         start: theta, m, noise -> carry, log_weight, log_rough, values.
         evaluate_start: theta, m, values -> carry, log_initial, log_observation.
         step: theta, m, carry, x, noise -> carry, log_weight, log_rough, values, cdf.
-        evaluate: theta, m, carry, x, values -> carry, log_transition, log_observation, deterministic, cdf.
+        evaluate: theta, m, carry, x, values -> carry, log_transition, log_observation, deterministic.
+        cdf: theta, m, carry, x, values -> cdf.
         observed: m, x -> observed, by site, at the step after the loop too.
         noise: base noise of one element, by innovation and initial site.
     """
@@ -60,6 +62,7 @@ class ElementFunctions(NamedTuple):
     evaluate_start: Staged
     step: Staged
     evaluate: Staged
+    cdf: Staged
     observed: Staged
     noise: dict[str, NoiseSpec]
 
@@ -140,7 +143,8 @@ class _Proof:
             stage(self._evaluate_start, {**one, "values": self._value_shapes(outside)}),
             stage(self._step, step),
             stage(self._evaluate, {**here, "values": self._value_shapes(inside)}),
-            stage(self._observed, {"m": element, "x": x}),
+            stage(self._cdf, {**here, "values": self._value_shapes(inside)}),
+            self._stage_observed({"m": element, "x": x}),
             noise,
         )
 
@@ -191,11 +195,8 @@ class _Proof:
 
     def _evaluate(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
         window, loop = self._window(m), self.loop
-        outside = self.user_model.known(theta)
-        followed = {n: Tracked(v, self.value_axes[n]) for n, v in values.items()}
-        arguments = {"outside": constants(outside), "values": followed}
-        arguments |= {"carry": self._track_carry(carry), "x": constants(x)}
-        staged = loop.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic", "cdf")
+        arguments = self._by_value(theta, carry, x, values)
+        staged = loop.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic")
         out = self._follow(staged, data, arguments, window)
         post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
@@ -203,31 +204,44 @@ class _Proof:
             "log_transition": self._sum([*out["log_transition"].values()], window),
             "log_observation": self._sum([*out["log_observation"].values(), *post_loop], window),
             "deterministic": self._note_values(out["deterministic"], window),
-            "cdf": self._note_cdf(out["cdf"], window),
         }
 
-    def _observed(self, data: list, m: Array, x: PyTree) -> dict:
-        """Cut the observed values where their densities have the axis; other arguments do not reach them."""
-        window, loop = self._window(m), self.loop
-        theta = zeros(self.user_model.shapes(loop.parameters))
-        values = zeros(self._value_shapes(self.user_model.innovations))
-        carry = zeros(self._carry_shapes(loop.plan.carry))
-        outside = constants(self.user_model.known(theta))
+    def _cdf(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
+        window = self._window(m)
+        arguments = self._by_value(theta, carry, x, values)
+        return {"cdf": self._note_cdf(self._follow(self.loop.cdf, data, arguments, window)["cdf"], window)}
+
+    def _by_value(self, theta: dict, carry: PyTree, x: PyTree, values: dict) -> dict:
         followed = {n: Tracked(v, self.value_axes[n]) for n, v in values.items()}
-        arguments = {"outside": outside, "values": followed, "carry": self._track_carry(carry), "x": constants(x)}
-        elements = by_element(self.user_model)
-        names = set(loop.data.observed_step.names("observed")).intersection(elements.names("inside"))
-        pairs = self._follow(elements.select(inside=names), data, arguments, window)["inside"]
-        y = self._follow(loop.evaluate.select("y"), data, arguments, window)["y"]
-        at_row = {"outside": outside, "t": Tracked(x[0]), "y": y}
-        after = self._follow(loop.post_loop.observed, data, at_row, window)
-        pairs |= {n: (value, after["log_density"][n]) for n, value in after["value"].items()}
-        return {
-            "observed": {
-                n: window.rows(value.value, each.mark) if isinstance(each.mark, Axis) else value.value
-                for n, (value, each) in pairs.items()
-            }
-        }
+        outside = constants(self.user_model.known(theta))
+        return {"outside": outside, "carry": self._track_carry(carry), "x": constants(x), "values": followed}
+
+    def _stage_observed(self, arguments: dict) -> Staged:
+        """Cut the observed values where their densities have the axis; other arguments do not reach them."""
+        loop, apart = self.loop, self.user_model.apart()
+        elements, after = by_element(apart), stage_observed(apart, loop.value, loop.post_loop.direct)
+        names = sorted(set(loop.data.observed_step.names("observed")).intersection(elements.names("inside")))
+
+        def observed(data: list, m: Array, x: PyTree) -> dict:
+            window, arrays = self._window(m), apart.arrays(data)
+            nothing = (self.user_model.shapes(loop.parameters), self._carry_shapes(loop.plan.carry))
+            (theta, carry), values = zeros(nothing), zeros(self._value_shapes(self.user_model.innovations))
+            by_value = self._by_value(theta, carry, x, values)
+            pairs = follow_staged(elements.select(inside=names), arrays, by_value, window)["inside"]
+            whole = follow_staged(loop.data.observed_step, arrays, by_value, window)["observed"]
+            y = follow_staged(loop.evaluate.select("y"), arrays, by_value, window)["y"]
+            rows = follow_staged(after, arrays, {"outside": by_value["outside"], "t": Tracked(x[0]), "y": y}, window)
+            pairs |= {n: (value, rows["log_density"][n]) for n, value in rows["value"].items()}
+            out = {}
+            for name, (like, log_density) in pairs.items():
+                value = jnp.broadcast_to((whole | rows["value"])[name].value, jnp.shape(like.value))
+                mark = log_density.mark
+                out[name] = window.rows(value, mark) if isinstance(mark, Axis) else value
+            return {"observed": out}
+
+        staged = apart.stage(observed, arguments)
+        assert all(number < len(self.user_model.table) for number in staged.shared)
+        return staged
 
     def _post_loop(self, data: list, theta: dict, x: PyTree, y: PyTree, window: Window) -> list[Tracked]:
         outside = self.user_model.known(theta)

@@ -50,7 +50,8 @@ class LoopFunctions:
         post_loop: observations after the loop, one step at a time.
         initial_carry: outside -> "start".
         inputs: outside -> "xs", the inputs of all steps.
-        evaluate: outside, carry, x, values -> "carry", "y", the densities of the step, its deterministics and "cdf".
+        evaluate: outside, carry, x, values -> "carry", "y", the densities of the step, its deterministics.
+        cdf: outside, carry, x, values -> "cdf".
         particles: the start and a step under the maps for particles.
         smooth: the same under the smooth maps, the same object where the maps are; None where a site has none.
         prior: key -> "theta".
@@ -72,6 +73,7 @@ class LoopFunctions:
     initial_carry: Staged
     inputs: Staged
     evaluate: Staged
+    cdf: Staged
     particles: OfNoise
     smooth: OfNoise | None
     prior: Staged
@@ -140,7 +142,8 @@ def stage_loop(
         post_loop=post_loop,
         initial_carry=value.select("start"),
         inputs=value.select("xs"),
-        evaluate=value.select("carry", "y", "log_transition", "log_observation", "log_prob", "deterministic", "cdf"),
+        evaluate=value.select("carry", "y", "log_transition", "log_observation", "log_prob", "deterministic"),
+        cdf=value.select("cdf"),
         particles=particles,
         smooth=smooth,
         prior=prior,
