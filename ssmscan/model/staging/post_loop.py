@@ -113,7 +113,7 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
         flow = staged.reaches("log_prob")
         return {name: {latents[k] for argument, k in pairs if argument == "outside"} for name, pairs in flow.items()}
 
-    observed = stage_observed(user_model.apart(), value, names).select("value")
+    observed = stage_observed(user_model.with_own_table(), value, names).select("value")
     assert all(number < len(user_model.table) for number in observed.shared)
     return PostLoop(staged_step, staged_rest, observed, mixing, reached(staged_step), reached(staged_rest))
 

@@ -94,8 +94,8 @@ class UserModel(NamedTuple):
         """Return what a staged function reads, with the data of this trace."""
         return [*data, *self.table[self.data :]]
 
-    def apart(self) -> UserModel:
-        """Return the same model with a table of its own, for functions whose constants this one is not to hold."""
+    def with_own_table(self) -> UserModel:
+        """Return the same model with a table of its own, for functions whose constants the first one must not hold."""
         return self._replace(table=list(self.table))
 
     def stage(self, fn: Callable[..., dict], arguments: Mapping[str, PyTree], *, keep: bool = False) -> Staged:

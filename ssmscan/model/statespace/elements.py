@@ -218,12 +218,12 @@ class _Proof:
 
     def _stage_observed(self, arguments: dict) -> Staged:
         """Cut the observed values where their densities have the axis; other arguments do not reach them."""
-        loop, apart = self.loop, self.user_model.apart()
-        elements, after = by_element(apart), stage_observed(apart, loop.value, loop.post_loop.direct)
+        loop, own = self.loop, self.user_model.with_own_table()
+        elements, after = by_element(own), stage_observed(own, loop.value, loop.post_loop.direct)
         names = sorted(set(loop.data.observed_step.names("observed")).intersection(elements.names("inside")))
 
         def observed(data: list, m: Array, x: PyTree) -> dict:
-            window, arrays = self._window(m), apart.arrays(data)
+            window, arrays = self._window(m), own.arrays(data)
             nothing = (self.user_model.shapes(loop.parameters), self._carry_shapes(loop.plan.carry))
             (theta, carry), values = zeros(nothing), zeros(self._value_shapes(self.user_model.innovations))
             by_value = self._by_value(theta, carry, x, values)
@@ -239,7 +239,7 @@ class _Proof:
                 out[name] = window.rows(value, mark) if isinstance(mark, Axis) else value
             return {"observed": out}
 
-        staged = apart.stage(observed, arguments)
+        staged = own.stage(observed, arguments)
         assert all(number < len(self.user_model.table) for number in staged.shared)
         return staged
 
