@@ -60,6 +60,7 @@ class Ending(Known):
         return LikelihoodEstimate(jnp.where(status == VANISHED, -jnp.inf, 0.0), status)
 
 
+@pytest.mark.slow
 def test_the_estimate_is_the_mean_and_the_path_of_a_replicate_chosen_in_proportion():
     four = Replicates(Known(), 4)
     values = jax.vmap(lambda key: Known().estimate(key, None, {}).log_likelihood)(jax.random.split(KEY, 4))
@@ -90,6 +91,7 @@ def test_one_faulty_replicate_makes_a_mean_faulty_and_only_all_together_vanish()
     assert nothing.log_likelihood == -np.inf
 
 
+@pytest.mark.slow
 def test_a_filter_estimates_what_it_finds(linear):
     theta, quiet = linear.canonical(POINT), replace(FEW, store=ssmscan.FullHistory())
     found = FEW.run(KEY, linear, theta)

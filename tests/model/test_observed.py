@@ -62,7 +62,8 @@ PANELS = {
 }
 
 
-@pytest.mark.parametrize("name", ["inside", *(pytest.param(n, marks=pytest.mark.slow) for n in list(PANELS)[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PANELS)
 def test_each_element_of_a_panel_observes_its_own_row_and_all_together_the_whole(name):
     model, expected = PANELS[name]
     ssm = ssmscan.trace(model, jnp.asarray(GAPS))
@@ -74,6 +75,7 @@ def test_each_element_of_a_panel_observes_its_own_row_and_all_together_the_whole
         np.testing.assert_array_equal(seen(element(jnp.int32(m)))["y"].reshape(T), expected[:, m])
 
 
+@pytest.mark.slow
 def test_densities_of_the_elements_at_given_values_add_up_to_those_of_all():
     ssm = ssmscan.trace(PANELS["inside"][0], jnp.asarray(GAPS))
     theta, rng = {"s": jnp.asarray(0.5)}, np.random.default_rng(1)
@@ -116,7 +118,7 @@ EXPECTED = {
 }
 
 
-QUICK = ("slice", "start in front", "families", "rows")
+QUICK = ("start in front", "rows")
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in POINTWISE])

@@ -42,7 +42,8 @@ def own_start(theta, y):
     return dist.Normal(0.0, theta["sx"] / jnp.sqrt(1 - theta["rho"] ** 2))
 
 
-@pytest.mark.parametrize("proposal", [Guided(own), pytest.param(Guided(own, own_start), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("proposal", [Guided(own), Guided(own, own_start)])
 def test_with_the_models_own_laws_it_is_the_bootstrap_filter(known, proposal):
     settings = ParticleFilter(32, summaries=(Mean(), SD(), PIT()), store=FullHistory())
     bootstrap, found = (
