@@ -84,5 +84,5 @@ def test_new_data_and_a_new_trace_share_the_compilation(caplog):
     with jax.log_compiles(True), caplog.at_level("WARNING"):
         for y in (jnp.zeros(5), jnp.ones(5)):
             pf.run(KEY, ssmscan.trace(models.autoregression, y), theta)
-    compiled = [r for r in caplog.records if "Compiling" in r.getMessage() and "_run" in r.getMessage()]
+    compiled = [r for r in caplog.records if "Compiling" in r.getMessage() and "run_filter" in r.getMessage()]
     assert len(compiled) == 1
