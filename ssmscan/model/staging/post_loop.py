@@ -113,8 +113,8 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
         flow = staged.reaches("log_prob")
         return {name: {latents[k] for argument, k in pairs if argument == "outside"} for name, pairs in flow.items()}
 
-    observed = stage_observed(user_model.with_own_table(), value, names).select("value")
-    assert all(number < len(user_model.table) for number in observed.shared)
+    own = user_model.with_own_table()
+    observed = user_model.with_constants_of(own, stage_observed(own, value, names).select("value"))
     return PostLoop(staged_step, staged_rest, observed, mixing, reached(staged_step), reached(staged_rest))
 
 

@@ -98,6 +98,11 @@ class UserModel(NamedTuple):
         """Return the same model with a table of its own, for functions whose constants the first one must not hold."""
         return self._replace(table=list(self.table))
 
+    def with_constants_of(self, own: UserModel, staged: Staged) -> Staged:
+        """Return what was staged over the table of a copy, whose constants that it reads are then in this one too."""
+        self.table.extend(own.table[len(self.table) : max(staged.shared, default=-1) + 1])
+        return staged
+
     def stage(self, fn: Callable[..., dict], arguments: Mapping[str, PyTree], *, keep: bool = False) -> Staged:
         """Stage a function over the shared arrays of this model; arguments as in `dataflow.stage`."""
         late = arguments.keys() - _BEFORE_THE_LOOP

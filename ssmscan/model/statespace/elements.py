@@ -239,9 +239,7 @@ class _Proof:
                 out[name] = window.rows(value, mark) if isinstance(mark, Axis) else value
             return {"observed": out}
 
-        staged = own.stage(observed, arguments)
-        assert all(number < len(self.user_model.table) for number in staged.shared)
-        return staged
+        return self.user_model.with_constants_of(own, own.stage(observed, arguments))
 
     def _post_loop(self, data: list, theta: dict, x: PyTree, y: PyTree, window: Window) -> list[Tracked]:
         outside = self.user_model.known(theta)
