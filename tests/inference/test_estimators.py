@@ -80,6 +80,7 @@ def test_the_estimate_is_the_mean_and_the_path_of_a_replicate_chosen_in_proporti
     assert abs(difference.mean()) < 4.5 * difference.std() / len(keys) ** 0.5
 
 
+@pytest.mark.slow
 def test_one_faulty_replicate_makes_a_mean_faulty_and_only_all_together_vanish():
     def ends(*statuses):
         return int(Replicates(Ending(statuses), 16).estimate(KEY, None, {}).status)

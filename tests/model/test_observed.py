@@ -118,7 +118,7 @@ EXPECTED = {
 }
 
 
-QUICK = ("start in front", "rows")
+QUICK = ("start in front",)
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in POINTWISE])

@@ -56,7 +56,8 @@ def test_with_the_models_own_laws_it_is_the_bootstrap_filter(known, proposal):
     assert found.final.values.keys() == bootstrap.final.values.keys()
 
 
-@pytest.mark.parametrize("threshold", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("threshold", [1, 0])
 def test_a_start_that_is_weighed_and_not_observed_counts_once(known, threshold):
     """Its mean weight, an estimate of one, is in the first increment, whether the cloud is resampled then or not."""
     proposal = Guided(best, wide_start)
@@ -288,6 +289,7 @@ def test_what_is_no_function_of_the_right_arguments_is_refused_at_once():
         Guided(own, own)
 
 
+@pytest.mark.slow
 def test_parameters_that_are_not_numbers_are_told_with_the_step_and_the_proposal(known):
     def some(theta, carry, y):
         return dist.Normal(jnp.where(carry > 0.5, jnp.nan, theta["rho"] * carry), theta["sx"])
