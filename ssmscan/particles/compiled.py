@@ -9,18 +9,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ssmscan.particles.proposals import Bootstrap, Proposal
-
-
-class _Settings(Protocol):
-    @property
-    def proposal(self) -> Proposal:
-        """What moves and weighs."""
+from ssmscan.particles.proposals import Bootstrap
 
 
 class Static(NamedTuple):

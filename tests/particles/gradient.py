@@ -16,10 +16,9 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +35,7 @@ from ssmscan.particles import filter_step
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.resampling import multinomial, systematic
 from ssmscan.particles.weights import Weighed, normalise
-from tests.particles import models
+from tests.particles import models, unbiased
 from tests.particles.unbiased import LARGEST_SD, renormalise_carried
 from tests.truth import LinearGaussian, hmm_enumeration, hmm_forward_backward, linear_gaussian
 
@@ -234,13 +233,9 @@ MISTAKES: dict[str, tuple[Any, str, Callable]] = {
 }
 
 
-@contextlib.contextmanager
-def mistake(name: str) -> Iterator[None]:
+def mistake(name: str) -> contextlib.AbstractContextManager[None]:
     """Put one mistake into code that is compiled meanwhile."""
-    jax.clear_caches()
-    with mock.patch.object(*MISTAKES[name]):
-        yield
-    jax.clear_caches()
+    return unbiased.mistake(*MISTAKES[name])
 
 
 # ---- reports ------------------------------------------------------------------------------------------

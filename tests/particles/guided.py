@@ -10,11 +10,9 @@ mistake each, which the same tests must reject.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +28,7 @@ from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.guided import Guided
 from ssmscan.particles.proposals import Bootstrap
 from tests.particles import gradient, models
-from tests.particles.unbiased import HEADER, KEYS, LARGEST_SD, Cell, log_likelihoods, ratio
+from tests.particles.unbiased import HEADER, KEYS, LARGEST_SD, Cell, log_likelihoods, mistake, ratio
 from tests.truth import LinearGaussian, linear_gaussian
 
 THETA = {"rho": 0.5, "sx": 0.5, "sy": 1.6}
@@ -196,15 +194,6 @@ def moving_density(law, values, noise, sites):
 WEIGHED, DRAW = guided._weighed, guided._draw
 
 
-@contextlib.contextmanager
-def mistake(name: str, replacement: Callable) -> Iterator[None]:
-    """Replace a function of the proposal, in code that is compiled meanwhile."""
-    jax.clear_caches()
-    with mock.patch.object(guided, name, replacement):
-        yield
-    jax.clear_caches()
-
-
 def broken(replicates: int) -> Iterator[tuple[str, Any, Any]]:
     """Run each mistake, and the right proposal."""
     known = CASES["AR(1)+noise"]()
@@ -215,7 +204,7 @@ def broken(replicates: int) -> Iterator[tuple[str, Any, Any]]:
 
     right = estimate()
     for name, replacement in (("q forgotten", forgets), ("density of another law", other_density)):
-        with mistake("_weighed", replacement):
+        with mistake(guided, "_weighed", replacement):
             yield name, right, estimate()
 
 
@@ -285,7 +274,7 @@ def report_broken(replicates: int = 100_000) -> bool:
     with jax.enable_x64(True):
         known, proposal = gradient_cases()[2]
         settings = ParticleFilter(known.num_particles, threshold=0.5, summaries=(), proposal=proposal)
-        with mistake("_draw", moving_density):
+        with mistake(guided, "_draw", moving_density):
             wrong = gradient.measure(known, settings, 0, 20_000)
     fine &= not wrong.accepted
     print(f"{'derivative of a discrete q':28s} wrong z {wrong.z}: {'NOT REJECTED' if wrong.accepted else 'rejected'}")

@@ -172,10 +172,10 @@ CARRIED, STEP_KEYS = filter_step._carried, filter_step.step_keys
 
 
 @contextlib.contextmanager
-def mistake(name: str, replacement: Callable) -> Iterator[None]:
-    """Replace a function of `filter_step`, in code that is compiled meanwhile."""
+def mistake(module: Any, name: str, replacement: Callable) -> Iterator[None]:
+    """Replace a function of a module, in code that is compiled meanwhile."""
     jax.clear_caches()
-    with mock.patch.object(filter_step, name, replacement):
+    with mock.patch.object(module, name, replacement):
         yield
     jax.clear_caches()
 
@@ -197,7 +197,7 @@ def broken(known: Any, replicates: int) -> Iterator[tuple[str, Ratio, Ratio]]:
         ("one key used at two steps", half, ("step_keys", same_key_twice)),
         ("auxiliary, carried weights renormalised", ahead, ("_carried", renormalise_carried)),
     ):
-        with mistake(*patch):
+        with mistake(filter_step, *patch):
             yield name, right[settings], estimate(settings)
 
 
