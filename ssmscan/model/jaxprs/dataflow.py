@@ -114,6 +114,13 @@ class Staged:
 
         return jax.tree.map(leaf, positions)
 
+    def reaching(self, equations: Iterable[int]) -> set[Reached]:
+        """Find the leaves of arguments that some equations, by their numbers, depend on."""
+        read = [v for number in equations for v in self.jaxpr.eqns[number].invars if not isinstance(v, jex.Literal)]
+        _, used = pe.dce_jaxpr(_with_outputs(self.jaxpr, read), [True] * len(read), instantiate=False)
+        leaves = [(argument, k) for argument, variables in self._inputs.items() for k in range(len(variables))]
+        return {leaf for leaf, flag in zip(leaves, used[len(self.shared) :]) if flag}
+
     def late_primitives(self) -> set[str]:
         """Return the names of the primitives that run inside the loop, inner jaxprs included."""
         return set(_primitive_names(self.late_eqns))

@@ -30,6 +30,10 @@ PyTree = Any
 Shape = jax.ShapeDtypeStruct
 
 
+class NoLoop(ModelError):
+    """The model has no loop that NumPyro sees."""
+
+
 class TracedSite(NamedTuple):
     """Static facts of one site.
 
@@ -168,7 +172,7 @@ def discover(
     jax.eval_shape(run, data)
     handled.refuse_unmet()
     if not loops:
-        raise ModelError(_no_loop(found))
+        raise NoLoop(_no_loop(found))
     noise_free = _noise_free(loops) if main is None else ()
     main, horizons = _choose_main(loops, main)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]

@@ -15,6 +15,7 @@ import numpyro
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.messages import SiteMessage, clean_name, simulated
 from ssmscan.model.handlers.missing import Gaps
+from ssmscan.model.handlers.moving import RowAxis
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import LeaveModel, run_model, run_step
 from ssmscan.model.handlers.scans import Loop, Simulated
@@ -59,6 +60,8 @@ class UserModel(NamedTuple):
         data: number of array arguments.
         gaps: which observed sites have missing elements.
         part: what of the model belongs to the loop of the plan.
+        rows: by site of the loop whose rows the user draws before it, where they are.
+        notes: by parameter with rows that are not noise of the loop, why.
     """
 
     call: Callable[[list], Any]
@@ -67,6 +70,8 @@ class UserModel(NamedTuple):
     data: int
     gaps: Gaps = Gaps()
     part: Part = Part()
+    rows: Mapping[str, RowAxis] = {}
+    notes: Mapping[str, str] = {}
 
     @property
     def outside(self) -> dict[str, TracedSite]:

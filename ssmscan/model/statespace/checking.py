@@ -30,6 +30,7 @@ import numpy as np
 from jax import lax
 
 from ssmscan.errors import ModelError
+from ssmscan.model.handlers.moving import start_name
 from ssmscan.model.handlers.original import Names, Original
 from ssmscan.model.handlers.stack import exclusive
 from ssmscan.model.protocols import Model, NoiseSpec, Theta
@@ -125,14 +126,14 @@ def check(key: jax.Array, ssm: Checked, run: Callable[[], Any]) -> Check:
     factors, moved, smooth = _evaluate(path_key, ssm, theta, z)
     pieces = [float(piece) for piece in factors.pop("sites").values()]
     names = _names(ssm)
-    found = Original(run, names, {**theta, **moved})
+    found = Original(run, names, _as_drawn(ssm, {**theta, **moved}))
     expected = found.factors(z)
     compared = {"sites": Factor(sum(pieces), found.total)}
     compared |= {name: Factor(float(value), expected[name]) for name, value in factors.items()}
     if smooth is not None:
         log_likelihood, values = smooth
         values = {n: v for n, v in values.items() if n in moved}
-        there = Original(run, names, {**theta, **values}).factors(z)["noise"]
+        there = Original(run, names, _as_drawn(ssm, {**theta, **values})).factors(z)["noise"]
         compared["noise"] = Factor(float(log_likelihood), there)
     scale = sum(abs(piece) for piece in pieces) + abs(found.total) + found.size + 1.0
     tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
@@ -154,13 +155,24 @@ def check(key: jax.Array, ssm: Checked, run: Callable[[], Any]) -> Check:
 def _names(ssm: Checked) -> Names:
     sites = [site for core in ssm.cores for site in core.program.plan.outside]
     inside = {site.name for core in ssm.cores for site in core.program.plan.inside}
+    # The row before the first step is a part of what the user draws.
+    starts = {start_name(name) for core in ssm.cores for name in core.program.rows}
     return Names(
         parameters=[site.name for site in ssm.parameters],
-        initial=[site.name for site in ssm.initial],
+        initial=[site.name for site in ssm.initial if site.name not in starts],
         summed=[site.name for core in ssm.cores for site in core.summed_out],
         masked=frozenset(site.name for site in sites if site.masked),
         simulated=[site.name for site in sites if site.simulated and site.name not in inside],
     )
+
+
+def _as_drawn(ssm: Checked, values: Terms) -> Terms:
+    """Return the values of all sites as their user draws them, from those of the sites that engines draw."""
+    values = dict(values)
+    for core in ssm.cores:
+        for name, place in core.program.rows.items():
+            values[name] = place.whole(values[name], values.pop(start_name(name), None))
+    return values
 
 
 @jax.jit

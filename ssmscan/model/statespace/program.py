@@ -17,14 +17,18 @@ from typing import Any
 
 import jax
 
+from ssmscan.errors import ModelError
 from ssmscan.model.discrete import enumeration
 from ssmscan.model.handlers.missing import Gaps
+from ssmscan.model.handlers.moving import start_name
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.digest import digest, mentions
 from ssmscan.model.sites import Role
 from ssmscan.model.staging import functions, roles
-from ssmscan.model.staging.discovery import discover
+from ssmscan.model.staging.discovery import NoLoop, discover
+from ssmscan.model.staging.post_loop import LAST_CARRY
 from ssmscan.model.staging.repeatable import refuse_changing
+from ssmscan.model.staging.rows import ArithmeticModel, Moved, find_rows, without_noise
 from ssmscan.model.staging.user_model import UserModel
 from ssmscan.model.statespace.discrete_sum import DiscreteSum
 from ssmscan.model.statespace.elements import ElementFunctions, find_elements
@@ -122,7 +126,48 @@ def build(
     Returns:
         The interned program and its shared arrays: the arguments first, then lifted constants.
     """
-    user_model, value = stage_by_value(call, arrays, gaps)
+    try:
+        user_model, value = stage_by_value(call, arrays, gaps)
+    except NoLoop:
+        arithmetic = ArithmeticModel(call, arrays, None)
+        moved, _ = find_rows(arithmetic, parameters)
+        moved = moved or without_noise(arithmetic)
+        if moved is None:
+            raise
+        return _build_moved(moved, arrays, parameters, initial, gaps)
+    model = ArithmeticModel(call, arrays, user_model.plan, roles.read_directly(value, user_model.plan))
+    moved, notes = find_rows(model, parameters)
+    if moved is not None:
+        try:
+            program, table = _build_moved(moved, arrays, parameters, initial, gaps)
+        except ModelError as error:
+            notes |= dict.fromkeys(moved.axes, f"without it in the loop: {error}".partition(". ")[0])
+        else:
+            why = _against(program)
+            if not why:
+                return program, table
+            notes |= dict.fromkeys(moved.axes, why)
+    user_model = user_model._replace(notes=notes)
+    return stage_program(user_model, parameters, initial, value), user_model.table
+
+
+def _against(program: Program) -> str:
+    """Return why the rows that were moved into the loop of a program are better left outside; empty if they are not."""
+    if mixing := program.post_loop.mixing:
+        found = next(iter(mixing.values()))
+        what = found.primitive if found == LAST_CARRY else f"{found}"
+        return f"{what} after the loop joins what follows from different rows"
+    starts = {start_name(name): name for name in program.rows}
+    acting = [starts[name] for name in program.parameters if name in starts]
+    return f"row 0 of '{acting[0]}' acts on every step" if acting else ""
+
+
+def _build_moved(
+    moved: Moved, arrays: list, parameters: tuple, initial: tuple, gaps: frozenset[str]
+) -> tuple[Program, list]:
+    """Stage a model with rows of sites moved into its loop; other arguments as in `build`."""
+    user_model, value = stage_by_value(moved.call, arrays, gaps)
+    user_model = user_model._replace(rows=moved.axes)
     return stage_program(user_model, parameters, initial, value), user_model.table
 
 
