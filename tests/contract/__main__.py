@@ -75,7 +75,7 @@ def independent(file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta
 
     if name == "cjs_capture_recapture":
         return values.capture_recapture(file.model_args[0], float(theta["phi"]), float(theta["rho"]))
-    if name in GAUSSIAN:
+    if name in GAUSSIAN or getattr(file, "GAUSSIAN", False):
         return values.linear_gaussian(run, theta)
     if not ssm.innovations:
         return values.without_noise(run, theta)

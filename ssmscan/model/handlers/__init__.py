@@ -7,6 +7,7 @@ missing        missing elements of observed values: left out, or drawn
 params         `numpyro.param` and `numpyro.prng_key`: constants, not sites
 substitutions  names to which `condition` and `substitute` give values
 stack          handlers that are active at `trace`
+moving         rows of noise that the user draws before a loop, drawn at their steps
 noise_sites    the noise of a moved site as a sample site of its own
 original       NumPyro's own log-density of the model, to check against
 """

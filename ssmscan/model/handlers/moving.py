@@ -165,7 +165,7 @@ class MoveRows(Messenger):
                 return
             if self.after is None:
                 self._run_arithmetic()
-            self._replace(msg)
+            self._correct(msg)
 
     def postprocess_message(self, msg: dict) -> None:
         """Keep the values of sites, and the results of the loop."""
@@ -247,7 +247,7 @@ class MoveRows(Messenger):
         arguments = {"outside": self.known, **self.after.main}
         return stepping.after(self.rows.staged, self.arrays, arguments, self.after.loops)[entry][name]
 
-    def _replace(self, msg: dict) -> None:
+    def _correct(self, msg: dict) -> None:
         name = msg["name"]
         if msg["type"] == "deterministic":
             msg["value"] = self._found("value", name)

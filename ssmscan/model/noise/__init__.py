@@ -6,6 +6,7 @@ counts      discrete families by a bounded search
 support     the values of those that have finitely many
 gammas      Gamma, Beta and their like by rejection
 transport   smooth maps whose density is corrected, where there is no exact one
+rows        one of the independent rows of a distribution
 score       the gradient of a draw without a smooth map
 
 To add a family, which until then draws by its own sampler:

@@ -103,7 +103,7 @@ def find_rows(model: ArithmeticModel, declared: Collection[str]) -> tuple[Moved 
     for tried in (model, model._replace(plan=None)):
         if tried.plan is None and plan is not None and plan.inside:
             break
-        if tried.plan is not None and not any(tried.plan.length in s.shape for s in tried.plan.outside if s.latent):
+        if tried.plan is not None and not _fits(tried.plan):
             continue
         sites = _meet(tried)
         staged, table = _stage(tried, sites)
@@ -113,6 +113,11 @@ def find_rows(model: ArithmeticModel, declared: Collection[str]) -> tuple[Moved 
             if rows is not None:
                 return Moved(_moving(tried.call, rows), rows.axes), notes
     return None, notes
+
+
+def _fits(plan: Plan) -> bool:
+    """Return whether a latent site outside the loop has as many rows as the loop has steps, or one before them."""
+    return any({plan.length, plan.length + 1} & set(site.shape) for site in plan.outside if site.latent)
 
 
 def without_noise(model: ArithmeticModel) -> Moved | None:
@@ -247,9 +252,9 @@ class _Search:
             What is moved, None if nothing is; and by site that is not, why.
         """
         notes: dict[str, str] = {}
-        # A site of which the loop does not take rows is a parameter like others, and needs no word.
         candidates = [s for s in self.sites if s.latent and s.name not in declared]
-        axes = {s.name: place for s in candidates for place in self._places(s)[:1]}
+        places = {s.name: self._places(s, notes) for s in candidates}
+        axes = {name: found[0] for name, found in places.items() if found}
         while axes:
             rows = self._rows(axes)
             objections = ((found & axes.keys(), why) for found, why in self._objections(rows))
@@ -260,12 +265,22 @@ class _Search:
             axes = {name: axis for name, axis in axes.items() if name not in names}
         return None, notes
 
-    def _places(self, site: _Site) -> list[RowAxis]:
-        """Return the axes of which the loop takes rows, those of independent rows first."""
-        shape = site.shape.shape
-        fitting = [RowAxis(k, first) for first in (0, 1) for k, n in enumerate(shape) if n == self.length + first]
-        fitting = [place for place in fitting if self._is_input(site.name, place)]
-        return sorted(fitting, key=lambda place: place.axis not in site.apart)
+    def _places(self, site: _Site, notes: dict[str, str]) -> list[RowAxis]:
+        """Return the axes of which the loop takes rows, those of independent rows first; note what joins others.
+
+        A site of which it takes none is a parameter like others, and needs no word.
+        """
+        shape, places = site.shape.shape, list[RowAxis]()
+        for place in (RowAxis(k, first) for first in (0, 1) for k, n in enumerate(shape) if n == self.length + first):
+            rows = Rows(
+                {site.name: place}, self.length, self.model.main, self.staged, self.table, self.data, {}, (), ()
+            )
+            marks, loops = self._marks(rows)
+            if loops or any(isinstance(mark, Axis) for mark in marks["xs"]):
+                places.append(place)
+            elif joining := [mark for mark in marks["xs"] if isinstance(mark, Mixing)]:
+                notes.setdefault(site.name, f"{joining[0]} joins its rows")
+        return sorted(places, key=lambda place: place.axis not in site.apart)
 
     def _rows(self, axes: Mapping[str, RowAxis]) -> Rows:
         law = {name: tuple(k for k, by in enumerate(leaves) if by & axes.keys()) for name, leaves in self.law.items()}
@@ -294,11 +309,6 @@ class _Search:
         shapes = [Shape(jnp.shape(a), jnp.result_type(a)) for a in self.table]
         jax.eval_shape(run, shapes, self.staged.argument("outside"), Shape((), jnp.int32))
         return found[0], found[1]
-
-    def _is_input(self, name: str, place: RowAxis) -> bool:
-        rows = Rows({name: place}, self.length, None, self.staged, self.table, self.data, {}, (), ())
-        marks, loops = self._marks(rows)
-        return bool(loops) or any(isinstance(mark, Axis) for mark in marks["xs"])
 
     def _objections(self, rows: Rows) -> Iterator[tuple[set[str], str]]:
         """Return sites that have to stay, with the reason."""
