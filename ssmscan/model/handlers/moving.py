@@ -78,6 +78,7 @@ class Rows(NamedTuple):
         data: number of arrays that are data.
         reached: by site, the leaves of its distribution that the rows reach.
         computed: deterministics that they reach.
+        read_in: indices of the NumPyro loops in which such sites stand.
         loops: numbers of the equations that run over the rows.
     """
 
@@ -89,6 +90,7 @@ class Rows(NamedTuple):
     data: int
     reached: Mapping[str, tuple[int, ...]]
     computed: Collection[str]
+    read_in: Collection[int | None]
     loops: tuple[int, ...]
 
     def step(
@@ -150,6 +152,8 @@ class MoveRows(Messenger):
             self.met += 1
             if self.met - 1 == self.rows.main:
                 self._take_over(msg)
+            elif self.after is None and self.met - 1 in self.rows.read_in:
+                self._run_arithmetic()
             return
         if kind not in ("sample", "deterministic"):
             return

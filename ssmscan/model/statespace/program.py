@@ -28,7 +28,7 @@ from ssmscan.model.staging import functions, roles
 from ssmscan.model.staging.discovery import NoLoop, discover
 from ssmscan.model.staging.post_loop import LAST_CARRY
 from ssmscan.model.staging.repeatable import refuse_changing
-from ssmscan.model.staging.rows import ArithmeticModel, Moved, find_rows, without_noise
+from ssmscan.model.staging.rows import ArithmeticModel, find_rows, without_noise
 from ssmscan.model.staging.user_model import UserModel
 from ssmscan.model.statespace.discrete_sum import DiscreteSum
 from ssmscan.model.statespace.elements import ElementFunctions, find_elements
@@ -126,27 +126,38 @@ def build(
     Returns:
         The interned program and its shared arrays: the arguments first, then lifted constants.
     """
+
+    def moving(model: ArithmeticModel) -> tuple[tuple[Program, list] | None, dict[str, str], int | None]:
+        """Stage a model with rows of sites in its loop; return why they stay outside, and the length of the loop."""
+        moved, notes = find_rows(model, parameters)
+        if moved is None:
+            return None, notes, None
+        try:
+            user_model, value = stage_by_value(moved.call, arrays, gaps)
+            user_model = user_model._replace(rows=moved.axes)
+            program = stage_program(user_model, parameters, initial, value)
+        except ModelError as error:
+            why = f"without it in the loop, {error}".partition(". ")[0]
+        else:
+            if not (why := _against(program)):
+                return (program, user_model.table), notes, moved.length
+        return None, notes | dict.fromkeys(moved.axes, why), moved.length
+
     try:
         user_model, value = stage_by_value(call, arrays, gaps)
     except NoLoop:
-        arithmetic = ArithmeticModel(call, arrays, None)
-        moved, _ = find_rows(arithmetic, parameters)
-        moved = moved or without_noise(arithmetic)
-        if moved is None:
-            raise
-        return _build_moved(moved, arrays, parameters, initial, gaps)
-    model = ArithmeticModel(call, arrays, user_model.plan, roles.read_directly(value, user_model.plan))
-    moved, notes = find_rows(model, parameters)
-    if moved is not None:
-        try:
-            program, table = _build_moved(moved, arrays, parameters, initial, gaps)
-        except ModelError as error:
-            notes |= dict.fromkeys(moved.axes, f"without it in the loop: {error}".partition(". ")[0])
-        else:
-            why = _against(program)
-            if not why:
-                return program, table
-            notes |= dict.fromkeys(moved.axes, why)
+        model = ArithmeticModel(call, arrays, None)
+        built, notes, length = moving(model)
+        if built is None:
+            beside = without_noise(model, length)
+            if beside is None:
+                raise
+            user_model, value = stage_by_value(beside, arrays, gaps)
+    else:
+        model = ArithmeticModel(call, arrays, user_model.plan, roles.read_directly(value, user_model.plan))
+        built, notes, _ = moving(model)
+    if built is not None:
+        return built
     user_model = user_model._replace(notes=notes)
     return stage_program(user_model, parameters, initial, value), user_model.table
 
@@ -160,15 +171,6 @@ def _against(program: Program) -> str:
     starts = {start_name(name): name for name in program.rows}
     acting = [starts[name] for name in program.parameters if name in starts]
     return f"row 0 of '{acting[0]}' acts on every step" if acting else ""
-
-
-def _build_moved(
-    moved: Moved, arrays: list, parameters: tuple, initial: tuple, gaps: frozenset[str]
-) -> tuple[Program, list]:
-    """Stage a model with rows of sites moved into its loop; other arguments as in `build`."""
-    user_model, value = stage_by_value(moved.call, arrays, gaps)
-    user_model = user_model._replace(rows=moved.axes)
-    return stage_program(user_model, parameters, initial, value), user_model.table
 
 
 def stage_program(
