@@ -99,7 +99,7 @@ class Rows(NamedTuple):
         outside: Mapping[str, Any],
         rows: Mapping[str, Array],
         t: Array | None,
-        states: Sequence[stepping.State] | None,
+        state: stepping.State | None,
     ) -> stepping.Stepped:
         """Evaluate what is staged at one step, or before the first.
 
@@ -108,7 +108,7 @@ class Rows(NamedTuple):
             outside: values of the sites outside loops.
             rows: by site that is moved, its row of the step; before the first step, the row there if there is one.
             t: () integer, the step; None before the first.
-            states: see `stepping.step`.
+            state: see `stepping.step`.
         """
         followed = {}
         for name, (axis, first) in self.axes.items():
@@ -120,7 +120,7 @@ class Rows(NamedTuple):
                 value = jnp.zeros(shape, outside[name].dtype)
             followed[name] = Tracked(value, Axis(axis, self.length + first, first))
         arguments = {"outside": constants(dict(outside)) | followed}
-        return stepping.step(self.staged, arrays, arguments, Window(self.length, t), states)
+        return stepping.step(self.staged, arrays, arguments, Window(self.length, t), state)
 
 
 class MoveRows(Messenger):
@@ -174,8 +174,8 @@ class MoveRows(Messenger):
     def postprocess_message(self, msg: dict) -> None:
         """Keep the values of sites, and the results of the loop."""
         if msg["type"] == "control_flow" and "_rows" in msg:
-            (length, key, (carry, states)), (sites, (ys, rows, outputs)) = msg["value"]
-            self._keep(states, rows, outputs, {"ys": ys, "last": carry})
+            (length, key, (carry, state)), (sites, (ys, rows, outputs)) = msg["value"]
+            self._keep(state, rows, outputs, {"ys": ys, "last": carry})
             msg["value"] = (length, key, carry), (sites, ys)
         elif msg["type"] == "sample" and msg["name"] in self.known.keys() - self.rows.axes.keys():
             self.known[msg["name"]] = jnp.asarray(msg["value"], self.known[msg["name"]].dtype)
@@ -194,13 +194,13 @@ class MoveRows(Messenger):
     # ---- the loop -------------------------------------------------------------------------------
 
     def _mover(self) -> Callable[[Array, Any], tuple[dict[str, Array], stepping.Stepped]]:
-        """Return (step, states of loops) -> rows that are drawn there, and what follows from them."""
+        """Return (step, state before it) -> rows that are drawn there, and what follows from them."""
         known, laws = dict(self.known), dict(self.laws)
 
-        def move(t: Array, states: Any) -> tuple[dict[str, Array], stepping.Stepped]:
+        def move(t: Array, state: stepping.State) -> tuple[dict[str, Array], stepping.Stepped]:
             places = self.rows.axes.items()
             rows = {n: numpyro.sample(n, row_of(laws[n], axis, t + first)) for n, (axis, first) in places}
-            return rows, self.rows.step(self.arrays, known, rows, t, states)
+            return rows, self.rows.step(self.arrays, known, rows, t, state)
 
         return move
 
@@ -209,29 +209,29 @@ class MoveRows(Messenger):
         f, move, first = returning_pairs(f), self._mover(), self._first()
 
         def transition(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-            (carry, states), (t, x) = carry, x
-            rows, moved = move(t, states)
+            (carry, state), (t, x) = carry, x
+            rows, moved = move(t, state)
             leaves, tree = jax.tree.flatten(x)
             leaves = [old if new is None else new for new, old in zip(moved.inputs, leaves)]
             carry, y = f(carry, jax.tree.unflatten(tree, leaves))
-            return (carry, moved.states), (y, rows, moved.outputs)
+            return (carry, moved.state), (y, rows, moved.outputs)
 
         leaves, tree = jax.tree.flatten(init)
         starts = jax.tree.leaves(first.result["start"], is_leaf=is_tracked)
         init = jax.tree.unflatten(tree, [b if a.mark is None else a.value for a, b in zip(starts, leaves)])
-        msg["args"] = transition, (init, first.states), (self._steps(), xs), length, reverse
+        msg["args"] = transition, (init, first.state), (self._steps(), xs), length, reverse
         msg["_rows"] = True
 
     def _run_arithmetic(self) -> None:
         move = self._mover()
 
-        def transition(states: PyTree, t: Array) -> tuple[PyTree, PyTree]:
-            rows, moved = move(t, states)
-            return moved.states, (rows, moved.outputs)
+        def transition(state: stepping.State, t: Array) -> tuple[PyTree, PyTree]:
+            rows, moved = move(t, state)
+            return moved.state, (rows, moved.outputs)
 
         with beyond(self):
-            states, (rows, outputs) = scan(transition, self._first().states, self._steps())
-        self._keep(states, rows, outputs, {})
+            state, (rows, outputs) = scan(transition, self._first().state, self._steps())
+        self._keep(state, rows, outputs, {})
 
     def _first(self) -> stepping.Stepped:
         return self.rows.step(self.arrays, self.known, self.before, None, None)
@@ -239,10 +239,10 @@ class MoveRows(Messenger):
     def _steps(self) -> Array:
         return jnp.arange(self.rows.length, dtype=jnp.int32)
 
-    def _keep(self, states: Any, rows: Mapping[str, Array], outputs: Any, main: dict[str, PyTree]) -> None:
+    def _keep(self, state: stepping.State, rows: Mapping[str, Array], outputs: Any, main: dict[str, PyTree]) -> None:
         for name, place in self.rows.axes.items():
             self.known[name] = place.whole(rows[name], self.before.get(name))
-        self.after = _After(main, stepping.results(self.rows.staged, self.rows.loops, states, outputs))
+        self.after = _After(main, stepping.results(self.rows.staged, self.rows.loops, state.carries, outputs))
 
     # ---- after it -------------------------------------------------------------------------------
 

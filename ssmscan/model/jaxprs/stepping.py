@@ -24,6 +24,7 @@ from jax import Array, lax
 from jax.extend import core as jex
 
 from ssmscan.model.jaxprs.axes import follow_equation, held_and_carried, is_tracked, tracked_inputs
+from ssmscan.model.jaxprs.axis_rules import ELEMENTWISE
 from ssmscan.model.jaxprs.dataflow import Staged, evaluate
 from ssmscan.model.jaxprs.source_lines import Mixing
 from ssmscan.model.jaxprs.tracked_axis import Axis, Mark, Tracked, Window
@@ -34,15 +35,16 @@ _LONGEST_DELAY = 8
 
 
 class State(NamedTuple):
-    """What a loop keeps from one step to the next.
+    """What is kept from one step to the next.
 
     Attributes:
-        carry: the leaves of its carry.
-        delayed: for each input, rows whose turn has not come; None where there are none.
+        carries: for each loop, the leaves of its carry.
+        lines: for each place where rows meet that are not of the same step, the rows that wait for their turn, of
+            each operand; None where none do.
     """
 
-    carry: list[Array]
-    delayed: list[Array | None]
+    carries: list[list[Array]]
+    lines: list[list[Array | None]]
 
 
 class Stepped(NamedTuple):
@@ -51,14 +53,14 @@ class Stepped(NamedTuple):
     Attributes:
         result: the result of the code, tracked.
         inputs: for each leaf of the entry "xs" of the result, its row of the step; None where it has none.
-        states: for each loop in order, and at last for these inputs, the state after the step.
+        state: the state after the step.
         outputs: for each loop, its outputs at the step.
         loops: for each loop, the number of its equation.
     """
 
     result: Any
     inputs: list[Array | None]
-    states: list[State]
+    state: State
     outputs: list[list[Array]]
     loops: tuple[int, ...]
 
@@ -68,7 +70,7 @@ def step(
     arrays: Sequence[Any],
     arguments: Mapping[str, Any],
     window: Window,
-    states: Sequence[State] | None = None,
+    state: State | None = None,
 ) -> Stepped:
     """Evaluate one step, or what comes before the first.
 
@@ -77,42 +79,41 @@ def step(
         arrays: its shared arrays, whole.
         arguments: trees of `Tracked` by name, as in `axes.follow_staged`.
         window: the rows of the step; before the first, the head.
-        states: the states before the step, None before the first.
+        state: the state before the step, None before the first.
     """
     env = dict(zip(staged.jaxpr.invars, tracked_inputs(staged, arrays, arguments)))
-    after: list[State] = []
+    carries: list[list[Array]] = []
     outputs: list[list[Array]] = []
     loops: list[int] = []
+    lines = _Lines(window, None if state is None else state.lines)
 
     def read(variable: Any) -> Tracked:
         return Tracked(variable.val) if isinstance(variable, jex.Literal) else env[variable]
 
     for number, eqn in enumerate(staged.jaxpr.eqns):
         args = [read(v) for v in eqn.invars]
+        if eqn.primitive.name in ELEMENTWISE and len({a.mark for a in args if a.mark is not None}) > 1:
+            args = lines.in_turn(args)
         loop = _loop(eqn, args, window)
         if loop is None:
             env.update(zip(eqn.outvars, follow_equation(eqn, args, window)))
             continue
-        if states is None:
-            after.append(State(loop.first, [_head(a) for a in loop.inputs]))
-            rows = [jnp.zeros(_without_rows(v.aval.shape, loop.axis), v.aval.dtype) for v in loop.ys]
+        x = lines.in_turn(loop.inputs)
+        if state is None:
+            carries.append(loop.first)
+            rows = [jnp.zeros(_without_rows(v.aval.shape, loop.rows), v.aval.dtype) for v in loop.ys]
         else:
-            before = states[len(loops)]
-            x, kept = _in_turn(loop.inputs, before.delayed, window)
-            carry, ys = loop.move(before.carry, [jnp.squeeze(row, loop.axis) for row in x])
-            after.append(State(carry, kept))
+            carry, ys = loop.move(state.carries[len(loops)], [_row(a, loop.rows, window) for a in x])
+            carries.append(carry)
             outputs.append(ys)
-            rows = [jnp.expand_dims(y, loop.axis) for y in ys]
+            rows = [jnp.expand_dims(y, loop.rows.axis or 0) for y in ys]
         loops.append(number)
         last = [Tracked(None, _LAST)] * (len(eqn.outvars) - len(rows))
-        env.update(zip(eqn.outvars, (*last, *(Tracked(row, Axis(loop.axis, window.steps)) for row in rows))))
+        env.update(zip(eqn.outvars, (*last, *(Tracked(row, loop.rows) for row in rows))))
     result = jax.tree.unflatten(staged.out_tree, [read(v) for v in staged.jaxpr.outvars])
     xs = [leaf if is_input(leaf.mark, 0, window) else Tracked(None) for leaf in _leaves(result.get("xs", ()))]
-    if states is None:
-        return Stepped(result, [], [*after, State([], [_head(a) for a in xs])], outputs, tuple(loops))
-    inputs, kept = _in_turn(xs, states[-1].delayed, window)
-    rows_of_xs = [None if a.mark is None else jnp.squeeze(row, 0) for a, row in zip(xs, inputs)]
-    return Stepped(result, rows_of_xs, [*after, State([], kept)], outputs, tuple(loops))
+    inputs = [None if a.mark is None or state is None else jnp.squeeze(a.value, 0) for a in lines.in_turn(xs)]
+    return Stepped(result, inputs, State(carries, lines.after), outputs, tuple(loops))
 
 
 def after(
@@ -138,22 +139,24 @@ def after(
     return jax.tree.unflatten(staged.out_tree, leaves)
 
 
-def results(staged: Staged, loops: Sequence[int], states: Sequence[State], outputs: Any) -> dict[int, list[Array]]:
+def results(
+    staged: Staged, loops: Sequence[int], carries: Sequence[Sequence[Array]], outputs: Sequence[Sequence[Array]]
+) -> dict[int, list[Array]]:
     """Return what the equations of some loops return.
 
     Args:
         staged: the code.
         loops: numbers of the equations.
-        states: for each, its state after the last step.
+        carries: for each, the leaves of its carry after the last step.
         outputs: for each, its outputs, steps in front.
     """
     found = {}
-    for number, state, ys in zip(loops, states, outputs):
+    for number, carry, ys in zip(loops, carries, outputs):
         eqn = staged.jaxpr.eqns[number]
         if eqn.primitive.name in _CUMULATIVE:
             found[number] = [jnp.moveaxis(ys[0], 0, eqn.params["axis"])]
         else:
-            found[number] = [*state.carry, *ys]
+            found[number] = [*carry, *ys]
     return found
 
 
@@ -184,14 +187,14 @@ class _Loop(NamedTuple):
         first: its carry before the first step.
         inputs: its inputs, whole where they are constant.
         move: carry, inputs of the step -> carry after it, outputs of the step.
-        axis: axis of the steps in its inputs and outputs.
+        rows: the mark of its inputs and outputs, one row a step.
         ys: the variables of its outputs.
     """
 
     first: list[Array]
     inputs: list[Tracked]
     move: Callable[[list[Array], list[Array]], tuple[list[Array], list[Array]]]
-    axis: int
+    rows: Axis
     ys: list[Any]
 
 
@@ -210,7 +213,8 @@ def _loop(eqn: Any, args: list[Tracked], window: Window) -> _Loop | None:
             new = [combine(carry[0], x[0])]
             return new, new
 
-        return _Loop([jnp.full(shape, neutral, eqn.invars[0].aval.dtype)], args, total, axis, eqn.outvars)
+        first = [jnp.full(shape, neutral, eqn.invars[0].aval.dtype)]
+        return _Loop(first, args, total, Axis(axis, window.steps), eqn.outvars)
     if name != "scan" or params["reverse"] or params["length"] != window.steps:
         return None
     held, count = held_and_carried(eqn)
@@ -228,39 +232,53 @@ def _loop(eqn: Any, args: list[Tracked], window: Window) -> _Loop | None:
 
     variables = eqn.invars[held : held + count]
     first = [jnp.asarray(a.value, v.aval.dtype) for a, v in zip(init, variables)]
-    return _Loop(first, inputs, move, 0, eqn.outvars[count:])
+    return _Loop(first, inputs, move, Axis(0, window.steps), eqn.outvars[count:])
 
 
-def _head(tracked: Tracked) -> Array | None:
-    """Return the rows before the first step that come in turn later; None where there are none."""
-    return tracked.value if isinstance(tracked.mark, Axis) and tracked.mark.shift else None
+class _Lines:
+    """Rows that wait for their turn, place by place in the order of the code.
 
+    Attributes:
+        after: for each place met, the rows that wait after the step.
+    """
 
-def _in_turn(
-    inputs: Sequence[Tracked], delayed: Sequence[Array | None], window: Window
-) -> tuple[list[Any], list[Array | None]]:
-    """Return the row of the step of each input, and the rows whose turn comes later."""
-    rows: list[Any] = []
-    kept: list[Array | None] = []
-    for tracked, waiting in zip(inputs, delayed):
+    def __init__(self, window: Window, before: Sequence[Sequence[Array | None]] | None):
+        self.window, self.before = window, before
+        self.after: list[list[Array | None]] = []
+
+    def in_turn(self, operands: Sequence[Tracked]) -> list[Tracked]:
+        """Return operands with the rows of the step itself, where they had those of a later one."""
+        before = [None] * len(operands) if self.before is None else self.before[len(self.after)]
+        found, waiting = zip(*map(self._one, operands, before)) if operands else ((), ())
+        self.after.append(list(waiting))
+        return list(found)
+
+    def _one(self, tracked: Tracked, before: Array | None) -> tuple[Tracked, Array | None]:
         axis = tracked.mark
-        if not isinstance(axis, Axis):
-            whole = Axis(0, window.steps)
-            rows.append(None if tracked.value is None else window.rows(jnp.asarray(tracked.value), whole))
-            kept.append(None)
-        elif waiting is None:
-            rows.append(tracked.value)
-            kept.append(None)
-        else:
-            assert axis.axis is not None
-            line = jnp.concatenate([waiting, tracked.value], axis.axis)
-            rows.append(lax.slice_in_dim(line, 0, 1, axis=axis.axis))
-            kept.append(lax.slice_in_dim(line, 1, None, axis=axis.axis))
-    return rows, kept
+        if not isinstance(axis, Axis) or axis.axis is None or not is_input(axis, axis.axis, self.window):
+            return tracked, None
+        if not axis.shift:
+            return tracked, None
+        now = axis._replace(shift=0)
+        if before is None:
+            return Tracked(self._none(tracked.value, axis.axis), now), tracked.value
+        line = jnp.concatenate([before, tracked.value], axis.axis)
+        row, rest = (lax.slice_in_dim(line, first, last, axis=axis.axis) for first, last in ((0, 1), (1, None)))
+        return Tracked(row, now), rest
+
+    @staticmethod
+    def _none(value: Array, axis: int) -> Array:
+        return lax.slice_in_dim(value, 0, 0, axis=axis)
 
 
-def _without_rows(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return (*shape[:axis], 0, *shape[axis + 1 :])
+def _row(tracked: Tracked, rows: Axis, window: Window) -> Array:
+    """Return the row of the step, its axis gone."""
+    value = window.rows(jnp.asarray(tracked.value), rows) if tracked.mark is None else tracked.value
+    return jnp.squeeze(value, rows.axis)
+
+
+def _without_rows(shape: tuple[int, ...], rows: Axis) -> tuple[int, ...]:
+    return tuple(0 if k == rows.axis else size for k, size in enumerate(shape))
 
 
 def _leaves(tree: Any) -> list[Tracked]:

@@ -222,7 +222,7 @@ class RowSearch:
             one = {name: place.row(outside[name]) for name, place in rows.axes.items()}
             start = {name: row for name, row in one.items() if rows.axes[name].first}
             first = rows.step(arrays, outside, start, None, None)
-            moved = rows.step(arrays, outside, one, t, first.states)
+            moved = rows.step(arrays, outside, one, t, first.state)
             found.extend([{e: [a.mark for a in _leaves(moved.result[e])] for e in ("xs", "start")}, moved.loops])
             return 0
 

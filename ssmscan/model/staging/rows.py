@@ -62,7 +62,9 @@ def find_rows(model: ArithmeticModel, declared: Collection[str]) -> tuple[Moved 
         sites = meet(tried)
         staged, table = stage_outside(tried, sites)
         for length in stepping.lengths(staged) if tried.plan is None else [tried.plan.length]:
-            rows, why = RowSearch(tried, sites, staged, table, length).run(declared)
+            # What the transition reads by its number may be an input of the loop as arithmetic; all else has been said.
+            fixed = {*declared, *(notes.keys() - model.direct.keys())}
+            rows, why = RowSearch(tried, sites, staged, table, length).run(fixed)
             notes |= why
             if rows is not None:
                 return Moved(_moving(tried.call, rows), rows.axes, length), notes
