@@ -49,6 +49,7 @@ from ssmscan.model.statespace.checking import Check, Factor
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import trace
+from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
@@ -81,6 +82,8 @@ __all__ = [
     "StateSpaceModel",
     "Site",
     "Role",
+    "enable_validation",
+    "validation_enabled",
     # engines, and what they return
     "NUTS",
     "PMMH",

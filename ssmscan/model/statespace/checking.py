@@ -21,7 +21,7 @@ where observations after the loop join its steps; noise, where a site has no smo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -30,13 +30,15 @@ import numpy as np
 from jax import lax
 
 from ssmscan.errors import ModelError
-from ssmscan.model.handlers.original import Names, Original
+from ssmscan.model.handlers.original import at_values
 from ssmscan.model.handlers.stack import exclusive
 from ssmscan.model.protocols import Model, NoiseSpec, Theta
+from ssmscan.model.statespace import data
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.parameters import unconstrain
 from ssmscan.model.statespace.paths import smooth_noise
 from ssmscan.model.statespace.simulation import Outputs, joined
+from ssmscan.model.statespace.site_check import compiled_quickly, names
 
 Terms = dict[str, jax.Array]
 
@@ -56,11 +58,25 @@ class Checked(Model, Protocol):
     def has_gaps(self) -> bool:
         """Whether elements of observed values are missing."""
 
+    def over(self, arrays: list) -> Checked:
+        """Return the same program over other arrays."""
+
     def log_law_unconstrained(self, z: Theta) -> tuple[jax.Array, jax.Array]:
         """Compute the log-density of what `sample_prior` draws, and what log p has more."""
 
     def log_likelihood_given_noise(self, theta: Theta, noise: Terms) -> jax.Array:
         """Compute the log-density of all data given parameters and noise."""
+
+
+class Written(Protocol):
+    """A model as it was written."""
+
+    @property
+    def arrays(self) -> list:
+        """Its array arguments."""
+
+    def call(self, arrays: list) -> Any:
+        """Run it with others."""
 
 
 class Factor(NamedTuple):
@@ -100,18 +116,22 @@ class Check(NamedTuple):
 
 
 @exclusive
-def check(key: jax.Array, ssm: Checked, run: Callable[[], Any]) -> Check:
+def check(key: jax.Array, ssm: Checked, written: Written) -> Check:
     """Compare every factor at one draw.
 
     Args:
         key: PRNG key of the draw.
-        ssm: the model, missing elements of its data filled.
-        run: runs it as it was written.
+        ssm: the model; missing elements of its data are filled.
+        written: the model as it was written.
 
     Raises:
         ModelError: some differ by more than rounding; the message gives both.
     """
+    arrays = written.arrays
     if ssm.has_gaps:
+        arrays = data.filled(arrays)
+        ssm = ssm.over(arrays)
+    if ssm.has_gaps and any(map(data.with_missing, ssm.cores)):
         raise ModelError(
             "check: NumPyro has no density for a loop that is conditioned on fewer values than it has steps, nor "
             "for missing values that the model reads from outside its arguments. Trace the model without the "
@@ -122,19 +142,23 @@ def check(key: jax.Array, ssm: Checked, run: Callable[[], Any]) -> Check:
     if not any(core.program.not_continuous for core in ssm.cores):
         z = unconstrain(ssm.cores[0], theta)  # a draw of the prior, which rounding may have put on the edge
         theta = ssm.constrain(z)
-    factors, moved, smooth = _evaluate(path_key, ssm, theta, z)
+    factors, moved, smooth = compiled_quickly(_evaluate, path_key, ssm, theta, z)
     pieces = [float(piece) for piece in factors.pop("sites").values()]
-    names = _names(ssm)
-    found = Original(run, names, {**theta, **moved})
-    expected = found.factors(z)
-    compared = {"sites": Factor(sum(pieces), found.total)}
-    compared |= {name: Factor(float(value), expected[name]) for name, value in factors.items()}
+    sites = names(ssm.cores)
+
+    def as_written(values: Terms, z: Theta | None, arrays: list) -> tuple[dict, jax.Array, jax.Array]:
+        found = at_values(lambda: written.call(arrays), sites, values)
+        return found.factors(z), found.total, found.size
+
+    expected, total, size = compiled_quickly(as_written, {**theta, **moved}, z, arrays)
+    compared = {"sites": Factor(sum(pieces), float(total))}
+    compared |= {name: Factor(float(value), float(expected[name])) for name, value in factors.items()}
     if smooth is not None:
         log_likelihood, values = smooth
         values = {n: v for n, v in values.items() if n in moved}
-        there = Original(run, names, {**theta, **values}).factors(z)["noise"]
-        compared["noise"] = Factor(float(log_likelihood), there)
-    scale = sum(abs(piece) for piece in pieces) + abs(found.total) + found.size + 1.0
+        there = compiled_quickly(as_written, {**theta, **values}, z, arrays)[0]["noise"]
+        compared["noise"] = Factor(float(log_likelihood), float(there))
+    scale = sum(abs(piece) for piece in pieces) + abs(float(total)) + float(size) + 1.0
     tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
     outcome = Check(*compared["sites"], tolerance, jax.device_get({**theta, **moved}), compared)
     if not outcome.passed:
@@ -151,19 +175,6 @@ def check(key: jax.Array, ssm: Checked, run: Callable[[], Any]) -> Check:
 # ---- what the engines evaluate ------------------------------------------------------------------
 
 
-def _names(ssm: Checked) -> Names:
-    sites = [site for core in ssm.cores for site in core.program.plan.outside]
-    inside = {site.name for core in ssm.cores for site in core.program.plan.inside}
-    return Names(
-        parameters=[site.name for site in ssm.parameters],
-        initial=[site.name for site in ssm.initial],
-        summed=[site.name for core in ssm.cores for site in core.summed_out],
-        masked=frozenset(site.name for site in sites if site.masked),
-        simulated=[site.name for site in sites if site.simulated and site.name not in inside],
-    )
-
-
-@jax.jit
 def _evaluate(key: jax.Array, ssm: Checked, theta: dict, z: dict | None) -> tuple[dict, dict, tuple | None]:
     """Compute the factors, by the functions that engines call.
 

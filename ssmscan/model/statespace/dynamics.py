@@ -82,6 +82,13 @@ class LoopDynamics:
         cdf = self._core.program.cdf(self._core.arrays, outside=self._outside, carry=carry, x=x, values=dict(values))
         return Evaluated(out["carry"], transition, observation, out["deterministic"], cdf["cdf"])
 
+    def evaluate_by_site(
+        self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]
+    ) -> tuple[PyTree, PyTree, Values]:
+        """Evaluate one step at given innovations: carry, output, and the log-density of each site."""
+        out = self._evaluate(carry=carry, x=x, values=dict(values))
+        return out["carry"], out["y"], out["log_transition"] | out["log_observation"] | self._log_rows(x, out["y"])
+
     def observed(self, x: PyTree) -> Values:
         """Return what is observed at a step, y_t by site, NaN where it is missing; observations after the loop too.
 
@@ -93,5 +100,9 @@ class LoopDynamics:
 
     def _log_row(self, x: PyTree, y: PyTree) -> jax.Array:
         """Compute the log-density of what is observed of the step after the loop, a scalar."""
+        return sum_of(self._log_rows(x, y).values())
+
+    def _log_rows(self, x: PyTree, y: PyTree) -> Values:
+        """Compute the same by site."""
         t, _ = x
-        return sum_of(self._row(t=t, y=as_output(y, self._core.program.plan))["log_prob"].values())
+        return self._row(t=t, y=as_output(y, self._core.program.plan))["log_prob"]

@@ -23,6 +23,7 @@ from ssmscan.model.keys import loop_keys, one_key
 from ssmscan.model.protocols import NoiseSpec, Panel, Theta, Values
 from ssmscan.model.sites import Role, Site, site_table
 from ssmscan.model.statespace import checking, data, deterministics, parameters, paths, simulation
+from ssmscan.model.statespace.checking import Written
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.dynamics import LoopDynamics
 from ssmscan.model.statespace.element_dynamics import ElementDynamics, elements_at
@@ -30,18 +31,16 @@ from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.statespace.program import Program
 
 
-class Retraceable(Protocol):
+class Retraceable(Written, Protocol):
     """What `trace` was given, kept on the host; see `ssmscan.model.tracing`."""
+
+    @property
+    def model(self) -> Callable:
+        """The model itself."""
 
     @property
     def fixed(self) -> tuple[str, ...]:
         """Printed paths of the arrays that were made static."""
-
-    def run(self) -> Any:
-        """Run the model as it was written."""
-
-    def filled(self) -> StateSpaceModel:
-        """Trace the model over data whose missing elements are filled."""
 
     def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
         """Return the model with other data."""
@@ -332,11 +331,13 @@ class StateSpaceModel:
         """Return the same model with some sites outside the loop declared parameters or initial states."""
         return self._source("with_roles").with_roles(parameters, initial)
 
+    def over(self, arrays: list) -> StateSpaceModel:
+        """Return the same program over other arrays, which are taken as they are."""
+        return StateSpaceModel(tuple(core.with_data(arrays) for core in self.cores))
+
     def check(self, key: jax.Array) -> checking.Check:
         """Compare the parts, put together again, with NumPyro's `log_density` of the original."""
-        source, key = self._source("check"), one_key(key)
-        ssm = source.filled() if self.has_gaps else self
-        return checking.check(key, ssm, ssm._source("check").run)
+        return checking.check(one_key(key), self, self._source("check"))
 
     def _source(self, what: str) -> Retraceable:
         if self.source is None:
