@@ -46,6 +46,7 @@ from ssmscan.model.protocols import (
 )
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace.checking import Check, Factor
+from ssmscan.model.statespace.forward_runs import Evidence
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import trace
@@ -136,6 +137,7 @@ __all__ = [
     # records that these return or hold
     "Check",
     "Factor",
+    "Evidence",
     "NoiseSpec",
     "Panel",
     "Start",

@@ -12,7 +12,7 @@ import jax
 
 from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.noise.score import gradient_alone
-from ssmscan.model.protocols import Evaluated, EvaluatedStart, PyTree, Start, Step, Theta, Values
+from ssmscan.model.protocols import Evaluated, EvaluatedStart, NoiseSpec, PyTree, Start, Step, Theta, Values
 from ssmscan.model.sites import Role
 from ssmscan.model.staging.post_loop import as_output
 from ssmscan.model.statespace.core import Core
@@ -73,6 +73,11 @@ class LoopDynamics:
         weight = out["log_weight"] + self._log_row(x, out["y"]) + gradient_alone(out["log_rough"])
         return Step(out["carry"], weight, out["values"], out["cdf"])
 
+    def weigh(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> tuple[PyTree, PyTree, jax.Array]:
+        """Move one particle by base noise: carry, output, and the weight of what is observed of the step alone."""
+        out = self._step(carry=carry, x=x, noise=dict(noise))
+        return out["carry"], out["y"], out["log_weight"] + self._log_row(x, out["y"])
+
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Evaluate the densities of one step at given innovations."""
         out = self._evaluate(carry=carry, x=x, values=dict(values))
@@ -106,3 +111,13 @@ class LoopDynamics:
         """Compute the same by site."""
         t, _ = x
         return self._row(t=t, y=as_output(y, self._core.program.plan))["log_prob"]
+
+
+def draw_noise(key: jax.Array, specs: Mapping[str, NoiseSpec], *lead: int) -> Values:
+    """Draw base noise of one particle; `lead` is the number of steps, if any."""
+    noise = {}
+    for number, (name, spec) in enumerate(specs.items()):
+        own = jax.random.fold_in(key, number)
+        keys = jax.random.split(own, *lead) if lead else own
+        noise[name] = keys if spec.is_key else jax.random.normal(own, (*lead, *spec.shape))
+    return noise

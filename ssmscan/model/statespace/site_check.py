@@ -112,9 +112,9 @@ def check_sites(key: jax.Array, cores: tuple[Core, ...], call: Callable[[list], 
         if abs(found.parts - found.original) > found.tolerance + scale.get(name, sum(scale.values())):
             what = name if name == ELEMENTS else f"site '{name}'"
             raise ModelError(
-                f"the model was not understood: in its traced parts {what} has log-density {found.parts:.6g} at values "
-                f"where NumPyro counts {found.original:.6g} (tolerance {found.tolerance:.2g}). Please report it with "
-                "the model. ssmscan.enable_validation(False) traces it all the same."
+                f"in the traced parts {what} has log-density {found.parts:.6g} at values where NumPyro counts "
+                f"{found.original:.6g} (tolerance {found.tolerance:.2g}); the model was not understood. Please report "
+                "it with the model. ssmscan.enable_validation(False) traces it all the same."
             )
 
 
