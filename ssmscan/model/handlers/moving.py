@@ -55,6 +55,11 @@ class RowAxis(NamedTuple):
             return rows
         return jnp.concatenate([jnp.expand_dims(before, self.axis), rows], self.axis)
 
+    def apart(self, value: Array) -> tuple[Array, Array | None]:
+        """Return the rows, steps in front, and the one before the first step: the inverse of `whole`."""
+        rows = jnp.moveaxis(value, self.axis, 0)
+        return rows[self.first :], rows[0] if self.first else None
+
     def row(self, value: Array, number: Any = 0) -> Array:
         """Return one row of a value."""
         return jax.lax.dynamic_index_in_dim(value, number, self.axis, keepdims=False)
