@@ -32,6 +32,9 @@ from ssmscan.model.statespace.marginal import Densities
 from ssmscan.model.statespace.paths import smooth_noise
 from ssmscan.model.statespace.places import put_in_place
 
+PLACED_PATHS = 9
+"""Paths from the prior of which a chain starts at the median, where states are sampled in place."""
+
 
 class Position(NamedTuple):
     """A point of the noise-outside space.
@@ -103,13 +106,19 @@ def sample_reference(key: jax.Array, ssm: StateSpaceModel) -> Position:
     theta, noise = ssm.sample_prior(key_parameters), sample_noise(key_noise, ssm)
     for number, core in enumerate(ssm.cores):
         if core.program.marginal.has_law:
-            noise = put_in_place(jax.random.fold_in(key_noise, number), core, theta, noise, centre=False)
+            noise = put_in_place(jax.random.fold_in(key_noise, number), core, theta, noise)
     return Position(ssm.unconstrain(theta), noise)
 
 
 def start_noise(key: jax.Array, ssm: StateSpaceModel, z: Theta) -> Values:
-    """Choose noise to start a chain at: small, and states in place near the middle of their law."""
+    """Choose noise to start a chain at: small, and states in place near the middle of their law.
+
+    The middle is the median of some paths, coordinate by coordinate, which heavy tails do not move.
+    """
     noise, theta = jax.tree.map(lambda e: 0.1 * e, sample_noise(key, ssm)), ssm.constrain(z)
     for number, core in enumerate(ssm.cores):
-        noise = put_in_place(jax.random.fold_in(key, number), core, theta, noise, centre=True)
+        if core.program.places is not None:
+            keys = jax.random.split(jax.random.fold_in(key, number), PLACED_PATHS)
+            found = jax.vmap(put_in_place, (0, None, None, None))(keys, core, theta, noise)
+            noise = jax.tree.map(lambda paths: jnp.median(paths, axis=0), found)
     return noise

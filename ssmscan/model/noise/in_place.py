@@ -39,9 +39,6 @@ from ssmscan.model.protocols import NoiseSpec
 RING = 5.0
 """Shape and rate of the Gamma law of the squared radius of a direction."""
 
-NUM_DRAWS = 9
-"""Draws of which a start takes the median, coordinate by coordinate: near the middle also where tails are heavy."""
-
 EDGE = 80.0
 """Where an unconstrained value is infinite because a draw was rounded to the edge of its support, it is this far."""
 
@@ -75,23 +72,11 @@ class InPlace:
         """Return 0: a value is never a count, which could not be NaN."""
         return jnp.zeros(())
 
-    def draw(self, key: Array, fn: dist.Distribution, centre: Array) -> Array:
-        """Draw unconstrained values whose image has the law of `fn`.
-
-        Args:
-            key: PRNG key.
-            fn: a distribution.
-            centre: whether to take the median of some draws, for a start.
-        """
-        space = _space(fn)
-
-        def one(key: Array) -> Array:
-            key_value, key_radius = jax.random.split(key)
-            noise = space.noise(key_radius, draw(key_value, fn))
-            return jnp.nan_to_num(noise, nan=0.0, posinf=EDGE, neginf=-EDGE)
-
-        draws = jax.vmap(one)(jax.random.split(key, NUM_DRAWS))
-        return jnp.where(centre, jnp.median(draws, axis=0), draws[0])
+    def draw(self, key: Array, fn: dist.Distribution) -> Array:
+        """Draw unconstrained values whose image has the law of `fn`."""
+        key_value, key_radius = jax.random.split(key)
+        noise = _space(fn).noise(key_radius, draw(key_value, fn))
+        return jnp.nan_to_num(noise, nan=0.0, posinf=EDGE, neginf=-EDGE)
 
 
 class _Bijected(NamedTuple):

@@ -5,8 +5,8 @@ With theta the parameters, x = (t, user input):
     start_draw    theta, key                            the start
     step_draw     theta, carry, x, key                  a step
     step_predict  theta, carry, x, values, known, key   a step at known innovations, the rest drawn
-    start_places  theta, noise, key, centre             the start at given noise, what has none drawn
-    step_places   theta, carry, x, noise, key, centre   a step at given noise, what has none drawn
+    start_places  theta, noise, key                     the start at given noise, what has none drawn
+    step_places   theta, carry, x, noise, key           a step at given noise, what has none drawn
 
 The last two find where states are that gradient engines move as they are (`noise.in_place`): "noise" is their
 unconstrained values.
@@ -130,16 +130,14 @@ def step_predict(user_model: UserModel, parameters: Collection[str]) -> Staged:
 def start_places(user_model: UserModel, parameters: Collection[str], initial: Collection[str]) -> Staged:
     """Stage the start at given noise, what is sampled in place or summed out drawn from its law."""
 
-    def fn(data, theta, noise, key, centre):
+    def fn(data, theta, noise, key):
         out: dict[str, Any] = {"noise": {}}
         known = known_outside(user_model, theta)
 
         def outside(name, fn):
             own = jax.random.fold_in(key, list(user_model.outside).index(name))
             return (
-                _place(user_model.outside[name], fn, noise, own, centre, out["noise"])
-                if name in initial
-                else known(name, fn)
+                _place(user_model.outside[name], fn, noise, own, out["noise"]) if name in initial else known(name, fn)
             )
 
         def at_main(loop: Loop):
@@ -150,20 +148,20 @@ def start_places(user_model: UserModel, parameters: Collection[str], initial: Co
         return out
 
     noise = _given_noise(user_model, initial)
-    return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": noise, **_AT_RANDOM})
+    return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": noise, "key": KEY})
 
 
 def step_places(user_model: UserModel, parameters: Collection[str]) -> Staged:
     """Stage one step at given noise, what is sampled in place or summed out drawn from its law."""
     plan = user_model.plan
 
-    def fn(data, theta, carry, x, noise, key, centre):
+    def fn(data, theta, carry, x, noise, key):
         out: dict[str, Any] = {"noise": {}}
         position = iter(range(len(plan.inside)))
 
         def value_of(site: TracedSite, fn):
             own = jax.random.fold_in(key, next(position))
-            return jnp.asarray(_place(site, fn, noise, own, centre, out["noise"]), site.dtype)
+            return jnp.asarray(_place(site, fn, noise, own, out["noise"]), site.dtype)
 
         def at_main(loop: Loop):
             out["carry"] = user_model.step(loop, carry, x, value_of)[0]
@@ -174,10 +172,7 @@ def step_places(user_model: UserModel, parameters: Collection[str]) -> Staged:
 
     arguments = {"theta": user_model.shapes(parameters), "carry": plan.carry, "x": x_shapes(plan)}
     noise = _given_noise(user_model, user_model.innovations)
-    return user_model.stage(fn, {**arguments, "noise": noise, **_AT_RANDOM})
-
-
-_AT_RANDOM = {"key": KEY, "centre": Shape((), jnp.bool_)}
+    return user_model.stage(fn, {**arguments, "noise": noise, "key": KEY})
 
 
 def _given_noise(user_model: UserModel, names: Collection[str]) -> dict[str, Shape]:
@@ -186,11 +181,11 @@ def _given_noise(user_model: UserModel, names: Collection[str]) -> dict[str, Sha
     return noise_specs(user_model, [n for n in names if isinstance(sites[n].smooth, NoiseMap)], smooth=True)
 
 
-def _place(site: TracedSite, fn: Any, noise: dict, key: jax.Array, centre: jax.Array, found: dict) -> jax.Array:
+def _place(site: TracedSite, fn: Any, noise: dict, key: jax.Array, found: dict) -> jax.Array:
     """Compute the value of a site from its noise or draw it, and keep the unconstrained values of one in place."""
     if isinstance(site.smooth, NoiseMap):
         return site.smooth.apply(fn, noise[site.name])
     if site.smooth is None:
         return draw(key, fn)
-    found[site.name] = site.smooth.draw(key, unmasked(fn), centre)
+    found[site.name] = site.smooth.draw(key, unmasked(fn))
     return site.smooth.apply(fn, found[site.name])

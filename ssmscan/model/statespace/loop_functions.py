@@ -23,8 +23,8 @@ class Places(NamedTuple):
     """Forward simulation of the states that gradient engines sample in place.
 
     Attributes:
-        start: theta, noise, key, centre -> see `forward_draws.start_places`.
-        step: theta, carry, x, noise, key, centre -> see `forward_draws.step_places`.
+        start: theta, noise, key -> see `forward_draws.start_places`.
+        step: theta, carry, x, noise, key -> see `forward_draws.step_places`.
     """
 
     start: Staged

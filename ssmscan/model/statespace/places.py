@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from ssmscan.model.protocols import Theta, Values
 from ssmscan.model.statespace.core import Core
 
 
-def put_in_place(key: jax.Array, core: Core, theta: Theta, noise: Mapping[str, jax.Array], *, centre: bool) -> Values:
+def put_in_place(key: jax.Array, core: Core, theta: Theta, noise: Mapping[str, jax.Array]) -> Values:
     """Draw the unconstrained values of states that are sampled in place, given the noise of the others.
 
     Args:
@@ -24,19 +23,17 @@ def put_in_place(key: jax.Array, core: Core, theta: Theta, noise: Mapping[str, j
         core: the loop.
         theta: the parameters.
         noise: noise of the model, T in front; that of states in place is replaced.
-        centre: whether each is put near the middle of its law, to start a chain.
     """
     places, arrays = core.program.places, core.arrays
     if places is None:
         return dict(noise)
-    middle = jnp.asarray(centre)
     fixed = {n: noise[n] for n in places.start.argument("noise")}
-    start = places.start(arrays, theta=theta, noise=fixed, key=jax.random.fold_in(key, 0), centre=middle)
+    start = places.start(arrays, theta=theta, noise=fixed, key=jax.random.fold_in(key, 0))
     step = places.step.bind(arrays, theta=theta)
 
     def body(carry, inputs):
         x, e, own = inputs
-        out = step(carry=carry, x=x, noise=e, key=own, centre=middle)
+        out = step(carry=carry, x=x, noise=e, key=own)
         return out["carry"], out["noise"]
 
     keys = jax.random.split(jax.random.fold_in(key, 1), core.num_steps)
