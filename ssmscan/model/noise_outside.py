@@ -44,6 +44,7 @@ from ssmscan.model.handlers.noise_sites import DiscreteInnovation, Moved, fixed,
 from ssmscan.model.handlers.scans import number_of_steps, returning_pairs
 from ssmscan.model.handlers.stack import beyond, isolated
 from ssmscan.model.noise.families import MapKind, NoiseMap, smooth_map
+from ssmscan.model.noise.samplers import draw
 from ssmscan.model.protocols import PyTree
 from ssmscan.model.tracing import trace
 
@@ -219,7 +220,7 @@ def _plan(f: Callable, init: PyTree, xs: PyTree) -> dict[str, Moved]:
         noise_map = None if fixed(name, active) else smooth_map(fn)
         if noise_map is not None:
             maps[name], laws[name] = noise_map, fn
-        return fn.sample(jax.random.key(0))
+        return draw(jax.random.key(0), fn)
 
     def transported(carry: PyTree, x: PyTree) -> dict[str, list]:
         with isolated(), handlers.seed(rng_seed=0), _Body(value_of):

@@ -63,7 +63,7 @@ def roles_right(file: ModuleType, ssm: ssmscan.StateSpaceModel) -> bool:
 
 def central(ssm: ssmscan.StateSpaceModel) -> dict[str, jax.Array]:
     """Parameters near the middle of the unconstrained space, away from its symmetries."""
-    z = ssm.unconstrain(ssm.sample_prior(jax.random.key(0)))
+    z = ssm.unconstrain(ssm.sample_start(jax.random.key(0)))
     return ssm.constrain(jax.tree.map(lambda a: jnp.full_like(a, 0.3), z))
 
 

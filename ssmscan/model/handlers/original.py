@@ -20,6 +20,7 @@ from ssmscan.model.handlers.moving import RowAxis, start_name
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import run_model
 from ssmscan.model.handlers.stack import isolated
+from ssmscan.model.noise.samplers import draw
 
 
 class NoDensity(Exception):
@@ -178,7 +179,7 @@ def numpyro_names(run: Callable, values: dict) -> dict[str, str]:
 
     def trace():
         messages: list[SiteMessage] = run_model(
-            run, lambda name, fn: values.get(name, fn.sample(jax.random.key(0))), at_loop
+            run, lambda name, fn: values[name] if name in values else draw(jax.random.key(0), fn), at_loop
         )[0]
         return len(messages)
 

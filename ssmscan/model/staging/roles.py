@@ -30,6 +30,7 @@ import jax
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.missing import SUFFIX
 from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.noise.families import MapKind
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.staging.discovery import Plan, TracedSite
 
@@ -346,4 +347,6 @@ def public_site(site: TracedSite, role: Role, why: str, *, in_loop: bool) -> Sit
     """Return the user's view of a site."""
     drives = role in (Role.INNOVATION, Role.INITIAL)
     label = site.particle.kind.value if drives and site.particle is not None else ""
+    if label and site.smooth is not None and site.smooth.kind is MapKind.IN_PLACE:
+        label = f"{label}, in place" if site.drawable else site.smooth.kind.value
     return Site(site.name, role, site.family, site.shape, site.dtype, site.support, site.discrete, label, why, in_loop)

@@ -21,6 +21,7 @@ from ssmscan.model.handlers.running import LeaveModel, run_model, run_step
 from ssmscan.model.handlers.scans import Loop, Simulated
 from ssmscan.model.jaxprs.dataflow import Staged, stage
 from ssmscan.model.jaxprs.placeholders import Shape, like, zeros
+from ssmscan.model.noise.samplers import draw
 from ssmscan.model.staging.discovery import Plan, TracedSite, family_of
 
 PyTree = Any
@@ -145,7 +146,7 @@ class UserModel(NamedTuple):
                 _refuse_other(self.outside.get(name), name, fn)
                 return outside(name, fn)
             number = _DRAWN_AFTER + sorted(self.plan.drawn_after).index(name)
-            return fn.sample(jax.random.fold_in(jax.random.key(0) if key is None else key, number))
+            return draw(jax.random.fold_in(jax.random.key(0) if key is None else key, number), fn)
 
         constants = Constants(key=model_key)
         # Sites that the wanted results do not depend on are placeholders, which no distribution needs to allow.

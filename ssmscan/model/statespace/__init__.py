@@ -7,6 +7,7 @@ dynamics          a loop at one parameter value: start, step, densities of one p
 elements          the proof that elements of a panel do not interact, and the staged functions of one
 element_dynamics  the same as `dynamics`, of one element; its filter is in `ssmscan.particles.panels`
 paths             a loop run at given noise or values
+places            where states are that gradient engines sample in place
 marginal          what gradient engines integrate out of a loop: the protocol, and the case of nothing
 discrete_sum      its other implementation: finite discrete states, summed out
 simulation        forward simulation, and what follows from known states

@@ -158,7 +158,7 @@ def check(key: jax.Array, ssm: Checked, written: Written, simulate: int, theta: 
             "horizon, and pass its data as arguments."
         )
     prior_key, path_key = jax.random.split(key)
-    theta, z = ssm.sample_prior(prior_key), None
+    theta, z = ssm.sample_start(prior_key), None
     if not any(core.program.not_continuous for core in ssm.cores):
         z = unconstrain(ssm.cores[0], theta)  # a draw of the prior, which rounding may have put on the edge
         theta = ssm.constrain(z)

@@ -99,6 +99,29 @@ class Core:
         if refusal := self.program.post_loop.refusal():
             raise ModelError(refusal)
 
+    def refuse_undrawable(self, *wanted: Site) -> None:
+        """Raise where sites are to be drawn that have no sampler.
+
+        Raises:
+            ModelError: the message names them, and the engines that do not draw them.
+        """
+        without = {site.name for site in self.traced_sites if not site.drawable}
+        found = [site for site in wanted if site.name in without]
+        if not found:
+            return
+        listed = ", ".join(f"'{site.name}' ({site.family})" for site in found)
+        parameters = found[0].role is Role.PARAMETER
+        drawing = (
+            "Tempered SMC and predictions from the prior begin there; NUTS, PMMH and MaximumLikelihood do not"
+            if parameters
+            else "Particles and simulations draw every state; NUTS samples such states where they are"
+        )
+        raise ModelError(
+            f"{'parameter' if parameters else 'state'}(s) {listed} cannot be drawn, as the distribution is improper or "
+            f"its class has no sample method. {drawing}. Or choose a proper distribution, or give its class a sample "
+            "method."
+        )
+
     # ---- at given parameters --------------------------------------------------------------------
 
     def outside(self, theta: Theta, initial: Mapping[str, jax.Array] | None = None) -> Values:

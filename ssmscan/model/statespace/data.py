@@ -15,7 +15,7 @@ import numpy as np
 from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.statespace.core import Core
-from ssmscan.model.statespace.parameters import sample_prior
+from ssmscan.model.statespace.parameters import sample_start
 from ssmscan.model.statespace.paths import from_values
 from ssmscan.model.statespace.simulation import simulate
 
@@ -78,7 +78,7 @@ def refuse_gaps(core: Core) -> None:
             )
     for seed in range(3):
         key, path_key = jax.random.split(jax.random.key(seed))
-        theta = sample_prior(core, key)
+        theta = sample_start(core, key)
         bad = jax.device_get(_not_a_number(core, theta, simulate(path_key, core, theta).values))
         if not any(bad.values()):
             return

@@ -191,6 +191,10 @@ class StateSpaceModel:
         """Draw the parameters from their prior, masks and scales left out."""
         return parameters.sample_prior(self.cores[0], key)
 
+    def sample_start(self, key: jax.Array) -> Theta:
+        """Draw parameters to start at: from their prior where it has a sampler, else from near zero in z."""
+        return parameters.sample_start(self.cores[0], key)
+
     def constrain(self, z: Theta) -> Theta:
         """Compute parameters from unconstrained values, by NumPyro's bijectors."""
         return parameters.at_unconstrained(self.cores[0], z)["theta"]
@@ -223,9 +227,9 @@ class StateSpaceModel:
 
     @property
     def smooth_noise(self) -> dict[str, NoiseSpec]:
-        """Standard-normal noise of the whole model: initial sites, then loop sites with T in front.
+        """Noise of the whole model: initial sites, then loop sites with T in front.
 
-        Discrete states that are summed out have none.
+        What is summed out has none; that of a state sampled in place is its unconstrained value.
 
         Raises:
             ModelError: a site has no smooth map from noise and cannot be summed out.
@@ -238,7 +242,8 @@ class StateSpaceModel:
         Families whose map from noise is a transport contribute their density correction.
         """
         theta = self.canonical(theta)
-        return self._total(c.program.marginal.log_likelihood(c, theta, own) for c, own in self._each_noise(noise))
+        found = (core.program.marginal.log_densities(core, theta, own) for core, own in self._each_noise(noise))
+        return self._total(densities.likelihood for densities in found)
 
     def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None) -> Values:
         """Compute values of initial sites, innovations and deterministics of the loop at given noise.
@@ -272,15 +277,12 @@ class StateSpaceModel:
         return [(core, {name: checked[name] for name in paths.smooth_noise(core)}) for core in self.cores]
 
     def deterministics(self, theta: Theta, states: Mapping[str, jax.Array] | None = None) -> Values:
-        """Compute the deterministics outside the loop.
+        """Compute the deterministics outside the loop, by name.
 
         Args:
             theta: value of every parameter; checked as in `canonical`.
             states: values of the initial sites and, with time in front, of the innovations; without them only what
                 parameters decide is computed.
-
-        Returns:
-            Values by name.
         """
         return deterministics.deterministics(self.cores, self.canonical(theta), states)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ssmscan.model.handlers.moving import RowAxis, start_name
 from ssmscan.model.handlers.scans import SeveralLoops
 from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.noise.in_place import InPlace
 from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.staging import forward_draws, functions, roles
@@ -18,6 +19,18 @@ from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop
 from ssmscan.model.staging.user_model import Part, UserModel
 from ssmscan.model.statespace import selections
 from ssmscan.model.statespace.selections import Computed, DataFacts, Densities, Replicates, names_of
+
+
+class Places(NamedTuple):
+    """Forward simulation of the states that gradient engines sample in place.
+
+    Attributes:
+        start: theta, noise, key -> see `forward_draws.start_places`.
+        step: theta, carry, x, noise, key -> see `forward_draws.step_places`.
+    """
+
+    start: Staged
+    step: Staged
 
 
 class OfNoise(NamedTuple):
@@ -57,6 +70,7 @@ class LoopFunctions:
         cdf: outside, carry, x, values -> "cdf".
         particles: the start and a step under the maps for particles.
         smooth: the same under the smooth maps, the same object where the maps are; None where a site has none.
+        places: where the states are that gradient engines sample in place; None where there are none.
         prior: key -> "theta".
         constrain, unconstrain: between z and theta; None where parameters are discrete.
         start_draw, step_draw, step_predict: forward simulation, see `forward_draws`.
@@ -80,6 +94,7 @@ class LoopFunctions:
     cdf: Staged
     particles: OfNoise
     smooth: OfNoise | None
+    places: Places | None
     prior: Staged
     constrain: Staged | None
     unconstrain: Staged | None
@@ -151,6 +166,7 @@ def stage_loop(
         cdf=value.select("cdf"),
         particles=particles,
         smooth=smooth,
+        places=_places(user_model, parameters, initial),
         prior=prior,
         constrain=None if discrete else functions.constrain(user_model, parameters),
         unconstrain=None if discrete else functions.unconstrain(user_model, parameters),
@@ -220,6 +236,13 @@ def _with_notes(sites: tuple[Site, ...], user_model: UserModel) -> tuple[Site, .
         return site._replace(reason=why)
 
     return tuple(map(with_note, sites))
+
+
+def _places(user_model: UserModel, parameters: tuple[str, ...], initial: tuple[str, ...]) -> Places | None:
+    if not any(isinstance(site.smooth, InPlace) for site in latent_sites(user_model, parameters).values()):
+        return None
+    start = forward_draws.start_places(user_model, parameters, initial)
+    return Places(start, forward_draws.step_places(user_model, parameters))
 
 
 def _maps(
