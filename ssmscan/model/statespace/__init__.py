@@ -9,6 +9,7 @@ element_dynamics  the same as `dynamics`, of one element; its filter is in `ssms
 paths             a loop run at given noise or values
 marginal          what gradient engines integrate out of a loop: the protocol, and the case of nothing
 discrete_sum      its other implementation: finite discrete states, summed out
+chain_weights     the weights of a chain of discrete draws
 simulation        forward simulation, and what follows from known states
 deterministics    what the model computes outside the loop
 data              what depends on data alone: observed values, missing and impossible ones
