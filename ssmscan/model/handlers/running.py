@@ -244,7 +244,6 @@ class _Outside(_Sites):
                 xs,
                 length,
                 reverse,
-                rest.get("history", 1),
                 rest["substitute_stack"],
                 lambda key=None: with_stand_ins(
                     original, f, init, xs, length, reverse, **(rest if key is None else rest | {"rng_key": key})

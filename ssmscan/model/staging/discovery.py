@@ -321,8 +321,6 @@ def _refuse_variants(loop: Loop) -> None:
             "the scan runs with reverse=True and draws noise; particles move forward in time. Reverse the inputs "
             "and the transition instead."
         )
-    if loop.history != 1:
-        raise ModelError(f"the scan uses history={loop.history}; keep the earlier values in the carry instead.")
     if not loop.length:
         raise ModelError("the scan has no steps; give it at least one.")
 
