@@ -9,4 +9,5 @@ roles           parameter, initial state, innovation or observation, and why
 hidden_noise    refuse randomness outside sites where it reaches a density
 repeatable      refuse a model that is not the same when it is run again
 post_loop       observations after the loop, one step at a time
+other_layouts   those of them that are not one row a step, and what no noise reaches
 """
