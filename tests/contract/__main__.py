@@ -28,9 +28,12 @@ import ssmscan
 from tests.contract import models, values
 
 GAUSSIAN = {
+    "second_scan_reads_the_path",
+    "walk_observed_at_chosen_times",
     "gaussian_ssm_y_xs_or_length",
     "lgssm_condition_T_plus_h",
     "rw2_spline_prior_length_only",
+    "series_in_front_time_behind",
     "structural_ts_multi_latent",
     "subject_loop_one_scan_each",
 }
@@ -72,7 +75,7 @@ def independent(file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta
     """The likelihood at theta from outside the package."""
 
     def run():
-        return file.model(*file.model_args, **file.model_kwargs)
+        return file.model(*getattr(file, "independent_args", file.model_args), **file.model_kwargs)
 
     if name == "cjs_capture_recapture":
         return values.capture_recapture(file.model_args[0], float(theta["phi"]), float(theta["rho"]))

@@ -23,9 +23,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend import core as jex
 
-from ssmscan.model.jaxprs.axes import follow_equation, held_and_carried, is_tracked, tracked_inputs
+from ssmscan.model.jaxprs.axes import follow_equation, is_tracked, tracked_inputs
 from ssmscan.model.jaxprs.axis_rules import ELEMENTWISE
 from ssmscan.model.jaxprs.dataflow import Staged, evaluate
+from ssmscan.model.jaxprs.flat import held_and_carried
 from ssmscan.model.jaxprs.source_lines import Mixing
 from ssmscan.model.jaxprs.tracked_axis import Axis, Mark, Tracked, Window
 

@@ -21,8 +21,8 @@ from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval as pe
 
-from ssmscan.model.jaxprs.axes import held_and_carried
 from ssmscan.model.jaxprs.dataflow import Staged, evaluate, with_outputs
+from ssmscan.model.jaxprs.flat import held_and_carried
 
 Reads = dict[int, list[tuple[int, int, int]]]
 """By constant of a loop, its reads: number of the equation in the body, axis, and first row."""

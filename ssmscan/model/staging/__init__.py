@@ -11,4 +11,5 @@ repeatable      refuse a model that is not the same when it is run again
 row_search      the search among the sites before a loop for those that are its noise
 rows            the model with these, one row a step, in its loop
 post_loop       observations after the loop, one step at a time
+other_layouts   those of them that are not one row a step, and what no noise reaches
 """
