@@ -114,7 +114,7 @@ def _apart(fn: Any) -> tuple[int, ...]:
 
 
 def stage_outside(model: ArithmeticModel, sites: Sequence[OutsideSite]) -> tuple[Staged, list]:
-    """Stage everything outside the main loop; see `Rows.staged`, with "scale" and "given" values of sites and "start" of the loop too."""
+    """Stage everything outside the main loop: see `Rows.staged`; also "scale" and "given" values of sites."""
     plan, table = model.plan, list(model.arrays)
 
     def fn(data: list, outside: dict, **main: PyTree) -> dict[str, Any]:
