@@ -43,6 +43,7 @@ class SiteMessage(NamedTuple):
         simulated: whether the value was drawn and takes no part in inference.
         plates: name and size of the plates it stands in.
         auxiliary: whether NumPyro made it for the elements that an `obs_mask` leaves open.
+        written: its name where it stands, in a loop without what scopes around the loop add.
     """
 
     name: str
@@ -57,6 +58,7 @@ class SiteMessage(NamedTuple):
     simulated: bool = False
     plates: tuple[tuple[str, int], ...] = ()
     auxiliary: bool = False
+    written: str = ""
 
     @property
     def latent(self) -> bool:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from ssmscan.model.handlers.messages import SiteMessage, clean_name, unmasked
+from ssmscan.model.handlers.messages import SiteMessage, unmasked
+from ssmscan.model.handlers.names import InLoops, SiteNames
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import run_model
 from ssmscan.model.handlers.stack import isolated
@@ -48,7 +49,7 @@ class Original:
     def __init__(self, run: Callable[[], Any], sites: Names, values: Mapping[str, Any]):
         given, horizon = numpyro_names(run, dict(values)), list(sites.simulated)
         seeded = handlers.block(handlers.seed(run, 0), hide=horizon) if horizon else run
-        model = handlers.substitute(Constants(seeded), data={given[name]: value for name, value in values.items()})
+        model = handlers.substitute(Constants(InLoops(seeded)), data={given[name]: value for name, value in values.items()})
         names = {numpyros: name for name, numpyros in given.items()}
         self.sites, flat = sites, sites.masked & set(sites.parameters)
         self.counted: dict[str, float] = {}
@@ -103,20 +104,26 @@ def _log_jacobian(fn: Any, z: Any, value: Any) -> float:
 
 def numpyro_names(run: Callable, values: dict) -> dict[str, str]:
     """Return, by site, the name NumPyro gives it, which in the loop may hold a traced index."""
-    names: list[str] = []
+    loops: list[list[str]] = []
+    names = SiteNames()
 
     def at_loop(_, loop):
         result = loop.default()
-        names.extend(result[1][0].trace)
+        sites = result[1][0].trace.items()
+        kinds = ("sample", "deterministic")
+        loops.append([loop.prefixes[site["type"]] + name for name, site in sites if site["type"] in kinds])
         return result
 
     def trace():
         messages: list[SiteMessage] = run_model(
-            run, lambda name, fn: values.get(name, fn.sample(jax.random.key(0))), at_loop
+            run, lambda name, fn: values.get(name, fn.sample(jax.random.key(0))), at_loop, names=names
         )[0]
         return len(messages)
 
     with isolated():
         jax.eval_shape(trace)
-    renamed = {clean_name(name): name for name in names}
+    renamed = {}
+    for loop in loops:
+        name_of = SiteNames(frozenset(names.plain)).numbering()
+        renamed.update({name_of(name): name for name in loop})
     return {name: renamed.get(name, name) for name in values}

@@ -8,7 +8,8 @@ Time that is shorter than the loop gives the first steps: the rest is missing, a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jax import lax
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.messages import with_sample_shape
 from ssmscan.model.handlers.missing import Gaps
+from ssmscan.model.handlers.names import SiteNames
 from ssmscan.model.handlers.params import Constants
 
 PyTree = Any
@@ -44,13 +46,16 @@ class Loop(NamedTuple):
         length: number of steps.
         reverse: whether it runs backwards.
         history: NumPyro's `history`.
-        substitutions: pairs (kind, mapping) of `condition` and `substitute` handlers around it.
+        substitutions: what `condition` and `substitute` handlers around it give, as `names.given_in_loop` has it.
         default: `key=None` runs it as NumPyro does and returns NumPyro's result.
         reparam: names that a `reparam` handler around it would change.
         constants: what answers for parameters and keys.
         hidden: of the `block` handlers around it, the functions that say which sites they hide.
         draw_observed: `fn -> value` to simulate data at observed sites, None to keep them.
         gaps: which observed sites have missing elements.
+        names: names of the sites of this run.
+        prefixes: by type of message, what scopes around it put before the names of its sites.
+        lifted: whether a `lift` handler stands around it.
     """
 
     f: Callable
@@ -66,6 +71,9 @@ class Loop(NamedTuple):
     hidden: tuple[Callable, ...] = ()
     draw_observed: Callable | None = None
     gaps: Gaps = Gaps()
+    names: SiteNames = SiteNames()
+    prefixes: Mapping[str, str] = MappingProxyType({})
+    lifted: bool = False
 
 
 class Simulated(NamedTuple):
@@ -124,7 +132,7 @@ def given_value(loop: Loop, msg: dict, t) -> tuple[Any, Any]:
         the loop is there in the first steps.
     """
     value = None
-    for _, mapping in loop.substitutions:
+    for _, mapping, *_ in loop.substitutions:
         found = mapping.get(msg["name"]) if isinstance(mapping, dict) else mapping(msg)
         value = value if found is None else jnp.asarray(found)
     if value is None:

@@ -16,6 +16,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.messages import clean_name
+from ssmscan.model.handlers.names import seen_by
 from ssmscan.model.handlers.scans import Loop
 
 _ANSWERING = {
@@ -30,11 +31,14 @@ class Handled(Messenger):
     Attributes:
         met: by identity of the mapping of a handler: its kind, the mapping, and the names that answer to it.
         sites: names of all sample statements.
+        written: of sites of a loop with a scope around it, identity of a mapping outside the scope, name in the loop,
+            and name at the handler.
     """
 
     def __init__(self):
         self.met: dict[int, tuple[str, dict, set[str]]] = {}
         self.sites: set[str] = set()
+        self.written: set[tuple[int, str, str]] = set()
         super().__init__()
 
     def process_message(self, msg: dict) -> None:
@@ -42,21 +46,22 @@ class Handled(Messenger):
         name, hidden = str(msg.get("name")), any(isinstance(h, handlers.block) for h in _PYRO_STACK)
         if msg["type"] == "sample":
             self.sites.add(name)
-        for handler in _PYRO_STACK:
+        for handler, seen in seen_by(msg["type"], name, _PYRO_STACK):
             kinds = next((kinds for kind, kinds in _ANSWERING.items() if isinstance(handler, kind)), ())
             # Of what a block hides nothing is seen, so that nothing is known of the handlers inside it.
             if kinds and isinstance(handler.data, dict) and not hidden:
                 none: set[str] = set()
                 entry = self.met.setdefault(id(handler.data), (type(handler).__name__, handler.data, none))
-                entry[2].update({name} if msg["type"] in kinds else none)
+                entry[2].update({seen} if msg["type"] in kinds else none)
 
     def around(self, loop: Loop, names: Iterable[str]) -> None:
-        """Record the sample statements of a loop with the handlers around it."""
-        names = set(names)
-        self.sites |= names
-        for _, mapping in loop.substitutions:
-            if id(mapping) in self.met:
-                self.met[id(mapping)][2].update(names)
+        """Record the sample statements of a loop, by the names that they have in it, with the handlers around it."""
+        names, prefix = set(names), loop.prefixes.get("sample", "")
+        self.sites |= {prefix + name for name in names}
+        for _, _, given, between in loop.substitutions:
+            if id(given) in self.met:
+                self.met[id(given)][2].update(between + name for name in names)
+                self.written.update((id(given), name, between + name) for name in names if between)
 
     def refuse_unmet(self) -> None:
         """Raise if a handler gives a value to a name without a site.
@@ -65,11 +70,20 @@ class Handled(Messenger):
             ModelError: the message names it, and the sites it may have meant.
         """
         for kind, mapping, met in self.met.values():
-            # A scope outside the handler has put its prefix before the names.
-            ends = met | {name.rsplit("/", 1)[-1] for name in met} | {name.split("/", 1)[-1] for name in met}
-            for name, value in mapping.items():
-                if value is not None and name not in ends:
+            written = [(name, scoped) for given, name, scoped in sorted(self.written) if given == id(mapping)]
+            for name in (name for name, value in mapping.items() if value is not None):
+                scoped = [outside for inside, outside in written if inside == name]
+                if name not in met and not scoped:
                     self._refuse(kind, name, met)
+                if name in met and (others := [outside for outside in scoped if outside not in mapping]):
+                    self._refuse_both(kind, name, others[0])
+
+    def _refuse_both(self, kind: str, name: Any, scoped: str) -> None:
+        raise ModelError(
+            f"handlers.{kind} gives a value to '{name}', which is a site of its own, and the name that '{scoped}' has "
+            f"inside its scope: NumPyro would give the value to both. Give one to '{scoped}' too, or put the handler "
+            "inside the scope."
+        )
 
     def _refuse(self, kind: str, name: Any, met: set[str]) -> None:
         where = (
