@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from numpyro import handlers
-from numpyro.primitives import _PYRO_STACK, Messenger
+from numpyro.primitives import Messenger
 
 from ssmscan.model.handlers.messages import clean_name
 
@@ -96,21 +96,6 @@ def given_in_loop(stack: Sequence[Messenger], given: Sequence[tuple[str, Any]]) 
     giving = [k for k, h in enumerate(stack) if isinstance(h, handlers.condition | handlers.substitute)][::-1]
     prefixes = [prefix_of("sample", stack[k + 1 :]) for k in giving]
     return [(kind, _in_loop(data, prefix), data, prefix) for (kind, data), prefix in zip(given, prefixes)]
-
-
-class InLoops(Messenger):
-    """Give sites of NumPyro's own loops what handlers around a scope give them; stands around the model."""
-
-    def process_message(self, msg: dict) -> None:
-        """Rename what is given when the loop runs, after all handlers have spoken."""
-        if msg["type"] == "control_flow" and len(msg["args"]) == 5:
-            original, stack = msg["fn"], list(_PYRO_STACK)
-
-            def run(*args: Any, substitute_stack: list, **rest: Any) -> Any:
-                given = [(kind, in_loop) for kind, in_loop, *_ in given_in_loop(stack, substitute_stack)]
-                return original(*args, substitute_stack=given, **rest)
-
-            msg["fn"] = run
 
 
 def _in_loop(given: Any, prefix: str) -> Any:

@@ -14,9 +14,10 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 
 from ssmscan.model.handlers.messages import SiteMessage, unmasked
-from ssmscan.model.handlers.names import InLoops, SiteNames
+from ssmscan.model.handlers.names import SiteNames
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import run_model
+from ssmscan.model.handlers.scans import InLoops
 from ssmscan.model.handlers.stack import isolated
 
 

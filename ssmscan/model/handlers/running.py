@@ -42,6 +42,7 @@ from ssmscan.model.handlers.names import SiteNames, given_in_loop, prefix_of
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.scans import Loop, Simulated, given_value, number_of_steps, returning_pairs
 from ssmscan.model.handlers.stack import isolated, refuse_around, reparam_names
+from ssmscan.model.handlers.totals import with_data_totals
 
 PyTree = Any
 
@@ -116,15 +117,16 @@ class _Sites(Messenger):
         self.trace_state = get_opaque_trace_state(convention="ssmscan")
         super().__init__()
 
+    def under_transformation(self) -> bool:
+        return get_opaque_trace_state(convention="ssmscan") != self.trace_state
+
     def refuse(self, msg: dict) -> None:
         kind, name = msg["type"], clean_name(str(msg.get("name")))
-        visible = kind in ("sample", "deterministic", "control_flow")
-        if visible and get_opaque_trace_state(convention="ssmscan") != self.trace_state:
+        if kind in ("sample", "deterministic") and self.under_transformation():
             raise ModelError(
-                f"{'a scan' if kind == 'control_flow' else f'site {name!r}'} stands inside jax.lax.scan or another JAX "
-                "transformation (jit, vmap, lax.cond), which hides it from inference. For a time loop use "
-                "numpyro.contrib.control_flow.scan, which takes the same arguments as jax.lax.scan; for several "
-                "elements use numpyro.plate."
+                f"site '{name}' stands inside jax.lax.scan or another JAX transformation (jit, vmap, lax.cond), which "
+                "hides it from inference. For a time loop use numpyro.contrib.control_flow.scan, which takes the same "
+                "arguments as jax.lax.scan; for several elements use numpyro.plate."
             )
         if kind == "plate" and msg["args"][0] != msg["args"][1] and msg["args"][1] is not None:
             raise ModelError(
@@ -213,7 +215,7 @@ class _Outside(_Sites):
                     f"site '{clean_name(msg['name'])}' stands inside numpyro.contrib.control_flow.cond; "
                     "use jnp.where on the parameters of one site instead."
                 )
-            msg["_fixed"] = msg["value"] is not None
+            msg["_fixed"], msg["fn"] = msg["value"] is not None, with_data_totals(msg["fn"])
             if self.set_point_value(msg):
                 return None
             if msg["value"] is None or msg["_name"] in self.redrawn:
@@ -237,7 +239,8 @@ class _Outside(_Sites):
         original, kwargs = msg["fn"], msg["kwargs"]
         # A key is needed only to find shapes; the values drawn with it are never used.
         kwargs["rng_key"] = jax.random.key(0) if kwargs.get("rng_key") is None else kwargs["rng_key"]
-        if len(msg["args"]) != 5:
+        # Under jit or vmap a scan can only compute: its sites are refused when NumPyro sends them after it.
+        if len(msg["args"]) != 5 or self.under_transformation():
             return
         index, self.loops = self.loops, self.loops + 1
         around = [handler for handler in _PYRO_STACK if handler is not self]

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.messages import with_sample_shape
 from ssmscan.model.handlers.missing import Gaps
-from ssmscan.model.handlers.names import SiteNames
+from ssmscan.model.handlers.names import SiteNames, given_in_loop
 from ssmscan.model.handlers.params import Constants
+from ssmscan.model.handlers.totals import DataTotals
 
 PyTree = Any
 
@@ -102,11 +104,12 @@ def number_of_steps(xs: PyTree, length: int | None) -> int:
 
 
 def returning_pairs(f: Callable) -> Callable:
-    """Return the transition, whose result is looked at before it is unpacked."""
+    """Return the transition, whose result is looked at before it is unpacked; its multinomials take data as totals."""
 
     @functools.wraps(f)
     def transition(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-        result = f(carry, x)
+        with DataTotals():
+            result = f(carry, x)
         if not isinstance(result, tuple | list) or len(result) != 2:
             what = f"{len(result)} values" if isinstance(result, tuple | list) else _kind(result)
             raise ModelError(
@@ -116,6 +119,24 @@ def returning_pairs(f: Callable) -> Callable:
         return result[0], result[1]
 
     return transition
+
+
+class InLoops(Messenger):
+    """Let NumPyro's own loops take totals of multinomials that are data, and values by the names that scopes make.
+
+    Stands around the model.
+    """
+
+    def process_message(self, msg: dict) -> None:
+        """Change what the loop is given when it runs, after all handlers have spoken."""
+        if msg["type"] == "control_flow" and len(msg["args"]) == 5:
+            original, stack = msg["fn"], list(_PYRO_STACK)
+
+            def run(f: Callable, *args: Any, substitute_stack: list, **rest: Any) -> Any:
+                given = [(kind, in_loop) for kind, in_loop, *_ in given_in_loop(stack, substitute_stack)]
+                return original(returning_pairs(f), *args, substitute_stack=given, **rest)
+
+            msg["fn"] = run
 
 
 def _kind(result: Any) -> str:
