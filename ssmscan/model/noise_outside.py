@@ -44,6 +44,7 @@ from ssmscan.model.handlers.names import SiteNames, given_in_loop, prefix_of
 from ssmscan.model.handlers.noise_sites import DiscreteInnovation, Moved, fixed, given, sample_loop_noise, sample_site
 from ssmscan.model.handlers.scans import number_of_steps, returning_pairs
 from ssmscan.model.handlers.stack import isolated
+from ssmscan.model.handlers.tables import as_arrays
 from ssmscan.model.noise.families import MapKind, NoiseMap, smooth_map
 from ssmscan.model.protocols import PyTree
 from ssmscan.model.tracing import trace
@@ -147,6 +148,7 @@ class _Outside(Messenger):
         def run(f, init, xs, length, reverse, **rest):
             if rest.get("enum", False):
                 return original(f, init, xs, length, reverse, **rest)
+            init, xs = as_arrays((init, xs))
             f, length = returning_pairs(f), number_of_steps(xs, length)
             inner = _PYRO_STACK[_PYRO_STACK.index(self) + 1 :]
             prefix, scales = prefix_of("sample", inner), [h.scale for h in inner if isinstance(h, handlers.scale)]

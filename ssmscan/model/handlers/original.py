@@ -50,7 +50,9 @@ class Original:
     def __init__(self, run: Callable[[], Any], sites: Names, values: Mapping[str, Any]):
         given, horizon = numpyro_names(run, dict(values)), list(sites.simulated)
         seeded = handlers.block(handlers.seed(run, 0), hide=horizon) if horizon else run
-        model = handlers.substitute(Constants(InLoops(seeded)), data={given[name]: value for name, value in values.items()})
+        model = handlers.substitute(
+            Constants(InLoops(seeded)), data={given[name]: value for name, value in values.items()}
+        )
         names = {numpyros: name for name, numpyros in given.items()}
         self.sites, flat = sites, sites.masked & set(sites.parameters)
         self.counted: dict[str, float] = {}

@@ -42,6 +42,7 @@ from ssmscan.model.handlers.names import SiteNames, given_in_loop, prefix_of
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.scans import Loop, Simulated, given_value, number_of_steps, returning_pairs
 from ssmscan.model.handlers.stack import isolated, refuse_around, reparam_names
+from ssmscan.model.handlers.tables import as_arrays
 from ssmscan.model.handlers.totals import with_data_totals
 
 PyTree = Any
@@ -196,7 +197,7 @@ class _Outside(_Sites):
     def __init__(self, value_of, at_loop, redrawn, gaps, constants, names):
         self.value_of, self.at_loop, self.redrawn, self.gaps = value_of, at_loop, redrawn, gaps
         self.constants, self.names = constants, names
-        self.numbering = defaultdict(names.numbering)
+        self.numbering: dict[int | None, Callable[[str], str]] = defaultdict(names.numbering)
         self.loops, self.replaying, self.simulated = 0, None, set()
         super().__init__()
 
@@ -215,7 +216,8 @@ class _Outside(_Sites):
                     f"site '{clean_name(msg['name'])}' stands inside numpyro.contrib.control_flow.cond; "
                     "use jnp.where on the parameters of one site instead."
                 )
-            msg["_fixed"], msg["fn"] = msg["value"] is not None, with_data_totals(msg["fn"])
+            msg["fn"], msg["value"] = with_data_totals(msg["fn"]), as_arrays(msg["value"])
+            msg["_fixed"] = msg["value"] is not None
             if self.set_point_value(msg):
                 return None
             if msg["value"] is None or msg["_name"] in self.redrawn:
@@ -246,6 +248,7 @@ class _Outside(_Sites):
         around = [handler for handler in _PYRO_STACK if handler is not self]
 
         def fn(f, init, xs, length, reverse, **rest):
+            init, xs = as_arrays((init, xs))
             f, length = returning_pairs(f), number_of_steps(xs, length)
             given = given_in_loop(around, rest["substitute_stack"])
             rest["substitute_stack"] = [(kind, in_loop) for kind, in_loop, *_ in given]
@@ -296,8 +299,8 @@ class _Inside(_Sites):
         if kind == "param" and (self.loop.lifted or not msg["args"]):
             why = "a handlers.lift around the scan does not reach it" if msg["args"] else "its initial value is drawn"
             raise ModelError(
-                f"numpyro.param '{msg['name']}' stands inside the loop, where {why}; move it before the scan or make it "
-                "a sample site."
+                f"numpyro.param '{msg['name']}' stands inside the loop, where {why}; move it before the scan or make "
+                "it a sample site."
             )
         if kind in ("sample", "deterministic") and msg.get("_control_flow_done", False):
             raise ModelError(

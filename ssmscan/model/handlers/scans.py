@@ -22,6 +22,7 @@ from ssmscan.model.handlers.messages import with_sample_shape
 from ssmscan.model.handlers.missing import Gaps
 from ssmscan.model.handlers.names import SiteNames, given_in_loop
 from ssmscan.model.handlers.params import Constants
+from ssmscan.model.handlers.tables import as_arrays
 from ssmscan.model.handlers.totals import DataTotals
 
 PyTree = Any
@@ -122,19 +123,22 @@ def returning_pairs(f: Callable) -> Callable:
 
 
 class InLoops(Messenger):
-    """Let NumPyro's own loops take totals of multinomials that are data, and values by the names that scopes make.
+    """Let NumPyro itself take tables, totals of multinomials that are data, and values by the names that scopes make.
 
     Stands around the model.
     """
 
     def process_message(self, msg: dict) -> None:
         """Change what the loop is given when it runs, after all handlers have spoken."""
+        if msg["type"] == "sample":
+            msg["value"] = as_arrays(msg["value"])
         if msg["type"] == "control_flow" and len(msg["args"]) == 5:
             original, stack = msg["fn"], list(_PYRO_STACK)
 
-            def run(f: Callable, *args: Any, substitute_stack: list, **rest: Any) -> Any:
+            def run(f: Callable, init: PyTree, xs: PyTree, *args: Any, substitute_stack: list, **rest: Any) -> Any:
                 given = [(kind, in_loop) for kind, in_loop, *_ in given_in_loop(stack, substitute_stack)]
-                return original(returning_pairs(f), *args, substitute_stack=given, **rest)
+                init, xs = as_arrays((init, xs))
+                return original(returning_pairs(f), init, xs, *args, substitute_stack=given, **rest)
 
             msg["fn"] = run
 

@@ -21,6 +21,7 @@ from jax import Array
 from numpyro import distributions as dist
 from numpyro.primitives import Messenger
 
+from ssmscan.model.handlers.tables import as_arrays
 from ssmscan.model.noise.counts import binomial_probs_value
 
 
@@ -34,18 +35,18 @@ def with_data_totals(fn: Any) -> Any:
         return fn
     if type(fn) not in _FAMILIES or (isinstance(fn.total_count, int | np.integer) and fn.total_count_max is None):
         return fn
-    new = object.__new__(_FAMILIES[type(fn)])
+    new: Any = object.__new__(_FAMILIES[type(fn)])
     new.__dict__.update(fn.__dict__)
     return new
 
 
 class DataTotals(Messenger):
-    """Make the totals of all multinomials arrays; stands in a loop, around its transition."""
+    """Make the totals of all multinomials arrays, and tables too; stands in a loop, around its transition."""
 
     def process_message(self, msg: dict) -> None:
-        """Replace the distribution of a multinomial site."""
+        """Replace the distribution of a multinomial site, and an observed table."""
         if msg["type"] == "sample":
-            msg["fn"] = with_data_totals(msg["fn"])
+            msg["fn"], msg["value"] = with_data_totals(msg["fn"]), as_arrays(msg["value"])
 
 
 def draw_multinomial(key: Array, total: Any, probs: Array, shape: tuple[int, ...]) -> Array:

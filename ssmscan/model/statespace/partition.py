@@ -166,9 +166,9 @@ def _stage_joint(parts: list[_Loop], loops: tuple[int, ...], names: frozenset[st
                 return last[loops.index(index)], ys[loops.index(index)]
             return loop.default()
 
-        names = SiteNames(user_model.plan.taken)
+        known = SiteNames(user_model.plan.taken)
         messages, _ = run_model(
-            lambda: user_model.call(data), lambda name, _: outside[name], at_loop, (), user_model.gaps, names=names
+            lambda: user_model.call(data), lambda name, _: outside[name], at_loop, (), user_model.gaps, names=known
         )
         here = {m.name: m for m in messages if m.name in names}
         seen = {n: m for n, m in here.items() if m.fn is not None}
