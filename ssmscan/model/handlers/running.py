@@ -41,7 +41,7 @@ from ssmscan.model.handlers.missing import NO_GAPS, Gaps
 from ssmscan.model.handlers.names import SiteNames, given_in_loop, prefix_of
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.scans import Loop, Simulated, given_value, number_of_steps, returning_pairs
-from ssmscan.model.handlers.stack import isolated, refuse_around, reparam_names
+from ssmscan.model.handlers.stack import isolated, lifted_names, refuse_around, reparam_names
 from ssmscan.model.handlers.tables import as_arrays
 from ssmscan.model.handlers.totals import with_data_totals
 
@@ -269,7 +269,7 @@ class _Outside(_Sites):
                 gaps=self.gaps,
                 names=self.names,
                 prefixes={kind: prefix_of(kind, around) for kind in ("sample", "deterministic", "plate")},
-                lifted=any(isinstance(h, handlers.lift) for h in around),
+                lifted=lifted_names(around),
             )
             refuse_around(around)
             result = self.at_loop(index, loop)
@@ -296,7 +296,8 @@ class _Inside(_Sites):
     def process_message(self, msg: dict) -> None:
         self.refuse(msg)
         kind = msg["type"]
-        if kind == "param" and (self.loop.lifted or not msg["args"]):
+        lifted = self.loop.lifted is None or any(str(name).endswith(msg.get("name", "")) for name in self.loop.lifted)
+        if kind == "param" and (lifted or not msg["args"]):
             why = "a handlers.lift around the scan does not reach it" if msg["args"] else "its initial value is drawn"
             raise ModelError(
                 f"numpyro.param '{msg['name']}' stands inside the loop, where {why}; move it before the scan or make "

@@ -58,7 +58,7 @@ class Loop(NamedTuple):
         gaps: which observed sites have missing elements.
         names: names of the sites of this run.
         prefixes: by type of message, what scopes around it put before the names of its sites.
-        lifted: whether a `lift` handler stands around it.
+        lifted: names of its parameters to which `lift` handlers around it give a prior, None for all.
     """
 
     f: Callable
@@ -76,7 +76,7 @@ class Loop(NamedTuple):
     gaps: Gaps = Gaps()
     names: SiteNames = SiteNames()
     prefixes: Mapping[str, str] = MappingProxyType({})
-    lifted: bool = False
+    lifted: frozenset[str] | None = frozenset()
 
 
 class Simulated(NamedTuple):

@@ -72,6 +72,14 @@ def reparam_names(around: list[Messenger]) -> frozenset[str]:
     return frozenset(name for config in configs for name in config)
 
 
+def lifted_names(around: list[Messenger]) -> frozenset[str] | None:
+    """Return the names to which `lift` handlers around a scan give a prior, None for all."""
+    priors = [h.prior for h in around if isinstance(h, handlers.lift)]
+    if any(not isinstance(prior, dict) for prior in priors):
+        return None
+    return frozenset(name for prior in priors for name in prior)
+
+
 def refuse_around(around: list[Messenger]) -> None:
     """Raise if a handler stands around a scan that NumPyro does not carry into it."""
     harmful = {"mask", "scale", "do", "uncondition", "plate", "collapse", "replay"}
