@@ -25,6 +25,9 @@ from numpyro import distributions as dist
 from ssmscan.arguments import refusal
 from ssmscan.model.handlers import missing
 
+OUTSIDE = "_named_outside"
+"""Mark, in the `infer` of a site of the loop, of a name that scopes around the loop do not change."""
+
 
 class SiteMessage(NamedTuple):
     """One site as it was met.

@@ -28,6 +28,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers import missing
 from ssmscan.model.handlers.messages import (
+    OUTSIDE,
     SiteMessage,
     can_be_drawn,
     clean_name,
@@ -42,6 +43,7 @@ from ssmscan.model.handlers.names import SiteNames, given_in_loop, prefix_of
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.scans import Loop, Simulated, given_value, number_of_steps, returning_pairs
 from ssmscan.model.handlers.stack import isolated, lifted_names, refuse_around, reparam_names
+from ssmscan.model.handlers.stand_ins import with_stand_ins
 from ssmscan.model.handlers.tables import as_arrays
 from ssmscan.model.handlers.totals import with_data_totals
 
@@ -258,10 +260,9 @@ class _Outside(_Sites):
                 xs,
                 length,
                 reverse,
-                rest.get("history", 1),
                 given,
-                lambda key=None: original(
-                    f, init, xs, length, reverse, **(rest if key is None else rest | {"rng_key": key})
+                lambda key=None: with_stand_ins(
+                    original, f, init, xs, length, reverse, **(rest if key is None else rest | {"rng_key": key})
                 ),
                 reparam_names(around),
                 self.constants,
@@ -311,7 +312,8 @@ class _Inside(_Sites):
         if kind == "control_flow" and msg["kwargs"].get("rng_key") is None:
             msg["kwargs"]["rng_key"] = jax.random.key(0)
         if kind in ("sample", "deterministic"):
-            msg["_name"] = self.name_of(self.prefixes.get(kind, "") + str(msg["name"]))
+            prefix = "" if msg.get("infer", {}).get(OUTSIDE) else self.prefixes.get(kind, "")
+            msg["_name"] = self.name_of(prefix + str(msg["name"]))
         if kind != "sample":
             return
         if any(hides(msg) for hides in self.loop.hidden):

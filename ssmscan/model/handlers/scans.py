@@ -48,7 +48,6 @@ class Loop(NamedTuple):
         xs: per-step inputs.
         length: number of steps.
         reverse: whether it runs backwards.
-        history: NumPyro's `history`.
         substitutions: what `condition` and `substitute` handlers around it give, as `names.given_in_loop` has it.
         default: `key=None` runs it as NumPyro does and returns NumPyro's result.
         reparam: names that a `reparam` handler around it would change.
@@ -66,7 +65,6 @@ class Loop(NamedTuple):
     xs: PyTree
     length: int
     reverse: bool
-    history: int
     substitutions: list
     default: Callable
     reparam: frozenset[str]

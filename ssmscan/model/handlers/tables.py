@@ -29,11 +29,6 @@ def is_like(new: Any, old: Any) -> bool:
     return is_table(new) and facts(new) == facts(old)
 
 
-def filled(value: Any) -> Any:
-    """Return a table with its missing values filled by those after or before them; all else as it is."""
-    return value.bfill().ffill() if is_table(value) and hasattr(value, "bfill") and hasattr(value, "ffill") else value
-
-
 def as_arrays(tree: Any) -> Any:
     """Return the same with tables as arrays of their values; those that no array of JAX can hold stay."""
 

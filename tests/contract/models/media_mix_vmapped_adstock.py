@@ -1,5 +1,5 @@
-"""Media mix: adstock by a scan without sites under `vmap` over the channels, in the transition a second one over lags, a
-base level with `LocScaleReparam()` in the transition, spend and sales as pandas Series.
+"""Media mix: adstock by a scan without sites under `vmap` over the channels, in the transition a second one over
+lags, a base level with `LocScaleReparam()` in the transition, spend and sales as pandas Series.
 
 The structure follows public practice; code and data are our own.
 """
