@@ -24,7 +24,7 @@ from jax import Array
 from numpyro.contrib.control_flow import scan
 from numpyro.primitives import Messenger
 
-from ssmscan.model.handlers.messages import clean_name, with_sample_shape
+from ssmscan.model.handlers.messages import OUTSIDE, clean_name, with_sample_shape
 from ssmscan.model.handlers.scans import returning_pairs
 from ssmscan.model.handlers.stack import beyond
 from ssmscan.model.jaxprs import stepping
@@ -204,7 +204,10 @@ class MoveRows(Messenger):
 
         def move(t: Array, state: stepping.State) -> tuple[dict[str, Array], stepping.Stepped]:
             places = self.rows.axes.items()
-            rows = {n: numpyro.sample(n, row_of(laws[n], axis, t + first)) for n, (axis, first) in places}
+            rows = {
+                n: numpyro.sample(n, row_of(laws[n], axis, t + first), infer={OUTSIDE: True})
+                for n, (axis, first) in places
+            }
             return rows, self.rows.step(self.arrays, known, rows, t, state)
 
         return move

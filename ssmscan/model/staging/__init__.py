@@ -1,5 +1,7 @@
 """One user function, staged once for each way the engines need it.
 
+leaves          leaves of the arguments: which are data, and how they are printed
+fixed_arrays    arrays whose values the model needs in Python, made static
 user_arguments  arguments of `trace` that explain why a model failed on them
 discovery       meet the model once, abstractly: its sites, its loops, their shapes
 user_model      the user's function, what discovery found, and how it is run again
