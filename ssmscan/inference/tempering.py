@@ -26,7 +26,7 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from ssmscan.arguments import require_flag, require_number
-from ssmscan.errors import ModelError
+from ssmscan.inference.exact import exact_result
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
 from ssmscan.inference.posterior import Position, num_coordinates
@@ -36,8 +36,9 @@ from ssmscan.inference.settings import gradients_required, require_counts, requi
 from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, tempered
 from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import Theta
+from ssmscan.model.sites import Role
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
@@ -132,11 +133,11 @@ class TemperedSMC:
 
     def _sample(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
         require_result_can_hold(ssm, self)
+        require_drawn(ssm, Role.PARAMETER)
+        require_drawn(ssm)
         if not num_coordinates(ssm):
-            raise ModelError(
-                "nothing is left to temper: the model has no parameters, and all its states are summed out or given by "
-                "the others. ssmscan.NUTS draws the states."
-            )
+            counts = {"num_runs": self.num_runs, "num_draws": self.num_particles, "num_paths": self.num_paths}
+            return exact_result(self, key, ssm, **counts, progress=self.progress)
         keys = jax.random.split(key, self.num_runs)
         ladder = Ladder(self.num_particles, self.chain_length, self.num_leapfrog, self.target_ess)
         with phase("TemperedSMC: compiling", progress=self.progress), interruptible():

@@ -25,8 +25,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -43,8 +42,9 @@ from ssmscan.errors import ModelError
 from ssmscan.model.handlers.messages import clean_name, is_point, point_counts, with_sample_shape
 from ssmscan.model.handlers.noise_sites import DiscreteInnovation, Moved, fixed, given, sample_loop_noise, sample_site
 from ssmscan.model.handlers.scans import number_of_steps, returning_pairs
-from ssmscan.model.handlers.stack import isolated
+from ssmscan.model.handlers.stack import beyond, isolated
 from ssmscan.model.noise.families import MapKind, NoiseMap, smooth_map
+from ssmscan.model.noise.samplers import draw
 from ssmscan.model.protocols import PyTree
 from ssmscan.model.tracing import trace
 
@@ -132,7 +132,7 @@ class _Outside(Messenger):
         if noise_map is None:
             return
         prior = Moved(noise_map, fn if noise_map.kind is MapKind.TRANSPORT else None).prior()
-        with self._beyond():
+        with beyond(self):
             value = noise_map.apply(fn, sample_site(f"{name}_noise", prior, msg["kwargs"]["rng_key"]))
             if msg["scale"] is not None:
                 numpyro.factor(f"{name}_scaled", jnp.sum((msg["scale"] - 1.0) * fn.log_prob(value)))
@@ -154,7 +154,7 @@ class _Outside(Messenger):
                 last, (sites, (ys, extra)) = original(body, init, inputs, length, reverse, **rest)
                 return (last, (sites, ys)), extra
 
-            with self._beyond():
+            with beyond(self):
                 noise = sample_loop_noise(
                     plan,
                     length,
@@ -163,7 +163,7 @@ class _Outside(Messenger):
                     lambda noise, known, keys: loop(noise, known, keys)[1],
                 )
             result, factors = loop(noise)
-            with self._beyond():
+            with beyond(self):
                 for name, log_factor in factors.items():
                     numpyro.factor(f"{prefix}{name}", jnp.sum(log_factor))
             return result
@@ -175,17 +175,6 @@ class _Outside(Messenger):
         inner = _PYRO_STACK[_PYRO_STACK.index(self) + 1 :]
         scopes = [f"{h.prefix}{h.divider}" for h in inner if isinstance(h, handlers.scope)]
         return "".join(scopes), [h.scale for h in inner if isinstance(h, handlers.scale)]
-
-    @contextmanager
-    def _beyond(self) -> Iterator[None]:
-        """Speak only to handlers around the model: masks and plates inside are not meant for the noise."""
-        at = _PYRO_STACK.index(self)
-        inner = _PYRO_STACK[at:]
-        del _PYRO_STACK[at:]
-        try:
-            yield
-        finally:
-            _PYRO_STACK.extend(inner)
 
 
 class _Body(Messenger):
@@ -231,7 +220,7 @@ def _plan(f: Callable, init: PyTree, xs: PyTree) -> dict[str, Moved]:
         noise_map = None if fixed(name, active) else smooth_map(fn)
         if noise_map is not None:
             maps[name], laws[name] = noise_map, fn
-        return fn.sample(jax.random.key(0))
+        return draw(jax.random.key(0), fn)
 
     def transported(carry: PyTree, x: PyTree) -> dict[str, list]:
         with isolated(), handlers.seed(rng_seed=0), _Body(value_of):

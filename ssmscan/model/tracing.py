@@ -27,6 +27,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.partition import build_parts
 from ssmscan.model.statespace.program import Program, build
 from ssmscan.model.statespace.requirements import unread_warning
+from ssmscan.model.validation import validate
 
 _NEEDS_VALUE = (
     jax.errors.ConcretizationTypeError,
@@ -72,25 +73,16 @@ class Source(NamedTuple):
         """Return positional and keyword arguments as they were given, arrays canonical."""
         return jax.tree.unflatten(self.tree, self.leaves)
 
-    def run(self) -> Any:
-        """Run the model as it was given."""
-        return self.call([self.leaves[i] for i in self.data])
+    @property
+    def arrays(self) -> list:
+        """The leaves that are data."""
+        return [self.leaves[i] for i in self.data]
 
     def data_paths(self) -> list[str]:
         """Return the printed paths of the leaves that are data."""
         args, kwargs = jax.tree.unflatten(self.tree, range(len(self.leaves)))
         paths = flatten(args, kwargs)[2]
         return [paths[i] for i in self.data]
-
-    def filled(self) -> StateSpaceModel:
-        """Trace the model over data whose missing elements are filled by the first that is not."""
-
-        def fill(leaf):
-            missing = np.isnan(leaf) if np.issubdtype(leaf.dtype, np.floating) else np.zeros(leaf.shape, bool)
-            return leaf if missing.all() else jnp.where(missing, leaf[~missing][0], leaf)
-
-        leaves = [fill(leaf) if i in self.data else leaf for i, leaf in enumerate(self.leaves)]
-        return assemble(self._replace(leaves=tuple(leaves), gaps=frozenset()))
 
     def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
         """Trace again with roles declared.
@@ -191,6 +183,7 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
     ssm = assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
     if warning := unread_warning(ssm):
         warnings.warn(warning, stacklevel=2)
+    validate(ssm)
     return ssm
 
 
@@ -236,7 +229,7 @@ def _assemble_or_none(source: Source) -> StateSpaceModel | None:
 
 
 def _assemble(source: Source) -> StateSpaceModel:
-    arrays = [source.leaves[i] for i in source.data]
+    arrays = source.arrays
     try:
         program, table = build(source.call, arrays, source.parameters, source.initial, source.gaps)
     except SeveralLoops as found:

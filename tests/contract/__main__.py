@@ -3,7 +3,7 @@
 One line a model: roles against what the file declares; `ssm.check`; the likelihood at fixed parameters, by the particle
 filter (or, where that is refused, by tempered SMC with the parameters conditioned) against a value that shares nothing
 with the package (`values.py`), both with standard errors; NUTS over 20 + 20 steps; a forecast or a simulation; below it
-what was refused, by its sentence.
+what was refused, by its sentence.  Where all states are discrete and summed out, `sum` is the exact value.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ GAUSSIAN = {
     "structural_ts_multi_latent",
     "subject_loop_one_scan_each",
 }
+FEW_PATHS = {"changepoint_segment_count", "hmm_second_order_history", "msar_window_of_regimes"}
 NUM_PARTICLES, NUM_FILTERS = 2000, 64
 
 
@@ -66,7 +67,7 @@ def roles_right(file: ModuleType, ssm: ssmscan.StateSpaceModel) -> bool:
 
 def central(ssm: ssmscan.StateSpaceModel) -> dict[str, jax.Array]:
     """Parameters near the middle of the unconstrained space, away from its symmetries."""
-    z = ssm.unconstrain(ssm.sample_prior(jax.random.key(0)))
+    z = ssm.unconstrain(ssm.sample_start(jax.random.key(0)))
     return ssm.constrain(jax.tree.map(lambda a: jnp.full_like(a, 0.3), z))
 
 
@@ -78,8 +79,10 @@ def independent(file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta
 
     if name == "cjs_capture_recapture":
         return values.capture_recapture(file.model_args[0], float(theta["phi"]), float(theta["rho"]))
-    if name in GAUSSIAN:
+    if name in GAUSSIAN or getattr(file, "GAUSSIAN", False):
         return values.linear_gaussian(run, theta)
+    if name in FEW_PATHS:
+        return values.over_all_paths(run, theta)
     if not ssm.innovations:
         return values.without_noise(run, theta)
     return values.monte_carlo(run, theta)
@@ -138,6 +141,7 @@ COLUMNS = {
     "check": 7,
     "estimate": 17,
     "independent": 17,
+    "sum": 8,
     "z": 6,
     "NUTS": 8,
     "forecast": 9,
@@ -158,7 +162,7 @@ def examine(name: str) -> Line:
     if not line.fill("trace", lambda: keep("ssm", traced(file))):
         return line
     ssm = found["ssm"]
-    theta = central(ssm)
+    theta = file.THETA if hasattr(file, "THETA") else central(ssm)
     line.fill("roles", lambda: "right" if roles_right(file, ssm) else "WRONG")
     line.fill("check", lambda: "passes" if ssm.check(jax.random.key(0)).passed else "WRONG")
     compare(line, file, name, ssm, theta)
@@ -172,7 +176,7 @@ def examine(name: str) -> Line:
 
 
 def compare(line: Line, file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta: dict) -> None:
-    """Two values of the likelihood and how many standard errors lie between them."""
+    """Two values of the likelihood, how many standard errors lie between them, and the exact sum over states."""
     found: dict[str, values.Value] = {}
 
     def shown(what: str, value: values.Value) -> str:
@@ -181,6 +185,8 @@ def compare(line: Line, file: ModuleType, name: str, ssm: ssmscan.StateSpaceMode
 
     if not line.fill("estimate", lambda: shown("ours", filtered(ssm, theta))):
         line.fill("estimate", lambda: shown("ours", tempered(file, ssm, theta)))
+    if ssm.summed_out and not ssm.smooth_noise:
+        line.fill("sum", lambda: f"{float(ssm.log_likelihood_given_noise(theta, {})):.3f}")
     if not line.fill("independent", lambda: shown("theirs", independent(file, name, ssm, theta))):
         return
     origins = [value.origin for value in found.values()]

@@ -39,6 +39,7 @@ from ssmscan.model.handlers.missing import NO_GAPS, Gaps
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.scans import Loop, Simulated, given_value, number_of_steps, returning_pairs
 from ssmscan.model.handlers.stack import isolated
+from ssmscan.model.handlers.stand_ins import with_stand_ins
 
 PyTree = Any
 
@@ -243,10 +244,9 @@ class _Outside(_Sites):
                 xs,
                 length,
                 reverse,
-                rest.get("history", 1),
                 rest["substitute_stack"],
-                lambda key=None: original(
-                    f, init, xs, length, reverse, **(rest if key is None else rest | {"rng_key": key})
+                lambda key=None: with_stand_ins(
+                    original, f, init, xs, length, reverse, **(rest if key is None else rest | {"rng_key": key})
                 ),
                 _reparam_names(around),
                 self.constants,

@@ -43,7 +43,6 @@ class Loop(NamedTuple):
         xs: per-step inputs.
         length: number of steps.
         reverse: whether it runs backwards.
-        history: NumPyro's `history`.
         substitutions: pairs (kind, mapping) of `condition` and `substitute` handlers around it.
         default: `key=None` runs it as NumPyro does and returns NumPyro's result.
         reparam: names that a `reparam` handler around it would change.
@@ -58,7 +57,6 @@ class Loop(NamedTuple):
     xs: PyTree
     length: int
     reverse: bool
-    history: int
     substitutions: list
     default: Callable
     reparam: frozenset[str]

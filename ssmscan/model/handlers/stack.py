@@ -46,6 +46,18 @@ def isolated() -> Iterator[None]:
             _PYRO_STACK[:] = saved
 
 
+@contextmanager
+def beyond(handler: Messenger) -> Iterator[None]:
+    """Speak only to the handlers around an active one: not to it, nor to those within it."""
+    at = _PYRO_STACK.index(handler)
+    inner = _PYRO_STACK[at:]
+    del _PYRO_STACK[at:]
+    try:
+        yield
+    finally:
+        _PYRO_STACK.extend(inner)
+
+
 def innermost(model: Callable) -> Callable:
     """Return the function under the handlers that a model is wrapped in."""
     while isinstance(model, Messenger) and model.fn is not None:

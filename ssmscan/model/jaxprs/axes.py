@@ -64,7 +64,7 @@ def follow(jaxpr: Any, args: Sequence[Tracked], window: Window, consts: Sequence
 
     for eqn in jaxpr.eqns:
         with source_info_util.user_context(eqn.source_info.traceback):
-            env.update(zip(eqn.outvars, _evaluate(eqn, [read(v) for v in eqn.invars], window)))
+            env.update(zip(eqn.outvars, follow_equation(eqn, [read(v) for v in eqn.invars], window)))
     return [read(v) for v in jaxpr.outvars]
 
 
@@ -80,11 +80,17 @@ def follow_staged(staged: Staged, arrays: Sequence[Any], arguments: Mapping[str,
     Returns:
         Its result, with `Tracked` leaves.
     """
+    inputs = tracked_inputs(staged, arrays, arguments)
+    return jax.tree.unflatten(staged.out_tree, follow(staged.jaxpr, inputs, window))
+
+
+def tracked_inputs(staged: Staged, arrays: Sequence[Any], arguments: Mapping[str, Any]) -> list[Tracked]:
+    """Return the inputs of the jaxpr of a staged function; arguments as in `follow_staged`."""
     tracked = [Tracked(arrays[i]) for i in staged.shared]
     for name, tree in staged.in_trees.items():
         absent = [Tracked(None, Mixing("what is not given"))] * tree.num_leaves
         tracked += jax.tree.leaves(arguments[name], is_leaf=is_tracked) if name in arguments else absent
-    return jax.tree.unflatten(staged.out_tree, follow(staged.jaxpr, tracked, window))
+    return tracked
 
 
 def is_tracked(leaf: Any) -> bool:
@@ -97,7 +103,8 @@ def constants(tree: Any) -> Any:
     return jax.tree.map(Tracked, tree)
 
 
-def _evaluate(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
+def follow_equation(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
+    """Evaluate one equation in a window."""
     if all(a.mark is None for a in args):
         return [Tracked(value) for value in bind(eqn, [a.value for a in args])]
     name = eqn.primitive.name

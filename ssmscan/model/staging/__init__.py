@@ -8,6 +8,8 @@ forward_draws   the same for simulation and prediction
 roles           parameter, initial state, innovation or observation, and why
 hidden_noise    refuse randomness outside sites where it reaches a density
 repeatable      refuse a model that is not the same when it is run again
+row_search      the search among the sites before a loop for those that are its noise
+rows            the model with these, one row a step, in its loop
 post_loop       observations after the loop, one step at a time
 other_layouts   those of them that are not one row a step, and what no noise reaches
 """

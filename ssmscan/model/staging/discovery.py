@@ -22,12 +22,19 @@ from ssmscan.model.handlers.missing import Gaps, only_whole
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import run_model, run_step
 from ssmscan.model.handlers.scans import Loop, SeveralLoops, Simulated
+from ssmscan.model.handlers.stand_ins import placeholder
 from ssmscan.model.handlers.substitutions import Handled
-from ssmscan.model.noise.families import NoiseMap, particle_map, smooth_map
+from ssmscan.model.noise.families import NoiseMap, particle_map
+from ssmscan.model.noise.in_place import InPlace, gradient_map
+from ssmscan.model.noise.samplers import has_sampler
 from ssmscan.model.noise.support import finite_support
 
 PyTree = Any
 Shape = jax.ShapeDtypeStruct
+
+
+class NoLoop(ModelError):
+    """The model has no loop that NumPyro sees."""
 
 
 class TracedSite(NamedTuple):
@@ -40,11 +47,10 @@ class TracedSite(NamedTuple):
         dtype: dtype of the value.
         support: the constraint, printed.
         discrete: whether the values are discrete.
-        latent: whether the site is drawn.
-        observed: whether its value is given.
+        latent, observed: whether the site is drawn, and whether its value is given.
         loop: loops met before the site, for sites outside loops.
         particle: noise map for particles, None unless latent.
-        smooth: noise map for gradients, None where there is none.
+        smooth: what gradient engines move, noise or the value itself; None where there is nothing.
         has_cdf: whether the family has a distribution function.
         scaled: whether a handler scales its log-probability.
         gaps: whether elements of the observed value are missing; of a latent site, whether it holds those.
@@ -54,6 +60,7 @@ class TracedSite(NamedTuple):
         plates: name and size of the plates it stands in.
         masked: whether a mask may leave elements of a draw out of the density.
         reweighted: whether it counts, as a parameter, otherwise than by the law that it is drawn from.
+        drawable: whether its distribution has a sampler.
     """
 
     name: str
@@ -66,7 +73,7 @@ class TracedSite(NamedTuple):
     observed: bool
     loop: int
     particle: NoiseMap | None
-    smooth: NoiseMap | None
+    smooth: NoiseMap | InPlace | None
     has_cdf: bool
     scaled: bool = False
     gaps: bool = False
@@ -76,6 +83,7 @@ class TracedSite(NamedTuple):
     plates: tuple[tuple[str, int], ...] = ()
     masked: bool = False
     reweighted: bool = False
+    drawable: bool = True
 
     @property
     def num_values(self) -> int:
@@ -157,7 +165,7 @@ def discover(
             with handled:
                 return call(data)
 
-        messages, _ = run_model(model, _placeholder, at_loop, gaps=gaps, constants=constants)
+        messages, _ = run_model(model, placeholder, at_loop, gaps=gaps, constants=constants)
         messages = simulated(messages, drawn_after)
         found.extend(_describe(message, clean_name(message.name), outside=True) for message in messages)
         replays.extend(message.replayed for message in messages)
@@ -168,7 +176,7 @@ def discover(
     jax.eval_shape(run, data)
     handled.refuse_unmet()
     if not loops:
-        raise ModelError(_no_loop(found))
+        raise NoLoop(_no_loop(found))
     noise_free = _noise_free(loops) if main is None else ()
     main, horizons = _choose_main(loops, main)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
@@ -209,7 +217,7 @@ def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
 
     def body(t, carry, x):
         step = loop._replace(f=transition)
-        new, _, messages = run_step(step, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
+        new, _, messages = run_step(step, t, carry, x, lambda _, name, fn: placeholder(name, fn))
         handled.around(loop, [str(message.name) for message in messages if message.fn is not None])
         names = _unique([clean_name(str(message.name)) for message in messages])
         sites[:] = [_describe(message, name) for message, name in zip(messages, names)]
@@ -234,6 +242,7 @@ def _describe(message: SiteMessage, name: str, *, outside: bool = False) -> Trac
         facts = ("", value.shape, value.dtype, "", False, False, False, message.loop, None, None, False)
         return TracedSite(name, *facts, simulated=message.simulated)
     fn, latent = message.fn, message.latent
+    smooth = gradient_map(fn) if latent else None
     return TracedSite(
         name,
         family_of(fn),
@@ -245,7 +254,7 @@ def _describe(message: SiteMessage, name: str, *, outside: bool = False) -> Trac
         message.observed,
         message.loop,
         particle_map(fn) if latent else None,
-        smooth_map(fn) if latent else None,
+        smooth,
         bool(message.observed and not outside and _has_cdf(fn, message.value)),
         scaled=message.scale is not None,
         gaps=message.present is not None,
@@ -254,6 +263,7 @@ def _describe(message: SiteMessage, name: str, *, outside: bool = False) -> Trac
         plates=message.plates,
         masked=message.masked,
         reweighted=message.reweighted,
+        drawable=not latent or isinstance(smooth, NoiseMap) or has_sampler(fn),
     )
 
 
@@ -272,16 +282,6 @@ def family_of(fn: dist.Distribution) -> str:
     while isinstance(fn, dist.Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
         fn = fn.base_dist
     return type(fn).__name__
-
-
-def _placeholder(name: str, fn: dist.Distribution):
-    try:
-        return fn.sample(jax.random.key(0))
-    except NotImplementedError:
-        raise ModelError(
-            f"site '{clean_name(str(name))}' ({family_of(fn)}) has no sampler; prior draws, particles and simulations "
-            "need one. Choose a proper distribution, or give its class a sample method."
-        ) from None
 
 
 def _shape_of(a) -> Shape:
@@ -321,8 +321,6 @@ def _refuse_variants(loop: Loop) -> None:
             "the scan runs with reverse=True and draws noise; particles move forward in time. Reverse the inputs "
             "and the transition instead."
         )
-    if loop.history != 1:
-        raise ModelError(f"the scan uses history={loop.history}; keep the earlier values in the carry instead.")
     if not loop.length:
         raise ModelError("the scan has no steps; give it at least one.")
 

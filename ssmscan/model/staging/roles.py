@@ -22,6 +22,7 @@ length of the loop.  The reason of each decision is kept for the table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -29,6 +30,7 @@ import jax
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.missing import SUFFIX
 from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.noise.families import MapKind
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.staging.discovery import Plan, TracedSite
 
@@ -76,16 +78,8 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
         if grown == fresh:
             break
         fresh = grown
-    step: dict[str, str] = {}
-    for name, what in (("xs", "the inputs of the loop"), ("carry", "the transition"), ("y", "the outputs of the step")):
-        for pairs in jax.tree.leaves(staged.reaches(name)):
-            for site in sites(pairs):
-                step.setdefault(site, what)
-    # A mask can take a distribution out of the density; it is still drawn from.
-    for entry in ("deterministic", "replicate", "log_transition", "log_prob"):
-        what = "deterministic" if entry == "deterministic" else "the distribution of"
-        for site, pairs in staged.reaches(entry).items():
-            step |= dict.fromkeys(sites(pairs), f"{what} '{site}'")
+    inputs = {name for pairs in jax.tree.leaves(staged.reaches("xs")) for name in sites(pairs)}
+    step = read_directly(staged, plan, dict.fromkeys(sorted(inputs), "the inputs of the loop"))
     reached = staged.reaches("outside_log_prob")
     for name, pairs in staged.reaches("outside_log_density").items():
         reached[name] = reached[name] | pairs
@@ -93,6 +87,30 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     elsewhere = {name for name, pairs in reached.items() if any(argument == "key" for argument, _ in pairs)}
     after = {name for name, pairs in reached.items() if any(a in ("ys", "last") for a, _ in pairs)}
     return Flow(start, fresh, step, through_post_loop(plan, density, {}), density, after, elsewhere)
+
+
+def read_directly(staged: Staged, plan: Plan, inputs: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the sites outside the loop that a step depends on directly, with what reads them.
+
+    Args:
+        staged, plan: as in `data_flow`.
+        inputs: the sites that the inputs of the loop depend on, where these are to be among them.
+    """
+    latents = sorted(site.name for site in plan.outside if site.latent)
+    step = dict(inputs or {})
+
+    def sites(pairs) -> list[str]:
+        return [latents[k] for argument, k in pairs if argument == "outside"]
+
+    for name, what in (("carry", "the transition"), ("y", "the outputs of the step")):
+        for pairs in jax.tree.leaves(staged.reaches(name)):
+            step = dict.fromkeys(sites(pairs), what) | step
+    # A mask can take a distribution out of the density; it is still drawn from.
+    for entry in ("deterministic", "replicate", "log_transition", "log_prob"):
+        what = "deterministic" if entry == "deterministic" else "the distribution of"
+        for site, pairs in staged.reaches(entry).items():
+            step |= dict.fromkeys(sites(pairs), f"{what} '{site}'")
+    return step
 
 
 def missing_elements(plan: Plan) -> set[str]:
@@ -329,4 +347,6 @@ def public_site(site: TracedSite, role: Role, why: str, *, in_loop: bool) -> Sit
     """Return the user's view of a site."""
     drives = role in (Role.INNOVATION, Role.INITIAL)
     label = site.particle.kind.value if drives and site.particle is not None else ""
+    if label and site.smooth is not None and site.smooth.kind is MapKind.IN_PLACE:
+        label = f"{label}, in place" if site.drawable else site.smooth.kind.value
     return Site(site.name, role, site.family, site.shape, site.dtype, site.support, site.discrete, label, why, in_loop)

@@ -15,11 +15,13 @@ import numpyro
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.messages import SiteMessage, clean_name, simulated
 from ssmscan.model.handlers.missing import Gaps
+from ssmscan.model.handlers.moving import RowAxis
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import LeaveModel, run_model, run_step
 from ssmscan.model.handlers.scans import Loop, Simulated
 from ssmscan.model.jaxprs.dataflow import Staged, stage
 from ssmscan.model.jaxprs.placeholders import Shape, like, zeros
+from ssmscan.model.noise.samplers import draw
 from ssmscan.model.staging.discovery import Plan, TracedSite, family_of
 
 PyTree = Any
@@ -59,6 +61,8 @@ class UserModel(NamedTuple):
         data: number of array arguments.
         gaps: which observed sites have missing elements.
         part: what of the model belongs to the loop of the plan.
+        rows: by site of the loop whose rows the user draws before it, where they are.
+        notes: by parameter with rows that are not noise of the loop, why.
     """
 
     call: Callable[[list], Any]
@@ -67,6 +71,8 @@ class UserModel(NamedTuple):
     data: int
     gaps: Gaps = Gaps()
     part: Part = Part()
+    rows: Mapping[str, RowAxis] = {}
+    notes: Mapping[str, str] = {}
 
     @property
     def outside(self) -> dict[str, TracedSite]:
@@ -140,7 +146,7 @@ class UserModel(NamedTuple):
                 _refuse_other(self.outside.get(name), name, fn)
                 return outside(name, fn)
             number = _DRAWN_AFTER + sorted(self.plan.drawn_after).index(name)
-            return fn.sample(jax.random.fold_in(jax.random.key(0) if key is None else key, number))
+            return draw(jax.random.fold_in(jax.random.key(0) if key is None else key, number), fn)
 
         constants = Constants(key=model_key)
         # Sites that the wanted results do not depend on are placeholders, which no distribution needs to allow.
