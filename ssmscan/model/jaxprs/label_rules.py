@@ -13,7 +13,19 @@ import numpy as np
 
 from ssmscan.model.jaxprs.axis_rules import ELEMENTWISE
 from ssmscan.model.jaxprs.label_lookups import dynamic_slice, gather, scatter
-from ssmscan.model.jaxprs.labels import SUM, Labelled, Labels, add, constant, fiber, join
+from ssmscan.model.jaxprs.labels import (
+    FACTORS,
+    MIXED,
+    SUM,
+    Labelled,
+    Labels,
+    add,
+    constant,
+    fiber,
+    join,
+    multiply,
+    nonlinear,
+)
 
 Rule = Callable[[Any, list[Labels], Labelled], list[Labels]]
 LINEAR_ELEMENTWISE = frozenset("neg convert_element_type copy copy_p real imag conj reduce_precision".split())
@@ -37,13 +49,23 @@ def _added(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
 
 
 def _multiplied(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
-    """Multiply: a sum times constants is a sum."""
+    """Multiply: a sum times constants is a sum, and what is of different steps has factors."""
     left, right = labels
     if constant(right) and (left == SUM).any():
         return [_broadcast_with(left, right, eqn)]
     if constant(left) and (right == SUM).any() and eqn.primitive.name != "div":
         return [_broadcast_with(right, left, eqn)]
-    return _joined(eqn, labels, found)
+    if eqn.primitive.name == "div":
+        return _joined(eqn, labels, found)
+    return [multiply(*(_expanded(own, eqn.outvars[0].aval.ndim) for own in labels))]
+
+
+def _exponential(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
+    return [np.where(labels[0] == SUM, np.int32(FACTORS), nonlinear(labels[0]))]
+
+
+def _logarithm(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
+    return [np.where(labels[0] == FACTORS, np.int32(SUM), nonlinear(labels[0]))]
 
 
 def _broadcast_with(labels: Labels, other: Labels, eqn: Any) -> Labels:
@@ -152,15 +174,19 @@ def _tile(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
 
 def _reduce(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
     axes = eqn.params["axes"]
-    return [fiber(labels[0], axes, linear=eqn.primitive.name == "reduce_sum").squeeze(axes)]
+    return [fiber(labels[0], axes, _SEVERAL.get(eqn.primitive.name, MIXED)).squeeze(axes)]
 
 
-def _along(name: str, linear: bool = False) -> Rule:
+_SEVERAL = {"reduce_sum": SUM, "cumsum": SUM, "reduce_prod": FACTORS, "cumprod": FACTORS}
+
+
+def _along(name: str) -> Rule:
     """Make the rule of a primitive that works along the dimension in one of its parameters, on all operands at once."""
 
     def rule(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
         joined = labels[0] if len(labels) == 1 else join(*labels)
-        return [fiber(joined, (eqn.params[name],), linear=linear)] * len(eqn.outvars)
+        several = _SEVERAL.get(eqn.primitive.name, MIXED)
+        return [fiber(joined, (eqn.params[name],), several)] * len(eqn.outvars)
 
     return rule
 
@@ -182,7 +208,7 @@ def product(eqn: Any, labels: list[Labels]) -> Labels:
 def _dot(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
     ndim, whole = eqn.outvars[0].aval.ndim, product(eqn, labels)
     axes = tuple(range(ndim, whole.ndim))
-    return [fiber(whole, axes, linear=True).squeeze(axes)]
+    return [fiber(whole, axes, SUM).squeeze(axes)]
 
 
 def _matrices(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
@@ -193,7 +219,8 @@ def _matrices(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
 def _triangular_solve(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
     matrix, right = labels
     ndim = right.ndim
-    solved = fiber(right, (ndim - 2 if eqn.params["left_side"] else ndim - 1,), linear=constant(matrix))
+    axis = ndim - 2 if eqn.params["left_side"] else ndim - 1
+    solved = fiber(right, (axis,), SUM if constant(matrix) else MIXED)
     return [solved if constant(matrix) else join(fiber(matrix, (ndim - 2, ndim - 1)), solved)]
 
 
@@ -204,8 +231,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mul", "div"), _multiplied),
     **{f"reduce_{kind}": _reduce for kind in ("sum", "max", "min", "prod", "and", "or", "xor")},
     **dict.fromkeys(("argmax", "argmin"), _reduce),
-    **dict.fromkeys(("cumprod", "cummax", "cummin", "cumlogsumexp"), _along("axis")),
-    "cumsum": _along("axis", linear=True),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along("axis")),
+    "exp": _exponential,
+    "log": _logarithm,
     "sort": _along("dimension"),
     "select_n": _select,
     "broadcast_in_dim": _broadcast,
@@ -227,3 +255,25 @@ RULES: dict[str, Rule] = {
     "cholesky": _matrices,
     "triangular_solve": _triangular_solve,
 }
+
+_MOVING = frozenset(
+    "reshape broadcast_in_dim squeeze transpose slice split unstack rev tile gather dynamic_slice".split()
+)
+LINEAR_IN = {
+    **dict.fromkeys((*LINEAR_ELEMENTWISE, *_MOVING, "reduce_sum", "cumsum"), (0,)),
+    "triangular_solve": (1,),
+    "scatter": (0, 2),
+}
+"""Operands in which a primitive is linear, the others being constants."""
+
+LINEAR_IN_ALL = frozenset(("add", "sub", "add_any", "concatenate", "pad", "select_n", "stack"))
+"""Primitives that are linear in all operands, but for the choice of `select_n`."""
+
+MULTIPLICATIVE = _MOVING | {"concatenate", "stack", "convert_element_type", "copy", "copy_p"}
+"""Primitives of which the logarithm of the result is that of the operands, moved."""
+
+KINDS = {
+    SUM: LINEAR_IN.keys() | LINEAR_IN_ALL | {"mul", "div", "dot_general", "log"},
+    FACTORS: MULTIPLICATIVE | {"mul", "exp", "reduce_prod", "cumprod"},
+}
+"""Primitives whose results `separate` takes apart."""

@@ -5,6 +5,7 @@ Code after the loop makes arrays of the outputs y_1, ..., y_T of the steps.  Eve
     t >= 0     it depends on the output of step t, and of no other
     CONSTANT   it depends on none
     SUM        it is a sum of terms that each have one of the labels above
+    FACTORS    it is a product of such terms, the logarithm of which is a SUM
     MIXED      outputs of different steps have met in another way, or might have
 
 Moving elements moves their labels, joining them joins labels, and a sum of elements is a SUM: abstract interpretation
@@ -18,7 +19,7 @@ has the same labels; of two indices nothing is known, and their rows mix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ from jax.extend import core as jex
 
 from ssmscan.model.jaxprs.source_lines import Mixing, blame
 
-CONSTANT, SUM, MIXED = -1, -2, -3
+CONSTANT, SUM, FACTORS, MIXED = -1, -2, -3, -4
 
 Labels = np.ndarray
 """Integers with as many axes as the variable, of its size or of size one."""
@@ -67,6 +68,7 @@ class Labelled:
         followed: Mapping[Any, Labels],
         known: Mapping[Any, np.ndarray],
         rules: Mapping,
+        kinds: Mapping[int, Collection[str]],
         mixed: Mapping[Any, Mixing],
     ):
         """Label a jaxpr.
@@ -77,6 +79,7 @@ class Labelled:
             followed: labels of the inputs that are not constant.
             known: values of the constants that data and parameters do not decide.
             rules: see `label_rules`.
+            kinds: the primitives whose results may be SUM, or FACTORS.
             mixed: inputs to which no step can be given, and what to say of them.
         """
         self.jaxpr, self.steps = jaxpr, steps
@@ -94,6 +97,8 @@ class Labelled:
             if any(self.followed(v) for v in eqn.invars):
                 found = rules.get(eqn.primitive.name, _unknown)(eqn, [self.of(v) for v in eqn.invars], self)
                 for variable, labels in zip(eqn.outvars, found):
+                    for kind, names in kinds.items():
+                        labels = labels if eqn.primitive.name in names else np.where(labels == kind, MIXED, labels)
                     self.labels[variable] = labels = minimal(labels)
                     if (labels <= SUM).any():
                         self._blamed[variable] = self._origin(eqn)
@@ -191,39 +196,45 @@ def constant(labels: Labels) -> bool:
 
 
 def join(*labels: Labels) -> Labels:
-    """Join elements by any function of them: SUM is MIXED from there."""
-    joined = nonlinear(labels[0])
-    for other in map(nonlinear, labels[1:]):
-        same = np.where((joined == other) & (joined >= CONSTANT), joined, np.int32(MIXED))
-        joined = np.where(joined == CONSTANT, other, np.where(other == CONSTANT, joined, same))
-    return joined
+    """Join elements by any function of them: a SUM is MIXED from there."""
+    return _meet([nonlinear(own) for own in labels], MIXED)
 
 
 def nonlinear(labels: Labels) -> Labels:
     """Return the labels of a function of each element."""
-    return np.where(labels == SUM, np.int32(MIXED), labels)
+    return np.where(labels <= SUM, np.int32(MIXED), labels)
 
 
 def add(*labels: Labels) -> Labels:
     """Join elements by addition."""
+    return _meet([np.where(own < SUM, np.int32(MIXED), own) for own in labels], SUM)
+
+
+def multiply(*labels: Labels) -> Labels:
+    """Join elements by multiplication."""
+    return _meet([np.where(own == SUM, np.int32(MIXED), own) for own in labels], FACTORS)
+
+
+def _meet(labels: list[Labels], several: int) -> Labels:
+    """Join elements; those of different steps are one of `several`."""
     joined = labels[0]
     for other in labels[1:]:
-        apart = np.where((joined == MIXED) | (other == MIXED), np.int32(MIXED), np.int32(SUM))
+        apart = np.where((joined == MIXED) | (other == MIXED), np.int32(MIXED), np.int32(several))
         same = np.where(joined == other, joined, apart)
         joined = np.where(joined == CONSTANT, other, np.where(other == CONSTANT, joined, same))
     return joined
 
 
-def fiber(labels: Labels, axes: tuple[int, ...], *, linear: bool = False) -> Labels:
-    """Join the elements along some axes, which are kept at size one, by addition or by any function."""
+def fiber(labels: Labels, axes: tuple[int, ...], several: int = MIXED) -> Labels:
+    """Join the elements along some axes, which are kept at size one; those of different steps are one of `several`."""
+    labels = np.where((labels <= SUM) & (labels != several), np.int32(MIXED), labels)
     if not axes:
-        return labels if linear else nonlinear(labels)
+        return labels
     least = np.where(labels == CONSTANT, np.iinfo(np.int32).max, labels).min(axes, keepdims=True)
     most, worst = labels.max(axes, keepdims=True), labels.min(axes, keepdims=True)
-    none, one = most == CONSTANT, (least == most) & (least >= 0)
-    several = np.where((worst == MIXED) | (not linear), np.int32(MIXED), np.int32(SUM))
-    # A fibre of one kind of sum, or of constants beside sums, has no label above CONSTANT.
-    return np.where(none & (worst == CONSTANT), np.int32(CONSTANT), np.where(one, most, several)).astype(np.int32)
+    joined = np.where(worst == MIXED, np.int32(MIXED), np.int32(several))
+    none, one = (most == CONSTANT) & (worst == CONSTANT), (least == most) & (least >= 0)
+    return np.where(none, np.int32(CONSTANT), np.where(one, most, joined)).astype(np.int32)
 
 
 def only(*labels: Labels) -> int | None:

@@ -23,9 +23,9 @@ from jax import Array, lax
 
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.flat import flat
-from ssmscan.model.jaxprs.label_rules import LINEAR_ELEMENTWISE, product
+from ssmscan.model.jaxprs.label_rules import KINDS, LINEAR_IN, LINEAR_IN_ALL, product
 from ssmscan.model.jaxprs.label_rules import RULES as LABEL_RULES
-from ssmscan.model.jaxprs.labels import CONSTANT, MIXED, SUM, Labelled, Labels, constant, minimal
+from ssmscan.model.jaxprs.labels import CONSTANT, FACTORS, SUM, Labelled, Labels, constant, minimal
 from ssmscan.model.jaxprs.piece_rules import RULES, dot_places
 from ssmscan.model.jaxprs.pieces import Evaluation, Index, Place, beginning
 from ssmscan.model.jaxprs.source_lines import Mixing
@@ -34,16 +34,6 @@ from ssmscan.model.jaxprs.tracked_axis import bind
 PyTree = Any
 ROWS, WHOLE = "rows", "whole"
 """Marks of an input: the steps are its first axis, or it is a constant."""
-
-_LINEAR_IN = {
-    **dict.fromkeys((*LINEAR_ELEMENTWISE, "reshape", "broadcast_in_dim", "squeeze", "transpose", "slice"), (0,)),
-    **dict.fromkeys(("split", "unstack", "rev", "tile", "gather", "dynamic_slice", "reduce_sum", "cumsum"), (0,)),
-    "triangular_solve": (1,),
-    "scatter": (0, 2),
-}
-"""Operands in which an equation is linear, the others being constants."""
-
-_OF_ALL = frozenset(("add", "sub", "add_any", "concatenate", "pad", "select_n", "stack"))
 
 
 class Separated:
@@ -75,11 +65,9 @@ class Separated:
         values |= {v: np.asarray(c) for v, c in zip(jaxpr.constvars, closed.consts) if not _traced(c)}
         labels = {v: _by_row(v, steps) for v in self._rows}
         blamed = {v: leaf for v, leaf in inputs if isinstance(leaf, Mixing)}
-        self._found = found = Labelled(jaxpr, steps, labels, values, LABEL_RULES, blamed)
+        self._found = found = Labelled(jaxpr, steps, labels, values, LABEL_RULES, KINDS, blamed)
         self.mixing = {
-            k: found.blamed(v)
-            for k, v in enumerate(jaxpr.outvars)
-            if found.followed(v) and (found.of(v) == MIXED).any()
+            k: found.blamed(v) for k, v in enumerate(jaxpr.outvars) if found.followed(v) and (found.of(v) < SUM).any()
         }
 
         self.stepwise = {k for k, v in enumerate(jaxpr.outvars) if found.followed(v) and not constant(found.of(v))}
@@ -151,14 +139,41 @@ class _Parts:
             return self._placed(labels[0], variable.aval, lambda *args: _reduced(eqn, *args))
         if name == "dot_general" and not any(sums):
             return self._placed(minimal(product(eqn, labels)), variable.aval, lambda *args: _contracted(eqn, *args))
-        if name in _OF_ALL:
+        if name == "log":
+            return self.log_of(eqn.invars[0])
+        if name in LINEAR_IN_ALL:
             linear = [k > 0 or name != "select_n" for k in range(len(sums))]
-        elif name in _LINEAR_IN:
-            linear = [k in _LINEAR_IN[name] for k in range(len(sums))]
+        elif name in LINEAR_IN:
+            linear = [k in LINEAR_IN[name] for k in range(len(sums))]
         else:
-            assert name in ("mul", "div", "dot_general"), name
             linear = [bool(flag) for flag in sums]
         values = [self.of(v) if flag else self._evaluation.all_of(v) for v, flag in zip(eqn.invars, linear)]
+        return bind(eqn, values)[eqn.outvars.index(variable)]
+
+    def log_of(self, variable: Any) -> Array:
+        """Return the part of the logarithm of a variable's absolute value."""
+        found = self._evaluation.found
+        if not found.followed(variable):
+            value = jnp.log(jnp.abs(self._evaluation.constant(variable)))
+            return value if self._step is None else jnp.zeros_like(value)
+        if not (found.of(variable) == FACTORS).any():
+
+            def element(inner: Evaluation, place: Place, sure: bool) -> tuple[Array, Place]:
+                return jnp.log(jnp.abs(inner.at(variable, place, sure))), place
+
+            return self._placed(found.of(variable), variable.aval, element)
+        eqn = found.producers[variable]
+        name = eqn.primitive.name
+        if name == "exp":
+            return self.of(eqn.invars[0])
+        if name == "mul":
+            return self.log_of(eqn.invars[0]) + self.log_of(eqn.invars[1])
+        if name == "cumprod":
+            return lax.cumsum(self.log_of(eqn.invars[0]), eqn.params["axis"], eqn.params["reverse"])
+        if name == "reduce_prod":
+            return jnp.sum(self.log_of(eqn.invars[0]), eqn.params["axes"])
+        moved = eqn.invars if name in ("concatenate", "stack") else eqn.invars[:1]
+        values = [self.log_of(v) for v in moved] + [self._evaluation.all_of(v) for v in eqn.invars[len(moved) :]]
         return bind(eqn, values)[eqn.outvars.index(variable)]
 
     def _placed(self, labels: Labels, aval: Any, fn: Callable) -> Array:

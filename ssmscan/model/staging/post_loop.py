@@ -85,18 +85,22 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
         value: `functions.by_value` of it.
         names: observed sites that the outputs or the last carry of the loop reach.
     """
-    plan, by_row = user_model.plan, value.select(outside_log_prob=sorted(names))
+    plan, joint, by_row = user_model.plan, user_model.part.joint, sorted(names)
     latents = sorted(site.name for site in plan.outside if site.latent)
     others: dict[str, Mixing] = {}
     apart: OtherLayouts | None = None
 
     def evaluate(data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Array]:
         parts = {}
-        for name, result in _follow(user_model, by_row, data, outside, ys, window)["outside_log_prob"].items():
-            try:
-                parts[name] = window.contribution(result)
-            except MixesRows as found:
-                others[name] = found.origin or Mixing("the log-density")
+        # What no loop reaches of a site that several loops share counts in the first of them.
+        for shared, constants_count in ((False, True), (True, user_model.part.first)):
+            staged = value.select(outside_log_prob=[name for name in by_row if (name in joint) is shared])
+            counting = window._replace(constants=constants_count)
+            for name, result in _follow(user_model, staged, data, outside, ys, counting)["outside_log_prob"].items():
+                try:
+                    parts[name] = counting.contribution(result)
+                except MixesRows as found:
+                    others[name] = found.origin or Mixing("the log-density")
         return parts
 
     def step(data: list, outside: dict, t: Array, y: PyTree) -> dict:
@@ -105,7 +109,7 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
 
     def rest(data: list, outside: dict) -> dict:
         none = zeros(jax.tree.map(lambda s: Shape((0, *s.shape[1:]), s.dtype), plan.ys))
-        head = evaluate(data, outside, none, Window(plan.length, constants=user_model.part.first))
+        head = evaluate(data, outside, none, Window(plan.length))
         end = evaluate(data, outside, none, Window(plan.length, end=True))
         parts = {name: head[name] + end[name] for name in head}
         return {"log_prob": parts if apart is None else {**parts, **apart.terms(data, outside)}}
@@ -114,11 +118,15 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
     with_step = {**before, "t": Shape((), "int32"), "y": step_output(plan)}
     staged_step = user_model.stage(step, with_step)
     if others:
-        by_row = value.select(outside_log_prob=sorted(set(names) - others.keys()))
-        apart = OtherLayouts(user_model, value, sorted(others), LAST_CARRY)
+        by_row = sorted(set(names) - others.keys())
+        reached_by = value.reaches("outside_log_prob")
+        own = sorted(n for n in others if all(argument != "key" for argument, _ in reached_by[n]))
+        apart = OtherLayouts(user_model, value, own, LAST_CARRY)
         staged_step = user_model.stage(step, with_step)
     staged_rest = user_model.stage(rest, before)
-    mixing, layouts = ({}, {}) if apart is None else (apart.mixing, apart.layouts)
+    # Why rows of several loops mix, following an axis has told.
+    layouts = {} if apart is None else apart.layouts
+    mixing = {n: apart.mixing.get(n, blamed) for n, blamed in others.items() if n not in layouts} if apart else {}
 
     def reached(staged: Staged) -> dict[str, set[str]]:
         flow = staged.reaches("log_prob")
