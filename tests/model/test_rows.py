@@ -254,7 +254,13 @@ def scaled(y):
     observe(numpyro_loop, y)
 
 
+def subtracted_from_the_data(y):
+    eps = innovations(steps=len(y))
+    numpyro.sample("y", dist.Normal(jnp.cumsum(eps), 1.0), obs=y - eps)
+
+
 STAYS = {
+    subtracted_from_the_data: "it acts on the value that is given to 'y'",
     read_by_the_transition: "it reaches the distribution of 'y' otherwise than by the inputs of its step",
     joined_before_it: "rev (test_rows.py:",
     prior_of_another: "it acts on the distribution of 'b'",

@@ -24,7 +24,7 @@ from jax import Array
 from numpyro.contrib.control_flow import scan
 from numpyro.primitives import Messenger
 
-from ssmscan.model.handlers.messages import with_sample_shape
+from ssmscan.model.handlers.messages import OUTSIDE, clean_name, with_sample_shape
 from ssmscan.model.handlers.scans import returning_pairs
 from ssmscan.model.handlers.stack import beyond
 from ssmscan.model.jaxprs import stepping
@@ -152,7 +152,7 @@ class MoveRows(Messenger):
 
     def process_message(self, msg: dict) -> None:
         """Hide what is moved, take the loop over, and replace what the placeholders have reached."""
-        kind, name = msg["type"], str(msg.get("name"))
+        kind, name = msg["type"], clean_name(str(msg.get("name")))
         if kind == "control_flow" and len(msg["args"]) == 5:
             self.met += 1
             if self.met - 1 == self.rows.main:
@@ -174,7 +174,7 @@ class MoveRows(Messenger):
                 return
             if self.after is None:
                 self._run_arithmetic()
-            self._correct(msg)
+            self._correct(name, msg)
 
     def postprocess_message(self, msg: dict) -> None:
         """Keep the values of sites, and the results of the loop."""
@@ -182,8 +182,8 @@ class MoveRows(Messenger):
             (length, key, (carry, state)), (sites, (ys, rows, outputs)) = msg["value"]
             self._keep(state, rows, outputs, {"ys": ys, "last": carry})
             msg["value"] = (length, key, carry), (sites, ys)
-        elif msg["type"] == "sample" and msg["name"] in self.known.keys() - self.rows.axes.keys():
-            self.known[msg["name"]] = jnp.asarray(msg["value"], self.known[msg["name"]].dtype)
+        elif msg["type"] == "sample" and (name := clean_name(msg["name"])) in self.known.keys() - self.rows.axes.keys():
+            self.known[name] = jnp.asarray(msg["value"], self.known[name].dtype)
 
     def _hide(self, name: str, fn: Any) -> Array:
         """Draw the row before the first step, if there is one, and return a placeholder for the others."""
@@ -204,7 +204,10 @@ class MoveRows(Messenger):
 
         def move(t: Array, state: stepping.State) -> tuple[dict[str, Array], stepping.Stepped]:
             places = self.rows.axes.items()
-            rows = {n: numpyro.sample(n, row_of(laws[n], axis, t + first)) for n, (axis, first) in places}
+            rows = {
+                n: numpyro.sample(n, row_of(laws[n], axis, t + first), infer={OUTSIDE: True})
+                for n, (axis, first) in places
+            }
             return rows, self.rows.step(self.arrays, known, rows, t, state)
 
         return move
@@ -256,8 +259,7 @@ class MoveRows(Messenger):
         arguments = {"outside": self.known, **self.after.main}
         return stepping.after(self.rows.staged, self.arrays, arguments, self.after.loops)[entry][name]
 
-    def _correct(self, msg: dict) -> None:
-        name = msg["name"]
+    def _correct(self, name: str, msg: dict) -> None:
         if msg["type"] == "deterministic":
             msg["value"] = self._found("value", name)
             return

@@ -17,8 +17,10 @@ from numpyro.infer import init_to_uniform
 
 from ssmscan.model.handlers.messages import SiteMessage, clean_name, unmasked
 from ssmscan.model.handlers.moving import RowAxis, start_name
+from ssmscan.model.handlers.names import SiteNames
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import run_model
+from ssmscan.model.handlers.scans import InLoops
 from ssmscan.model.handlers.stack import isolated
 from ssmscan.model.noise.samplers import draw
 
@@ -148,7 +150,8 @@ def forward(
             trace = handlers.trace(model).get_trace()
         except Exception as error:
             raise NoDensity(str(error)) from error
-    return Original(sites, {numpyros: clean_name(numpyros) for numpyros in trace}, trace)
+    name_of = SiteNames(frozenset(name for name in trace if clean_name(name) == name)).numbering()
+    return Original(sites, {numpyros: name_of(numpyros) for numpyros in trace}, trace)
 
 
 def _apart(sites: Names, name: str, value: Any) -> dict[str, Any]:
@@ -161,7 +164,7 @@ def _apart(sites: Names, name: str, value: Any) -> dict[str, Any]:
 
 def _seeded(run: Callable[[], Any], sites: Names, key: jax.Array) -> Callable[[], Any]:
     seeded, horizon = handlers.seed(run, key), list(sites.simulated)
-    return Constants(handlers.block(seeded, hide=horizon) if horizon else seeded)
+    return Constants(InLoops(handlers.block(seeded, hide=horizon) if horizon else seeded))
 
 
 def _log_jacobian(fn: Any, z: Any, value: Any) -> jax.Array:
@@ -170,20 +173,26 @@ def _log_jacobian(fn: Any, z: Any, value: Any) -> jax.Array:
 
 def numpyro_names(run: Callable, values: dict) -> dict[str, str]:
     """Return, by site, the name NumPyro gives it, which in the loop may hold a traced index."""
-    names: list[str] = []
+    loops: list[list[str]] = []
+    names = SiteNames()
 
     def at_loop(_, loop):
         result = loop.default()
-        names.extend(result[1][0].trace)
+        sites = result[1][0].trace.items()
+        kinds = ("sample", "deterministic")
+        loops.append([loop.prefixes[site["type"]] + name for name, site in sites if site["type"] in kinds])
         return result
 
     def trace():
         messages: list[SiteMessage] = run_model(
-            run, lambda name, fn: values[name] if name in values else draw(jax.random.key(0), fn), at_loop
+            run, lambda name, fn: values[name] if name in values else draw(jax.random.key(0), fn), at_loop, names=names
         )[0]
         return len(messages)
 
     with isolated():
         jax.eval_shape(trace)
-    renamed = {clean_name(name): name for name in names}
+    renamed = {}
+    for loop in loops:
+        name_of = SiteNames(frozenset(names.plain)).numbering()
+        renamed.update({name_of(name): name for name in loop})
     return {name: renamed.get(name, name) for name in values}

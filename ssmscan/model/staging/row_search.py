@@ -114,7 +114,7 @@ def _apart(fn: Any) -> tuple[int, ...]:
 
 
 def stage_outside(model: ArithmeticModel, sites: Sequence[OutsideSite]) -> tuple[Staged, list]:
-    """Stage everything outside the main loop; see `Rows.staged`, with "scale" of sites and "start" of the loop too."""
+    """Stage everything outside the main loop: see `Rows.staged`; also "scale" and "given" values of sites."""
     plan, table = model.plan, list(model.arrays)
 
     def fn(data: list, outside: dict, **main: PyTree) -> dict[str, Any]:
@@ -127,6 +127,7 @@ def stage_outside(model: ArithmeticModel, sites: Sequence[OutsideSite]) -> tuple
         messages = _run(model, data, lambda name, _: outside[name], results)
         sample = {m.name: m for m in messages if m.fn is not None}
         out["fn"] = {n: [jnp.asarray(leaf) for leaf in jax.tree.leaves(m.fn)] for n, m in sample.items()}
+        out["given"] = {n: jnp.asarray(m.value) for n, m in sample.items() if m.observed}
         out["scale"] = {n: jnp.asarray(m.scale) for n, m in sample.items() if m.scale is not None}
         out["value"] = {m.name: jnp.asarray(m.value) for m in messages if m.fn is None}
         return out
@@ -235,8 +236,9 @@ class RowSearch:
         for site in self.sites:
             if site.name in rows.axes and rows.axes[site.name].axis not in site.apart:
                 yield {site.name}, "its rows depend on each other, or are scaled"
-        for name, leaves in self._reaching("scale").items():
-            yield set().union(*leaves), f"it acts on the scale of '{name}'"
+        for entry, what in (("scale", "the scale of"), ("given", "the value that is given to")):
+            for name, leaves in self._reaching(entry).items():
+                yield set().union(*leaves), f"it acts on {what} '{name}'"
         for site in self.sites:
             if (site.early or site.name in rows.axes) and site.name in self.law:
                 yield set().union(*self.law[site.name]), f"it acts on the distribution of '{site.name}'"

@@ -33,12 +33,10 @@ class Moved(NamedTuple):
     Attributes:
         call: the model as a function of its array arguments.
         axes: the sites that are moved.
-        length: number of steps of the loop.
     """
 
     call: Callable[[list], Any]
     axes: Mapping[str, RowAxis]
-    length: int
 
 
 def find_rows(model: ArithmeticModel, declared: Collection[str]) -> tuple[Moved | None, dict[str, str]]:
@@ -67,7 +65,7 @@ def find_rows(model: ArithmeticModel, declared: Collection[str]) -> tuple[Moved 
             rows, why = RowSearch(tried, sites, staged, table, length).run(fixed)
             notes |= why
             if rows is not None:
-                return Moved(_moving(tried.call, rows), rows.axes, length), notes
+                return Moved(_moving(tried.call, rows), rows.axes), notes
     return None, notes
 
 
@@ -76,17 +74,18 @@ def _fits(plan: Plan) -> bool:
     return any({plan.length, plan.length + 1} & set(site.shape) for site in plan.outside if site.latent)
 
 
-def without_noise(model: ArithmeticModel, length: int | None = None) -> Callable[[list], Any] | None:
+def without_noise(model: ArithmeticModel, *, cumulative: bool) -> Callable[[list], Any] | None:
     """Put a loop that does nothing behind a model whose loops only compute.
 
     Args:
         model: the model.
-        length: number of its steps, by default that of the first `jax.lax.scan`.
+        cumulative: whether `cumsum` is a loop too, and not `jax.lax.scan` alone; its steps are those of the first.
 
     Returns:
         The model as a function of its array arguments; None if it has no such loop.
     """
-    lengths = [length] if length else stepping.lengths(stage_outside(model, meet(model))[0], kinds=("scan",))
+    staged, _ = stage_outside(model, meet(model))
+    lengths = stepping.lengths(staged) if cumulative else stepping.lengths(staged, kinds=("scan",))
     if not lengths:
         return None
 

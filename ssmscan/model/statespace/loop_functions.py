@@ -12,7 +12,7 @@ from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.noise.in_place import InPlace
 from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.sites import Role, Site
-from ssmscan.model.staging import forward_draws, functions, roles
+from ssmscan.model.staging import forward_draws, functions, left_out, roles
 from ssmscan.model.staging.discovery import Plan, TracedSite
 from ssmscan.model.staging.hidden_noise import refuse_hidden_noise
 from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop
@@ -138,7 +138,7 @@ def stage_loop(
     if flow.elsewhere - user_model.part.foreign - user_model.part.joint:
         raise SeveralLoops(tuple(sorted({plan.main, *plan.horizons})))
     post_loop = stage_post_loop(user_model, value, flow.after & {s.name for s in plan.outside if s.observed})
-    unread = roles.unread(value, plan)
+    unread = left_out.unread(value, plan)
     sites = _sites(user_model, flow, post_loop, declared, initial, unread)
     parameters, initial = names_of(sites, Role.PARAMETER), names_of(sites, Role.INITIAL)
     refuse_hidden_noise(user_model, value)

@@ -24,7 +24,7 @@ from ssmscan.model.handlers.moving import start_name
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.digest import digest, mentions
 from ssmscan.model.sites import Role
-from ssmscan.model.staging import functions, roles
+from ssmscan.model.staging import functions, left_out, roles
 from ssmscan.model.staging.discovery import NoLoop, discover
 from ssmscan.model.staging.post_loop import LAST_CARRY
 from ssmscan.model.staging.repeatable import refuse_changing
@@ -127,11 +127,11 @@ def build(
         The interned program and its shared arrays: the arguments first, then lifted constants.
     """
 
-    def moving(model: ArithmeticModel) -> tuple[tuple[Program, list] | None, dict[str, str], int | None]:
-        """Stage a model with rows of sites in its loop; return why they stay outside, and the length of the loop."""
+    def moving(model: ArithmeticModel) -> tuple[tuple[Program, list] | None, dict[str, str]]:
+        """Stage a model with rows of sites in its loop; return why they stay outside."""
         moved, notes = find_rows(model, parameters)
         if moved is None:
-            return None, notes, None
+            return None, notes
         try:
             user_model, value = stage_by_value(moved.call, arrays, gaps)
             user_model = user_model._replace(rows=moved.axes)
@@ -140,22 +140,22 @@ def build(
             why = f"without it in the loop, {error}".partition(". ")[0]
         else:
             if not (why := _against(program)):
-                return (program, user_model.table), notes, moved.length
-        return None, notes | dict.fromkeys(moved.axes, why), moved.length
+                return (program, user_model.table), notes
+        return None, notes | dict.fromkeys(moved.axes, why)
 
     try:
         user_model, value = stage_by_value(call, arrays, gaps)
     except NoLoop:
         model = ArithmeticModel(call, arrays, None)
-        built, notes, length = moving(model)
+        built, notes = moving(model)
         if built is None:
-            beside = without_noise(model, length)
+            beside = without_noise(model, cumulative=bool(notes))
             if beside is None:
                 raise
             user_model, value = stage_by_value(beside, arrays, gaps)
     else:
         model = ArithmeticModel(call, arrays, user_model.plan, roles.read_directly(value, user_model.plan))
-        built, notes, _ = moving(model)
+        built, notes = moving(model)
     if built is not None:
         return built
     user_model = user_model._replace(notes=notes)
@@ -210,11 +210,14 @@ def stage_by_value(
     alone, (user_model, value) = main is None, _discover_and_stage(call, arrays, gaps, main)
     for earlier in user_model.plan.noise_free:
         found = _discover_and_stage(call, arrays, gaps, earlier)
-        if roles.forecasts(found[1], found[0].plan):
+        if left_out.forecasts(found[1], found[0].plan):
             user_model, value, main = *found, earlier
             break
     shapes = user_model.data_shapes()
-    needed, after = roles.needed_missing(value, user_model.plan), roles.drawn_after(value, user_model.plan, alone=alone)
+    needed, after = (
+        left_out.needed_missing(value, user_model.plan),
+        left_out.drawn_after(value, user_model.plan, alone=alone),
+    )
     if needed is not None or after:
         # What nothing reads is integrated out, and not drawn.
         less = user_model.gaps if needed is None else Gaps(gaps, needed)
