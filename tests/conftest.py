@@ -15,6 +15,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", os.environ.get("SSMSCAN_TEST_X64", "") == "1")
 
@@ -23,3 +24,12 @@ def pytest_configure(config):
     # The short runs of tests have not converged and say so; tests of these sentences use pytest.warns.  Named in
     # pyproject.toml the category would import JAX before the settings above.
     config.addinivalue_line("filterwarnings", "ignore::ssmscan.results.health.ResultWarning")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_without_a_check():
+    """Models are traced as they are: what `trace` checks by itself has tests of its own, and takes time."""
+    import ssmscan
+
+    with ssmscan.validation_enabled(False):
+        yield

@@ -96,7 +96,7 @@ def start_climbs(keys: jax.Array, ssm: Model, *, step: ClimbStep) -> tuple[Climb
 
     def attempt(key: jax.Array) -> tuple:
         key_prior, key_filter = jax.random.split(key)
-        z = ssm.unconstrain(ssm.sample_prior(key_prior))
+        z = ssm.unconstrain(ssm.sample_start(key_prior))
         return z, objective(key_filter, ssm, z, step.particle_filter, step.prior)[0]
 
     def one(key: jax.Array) -> tuple[Climb, jax.Array]:

@@ -39,7 +39,7 @@ from ssmscan.inference.settings import describe, gradients_required, require_cou
 from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import PyTree, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
@@ -101,6 +101,7 @@ class MaximumLikelihood:
             KeyboardInterrupt: if stopped before the first step.
         """
         require_observed(ssm)
+        require_drawn(ssm)
         if not ssm.parameters:
             raise ValueError("the model has no parameters to estimate; ParticleFilter computes its likelihood")
         with hold_interrupts():
@@ -233,7 +234,7 @@ class _Run:
     @functools.cached_property
     def example(self) -> Theta:
         """Shapes of the unconstrained parameters."""
-        return jax.eval_shape(lambda key: self.ssm.unconstrain(self.ssm.sample_prior(key)), self.key_start)
+        return jax.eval_shape(lambda key: self.ssm.unconstrain(self.ssm.sample_start(key)), self.key_start)
 
     def unravelled(self, points: np.ndarray) -> Theta:
         """Trees of unconstrained parameters from (..., d)."""

@@ -1,7 +1,8 @@
 r"""NUTS on the noise-outside model.
 
 The potential is minus the log posterior of `ssmscan.inference.posterior`: unconstrained parameters and the
-standard normal base noise of every initial state and innovation move together.  The sampler, its adaptation of
+standard normal base noise of every initial state and innovation move together; a state without a smooth map from noise
+moves as it is.  The sampler, its adaptation of
 step size and diagonal mass, and its tree are NumPyro's (Hoffman & Gelman 2014, *JMLR* 15, algorithm 6; Phan,
 Pradhan & Jankowiak 2019), advanced in compiled chunks from the host.
 
@@ -30,7 +31,7 @@ from numpyro.infer.util import ParamInfo
 from ssmscan.arguments import require_flag, require_number
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
-from ssmscan.inference.posterior import Position, log_posterior, sample_noise
+from ssmscan.inference.posterior import Position, log_posterior, start_noise
 from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phase, run_chunks
 from ssmscan.inference.reporting import result_of
 from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, Attempt, diverged, rewarmed, warmed_anew
@@ -259,14 +260,14 @@ def starting_point(key: jax.Array, ssm: StateSpaceModel) -> tuple[Position, jax.
 
     def propose(key: jax.Array) -> tuple[Position, jax.Array]:
         key_parameters, key_noise = jax.random.split(key)
-        shapes = jax.eval_shape(lambda k: ssm.unconstrain(ssm.sample_prior(k)), key)
+        shapes = jax.eval_shape(lambda k: ssm.unconstrain(ssm.sample_start(k)), key)
         leaves, tree = jax.tree.flatten(shapes)
         keys = jax.random.split(key_parameters, len(leaves))
         uniform = [
             jax.random.uniform(k, leaf.shape, leaf.dtype, -INIT_RADIUS, INIT_RADIUS) for k, leaf in zip(keys, leaves)
         ]
-        noise = jax.tree.map(lambda e: 0.1 * e, sample_noise(key_noise, ssm))
-        position = Position(jax.tree.unflatten(tree, uniform), noise)
+        z = jax.tree.unflatten(tree, uniform)
+        position = Position(z, start_noise(key_noise, ssm, z))
         density, gradient = jax.value_and_grad(lambda p: log_posterior(ssm, p))(position)
         checks = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((density, gradient))]
         return position, jnp.stack(checks).all()

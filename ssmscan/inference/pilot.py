@@ -261,14 +261,14 @@ class Pilot:
 
 @jax.jit
 def _prior_draws(keys: jax.Array, ssm: Model) -> Theta:
-    return jax.vmap(jax.vmap(lambda key: ssm.unconstrain(ssm.sample_prior(key))))(keys)
+    return jax.vmap(jax.vmap(lambda key: ssm.unconstrain(ssm.sample_start(key))))(keys)
 
 
 def _unstarted(keys: jax.Array, ssm: Model, estimator: Estimator) -> Chain:
     """Make chains with an estimate of -inf, from which any proposal with a finite one is taken."""
 
     def start(key: jax.Array) -> PMMHState:
-        return evaluate(key, ssm, ssm.unconstrain(ssm.sample_prior(key)), estimator)
+        return evaluate(key, ssm, ssm.unconstrain(ssm.sample_start(key)), estimator)
 
     shapes = jax.eval_shape(start, keys[0])
     state = jax.tree.map(lambda leaf: jnp.zeros((len(keys), *leaf.shape), leaf.dtype), shapes)

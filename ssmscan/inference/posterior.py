@@ -9,6 +9,10 @@ sites the loop does not reach, the corrections of inexact noise maps, and what a
 the reference is the law that prior draws have.  NUTS samples the product; tempering
 raises L alone to a power.  A point is the pair ``Position(parameters, noise)``.
 
+The "noise" of a state without a smooth map is the unconstrained value of the state, and its density in the reference
+that of the state given those before it (`ssmscan.model.noise.in_place`).  Where discrete states are summed out, which
+its law may depend on, it is N(0, 1) in the reference, and the law is part of L.
+
 Papaspiliopoulos, Roberts, Skoeld (2007), *Statistical Science* 22(1), 59-73, on why non-centring mixes well
 where data are weak; with very informative observations the states are better sampled as they are.
 """
@@ -21,8 +25,15 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 
+from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.protocols import Theta, Values
 from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.statespace.marginal import Densities
+from ssmscan.model.statespace.paths import smooth_noise
+from ssmscan.model.statespace.places import put_in_place
+
+PLACED_PATHS = 9
+"""Paths from the prior of which a chain starts at the median, where states are sampled in place."""
 
 
 class Position(NamedTuple):
@@ -30,7 +41,7 @@ class Position(NamedTuple):
 
     Attributes:
         parameters: site name -> unconstrained value.
-        noise: site name -> standard normal base noise, (T, ...) for sites in the loop.
+        noise: site name -> standard normal base noise, or the unconstrained value, (T, ...) for sites in the loop.
     """
 
     parameters: Theta
@@ -39,20 +50,41 @@ class Position(NamedTuple):
 
 def log_reference(ssm: StateSpaceModel, position: Position) -> jax.Array:
     """Evaluate the log density of what `sample_reference` draws, normalised."""
-    log_law, _ = ssm.log_law_unconstrained(position.parameters)
-    leaves = jax.tree.leaves(position.noise)
-    return log_law + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_law))
+    log_reference = _log_normal_reference(ssm, position)
+    return log_reference + _densities(ssm, position).law if _has_law(ssm) else log_reference
 
 
 def log_likelihood(ssm: StateSpaceModel, position: Position) -> jax.Array:
     """Evaluate log L, everything that is not the reference."""
     _, reweighting = ssm.log_law_unconstrained(position.parameters)
-    return ssm.log_likelihood_given_noise(ssm.constrain(position.parameters), position.noise) + reweighting
+    return _densities(ssm, position).likelihood + reweighting
 
 
 def log_posterior(ssm: StateSpaceModel, position: Position) -> jax.Array:
     """Evaluate the unnormalised log density of the posterior."""
-    return log_reference(ssm, position) + log_likelihood(ssm, position)
+    _, reweighting = ssm.log_law_unconstrained(position.parameters)
+    densities = _densities(ssm, position)
+    return _log_normal_reference(ssm, position) + densities.likelihood + reweighting + densities.law
+
+
+def _log_normal_reference(ssm: StateSpaceModel, position: Position) -> jax.Array:
+    """Evaluate the reference without the laws of states in place."""
+    log_law, _ = ssm.log_law_unconstrained(position.parameters)
+    leaves = jax.tree.leaves(position.noise)
+    return log_law + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_law))
+
+
+def _densities(ssm: StateSpaceModel, position: Position) -> Densities:
+    theta = ssm.constrain(position.parameters)
+    found = []
+    for core in ssm.cores:
+        noise = {name: position.noise[name] for name in smooth_noise(core)}
+        found.append(core.program.marginal.log_densities(core, theta, noise))
+    return found[0] if len(found) == 1 else Densities(*map(sum_of, zip(*found)))
+
+
+def _has_law(ssm: StateSpaceModel) -> bool:
+    return any(core.program.marginal.has_law for core in ssm.cores)
 
 
 def sample_noise(key: jax.Array, ssm: StateSpaceModel) -> Values:
@@ -71,4 +103,22 @@ def num_coordinates(ssm: StateSpaceModel) -> int:
 def sample_reference(key: jax.Array, ssm: StateSpaceModel) -> Position:
     """Draw from the prior of z and the noise."""
     key_parameters, key_noise = jax.random.split(key)
-    return Position(ssm.unconstrain(ssm.sample_prior(key_parameters)), sample_noise(key_noise, ssm))
+    theta, noise = ssm.sample_prior(key_parameters), sample_noise(key_noise, ssm)
+    for number, core in enumerate(ssm.cores):
+        if core.program.marginal.has_law:
+            noise = put_in_place(jax.random.fold_in(key_noise, number), core, theta, noise)
+    return Position(ssm.unconstrain(theta), noise)
+
+
+def start_noise(key: jax.Array, ssm: StateSpaceModel, z: Theta) -> Values:
+    """Choose noise to start a chain at: small, and states in place near the middle of their law.
+
+    The middle is the median of some paths, coordinate by coordinate, which heavy tails do not move.
+    """
+    noise, theta = jax.tree.map(lambda e: 0.1 * e, sample_noise(key, ssm)), ssm.constrain(z)
+    for number, core in enumerate(ssm.cores):
+        if core.program.places is not None:
+            keys = jax.random.split(jax.random.fold_in(key, number), PLACED_PATHS)
+            found = jax.vmap(put_in_place, (0, None, None, None))(keys, core, theta, noise)
+            noise = jax.tree.map(lambda paths: jnp.median(paths, axis=0), found)
+    return noise

@@ -36,8 +36,9 @@ from ssmscan.inference.settings import gradients_required, require_counts, requi
 from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, tempered
 from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import Theta
+from ssmscan.model.sites import Role
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
@@ -132,6 +133,8 @@ class TemperedSMC:
 
     def _sample(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
         require_result_can_hold(ssm, self)
+        require_drawn(ssm, Role.PARAMETER)
+        require_drawn(ssm)
         if not num_coordinates(ssm):
             counts = {"num_runs": self.num_runs, "num_draws": self.num_particles, "num_paths": self.num_paths}
             return exact_result(self, key, ssm, **counts, progress=self.progress)

@@ -219,6 +219,9 @@ class Model(Protocol):
     def sample_prior(self, key: jax.Array) -> Theta:
         """Draw the parameters from their prior."""
 
+    def sample_start(self, key: jax.Array) -> Theta:
+        """Draw parameters to start at: from their prior where it has a sampler, else from near zero in z."""
+
     def constrain(self, z: Theta) -> Theta:
         """Compute parameters from unconstrained values."""
 

@@ -23,7 +23,7 @@ from ssmscan.arguments import require_instance, require_integer, require_number
 from ssmscan.model.keys import loop_keys
 from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles import settings_checks
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.draws import as_key
@@ -110,6 +110,7 @@ class ParticleFilter:
         """
         key = as_key(key)
         require_observed(ssm)
+        require_drawn(ssm)
         theta, run = ssm.canonical(theta), partial(run_filter, settings=self)
         if not isinstance(self.store, FinalCloud):
             what = f"{self.store} of {ssm.num_steps} steps and {self.num_particles} particles"
@@ -157,6 +158,7 @@ class ParticleFilter:
         """
         key = as_key(key)
         require_observed(ssm)
+        require_drawn(ssm)
         refuse_several(ssm)
         theta = ssm.canonical(theta)
         return replace(draw_start(key, ssm, theta, settings=self), origin=Origin(ssm, theta, self))

@@ -3,7 +3,8 @@
 One line a model: roles against what the file declares; `ssm.check`; the likelihood at fixed parameters, by the particle
 filter (or, where that is refused, by tempered SMC with the parameters conditioned) against a value that shares nothing
 with the package (`values.py`), both with standard errors; NUTS over 20 + 20 steps; a forecast or a simulation; below it
-what was refused, by its sentence.  Where all states are discrete and summed out, `sum` is the exact value.
+what was refused, by its sentence.  Where all states are discrete and summed out, `sum` is the exact value.  A file may
+have a `twin`: the same model in words that NumPyro's own density takes.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ import ssmscan
 from tests.contract import models, values
 
 GAUSSIAN = {
+    "second_scan_reads_the_path",
+    "walk_observed_at_chosen_times",
     "gaussian_ssm_y_xs_or_length",
     "lgssm_condition_T_plus_h",
     "rw2_spline_prior_length_only",
+    "media_mix_vmapped_adstock",
+    "regional_sales_scopes",
+    "series_in_front_time_behind",
     "structural_ts_multi_latent",
     "subject_loop_one_scan_each",
 }
@@ -64,19 +70,21 @@ def roles_right(file: ModuleType, ssm: ssmscan.StateSpaceModel) -> bool:
 
 def central(ssm: ssmscan.StateSpaceModel) -> dict[str, jax.Array]:
     """Parameters near the middle of the unconstrained space, away from its symmetries."""
-    z = ssm.unconstrain(ssm.sample_prior(jax.random.key(0)))
+    z = ssm.unconstrain(ssm.sample_start(jax.random.key(0)))
     return ssm.constrain(jax.tree.map(lambda a: jnp.full_like(a, 0.3), z))
 
 
 def independent(file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta: dict) -> values.Value:
     """The likelihood at theta from outside the package."""
 
+    model = getattr(file, "twin", file.model)
+
     def run():
-        return file.model(*file.model_args, **file.model_kwargs)
+        return model(*getattr(file, "independent_args", file.model_args), **file.model_kwargs)
 
     if name == "cjs_capture_recapture":
         return values.capture_recapture(file.model_args[0], float(theta["phi"]), float(theta["rho"]))
-    if name in GAUSSIAN:
+    if name in GAUSSIAN or getattr(file, "GAUSSIAN", False):
         return values.linear_gaussian(run, theta)
     if name in FEW_PATHS:
         return values.over_all_paths(run, theta)

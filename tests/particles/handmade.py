@@ -70,6 +70,8 @@ class Autoregression:
     def sample_prior(self, key):
         return dict(zip(THETA, jax.random.normal(key, (len(THETA),))))
 
+    sample_start = sample_prior
+
     def log_prior(self, theta):
         return sum(norm.logpdf(theta[name]) for name in THETA)
 

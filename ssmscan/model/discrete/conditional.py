@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssmscan.model.handlers.messages import SiteMessage
+from ssmscan.model.handlers.messages import SiteMessage, unmasked
 from ssmscan.model.handlers.running import LeaveModel
 from ssmscan.model.handlers.scans import Loop
 from ssmscan.model.jaxprs.dataflow import Staged
@@ -111,8 +111,8 @@ def _value(site: TracedSite, fn, noise: dict, draws: dict, corrections: dict) ->
     if site.name in draws:
         return draws[site.name]
     assert site.smooth is not None
-    if site.smooth.kind is MapKind.TRANSPORT:
-        corrections[site.name] = site.smooth.log_correction(fn, noise[site.name])
+    if site.smooth.kind is not MapKind.EXACT:
+        corrections[site.name] = site.smooth.log_correction(unmasked(fn), noise[site.name])
     return jnp.asarray(site.smooth.apply(fn, noise[site.name]), site.dtype)
 
 

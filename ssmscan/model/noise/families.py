@@ -8,7 +8,8 @@ differentiable; and common noise couples runs.
 Two tables of families.  `particle_map` needs the exact law and nothing more: an exact smooth map,
 else an inverse CDF (Bernoulli, Categorical, `counts`), else rejection that goes on from the bits of
 the noise (`gammas`), else the family's own sampler with a key for each particle, which is slow.
-`smooth_map` needs derivatives: an exact smooth map, else a corrected transport, else None.  Wrappers
+`smooth_map` needs derivatives: an exact smooth map, else a corrected transport, else None; then gradient engines move
+the value itself (`in_place`).  Wrappers
 (`Independent`, `ExpandedDistribution`, `MaskedDistribution`) and `TransformedDistribution` reuse the
 map of their base; a masked value keeps the noise of its base.
 
@@ -28,9 +29,11 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import log_ndtr, ndtr
+from numpyro.distributions.util import safe_normalize
 
 from ssmscan.model.noise import counts, gammas, transport
 from ssmscan.model.noise.quantiles import QUANTILES, cast, has_quantile
+from ssmscan.model.noise.samplers import draw
 from ssmscan.model.protocols import NoiseSpec
 
 Shape = tuple[int, ...]
@@ -44,6 +47,7 @@ class MapKind(enum.Enum):
     INVERSE_CDF = "inverse CDF"
     REJECTION = "rejection"
     SAMPLER = "sampler"
+    IN_PLACE = "in place"
 
 
 class _Family(NamedTuple):
@@ -83,7 +87,7 @@ class NoiseMap:
     def apply(self, fn: dist.Distribution, noise: Array) -> Array:
         """Map noise to a value of shape `fn.shape()`; `fn` may hold tracers."""
         if self.family is None:
-            return fn.sample(noise)
+            return draw(noise, fn)
         return _value(self.family, fn, noise)
 
     def log_correction(self, fn: dist.Distribution, noise: Array) -> Array:
@@ -179,6 +183,11 @@ def _random_walk(fn: dist.GaussianRandomWalk, noise: Array) -> Array:
     return jnp.cumsum(eps, axis=-1) * scale
 
 
+def _projected_normal(fn: dist.ProjectedNormal, noise: Array) -> Array:
+    eps, concentration = cast(noise, fn.concentration)
+    return safe_normalize(concentration + eps)
+
+
 def _delta(fn: dist.Delta, noise: Array) -> Array:
     return jnp.broadcast_to(jnp.asarray(fn.v), noise.shape[1:])
 
@@ -198,6 +207,7 @@ _EXACT: dict[type, _Family] = {
     dist.LowRankMultivariateNormal: _Family(MapKind.EXACT, _low_rank_normal, _low_rank_layout),
     dist.MatrixNormal: _Family(MapKind.EXACT, _matrix_normal),
     dist.GaussianRandomWalk: _Family(MapKind.EXACT, _random_walk),
+    dist.ProjectedNormal: _Family(MapKind.EXACT, _projected_normal),
     dist.Delta: _Family(MapKind.EXACT, _delta, lambda fn: ((0,), fn.event_shape)),
 }
 _PARTICLE: dict[type, _Family] = {

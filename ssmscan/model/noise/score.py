@@ -20,9 +20,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ssmscan.model.noise.families import MapKind, NoiseMap
+from ssmscan.model.noise.in_place import InPlace
 
 
-def is_rough(map_: NoiseMap) -> bool:
+def is_rough(map_: NoiseMap | InPlace) -> bool:
     """Return whether a map from noise has no derivative."""
     return map_.kind in (MapKind.INVERSE_CDF, MapKind.REJECTION, MapKind.SAMPLER)
 

@@ -17,17 +17,25 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from ssmscan.errors import ModelError
-from ssmscan.model.handlers.messages import SiteMessage, clean_name, simulated
+from ssmscan.model.handlers.messages import SiteMessage, simulated
 from ssmscan.model.handlers.missing import Gaps, only_whole
+from ssmscan.model.handlers.names import SiteNames
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import run_model, run_step
 from ssmscan.model.handlers.scans import Loop, SeveralLoops, Simulated
+from ssmscan.model.handlers.stand_ins import placeholder
 from ssmscan.model.handlers.substitutions import Handled
-from ssmscan.model.noise.families import NoiseMap, particle_map, smooth_map
+from ssmscan.model.noise.families import NoiseMap, particle_map
+from ssmscan.model.noise.in_place import InPlace, gradient_map
+from ssmscan.model.noise.samplers import has_sampler
 from ssmscan.model.noise.support import finite_support
 
 PyTree = Any
 Shape = jax.ShapeDtypeStruct
+
+
+class NoLoop(ModelError):
+    """The model has no loop that NumPyro sees."""
 
 
 class TracedSite(NamedTuple):
@@ -40,11 +48,10 @@ class TracedSite(NamedTuple):
         dtype: dtype of the value.
         support: the constraint, printed.
         discrete: whether the values are discrete.
-        latent: whether the site is drawn.
-        observed: whether its value is given.
+        latent, observed: whether the site is drawn, and whether its value is given.
         loop: loops met before the site, for sites outside loops.
         particle: noise map for particles, None unless latent.
-        smooth: noise map for gradients, None where there is none.
+        smooth: what gradient engines move, noise or the value itself; None where there is nothing.
         has_cdf: whether the family has a distribution function.
         scaled: whether a handler scales its log-probability.
         gaps: whether elements of the observed value are missing; of a latent site, whether it holds those.
@@ -54,6 +61,7 @@ class TracedSite(NamedTuple):
         plates: name and size of the plates it stands in.
         masked: whether a mask may leave elements of a draw out of the density.
         reweighted: whether it counts, as a parameter, otherwise than by the law that it is drawn from.
+        drawable: whether its distribution has a sampler.
     """
 
     name: str
@@ -66,7 +74,7 @@ class TracedSite(NamedTuple):
     observed: bool
     loop: int
     particle: NoiseMap | None
-    smooth: NoiseMap | None
+    smooth: NoiseMap | InPlace | None
     has_cdf: bool
     scaled: bool = False
     gaps: bool = False
@@ -76,6 +84,7 @@ class TracedSite(NamedTuple):
     plates: tuple[tuple[str, int], ...] = ()
     masked: bool = False
     reweighted: bool = False
+    drawable: bool = True
 
     @property
     def num_values(self) -> int:
@@ -99,6 +108,7 @@ class Plan(NamedTuple):
         keyed: whether the model asks for keys with `numpyro.prng_key()`.
         drawn_after: sites drawn after the loop from its states, which nothing observed depends on; simulated.
         noise_free: indices of the loops without noise before a loop with noise that observes nothing.
+        taken: plain names of sites, where a name with a traced index would otherwise be one of them.
     """
 
     main: int
@@ -112,6 +122,7 @@ class Plan(NamedTuple):
     keyed: bool = False
     drawn_after: frozenset[str] = frozenset()
     noise_free: tuple[int, ...] = ()
+    taken: frozenset[str] = frozenset()
 
 
 def discover(
@@ -120,6 +131,7 @@ def discover(
     gaps: Gaps,
     main: int | None = None,
     drawn_after: frozenset[str] = frozenset(),
+    taken: frozenset[str] = frozenset(),
 ) -> Plan:
     """Run the model abstractly and describe it.
 
@@ -129,7 +141,7 @@ def discover(
         gaps: which observed sites have missing elements.
         main: index of the loop to step through, in one part of a model of several loops; the other loops with noise
             count as simulated.
-        drawn_after: as in the plan.
+        drawn_after, taken: as in the plan.
 
     Raises:
         ModelError: no usable loop, or something inference cannot see; the message says what to do.
@@ -157,18 +169,20 @@ def discover(
             with handled:
                 return call(data)
 
-        messages, _ = run_model(model, _placeholder, at_loop, gaps=gaps, constants=constants)
+        messages, _ = run_model(model, placeholder, at_loop, gaps=gaps, constants=constants, names=names)
         messages = simulated(messages, drawn_after)
-        found.extend(_describe(message, clean_name(message.name), outside=True) for message in messages)
+        found.extend(_describe(message, outside=True) for message in messages)
         replays.extend(message.replayed for message in messages)
         return 0
 
     replays: list[int | None] = []
-    constants, handled = Constants(), Handled()
+    constants, handled, names = Constants(), Handled(), SiteNames(taken)
     jax.eval_shape(run, data)
+    if names.collide and not taken:
+        return discover(call, data, gaps, main, drawn_after, frozenset(names.plain))
     handled.refuse_unmet()
     if not loops:
-        raise ModelError(_no_loop(found))
+        raise NoLoop(_no_loop(found))
     noise_free = _noise_free(loops) if main is None else ()
     main, horizons = _choose_main(loops, main)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
@@ -183,6 +197,7 @@ def discover(
         keyed=asks,
         drawn_after=drawn_after,
         noise_free=noise_free,
+        taken=taken,
     )
 
 
@@ -209,10 +224,9 @@ def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
 
     def body(t, carry, x):
         step = loop._replace(f=transition)
-        new, _, messages = run_step(step, t, carry, x, lambda position, name, fn: _placeholder(name, fn))
-        handled.around(loop, [str(message.name) for message in messages if message.fn is not None])
-        names = _unique([clean_name(str(message.name)) for message in messages])
-        sites[:] = [_describe(message, name) for message, name in zip(messages, names)]
+        new, _, messages = run_step(step, t, carry, x, lambda _, name, fn: placeholder(name, fn))
+        handled.around(loop, [message.written for message in messages if message.fn is not None and message.written])
+        sites[:] = [_describe(message) for message in messages]
         return new
 
     # lax.scan gives weakly typed starts (Python numbers) the type that the step returns.
@@ -228,12 +242,13 @@ def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
     return {**facts, "ys": jax.tree.map(_shape_of, ys)}
 
 
-def _describe(message: SiteMessage, name: str, *, outside: bool = False) -> TracedSite:
-    value = message.shape
+def _describe(message: SiteMessage, *, outside: bool = False) -> TracedSite:
+    name, value = message.name, message.shape
     if message.fn is None:
         facts = ("", value.shape, value.dtype, "", False, False, False, message.loop, None, None, False)
         return TracedSite(name, *facts, simulated=message.simulated)
     fn, latent = message.fn, message.latent
+    smooth = gradient_map(fn) if latent else None
     return TracedSite(
         name,
         family_of(fn),
@@ -245,7 +260,7 @@ def _describe(message: SiteMessage, name: str, *, outside: bool = False) -> Trac
         message.observed,
         message.loop,
         particle_map(fn) if latent else None,
-        smooth_map(fn) if latent else None,
+        smooth,
         bool(message.observed and not outside and _has_cdf(fn, message.value)),
         scaled=message.scale is not None,
         gaps=message.present is not None,
@@ -254,6 +269,7 @@ def _describe(message: SiteMessage, name: str, *, outside: bool = False) -> Trac
         plates=message.plates,
         masked=message.masked,
         reweighted=message.reweighted,
+        drawable=not latent or isinstance(smooth, NoiseMap) or has_sampler(fn),
     )
 
 
@@ -274,28 +290,9 @@ def family_of(fn: dist.Distribution) -> str:
     return type(fn).__name__
 
 
-def _placeholder(name: str, fn: dist.Distribution):
-    try:
-        return fn.sample(jax.random.key(0))
-    except NotImplementedError:
-        raise ModelError(
-            f"site '{clean_name(str(name))}' ({family_of(fn)}) has no sampler; prior draws, particles and simulations "
-            "need one. Choose a proper distribution, or give its class a sample method."
-        ) from None
-
-
 def _shape_of(a) -> Shape:
     dtype = a.dtype if hasattr(a, "dtype") else jnp.result_type(a)
     return Shape(jnp.shape(a), dtype)
-
-
-def _unique(names: list[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    result = []
-    for name in names:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name}__{seen[name]}")
-    return result
 
 
 def _noise_free(loops: list[dict]) -> tuple[int, ...]:

@@ -5,6 +5,11 @@ With theta the parameters, x = (t, user input):
     start_draw    theta, key                            the start
     step_draw     theta, carry, x, key                  a step
     step_predict  theta, carry, x, values, known, key   a step at known innovations, the rest drawn
+    start_places  theta, noise, key                     the start at given noise, what has none drawn
+    step_places   theta, carry, x, noise, key           a step at given noise, what has none drawn
+
+The last two find where states are that gradient engines move as they are (`noise.in_place`): "noise" is their
+unconstrained values.
 """
 
 from __future__ import annotations
@@ -20,8 +25,10 @@ from ssmscan.model.handlers.running import LeaveModel, run_step
 from ssmscan.model.handlers.scans import Loop
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import Shape, like
+from ssmscan.model.noise.families import NoiseMap
+from ssmscan.model.noise.samplers import draw
 from ssmscan.model.staging.discovery import TracedSite
-from ssmscan.model.staging.functions import known_outside
+from ssmscan.model.staging.functions import known_outside, noise_specs
 from ssmscan.model.staging.user_model import KEY, UserModel, x_shapes
 
 
@@ -36,7 +43,7 @@ def start_draw(
         def outside(name, fn):
             if name in theta:
                 return theta[name]
-            return fn.sample(jax.random.fold_in(key, list(user_model.outside).index(name)))
+            return draw(jax.random.fold_in(key, list(user_model.outside).index(name)), fn)
 
         def at_main(loop: Loop):
             out["carry"] = like(loop.init, user_model.plan.carry)
@@ -60,11 +67,11 @@ def step_draw(user_model: UserModel, parameters: Collection[str]) -> Staged:
             t, user_x = x
             position = iter(range(len(plan.inside)))
 
-            def draw(fn):
-                return fn.sample(jax.random.fold_in(key, next(position)))
+            def drawn(fn):
+                return draw(jax.random.fold_in(key, next(position)), fn)
 
-            simulated = loop._replace(draw_observed=draw)
-            new, y, messages = run_step(simulated, t, carry, user_x, lambda i, _, fn: draw(fn))
+            simulated = loop._replace(draw_observed=drawn)
+            new, y, messages = run_step(simulated, t, carry, user_x, lambda i, _, fn: drawn(fn))
             out["carry"], out["y"] = like(new, plan.carry), y
             out["values"] = {
                 s.name: jnp.asarray(m.value)
@@ -93,16 +100,16 @@ def step_predict(user_model: UserModel, parameters: Collection[str]) -> Staged:
         out: dict[str, Any] = {}
         position = iter(range(2 * len(plan.inside)))
 
-        def draw(fn):
-            return fn.sample(jax.random.fold_in(key, next(position)))
+        def drawn(fn):
+            return draw(jax.random.fold_in(key, next(position)), fn)
 
         def value_of(site: TracedSite, fn):
-            return jnp.where(known[site.name], values[site.name], jnp.asarray(draw(fn), site.dtype))
+            return jnp.where(known[site.name], values[site.name], jnp.asarray(drawn(fn), site.dtype))
 
         def again(name, m: SiteMessage):
             if m.latent or m.fn is None:
                 return jnp.asarray(m.value)
-            value = draw(unmasked(m.fn))
+            value = drawn(unmasked(m.fn))
             imputed = user_model.gaps.imputes(name) and m.present is not None
             return jnp.where(m.present, value, m.value) if imputed else value
 
@@ -118,3 +125,67 @@ def step_predict(user_model: UserModel, parameters: Collection[str]) -> Staged:
 
     arguments = {"theta": user_model.shapes(parameters), "carry": plan.carry, "x": x_shapes(plan)}
     return user_model.stage(fn, {**arguments, "values": values, "known": known, "key": KEY})
+
+
+def start_places(user_model: UserModel, parameters: Collection[str], initial: Collection[str]) -> Staged:
+    """Stage the start at given noise, what is sampled in place or summed out drawn from its law."""
+
+    def fn(data, theta, noise, key):
+        out: dict[str, Any] = {"noise": {}}
+        known = known_outside(user_model, theta)
+
+        def outside(name, fn):
+            own = jax.random.fold_in(key, list(user_model.outside).index(name))
+            return (
+                _place(user_model.outside[name], fn, noise, own, out["noise"]) if name in initial else known(name, fn)
+            )
+
+        def at_main(loop: Loop):
+            out["carry"] = like(loop.init, user_model.plan.carry)
+            raise LeaveModel
+
+        user_model.run(data, outside, at_main)
+        return out
+
+    noise = _given_noise(user_model, initial)
+    return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": noise, "key": KEY})
+
+
+def step_places(user_model: UserModel, parameters: Collection[str]) -> Staged:
+    """Stage one step at given noise, what is sampled in place or summed out drawn from its law."""
+    plan = user_model.plan
+
+    def fn(data, theta, carry, x, noise, key):
+        out: dict[str, Any] = {"noise": {}}
+        position = iter(range(len(plan.inside)))
+
+        def value_of(site: TracedSite, fn):
+            own = jax.random.fold_in(key, next(position))
+            return jnp.asarray(_place(site, fn, noise, own, out["noise"]), site.dtype)
+
+        def at_main(loop: Loop):
+            out["carry"] = user_model.step(loop, carry, x, value_of)[0]
+            raise LeaveModel
+
+        user_model.run(data, known_outside(user_model, theta), at_main)
+        return out
+
+    arguments = {"theta": user_model.shapes(parameters), "carry": plan.carry, "x": x_shapes(plan)}
+    noise = _given_noise(user_model, user_model.innovations)
+    return user_model.stage(fn, {**arguments, "noise": noise, "key": KEY})
+
+
+def _given_noise(user_model: UserModel, names: Collection[str]) -> dict[str, Shape]:
+    """Return the shapes of the base noise of the sites that have it."""
+    sites = user_model.outside | user_model.innovations
+    return noise_specs(user_model, [n for n in names if isinstance(sites[n].smooth, NoiseMap)], smooth=True)
+
+
+def _place(site: TracedSite, fn: Any, noise: dict, key: jax.Array, found: dict) -> jax.Array:
+    """Compute the value of a site from its noise or draw it, and keep the unconstrained values of one in place."""
+    if isinstance(site.smooth, NoiseMap):
+        return site.smooth.apply(fn, noise[site.name])
+    if site.smooth is None:
+        return draw(key, fn)
+    found[site.name] = site.smooth.draw(key, unmasked(fn))
+    return site.smooth.apply(fn, found[site.name])

@@ -8,7 +8,7 @@ x = (t, user input), v the innovations, e their base noise:
     by_value     outside (theta and s), carry, x, values (v), key, ys, last   densities of all sites, and a step
     start_noise  theta, noise (e)             carry, weight and values of the start
     step_noise   theta, carry, x, noise       carry, weight and values of one step
-    prior        key                          a draw of theta
+    prior        key                          a draw of theta, or a point of its support where there is no sampler
     constrain    z, unconstrained theta       theta, log prior and law of its draws, both plus log-Jacobian
     unconstrain  theta                        z
 
@@ -25,12 +25,14 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, biject_to
 
-from ssmscan.model.handlers.messages import SiteMessage, can_be_drawn, is_factor
+from ssmscan.model.handlers.messages import SiteMessage, can_be_drawn, is_factor, unmasked
 from ssmscan.model.handlers.running import LeaveModel
 from ssmscan.model.handlers.scans import Loop
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import Shape, like, sum_of, zeros
 from ssmscan.model.noise.families import NoiseMap
+from ssmscan.model.noise.in_place import InPlace
+from ssmscan.model.noise.samplers import draw
 from ssmscan.model.noise.score import is_rough
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.staging.user_model import KEY, UserModel, x_shapes
@@ -100,14 +102,14 @@ def start_noise(
 
     def fn(data, theta, noise):
         out: dict[str, Any] = {}
-        correction, faults = [], []
+        corrections, faults = Corrections(), []
         known = known_outside(user_model, theta)
 
         def outside(name, fn):
             if name not in initial:
                 return known(name, fn)
             map_ = _map(user_model.outside[name], smooth)
-            correction.append(map_.log_correction(fn, noise[name]))
+            corrections.add(map_, fn, noise[name])
             faults.append(map_.fault(fn))
             return _draw(map_, fn, noise[name])
 
@@ -120,7 +122,7 @@ def start_noise(
         out["log_excess"] = sum_of([*(m.log_excess() for m in messages if m.name in initial), *faults])
         out["log_rough"] = sum_of(m.log_density() for m in messages if m.name in rough)
         out["log_observation"] = {m.name: m.log_prob() for m in messages if m.fn is not None and m.observed}
-        out["correction"] = sum_of(correction)
+        out["correction"], out["law"] = sum_of(corrections.mended), sum_of(corrections.law)
         return out
 
     return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": specs})
@@ -134,11 +136,11 @@ def step_noise(user_model: UserModel, parameters: Collection[str], *, smooth: bo
 
     def fn(data, theta, carry, x, noise):
         out: dict[str, Any] = {}
-        correction, faults = [], []
+        corrections, faults = Corrections(), []
 
         def value_of(site: TracedSite, fn):
             map_ = _map(site, smooth)
-            correction.append(map_.log_correction(fn, noise[site.name]))
+            corrections.add(map_, fn, noise[site.name])
             faults.append(map_.fault(fn))
             return jnp.asarray(_draw(map_, fn, noise[site.name]), site.dtype)
 
@@ -150,7 +152,7 @@ def step_noise(user_model: UserModel, parameters: Collection[str], *, smooth: bo
             out["log_rough"] = sum_of(messages[n].log_density() for n in rough)
             out["values"] = {n: jnp.asarray(m.value) for n, m in messages.items() if not m.observed}
             out["cdf"] = {s.name: distribution_function(messages[s.name]) for s in plan.inside if s.has_cdf}
-            out["correction"] = sum_of(correction)
+            out["correction"], out["law"] = sum_of(corrections.mended), sum_of(corrections.law)
             raise LeaveModel
 
         user_model.run(data, known_outside(user_model, theta), at_main)
@@ -217,7 +219,7 @@ def prior(user_model: UserModel, parameters: Collection[str]) -> Staged:
     def fn(data, key):
         def outside(name, fn):
             position = list(user_model.outside).index(name)
-            return fn.sample(jax.random.fold_in(key, position))
+            return draw(jax.random.fold_in(key, position), fn)
 
         messages = user_model.run(data, outside, _pass_loop(user_model))
         return {"theta": {m.name: jnp.asarray(m.value) for m in messages if m.name in parameters}}
@@ -303,11 +305,31 @@ def _unconstrain(user_model: UserModel, data: list, theta: dict) -> dict:
     return z
 
 
+class Corrections:
+    """What densities of states have beyond N(0, I) of their noise.
+
+    Attributes:
+        mended: of transports, whose noise is nearly normal.
+        law: of states that are sampled in place, see `ssmscan.model.noise.in_place`.
+    """
+
+    def __init__(self):
+        self.mended: list[jax.Array] = []
+        self.law: list[jax.Array] = []
+
+    def add(self, map_: NoiseMap | InPlace, fn: Distribution, noise: jax.Array) -> None:
+        """Add that of one state."""
+        if isinstance(map_, InPlace):
+            self.law.append(map_.log_correction(unmasked(fn), noise))
+        else:
+            self.mended.append(map_.log_correction(fn, noise))
+
+
 def _map(site: TracedSite, smooth: bool):
     return site.smooth if smooth else site.particle
 
 
-def _draw(map_: NoiseMap, fn: Distribution, noise: jax.Array) -> jax.Array:
+def _draw(map_: NoiseMap | InPlace, fn: Distribution, noise: jax.Array) -> jax.Array:
     """Compute the value of some noise, held constant where its density carries the derivative."""
     value = map_.apply(fn, noise)
     return jax.lax.stop_gradient(value) if is_rough(map_) else value

@@ -7,6 +7,7 @@ dynamics          a loop at one parameter value: start, step, densities of one p
 elements          the proof that elements of a panel do not interact, and the staged functions of one
 element_dynamics  the same as `dynamics`, of one element; its filter is in `ssmscan.particles.panels`
 paths             a loop run at given noise or values
+places            where states are that gradient engines sample in place
 marginal          what gradient engines integrate out of a loop: the protocol, and the case of nothing
 discrete_sum      its other implementation: finite discrete states, summed out
 chain_weights     the weights of a chain of discrete draws
@@ -14,6 +15,8 @@ simulation        forward simulation, and what follows from known states
 deterministics    what the model computes outside the loop
 data              what depends on data alone: observed values, missing and impossible ones
 checking          the parts put together again, against NumPyro's density
+site_check        the same by site, without noise: cheap enough for every trace
+forward_runs      the evidence, against that of forward runs of NumPyro
 requirements      what engines ask of a model before they run
 program           a loop without its data, shared by equal models: its functions, marginal and elements
 loop_functions    all that is staged of a loop, and the roles of its sites

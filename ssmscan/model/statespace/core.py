@@ -16,7 +16,7 @@ from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import sum_of, zeros
 from ssmscan.model.protocols import NoiseSpec, Panel, PyTree, Theta, Values
-from ssmscan.model.sites import Role, Site
+from ssmscan.model.sites import Role, Site, site_table
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.statespace.program import Program
 
@@ -99,6 +99,29 @@ class Core:
         if refusal := self.program.post_loop.refusal():
             raise ModelError(refusal)
 
+    def refuse_undrawable(self, *wanted: Site) -> None:
+        """Raise where sites are to be drawn that have no sampler.
+
+        Raises:
+            ModelError: the message names them, and the engines that do not draw them.
+        """
+        without = {site.name for site in self.traced_sites if not site.drawable}
+        found = [site for site in wanted if site.name in without]
+        if not found:
+            return
+        listed = ", ".join(f"'{site.name}' ({site.family})" for site in found)
+        parameters = found[0].role is Role.PARAMETER
+        drawing = (
+            "Tempered SMC and predictions from the prior begin there; NUTS, PMMH and MaximumLikelihood do not"
+            if parameters
+            else "Particles and simulations draw every state; NUTS samples such states where they are"
+        )
+        raise ModelError(
+            f"{'parameter' if parameters else 'state'}(s) {listed} cannot be drawn, as the distribution is improper or "
+            f"its class has no sample method. {drawing}. Or choose a proper distribution, or give its class a sample "
+            "method."
+        )
+
     # ---- at given parameters --------------------------------------------------------------------
 
     def outside(self, theta: Theta, initial: Mapping[str, jax.Array] | None = None) -> Values:
@@ -123,3 +146,24 @@ class Core:
         outside = self.outside(theta)
         densities = self.program.densities
         return self.total(densities.static, outside) + self.total(densities.static_rows, outside)
+
+
+def sites_of(cores: Sequence[Core], *roles: Role) -> tuple[Site, ...]:
+    """Return the sites of all loops with one of some roles; one that several loops have, once."""
+    return tuple({site.name: site for core in cores for site in core.with_role(*roles)}.values())
+
+
+def described(cores: Sequence[Core], fixed: Sequence[str]) -> str:
+    """Lay out what was found: the sites, the elements, what is fixed at trace and what is summed out."""
+    steps, table = " and ".join(str(core.num_steps) for core in cores), site_table(sites_of(cores, *Role))
+    if len(cores) > 1:
+        return f"State-space model of {len(cores)} independent loops of {steps} steps\n{table}"
+    program, integrated = cores[0].program, cores[0].program.marginal.describe()
+    lines = [
+        f"State-space model of {steps} steps",
+        table,
+        str(program.elements if cores[0].panel is None else cores[0].panel),
+        f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
+        f"summed out by gradient engines: {integrated}" if integrated else "",
+    ]
+    return "\n".join(line for line in lines if line)

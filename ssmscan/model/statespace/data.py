@@ -6,7 +6,7 @@ that is a likelihood of zero, not a fault in the data).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.statespace.core import Core
-from ssmscan.model.statespace.parameters import sample_prior
+from ssmscan.model.statespace.parameters import sample_start
 from ssmscan.model.statespace.paths import from_values
 from ssmscan.model.statespace.simulation import simulate
 
@@ -45,6 +45,16 @@ def with_missing(core: Core) -> frozenset[str]:
     )
 
 
+def filled(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """Fill the missing elements of arrays of data by the first of each that is not."""
+
+    def fill(array: jax.Array) -> jax.Array:
+        missing = np.isnan(array) if np.issubdtype(array.dtype, np.floating) else np.zeros(array.shape, bool)
+        return jnp.where(missing, array[~missing][0], array) if missing.any() and not missing.all() else array
+
+    return [fill(array) for array in arrays]
+
+
 def refuse_gaps(core: Core) -> None:
     """Refuse missing elements that cannot be integrated out: a part of a joint value, and NaN read around its site.
 
@@ -68,7 +78,7 @@ def refuse_gaps(core: Core) -> None:
             )
     for seed in range(3):
         key, path_key = jax.random.split(jax.random.key(seed))
-        theta = sample_prior(core, key)
+        theta = sample_start(core, key)
         bad = jax.device_get(_not_a_number(core, theta, simulate(path_key, core, theta).values))
         if not any(bad.values()):
             return

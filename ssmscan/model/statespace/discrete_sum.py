@@ -28,7 +28,7 @@ from ssmscan.model.noise.support import joint_values
 from ssmscan.model.protocols import NoiseSpec, Theta
 from ssmscan.model.statespace.chain_weights import ChainWeights, filled
 from ssmscan.model.statespace.loop_functions import LoopFunctions
-from ssmscan.model.statespace.marginal import LoopWithData, Posterior
+from ssmscan.model.statespace.marginal import Densities, LoopWithData, Posterior
 
 PyTree = Any
 
@@ -58,6 +58,7 @@ class DiscreteSum:
     loop: LoopFunctions
     summed: Summed
     noise: Mapping[str, NoiseSpec]
+    has_law: bool = False
 
     @property
     def integrated(self) -> tuple[str, ...]:
@@ -75,10 +76,14 @@ class DiscreteSum:
         """Return a clause that says what is summed out."""
         return self.summed.describe()
 
-    def log_likelihood(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Array:
-        """Compute the log-density of all data given parameters and noise, discrete draws summed out; a scalar."""
+    def log_densities(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Densities:
+        """Compute the log-density of all data given parameters and noise, discrete draws summed out.
+
+        The law of a state in place may depend on discrete draws: the weights of the chain hold it.
+        """
         series = self.series(core, theta, noise)
-        return series.log_rest + jnp.sum(self._each(forward_backward.log_likelihood)(series.chain))
+        log_sum = jnp.sum(self._each(forward_backward.log_likelihood)(series.chain))
+        return Densities(jnp.zeros_like(log_sum), series.log_rest + log_sum)
 
     def posterior(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array], key: Array | None) -> Posterior:
         """Draw the states given data, parameters and noise: forward filtering, backward sampling."""

@@ -21,27 +21,26 @@ import numpy as np
 from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.keys import loop_keys, one_key
 from ssmscan.model.protocols import NoiseSpec, Panel, Theta, Values
-from ssmscan.model.sites import Role, Site, site_table
+from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace import checking, data, deterministics, parameters, paths, simulation
-from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.checking import Written
+from ssmscan.model.statespace.core import Core, described, sites_of
 from ssmscan.model.statespace.dynamics import LoopDynamics
 from ssmscan.model.statespace.element_dynamics import ElementDynamics, elements_at
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.statespace.program import Program
 
 
-class Retraceable(Protocol):
+class Retraceable(Written, Protocol):
     """What `trace` was given, kept on the host; see `ssmscan.model.tracing`."""
+
+    @property
+    def model(self) -> Callable:
+        """The model itself."""
 
     @property
     def fixed(self) -> tuple[str, ...]:
         """Printed paths of the arrays that were made static."""
-
-    def run(self) -> Any:
-        """Run the model as it was written."""
-
-    def filled(self) -> StateSpaceModel:
-        """Trace the model over data whose missing elements are filled."""
 
     def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
         """Return the model with other data."""
@@ -67,20 +66,7 @@ class StateSpaceModel:
     source: Retraceable | None = None
 
     def __repr__(self) -> str:
-        steps = " and ".join(str(core.num_steps) for core in self.cores)
-        if len(self.cores) > 1:
-            title = f"State-space model of {len(self.cores)} independent loops of {steps} steps"
-            return f"{title}\n{site_table(self.sites)}"
-        fixed = () if self.source is None else self.source.fixed
-        program, integrated = self.core.program, self.core.program.marginal.describe()
-        lines = [
-            f"State-space model of {steps} steps",
-            site_table(self.sites),
-            str(program.elements if self.panel is None else self.panel),
-            f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
-            f"summed out by gradient engines: {integrated}" if integrated else "",
-        ]
-        return "\n".join(line for line in lines if line)
+        return described(self.cores, () if self.source is None else self.source.fixed)
 
     # ---- what was found -------------------------------------------------------------------------
 
@@ -107,7 +93,7 @@ class StateSpaceModel:
 
     def _sites(self, *roles: Role) -> tuple[Site, ...]:
         """Sites of all loops with one of some roles; one that several loops have, once."""
-        return tuple({site.name: site for core in self.cores for site in core.with_role(*roles)}.values())
+        return sites_of(self.cores, *roles)
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -205,6 +191,10 @@ class StateSpaceModel:
         """Draw the parameters from their prior, masks and scales left out."""
         return parameters.sample_prior(self.cores[0], key)
 
+    def sample_start(self, key: jax.Array) -> Theta:
+        """Draw parameters to start at: from their prior where it has a sampler, else from near zero in z."""
+        return parameters.sample_start(self.cores[0], key)
+
     def constrain(self, z: Theta) -> Theta:
         """Compute parameters from unconstrained values, by NumPyro's bijectors."""
         return parameters.at_unconstrained(self.cores[0], z)["theta"]
@@ -237,9 +227,9 @@ class StateSpaceModel:
 
     @property
     def smooth_noise(self) -> dict[str, NoiseSpec]:
-        """Standard-normal noise of the whole model: initial sites, then loop sites with T in front.
+        """Noise of the whole model: initial sites, then loop sites with T in front.
 
-        Discrete states that are summed out have none.
+        What is summed out has none; that of a state sampled in place is its unconstrained value.
 
         Raises:
             ModelError: a site has no smooth map from noise and cannot be summed out.
@@ -252,7 +242,8 @@ class StateSpaceModel:
         Families whose map from noise is a transport contribute their density correction.
         """
         theta = self.canonical(theta)
-        return self._total(c.program.marginal.log_likelihood(c, theta, own) for c, own in self._each_noise(noise))
+        found = (core.program.marginal.log_densities(core, theta, own) for core, own in self._each_noise(noise))
+        return self._total(densities.likelihood for densities in found)
 
     def states_from_noise(self, theta: Theta, noise: Mapping[str, jax.Array], key: jax.Array | None = None) -> Values:
         """Compute values of initial sites, innovations and deterministics of the loop at given noise.
@@ -286,15 +277,12 @@ class StateSpaceModel:
         return [(core, {name: checked[name] for name in paths.smooth_noise(core)}) for core in self.cores]
 
     def deterministics(self, theta: Theta, states: Mapping[str, jax.Array] | None = None) -> Values:
-        """Compute the deterministics outside the loop.
+        """Compute the deterministics outside the loop, by name.
 
         Args:
             theta: value of every parameter; checked as in `canonical`.
             states: values of the initial sites and, with time in front, of the innovations; without them only what
                 parameters decide is computed.
-
-        Returns:
-            Values by name.
         """
         return deterministics.deterministics(self.cores, self.canonical(theta), states)
 
@@ -332,11 +320,22 @@ class StateSpaceModel:
         """Return the same model with some sites outside the loop declared parameters or initial states."""
         return self._source("with_roles").with_roles(parameters, initial)
 
-    def check(self, key: jax.Array) -> checking.Check:
-        """Compare the parts, put together again, with NumPyro's `log_density` of the original."""
-        source, key = self._source("check"), one_key(key)
-        ssm = source.filled() if self.has_gaps else self
-        return checking.check(key, ssm, ssm._source("check").run)
+    def over(self, arrays: list) -> StateSpaceModel:
+        """Return the same program over other arrays, which are taken as they are."""
+        return StateSpaceModel(tuple(core.with_data(arrays) for core in self.cores))
+
+    def check(self, key: jax.Array, *, simulate: int = 0, theta: Theta | None = None) -> checking.Check:
+        """Compare the parts, put together again, with NumPyro's density of the model as it was written.
+
+        Args:
+            key: PRNG key.
+            simulate: number of NumPyro's forward runs to compare the evidence with, such as 1000; 0 for none.
+            theta: parameters of these runs, by default the most telling of a few draws of the prior.
+
+        Raises:
+            ModelError: they differ by more than rounding, or by more than chance; the message has both numbers.
+        """
+        return checking.check(one_key(key), self, self._source("check"), simulate, theta)
 
     def _source(self, what: str) -> Retraceable:
         if self.source is None:

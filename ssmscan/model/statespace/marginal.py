@@ -82,39 +82,56 @@ class Marginal(Protocol):
     def separable(self) -> bool:
         """Whether densities can be told from the corrections of noise maps, so that `Posterior.log_joint` is there."""
 
+    @property
+    def has_law(self) -> bool:
+        """Whether the noise has a law other than N(0, I), see `Densities`; draws from it are made by simulation."""
+
     def describe(self) -> str:
         """Say in a clause what is integrated out, empty for nothing."""
 
-    def log_likelihood(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Array:
-        """Compute the log-density of all data given parameters and noise, a scalar."""
+    def log_densities(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Densities:
+        """Compute the log-densities of the noise and of all data given parameters and noise."""
 
     def posterior(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array], key: Array | None) -> Posterior:
         """Compute the states given data, parameters and noise; those that are integrated out are drawn."""
+
+
+class Densities(NamedTuple):
+    """Log-densities at given parameters and noise, scalars.
+
+    Attributes:
+        law: of the noise, less N(0, I): of states that are sampled in place.
+        likelihood: of all data, corrections of noise maps included.
+    """
+
+    law: Array
+    likelihood: Array
 
 
 class AtNoise(NamedTuple):
     """The loop run at given noise.
 
     Attributes:
-        log_likelihood: log-density of the data, corrections included, a scalar.
+        densities: of the noise and of the data.
         values: of all sites drawn or computed.
         correction: what inexact noise maps add to the log-likelihood.
     """
 
-    log_likelihood: Array
+    densities: Densities
     values: dict[str, Array]
     correction: Array
 
 
 @dataclass(frozen=True, eq=False)
 class NothingIntegrated:
-    """Every site is a smooth function of noise, and the loop is run at it.
+    """Every site is a smooth function of noise, or sampled in place, and the loop is run there.
 
-    With a correction for each map that is a transport and not exact, the log-density in (theta, noise) is
+    With a correction for each map that is a transport and not exact, and a law for each site that is in place, the
+    log-density in (theta, noise) is
 
-        log p(theta) + log N(noise) + [ log p(y | theta, noise) + corrections ]
+        log p(theta) + [ log N(noise) + laws ] + [ log p(y | theta, noise) + corrections ].
 
-    and the bracket is what gradient engines call the likelihood.
+    The second bracket is what gradient engines call the likelihood, and the first what forward simulation draws.
 
     Attributes:
         loop: the functions of the loop.
@@ -131,18 +148,23 @@ class NothingIntegrated:
         """Base noise of all sites."""
         return self.smooth.specs
 
+    @property
+    def has_law(self) -> bool:
+        """Whether a site is sampled in place."""
+        return self.loop.places is not None
+
     def describe(self) -> str:
         """Say nothing."""
         return ""
 
-    def log_likelihood(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Array:
-        """Compute the log-density of all data, corrections included."""
-        return self.run(core, theta, noise).log_likelihood
+    def log_densities(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Densities:
+        """Compute the log-densities of the noise and of all data."""
+        return self.run(core, theta, noise).densities
 
     def posterior(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array], key: Array | None) -> Posterior:
         """Compute the states; without a key, as nothing is drawn."""
         found = self.run(core, theta, noise)
-        return Posterior(found.values, {}, found.log_likelihood - found.correction)
+        return Posterior(found.values, {}, found.densities.likelihood - found.correction)
 
     def run(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> AtNoise:
         """Run the loop at given noise."""
@@ -156,16 +178,19 @@ class NothingIntegrated:
         def body(carry: PyTree, inputs: tuple) -> tuple[PyTree, tuple]:
             x, e = inputs
             out = step(carry=carry, x=x, noise=e)
-            return out["carry"], (out["log_weight"], out["correction"], out["values"], out["y"])
+            return out["carry"], (out["log_weight"], out["correction"], out["law"], out["values"], out["y"])
 
-        last, (weights, corrections, values, ys) = lax.scan(body, start["carry"], (core.inputs(theta), loop_noise))
+        last, (weights, corrections, laws, values, ys) = lax.scan(
+            body, start["carry"], (core.inputs(theta), loop_noise)
+        )
         static = loop.densities.static(core.arrays, outside=core.outside(theta))["outside_log_prob"]
         log_static, correction = sum_of(static.values()), start["correction"] + jnp.sum(corrections)
         log_likelihood = log_static + log_start + jnp.sum(weights) + correction
         outside = core.outside(theta, start["values"])
         after = loop.densities.post_loop(core.arrays, outside=outside, ys=ys, last=last)["outside_log_prob"]
         log_likelihood = log_likelihood + sum_of(after.values()) + self._joint(core, outside, ys)
-        return AtNoise(log_likelihood, {**start["values"], **values}, correction)
+        densities = Densities(start["law"] + jnp.sum(laws), log_likelihood)
+        return AtNoise(densities, {**start["values"], **values}, correction)
 
     def _joint(self, core: LoopWithData, outside: dict[str, Array], ys: PyTree) -> Array:
         """Compute the log-density of the rows of this loop of what several loops share."""
@@ -191,6 +216,7 @@ class Refused:
     why: str
     integrated: tuple[str, ...] = ()
     separable: bool = False
+    has_law: bool = False
 
     def _refuse(self) -> NoReturn:
         listed = ", ".join(f"'{site.name}' ({site.family})" for site in self.sites)
@@ -209,7 +235,7 @@ class Refused:
         """Say nothing."""
         return ""
 
-    def log_likelihood(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Array:
+    def log_densities(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Densities:
         """Raise the refusal."""
         self._refuse()
 

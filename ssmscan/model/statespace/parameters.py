@@ -42,7 +42,17 @@ def log_prior(core: Core, theta: Mapping[str, Any]) -> jax.Array:
 
 
 def sample_prior(core: Core, key: Any) -> Theta:
-    """Draw the parameters from their prior, masks and scales left out."""
+    """Draw the parameters from their prior, masks and scales left out.
+
+    Raises:
+        ModelError: one has no sampler.
+    """
+    core.refuse_undrawable(*core.parameters)
+    return sample_start(core, key)
+
+
+def sample_start(core: Core, key: Any) -> Theta:
+    """Draw parameters to start at; see `StateSpaceModel.sample_start`."""
     return core.program.prior(core.arrays, key=one_key(key))["theta"]
 
 

@@ -47,8 +47,18 @@ def require_observed(ssm: object) -> None:
         )
 
 
+def require_drawn(ssm: object, *roles: Role) -> None:
+    """Raise unless the sites with some roles, those of the states by default, can be drawn.
+
+    Raises:
+        ModelError: one has no sampler; the message names it.
+    """
+    for core in ssm.cores if isinstance(ssm, StateSpaceModel) else ():
+        core.refuse_undrawable(*core.with_role(*(roles or (Role.INITIAL, Role.INNOVATION))))
+
+
 def unread_sites(ssm: StateSpaceModel) -> tuple[str, ...]:
-    """Return the names of the sites that look like observations without data, see `roles.unread`."""
+    """Return the names of the sites that look like observations without data, see `left_out.unread`."""
     after = [site for core in ssm.cores for site in core.program.plan.drawn_after]
     return (*(name for core in ssm.cores for name in core.program.unread), *sorted(set(after)))
 

@@ -123,6 +123,8 @@ def known_states(cores: Sequence[Core], states: Mapping[str, Any], *, whole: boo
 
 def simulate_all(key: jax.Array, cores: Sequence[Core], theta: Theta) -> Values:
     """Draw states and observations of every loop; see `StateSpaceModel.simulate`."""
+    for core in cores:
+        core.refuse_undrawable(*core.initial, *core.innovations)
     runs = [simulate(own, core, theta) for own, core in zip(loop_keys(key, len(cores)), cores)]
     return _with_joined(key, cores, theta, runs)
 
@@ -131,6 +133,7 @@ def predict_all(key: jax.Array, cores: Sequence[Core], theta: Theta, states: Val
     """Draw what follows from known states of every loop; see `StateSpaceModel.predict`."""
     runs = []
     for own, core in zip(loop_keys(key, len(cores)), cores):
+        core.refuse_undrawable(*(s for s in core.innovations if len(states.get(s.name, ())) < core.num_steps))
         names = {site.name for site in (*core.initial, *core.innovations)}
         runs.append(predict(own, core, theta, {n: v for n, v in states.items() if n in names}))
     return _with_joined(key, cores, theta, runs)
