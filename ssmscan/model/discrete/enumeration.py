@@ -169,7 +169,8 @@ def _follow(
         if not any(a == "carry" and source in remembered for k in remembered for a, source in leaves[k]):
             return terms, of_last_draws(*map(num_joint, rows))
         both = [name for name, r in terms.items() if r.past and r.time]
-        return terms, search(user_model, *rows, remembered, elements.start if elements else start, one, both, LIMIT)
+        first = start if elements is None else elements.start
+        return terms, search(user_model, *rows, remembered, first, one, (start, step), both, LIMIT)
 
     for group, where in ((starts, "of the start"), (sites, "of a step")):
         count = num_joint(elements.rows_of(group) if isinstance(elements, ElementChains) else group)
@@ -177,6 +178,10 @@ def _follow(
             return _refusal_of_number(group, f"{count} joint values {where}", elements)
     chains = elements if isinstance(elements, ElementChains) else None
     terms, memory = chain(chains)
+    if chains is not None and not isinstance(memory, Memory) and max(map(num_joint, (starts, sites))) <= LIMIT:
+        together = chain(None)
+        if isinstance(together[1], Memory):
+            chains, (terms, memory) = None, together
     if isinstance(memory, Memory) and memory.mixed:
         # What no draw touches in a leaf is taken from the path of the whole leaf, which has every element.
         chains, moving = None, _moving(leaves, touched, memory.mixed)
