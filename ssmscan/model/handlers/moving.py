@@ -251,9 +251,9 @@ class MoveRows(Messenger):
     def _keep(self, state: stepping.State, rows: Mapping[str, Array], outputs: Any, main: dict[str, PyTree]) -> None:
         for name, place in self.rows.axes.items():
             self.known[name] = place.whole(rows[name], self.before.get(name))
-        self.after = _After(
-            main, stepping.results(self.rows.staged, self.rows.loops, state.carries, outputs, self.first.outputs)
-        )
+        assert self.first is not None
+        loops = stepping.results(self.rows.staged, self.rows.loops, state.carries, outputs, self.first.outputs)
+        self.after = _After(main, loops)
 
     # ---- after it -------------------------------------------------------------------------------
 
