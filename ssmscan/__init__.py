@@ -46,9 +46,11 @@ from ssmscan.model.protocols import (
 )
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace.checking import Check, Factor
+from ssmscan.model.statespace.forward_runs import Evidence
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import trace
+from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
@@ -81,6 +83,8 @@ __all__ = [
     "StateSpaceModel",
     "Site",
     "Role",
+    "enable_validation",
+    "validation_enabled",
     # engines, and what they return
     "NUTS",
     "PMMH",
@@ -133,6 +137,7 @@ __all__ = [
     # records that these return or hold
     "Check",
     "Factor",
+    "Evidence",
     "NoiseSpec",
     "Panel",
     "Start",

@@ -1,18 +1,23 @@
 """Models from a seeded grammar, each against linear algebra or enumeration, or refused.
 
     python -m tests.grammar [number] [seed]
+    python -m tests.grammar styles [part of a name]
 
 A model is a choice of carry x inputs x family x way to observe x missing values x further scans.  The likelihood of the
 filter, averaged over keys, must be the exact one (family error 1e-4 over all models), and `ssm.check` must pass.
-What is refused is listed by its sentence.
+What is refused is listed by its sentence.  The styles of `grammar_styles` and `grammar_more` are judged in the same
+way, each against what NumPyro's own density gives; and states and parameters must be those that the style has.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,9 +27,13 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
+from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm, t
 
 import ssmscan
+from tests.contract import values
+from tests.grammar_more import cases
+from tests.grammar_styles import Case
 from tests.truth import ERROR_RATE
 
 STEPS, KEYS = 7, 48
@@ -203,18 +212,102 @@ def judge(spec: Spec, comparisons: int) -> str:
     return "right" if abs(z) < t.isf(ERROR_RATE / (2 * comparisons), KEYS - 1) else f"WRONG: z = {z:.1f}"
 
 
-def main(number: int = 100, seed: int = 0) -> None:
-    began, verdicts = time.perf_counter(), Counter()
-    for spec in specs(number, seed):
+def enumerated(case: Case) -> values.Value:
+    """The likelihood of a case by NumPyro's density at all values of its discrete sites."""
+    run = lambda: case.model(*case.args)  # noqa: E731
+    trace = handlers.trace(handlers.seed(handlers.substitute(run, data=case.theta), 0)).get_trace()
+    shapes = {name: trace[name]["value"] for name in case.discrete}
+    sizes = [case.discrete[name] for name, value in shapes.items() for _ in range(value.size)]
+    grid = jnp.asarray(list(itertools.product(*map(range, sizes))))
+
+    def log_joint(row):
+        data, start = dict(case.theta), 0
+        for name, value in shapes.items():
+            data[name] = row[start : start + value.size].reshape(value.shape).astype(value.dtype)
+            start += value.size
+        return values.log_terms(
+            handlers.trace(handlers.substitute(run, data=data)).get_trace(), case.theta, observed=False
+        )
+
+    return values.Value(float(logsumexp(np.asarray(jax.jit(jax.vmap(log_joint))(grid), float))), 0.0, "enumeration")
+
+
+def truth(case: Case) -> values.Value:
+    """The likelihood of a case, by NumPyro alone."""
+    run = lambda: case.model(*case.args)  # noqa: E731
+    if case.truth == "gauss":
+        return values.linear_gaussian(run, case.theta)
+    if case.truth == "sum":
+        return enumerated(case)
+    if case.truth == "none":
+        return values.without_noise(run, case.theta)
+    return values.monte_carlo(run, case.theta, error=0.02, most=400_000)
+
+
+def sums_everything(ssm: ssmscan.StateSpaceModel) -> bool:
+    """Whether all states of a model are summed out."""
+    try:
+        return not ssm.smooth_noise and bool(ssm.summed_out)
+    except ssmscan.ModelError:
+        return False
+
+
+def judge_case(case: Case, comparisons: int) -> str:
+    """`right`, `refused: ...`, `kept as parameters: ...` or what is wrong."""
+    try:
+        ssm = ssmscan.trace(case.model, *case.args)
+    except ssmscan.ModelError as error:
+        return f"refused: {error}"
+    if not ssm.check(jax.random.key(0)).passed:
+        return "WRONG: the parts do not add up"
+    extra = {site.name for site in ssm.parameters} ^ set(case.theta)
+    if extra:
+        return f"other parameters: {sorted(extra)}"
+    theta = {name: jnp.asarray(value, float) for name, value in case.theta.items()}
+    known = truth(case)
+    rounding = 1e-5 * (10 + abs(known.log_likelihood))
+    if case.truth == "sum" and sums_everything(ssm):
+        summed = float(ssm.log_likelihood_given_noise(theta, {}))
+        if abs(summed - known.log_likelihood) > rounding:
+            return f"WRONG: summed to {summed:.4f}, enumerated {known.log_likelihood:.4f}"
+    log_likelihood = jax.jit(jax.vmap(lambda key: ssmscan.log_likelihood(key, ssm, theta, num_particles=1000)))
+    try:
+        logs = np.asarray(log_likelihood(jax.random.split(jax.random.key(0), KEYS)), float)
+    except ssmscan.ModelError as error:
+        return f"refused to particles: {error}"
+    ours = values.averaged(logs, "particles")
+    z = (ours.log_likelihood - known.log_likelihood) / math.hypot(ours.error, known.error, rounding)
+    return "right" if abs(z) < t.isf(ERROR_RATE / (2 * comparisons), KEYS - 1) else f"WRONG: z = {z:.1f}"
+
+
+def report(judged: Iterable[tuple[str, Callable[[], str]]]) -> None:
+    """Print what is not right, each sentence once, and how many of each there are."""
+    began, verdicts, said = time.perf_counter(), Counter(), set()
+    for name, judgement in judged:
         try:
-            verdict = judge(spec, number)
+            verdict = judgement()
         except Exception as error:  # a crash is a verdict too
             verdict = f"CRASH: {type(error).__name__}: {error}"
+        verdict = verdict.splitlines()[0]
         if verdict != "right":
-            print(*spec, "->", verdict.splitlines()[0], flush=True)
+            print(name, "->", verdict if verdict not in said else f"{verdict[:60]}... (as above)", flush=True)
+        said.add(verdict)
         verdicts[verdict.split(":")[0]] += 1
     print(dict(verdicts), f"{time.perf_counter() - began:.0f} s")
 
 
+def main(number: int = 100, seed: int = 0) -> None:
+    report((" ".join(spec), partial(judge, spec, number)) for spec in specs(number, seed))
+
+
+def main_styles(wanted: str = "") -> None:
+    chosen = [case for case in cases() if wanted in case.name]
+    print(len(chosen), "models")
+    report((case.name, partial(judge_case, case, len(chosen))) for case in chosen)
+
+
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    if sys.argv[1:2] == ["styles"]:
+        main_styles(*sys.argv[2:3])
+    else:
+        main(*map(int, sys.argv[1:]))

@@ -44,6 +44,7 @@ ROOMS = (
     ("staging",),
     ("discrete",),
     ("statespace",),
+    ("validation",),
     ("tracing", "noise_outside"),
 )
 """The rooms of `model/`; each imports from itself and from those before it."""

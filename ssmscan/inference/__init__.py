@@ -6,6 +6,7 @@
 | `pmmh`, `pmmh_chain` | `PMMH`: a random walk on an estimate of the likelihood; its exact step |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
 | `tempering`, `tempering_step` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
+| `exact` | what is left of it where nothing is: the exact evidence and states |
 | `maximum`, `ascent` | `MaximumLikelihood`: gradient ascent on the likelihood; its step |
 | `curvature`, `averages` | its standard errors; averages of noisy numbers |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |

@@ -26,7 +26,7 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from ssmscan.arguments import require_flag, require_number
-from ssmscan.errors import ModelError
+from ssmscan.inference.exact import exact_result
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
 from ssmscan.inference.posterior import Position, num_coordinates
@@ -136,10 +136,8 @@ class TemperedSMC:
         require_drawn(ssm, Role.PARAMETER)
         require_drawn(ssm)
         if not num_coordinates(ssm):
-            raise ModelError(
-                "nothing is left to temper: the model has no parameters, and all its states are summed out or given by "
-                "the others. ssmscan.NUTS draws the states."
-            )
+            counts = {"num_runs": self.num_runs, "num_draws": self.num_particles, "num_paths": self.num_paths}
+            return exact_result(self, key, ssm, **counts, progress=self.progress)
         keys = jax.random.split(key, self.num_runs)
         ladder = Ladder(self.num_particles, self.chain_length, self.num_leapfrog, self.target_ess)
         with phase("TemperedSMC: compiling", progress=self.progress), interruptible():

@@ -1,6 +1,7 @@
 """What the user wrote: a NumPyro model, taken apart.
 
 tracing        `trace`: arguments split into data and program, the entry to all below
+validation     the check that `trace` makes of its own work, and its switch
 noise_outside  `noise_outside`: a model with its noise moved outside the loop, as a NumPyro handler
 
 Below them stand rooms, each of which imports from those before it in this list alone:

@@ -24,9 +24,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -40,10 +38,12 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.arguments import require_function, require_texts
 from ssmscan.errors import ModelError
-from ssmscan.model.handlers.messages import clean_name, is_point, point_counts, with_sample_shape
+from ssmscan.model.handlers.messages import is_point, point_counts, with_sample_shape
+from ssmscan.model.handlers.names import SiteNames, given_in_loop, prefix_of
 from ssmscan.model.handlers.noise_sites import DiscreteInnovation, Moved, fixed, given, sample_loop_noise, sample_site
 from ssmscan.model.handlers.scans import number_of_steps, returning_pairs
-from ssmscan.model.handlers.stack import isolated
+from ssmscan.model.handlers.stack import beyond, isolated
+from ssmscan.model.handlers.tables import as_arrays
 from ssmscan.model.noise.families import MapKind, NoiseMap, smooth_map
 from ssmscan.model.noise.samplers import draw
 from ssmscan.model.protocols import PyTree
@@ -103,6 +103,7 @@ class _Outside(Messenger):
     def __init__(self, initial: tuple[str, ...]):
         self.initial = initial
         self.met: list[str] = []
+        self.renamed: dict[str, str] = {}
         super().__init__()
 
     def refuse_unmet(self) -> None:
@@ -122,6 +123,8 @@ class _Outside(Messenger):
         elif msg["type"] == "sample" and replayed:
             if msg["infer"].get("discrete_innovation") and not msg["is_observed"]:
                 msg["fn"] = DiscreteInnovation(msg["name"], msg["fn"])
+        elif msg["type"] == "deterministic" and replayed:
+            msg["name"] = self.renamed.get(msg["name"], msg["name"])
         elif msg["type"] == "sample" and msg["value"] is None:
             self._initial_state(msg)
 
@@ -133,7 +136,7 @@ class _Outside(Messenger):
         if noise_map is None:
             return
         prior = Moved(noise_map, fn if noise_map.kind is MapKind.TRANSPORT else None).prior()
-        with self._beyond():
+        with beyond(self):
             value = noise_map.apply(fn, sample_site(f"{name}_noise", prior, msg["kwargs"]["rng_key"]))
             if msg["scale"] is not None:
                 numpyro.factor(f"{name}_scaled", jnp.sum((msg["scale"] - 1.0) * fn.log_prob(value)))
@@ -145,17 +148,24 @@ class _Outside(Messenger):
         def run(f, init, xs, length, reverse, **rest):
             if rest.get("enum", False):
                 return original(f, init, xs, length, reverse, **rest)
+            init, xs = as_arrays((init, xs))
             f, length = returning_pairs(f), number_of_steps(xs, length)
-            prefix, scales = self._between()
-            plan = _plan(f, init, xs)
+            inner = _PYRO_STACK[_PYRO_STACK.index(self) + 1 :]
+            prefix, scales = prefix_of("sample", inner), [h.scale for h in inner if isinstance(h, handlers.scale)]
+            given = [(kind, in_loop) for kind, in_loop, *_ in given_in_loop(_PYRO_STACK, rest["substitute_stack"])]
+            rest["substitute_stack"] = given
+            outside = frozenset(name.removeprefix(prefix) for name in self.met if name.startswith(prefix))
+            plan, taken = _plan(f, init, xs, given, outside)
+            # What is moved is a deterministic in the loop, and has the name of a sample statement outside.
+            self.renamed |= {prefix_of("deterministic", inner) + name: prefix + name for name in plan}
 
             def loop(noise: dict, known: dict | None = None, keys: Array | None = None):
-                body = functools.partial(_step, f, plan, scales, known)
+                body = functools.partial(_step, f, plan, taken, scales, known)
                 inputs = xs, noise, jnp.arange(length), keys
                 last, (sites, (ys, extra)) = original(body, init, inputs, length, reverse, **rest)
                 return (last, (sites, ys)), extra
 
-            with self._beyond():
+            with beyond(self):
                 noise = sample_loop_noise(
                     plan,
                     length,
@@ -164,29 +174,12 @@ class _Outside(Messenger):
                     lambda noise, known, keys: loop(noise, known, keys)[1],
                 )
             result, factors = loop(noise)
-            with self._beyond():
+            with beyond(self):
                 for name, log_factor in factors.items():
                     numpyro.factor(f"{prefix}{name}", jnp.sum(log_factor))
             return result
 
         msg["fn"] = run
-
-    def _between(self) -> tuple[str, list]:
-        """Return what `scope` and `scale` handlers between us and the loop add: a prefix and factors."""
-        inner = _PYRO_STACK[_PYRO_STACK.index(self) + 1 :]
-        scopes = [f"{h.prefix}{h.divider}" for h in inner if isinstance(h, handlers.scope)]
-        return "".join(scopes), [h.scale for h in inner if isinstance(h, handlers.scale)]
-
-    @contextmanager
-    def _beyond(self) -> Iterator[None]:
-        """Speak only to handlers around the model: masks and plates inside are not meant for the noise."""
-        at = _PYRO_STACK.index(self)
-        inner = _PYRO_STACK[at:]
-        del _PYRO_STACK[at:]
-        try:
-            yield
-        finally:
-            _PYRO_STACK.extend(inner)
 
 
 class _Body(Messenger):
@@ -194,19 +187,17 @@ class _Body(Messenger):
 
     Args:
         value_of: (name, distribution, scale) -> value, or None to leave the site as it is.
+        names: the names of the sites of this run.
     """
 
-    def __init__(self, value_of: Callable[[str, dist.Distribution, Any], Array | None]):
-        self.value_of = value_of
-        self.count: Counter[str] = Counter()
+    def __init__(self, value_of: Callable[[str, dist.Distribution, Any], Array | None], names: SiteNames):
+        self.value_of, self.name_of = value_of, names.numbering()
         super().__init__()
 
     def process_message(self, msg: dict) -> None:
         if msg["type"] not in ("sample", "deterministic") or msg.get("_control_flow_done", False):
             return
-        name = clean_name(msg["name"])
-        self.count[name] += 1
-        msg["name"] = name if self.count[name] == 1 else f"{name}__{self.count[name]}"
+        msg["name"] = self.name_of(msg["name"])
         if msg["type"] == "sample" and msg["value"] is None:
             fn = with_sample_shape(msg)
             value = self.value_of(msg["name"], fn, msg["scale"])
@@ -222,9 +213,22 @@ def _make_deterministic(msg: dict, value: Array) -> None:
     msg.update(type="deterministic", value=value, **kept)
 
 
-def _plan(f: Callable, init: PyTree, xs: PyTree) -> dict[str, Moved]:
-    """Meet the sites of the loop: which latents move, and which distributions do not change in it."""
-    active = list(_PYRO_STACK)
+def _plan(
+    f: Callable, init: PyTree, xs: PyTree, given: list[tuple[str, Any]], outside: frozenset[str]
+) -> tuple[dict[str, Moved], frozenset[str]]:
+    """Meet the sites of the loop.
+
+    Args:
+        f, init, xs: the loop.
+        given: what handlers around it give to its sites, by the names that these have in it.
+        outside: names of the sites before it.
+
+    Returns:
+        The latents that move, with which distributions do not change in it; and the plain names of its sites.
+    """
+    kinds = {"condition": handlers.condition, "substitute": handlers.substitute}
+    active: list = [kinds[kind](data=data) for kind, data in given if kind in kinds and isinstance(data, dict)]
+    names = SiteNames(outside)
     maps: dict[str, NoiseMap] = {}
     laws: dict[str, dist.Distribution] = {}
 
@@ -235,19 +239,24 @@ def _plan(f: Callable, init: PyTree, xs: PyTree) -> dict[str, Moved]:
         return draw(jax.random.key(0), fn)
 
     def transported(carry: PyTree, x: PyTree) -> dict[str, list]:
-        with isolated(), handlers.seed(rng_seed=0), _Body(value_of):
+        with isolated(), handlers.seed(rng_seed=0), _Body(value_of, names):
             f(carry, x)
         return {name: jax.tree.leaves(laws[name]) for name in maps if maps[name].kind is MapKind.TRANSPORT}
 
     x = jax.tree.map(lambda a: jnp.asarray(a)[0], xs)
-    closed, leaves = jax.make_jaxpr(transported, return_shape=True)(init, x)
+    closed, leaves = jax.make_jaxpr(lambda *args: transported(*args), return_shape=True)(init, x)
+    if names.collide:
+        names = SiteNames(outside | names.plain)
+        maps.clear()
+        closed, leaves = jax.make_jaxpr(transported, return_shape=True)(init, x)
     owners = [name for name in leaves for _ in leaves[name]]
     changing = {name for name, depends in zip(owners, _depends_on_inputs(closed.jaxpr)) if depends}
     constant = set(leaves) - changing
     if constant:
         # The same step in the caller's trace, where the parameters of the laws outlive it.
         transported(init, x)
-    return {name: Moved(maps[name], laws[name] if name in constant else None) for name in maps}
+    plan = {name: Moved(maps[name], laws[name] if name in constant else None) for name in maps}
+    return plan, names.taken
 
 
 def _depends_on_inputs(jaxpr: Any) -> list[bool]:
@@ -263,7 +272,15 @@ def _depends_on_inputs(jaxpr: Any) -> list[bool]:
     return [reads([v]) for v in jaxpr.outvars]
 
 
-def _step(f: Callable, plan: dict[str, Moved], scales: list, known: dict | None, carry: PyTree, inputs: tuple):
+def _step(
+    f: Callable,
+    plan: dict[str, Moved],
+    taken: frozenset[str],
+    scales: list,
+    known: dict | None,
+    carry: PyTree,
+    inputs: tuple,
+):
     """Run one step with the moved sites as functions of their noise.
 
     With `known` (site -> number of steps whose noise is known), noise whose law changes in the loop is
@@ -294,6 +311,6 @@ def _step(f: Callable, plan: dict[str, Moved], scales: list, known: dict | None,
             extra[f"{name}_scaled"] = jnp.sum((math.prod(factors) - 1.0) * fn.log_prob(value))
         return value
 
-    with _Body(value_of):
+    with _Body(value_of, SiteNames(taken)):
         carry, y = f(carry, x)
     return carry, (y, extra)

@@ -3,7 +3,7 @@
 Arguments are split first.  JAX and NumPy arrays among their leaves are data, which enter every
 staged function as inputs; everything else (None, numbers, strings, callables) is static and becomes
 part of the program.  An array whose values the model needs in Python, through `np.asarray` or as a
-shape, is made static too, and the printed table says "fixed at trace".
+shape, is made static too, and the printed table says "fixed at trace", see `staging.fixed_arrays`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,17 @@ from ssmscan.arguments import require_function, require_texts
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
 from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
-from ssmscan.model.staging.user_arguments import explain, is_table, kind_of, refuse_call
+from ssmscan.model.handlers.tables import is_like, is_table
+from ssmscan.model.staging.fixed_arrays import fewest_fixed
+from ssmscan.model.staging.leaves import describe, flatten, is_array, same
+from ssmscan.model.staging.user_arguments import explain, refuse_call
 from ssmscan.model.statespace import data
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.partition import build_parts
 from ssmscan.model.statespace.program import Program, build
 from ssmscan.model.statespace.requirements import unread_warning
-
-_NEEDS_VALUE = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerBoolConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
+from ssmscan.model.validation import validate
 
 
 class Source(NamedTuple):
@@ -72,25 +68,16 @@ class Source(NamedTuple):
         """Return positional and keyword arguments as they were given, arrays canonical."""
         return jax.tree.unflatten(self.tree, self.leaves)
 
-    def run(self) -> Any:
-        """Run the model as it was given."""
-        return self.call([self.leaves[i] for i in self.data])
+    @property
+    def arrays(self) -> list:
+        """The leaves that are data."""
+        return [self.leaves[i] for i in self.data]
 
     def data_paths(self) -> list[str]:
         """Return the printed paths of the leaves that are data."""
         args, kwargs = jax.tree.unflatten(self.tree, range(len(self.leaves)))
         paths = flatten(args, kwargs)[2]
         return [paths[i] for i in self.data]
-
-    def filled(self) -> StateSpaceModel:
-        """Trace the model over data whose missing elements are filled by the first that is not."""
-
-        def fill(leaf):
-            missing = np.isnan(leaf) if np.issubdtype(leaf.dtype, np.floating) else np.zeros(leaf.shape, bool)
-            return leaf if missing.all() else jnp.where(missing, leaf[~missing][0], leaf)
-
-        leaves = [fill(leaf) if i in self.data else leaf for i, leaf in enumerate(self.leaves)]
-        return assemble(self._replace(leaves=tuple(leaves), gaps=frozenset()))
 
     def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
         """Trace again with roles declared.
@@ -107,7 +94,8 @@ class Source(NamedTuple):
     def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
         """Return the model of this source over other data, after checking that only data changed.
 
-        It is traced again only if values are missing where none were: the program does not depend on data.
+        It is traced again only if values are missing where none were, for the program does not depend on data; and if
+        a table of pandas has other values, which the model turns into arrays itself.
 
         Raises:
             ValueError: an argument has another structure, shape or dtype, or a static value changed; it is named.
@@ -118,8 +106,11 @@ class Source(NamedTuple):
                 f"with_data got arguments of structure {tree}; the model was traced with {self.tree}. Pass the same "
                 "arguments in the same way, or call ssmscan.trace again."
             )
+        tables = False
         for position, (path, old, new) in enumerate(zip(paths, self.leaves, leaves)):
-            if position in self.data:
+            if is_table(old) and is_like(new, old):
+                tables = tables or not same(old, new)
+            elif position in self.data:
                 if not is_array(new) or (new.shape, new.dtype) != (old.shape, old.dtype):
                     raise ValueError(
                         f"with_data: {path} is {describe(new)}, the model was traced with {describe(old)}. "
@@ -131,6 +122,8 @@ class Source(NamedTuple):
                     f"{describe(old)}. Call ssmscan.trace for another program."
                 )
         source = self._replace(leaves=tuple(leaves))
+        if tables:
+            return assemble(source)
         arrays = tuple(leaves[i] for i in self.data)
         new = StateSpaceModel(tuple(core.with_data(arrays) for core in ssm.cores), source)
         if any(isinstance(a, jax.core.Tracer) for a in arrays):
@@ -191,6 +184,7 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
     ssm = assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
     if warning := unread_warning(ssm):
         warnings.warn(warning, stacklevel=2)
+    validate(ssm)
     return ssm
 
 
@@ -198,10 +192,7 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
 def assemble(source: Source) -> StateSpaceModel:
     """Stage a source; arrays whose values the model needs become static."""
     try:
-        used, ssm = source, _assemble_or_none(source)
-        if ssm is None:
-            used = _fix_arrays(source)
-            ssm = _assemble(used)
+        used, ssm = _assemble_fixed(source)
         # What is known is looked at now, also while somebody's jit is being traced.
         known = not any(isinstance(a, jax.core.Tracer) for core in ssm.cores for a in core.arrays)
         with jax.ensure_compile_time_eval():
@@ -227,16 +218,22 @@ def assemble(source: Source) -> StateSpaceModel:
     return ssm
 
 
-def _assemble_or_none(source: Source) -> StateSpaceModel | None:
-    """Stage a source; None if the model needs values of its arrays."""
-    try:
-        return _assemble(source)
-    except _NEEDS_VALUE:
-        return None
+def _assemble_fixed(source: Source) -> tuple[Source, StateSpaceModel]:
+    """Stage a source, arrays static whose values the model needs in Python."""
+
+    args, kwargs = jax.tree.unflatten(source.tree, range(len(source.leaves)))
+    paths = flatten(args, kwargs)[2]
+
+    def attempt(leaves: tuple, data: tuple[int, ...]) -> tuple[Source, StateSpaceModel]:
+        fixed = (*source.fixed, *(paths[i] for i in source.data if i not in data))
+        used = source._replace(leaves=leaves, data=data, fixed=fixed)
+        return used, _assemble(used)
+
+    return fewest_fixed(source.leaves, source.data, attempt)
 
 
 def _assemble(source: Source) -> StateSpaceModel:
-    arrays = [source.leaves[i] for i in source.data]
+    arrays = source.arrays
     try:
         program, table = build(source.call, arrays, source.parameters, source.initial, source.gaps)
     except SeveralLoops as found:
@@ -251,26 +248,6 @@ def _core(program: Program, table: list) -> Core:
     return Core(program, tuple(jnp.asarray(a) for a in table))
 
 
-def _fix_arrays(source: Source) -> Source:
-    """Make static the fewest arrays that let the model run, trying to free them one at a time."""
-    fixed = source._replace(data=())
-    _assemble(fixed)
-    for position in source.data:
-        freed = tuple(sorted((*fixed.data, position)))
-        attempt = source._replace(data=freed)
-        try:
-            _assemble(attempt)
-        except _NEEDS_VALUE:
-            continue
-        fixed = attempt
-    args, kwargs = jax.tree.unflatten(source.tree, range(len(source.leaves)))
-    paths = flatten(args, kwargs)[2]
-    static = [i for i in source.data if i not in fixed.data]
-    # The model asks for NumPy values, which a JAX array on a device would answer by a copy each time.
-    leaves = tuple(np.asarray(leaf) if i in static else leaf for i, leaf in enumerate(source.leaves))
-    return fixed._replace(leaves=leaves, fixed=tuple(paths[i] for i in static))
-
-
 def _check_data(core: Core) -> None:
     data.refuse_gaps(core)
     sites = {site.name: site for site in core.program.sites}
@@ -282,69 +259,3 @@ def _check_data(core: Core) -> None:
                 f"observed site '{name}'{where} holds a value outside the support of {site.family} ({site.support}), "
                 "so its log-probability is not finite. Correct the data, or make the value NaN where it is missing."
             )
-
-
-def flatten(args: tuple, kwargs: dict) -> tuple[list, jax.tree_util.PyTreeDef, list[str]]:
-    """Return the leaves of the arguments with arrays canonical, their structure, and a printed path for each."""
-    pairs, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=lambda a: a is None)
-    paths = [_path(path) for path, _ in pairs]
-    with jax.ensure_compile_time_eval():
-        leaves = [_canonical(leaf, path) if is_array(leaf) else leaf for (_, leaf), path in zip(pairs, paths)]
-    return leaves, tree, paths
-
-
-def _canonical(leaf: jax.Array | np.ndarray, path: str) -> jax.Array:
-    """Return the array as JAX holds it.
-
-    Raises:
-        TypeError: it is a masked array.
-        ValueError: integers that JAX's integer type does not hold; they would wrap around.
-    """
-    if isinstance(leaf, np.ma.MaskedArray):
-        raise TypeError(
-            f"{path} is a masked array, which JAX has not: pass its .filled(np.nan), NaN where one is missing."
-        )
-    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu" and leaf.size:
-        held = np.iinfo(jax.dtypes.canonicalize_dtype(leaf.dtype))
-        if leaf.min() < held.min or leaf.max() > held.max:
-            raise ValueError(
-                f"{path} holds integers from {leaf.min()} to {leaf.max()}, which {held.dtype} cannot hold. Pass them "
-                "in other units or relative to the first, or enable 64 bits with numpyro.enable_x64()."
-            )
-    return leaf if isinstance(leaf, jax.core.Tracer) else jnp.asarray(leaf)
-
-
-def is_array(leaf: Any) -> bool:
-    """Return whether a leaf is data."""
-    return isinstance(leaf, jax.Array | np.ndarray) and not _is_object(leaf)
-
-
-def _is_object(leaf) -> bool:
-    return isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc"
-
-
-def describe(leaf: Any) -> str:
-    """Describe a leaf in words."""
-    if is_table(leaf):
-        return f"{kind_of(leaf)} (pass its values, np.asarray(...))"
-    return f"{leaf.dtype}{list(leaf.shape)}" if is_array(leaf) else repr(leaf)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Return whether two static leaves mean the same program; leaves that cannot be compared do not."""
-    if a is b:
-        return True
-    arrays = [isinstance(leaf, np.ndarray | jax.Array) for leaf in (a, b)]
-    if any(arrays):
-        return all(arrays) and a.dtype == b.dtype and bool(np.array_equal(a, b))
-    try:
-        return bool(a == b) or bool(a != a and b != b)
-    except (ValueError, TypeError):
-        return False
-
-
-def _path(path: tuple) -> str:
-    kind, *rest = path
-    if kind.idx == 0:
-        return f"argument {rest[0].idx}" + jax.tree_util.keystr(tuple(rest[1:]))
-    return f"argument '{rest[0].key}'" + jax.tree_util.keystr(tuple(rest[1:]))

@@ -3,7 +3,8 @@
 One line a model: roles against what the file declares; `ssm.check`; the likelihood at fixed parameters, by the particle
 filter (or, where that is refused, by tempered SMC with the parameters conditioned) against a value that shares nothing
 with the package (`values.py`), both with standard errors; NUTS over 20 + 20 steps; a forecast or a simulation; below it
-what was refused, by its sentence.
+what was refused, by its sentence.  Where all states are discrete and summed out, `sum` is the exact value.  A file may
+have a `twin`: the same model in words that NumPyro's own density takes.
 """
 
 from __future__ import annotations
@@ -28,12 +29,18 @@ import ssmscan
 from tests.contract import models, values
 
 GAUSSIAN = {
+    "second_scan_reads_the_path",
+    "walk_observed_at_chosen_times",
     "gaussian_ssm_y_xs_or_length",
     "lgssm_condition_T_plus_h",
     "rw2_spline_prior_length_only",
+    "media_mix_vmapped_adstock",
+    "regional_sales_scopes",
+    "series_in_front_time_behind",
     "structural_ts_multi_latent",
     "subject_loop_one_scan_each",
 }
+FEW_PATHS = {"changepoint_segment_count", "hmm_second_order_history", "msar_window_of_regimes"}
 NUM_PARTICLES, NUM_FILTERS = 2000, 64
 
 
@@ -70,13 +77,17 @@ def central(ssm: ssmscan.StateSpaceModel) -> dict[str, jax.Array]:
 def independent(file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta: dict) -> values.Value:
     """The likelihood at theta from outside the package."""
 
+    model = getattr(file, "twin", file.model)
+
     def run():
-        return file.model(*file.model_args, **file.model_kwargs)
+        return model(*getattr(file, "independent_args", file.model_args), **file.model_kwargs)
 
     if name == "cjs_capture_recapture":
         return values.capture_recapture(file.model_args[0], float(theta["phi"]), float(theta["rho"]))
-    if name in GAUSSIAN:
+    if name in GAUSSIAN or getattr(file, "GAUSSIAN", False):
         return values.linear_gaussian(run, theta)
+    if name in FEW_PATHS:
+        return values.over_all_paths(run, theta)
     if not ssm.innovations:
         return values.without_noise(run, theta)
     return values.monte_carlo(run, theta)
@@ -135,6 +146,7 @@ COLUMNS = {
     "check": 7,
     "estimate": 17,
     "independent": 17,
+    "sum": 8,
     "z": 6,
     "NUTS": 8,
     "forecast": 9,
@@ -155,7 +167,7 @@ def examine(name: str) -> Line:
     if not line.fill("trace", lambda: keep("ssm", traced(file))):
         return line
     ssm = found["ssm"]
-    theta = central(ssm)
+    theta = file.THETA if hasattr(file, "THETA") else central(ssm)
     line.fill("roles", lambda: "right" if roles_right(file, ssm) else "WRONG")
     line.fill("check", lambda: "passes" if ssm.check(jax.random.key(0)).passed else "WRONG")
     compare(line, file, name, ssm, theta)
@@ -169,7 +181,7 @@ def examine(name: str) -> Line:
 
 
 def compare(line: Line, file: ModuleType, name: str, ssm: ssmscan.StateSpaceModel, theta: dict) -> None:
-    """Two values of the likelihood and how many standard errors lie between them."""
+    """Two values of the likelihood, how many standard errors lie between them, and the exact sum over states."""
     found: dict[str, values.Value] = {}
 
     def shown(what: str, value: values.Value) -> str:
@@ -178,6 +190,8 @@ def compare(line: Line, file: ModuleType, name: str, ssm: ssmscan.StateSpaceMode
 
     if not line.fill("estimate", lambda: shown("ours", filtered(ssm, theta))):
         line.fill("estimate", lambda: shown("ours", tempered(file, ssm, theta)))
+    if ssm.summed_out and not ssm.smooth_noise:
+        line.fill("sum", lambda: f"{float(ssm.log_likelihood_given_noise(theta, {})):.3f}")
     if not line.fill("independent", lambda: shown("theirs", independent(file, name, ssm, theta))):
         return
     origins = [value.origin for value in found.values()]

@@ -1,8 +1,9 @@
 r"""The likelihood of a NumPyro model at given parameters, without anything of the package.
 
-With theta the parameters, z all other latent sites and y the data, three ways to p(y | theta):
+With theta the parameters, z all other latent sites and y the data, four ways to p(y | theta):
 
 * no latent sites but theta: the log-probability of the observed sites is the answer;
+* all others discrete with few values: log p(z, y | theta) summed over all of them;
 * log p(z, y | theta) quadratic in z (linear Gaussian models): one Newton step from zero finds the mode and Laplace's
   formula is exact,
 
@@ -15,6 +16,7 @@ With theta the parameters, z all other latent sites and y the data, three ways t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -66,6 +68,29 @@ def linear_gaussian(run: Callable, theta: dict) -> Value:
     mode = jnp.linalg.solve(curvature, jax.jit(jax.grad(log_joint))(flat))
     _, log_det = jnp.linalg.slogdet(curvature / (2 * jnp.pi))
     return Value(float(log_joint(mode) - 0.5 * log_det), 0.0, f"Gaussian in {len(flat)} variables")
+
+
+def over_all_paths(run: Callable, theta: dict) -> Value:
+    """The sum over every joint value of latent sites that are discrete."""
+    seeded = handlers.trace(handlers.seed(handlers.substitute(run, data=theta), 0)).get_trace()
+    latent = {n: s for n, s in seeded.items() if s["type"] == "sample" and not s["is_observed"] and n not in theta}
+    choices = [
+        np.asarray(site["fn"].enumerate_support(expand=False)).ravel()
+        for site in latent.values()
+        for _ in range(np.size(site["value"]))
+    ]
+    paths, columns, values = np.array(list(itertools.product(*choices))), 0, {}
+    for name, site in latent.items():
+        shape, size = np.shape(site["value"]), np.size(site["value"])
+        values[name] = jnp.asarray(paths[:, columns : columns + size].reshape(-1, *shape), site["value"].dtype)
+        columns += size
+
+    def log_joint(z):
+        trace = handlers.trace(handlers.substitute(run, data={**theta, **z})).get_trace()
+        return log_terms(trace, theta, observed=False)
+
+    logs = np.asarray(jax.jit(lambda z: jax.lax.map(log_joint, z, batch_size=10_000))(values), float)
+    return Value(float(logsumexp(logs)), 0.0, f"sum of {len(paths):,} paths")
 
 
 def monte_carlo(run: Callable, theta: dict, *, error: float = 0.1, batch: int = 10_000, most: int = 2_000_000) -> Value:

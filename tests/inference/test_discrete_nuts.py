@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from numpyro import handlers
 from scipy import stats
 from scipy.special import logsumexp
 
@@ -91,3 +92,18 @@ def test_tempered_evidence_agrees_with_the_grid(ssm, exact):
     assert abs(result.log_evidence - exact.log_evidence) < threshold * result.log_evidence_error
     assert result.states["s"].shape == (6, 400, len(Y))
     np.testing.assert_allclose(result.state_probabilities["s"][:, 1], exact.upper, atol=0.03)
+
+
+def test_a_model_of_which_nothing_is_left_to_sample_has_its_exact_evidence_and_exact_draws():
+    fixed = ssmscan.trace(handlers.condition(switching, data={"p": 0.7}), Y)
+    transition = np.array([[0.7, 0.3], [0.3, 0.7]])
+    truth = hmm_forward_backward(transition[0], transition, stats.norm.logpdf(Y[:, None], [0.0, 2.0]))
+    engine = ssmscan.TemperedSMC(num_particles=1000, num_runs=4, chain_length=10, num_paths=1000, progress=False)
+    result = engine.run(jax.random.key(0), fixed)
+    assert result.log_evidence == pytest.approx(truth.log_likelihood + stats.beta.logpdf(0.7, 2, 2), rel=1e-5)
+    assert result.log_evidence_error == 0.0
+    np.testing.assert_allclose(result.state_probabilities["s"], truth.smoothed, atol=1e-5)
+    drawn, upper = result.states["s"], truth.smoothed[:, 1]
+    assert drawn.shape == (4, 1000, len(Y))
+    errors = (drawn.mean((0, 1)) - upper) / np.sqrt(upper * (1 - upper) / 4000)
+    assert np.abs(errors).max() < z_threshold(len(Y))

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax import lax
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 
@@ -162,6 +161,55 @@ def single(observe):
     return tail
 
 
+def other_orders(p, x0, y, last):
+    """Rows at some times, in any order and several times, and rows that data choose."""
+    whole = jnp.concatenate([x0[None], p])
+    see("a", dist.Normal(p[::-1], 1.0), Y2)
+    see("b", dist.Normal(p[::2, 0], jnp.exp(0.1 * y[::2])), Y[:3])
+    see("c", dist.Normal(whole[np.array([3, 1, 1, 5])], 1.0).to_event(2), Y2[:4])
+    see("d", dist.Normal(jnp.roll(p, 2, 0) + jnp.roll(y, 2)[:, None], 1.0), Y2)
+    see("e", dist.Normal(p[SEEN].T, 1.0), Y2[:4].T)
+    see("f", dist.Normal(jnp.concatenate([p[4:], p[:2]]), 1.0), Y2[:4])
+
+
+def chosen_by_data(p, x0, y, last):
+    index = jnp.argsort(y)[:4]
+    see("a", dist.Normal(p[index, 0], jnp.exp(0.1 * jnp.take(p[:, 1], index))), Y[:4])
+    see("b", dist.MultivariateNormal(jnp.take(p, index, axis=0), COV), Y2[:4])
+    see("c", dist.Normal(p[index, jnp.array([0, 1, 1, 0])], 1.0), Y[:4])
+    see("d", dist.Normal(jnp.take_along_axis(p, jnp.argsort(Y2, 0), 0), 1.0), Y2)
+    see("e", dist.Normal(p[index[0]], 1.0), Y2[0])
+
+
+def merged_axes(p, x0, y, last):
+    see("a", dist.Normal(p.T.reshape(-1), 1.0).to_event(1), Y2.ravel())
+    see("b", dist.Normal(p.reshape(3, 4), 1.0), Y2.reshape(3, 4))
+    with numpyro.plate("series", 2, dim=-2), numpyro.plate("time", T - 1, dim=-1):
+        see("c", dist.Normal(p.T[:, ::-1][:, :-1], 1.0), Y2[1:].T)
+    see("d", dist.Normal(jnp.repeat(p[:, 0], 2), 1.0), Y2.ravel())
+    numpyro.factor("e", jnp.cumsum(-0.5 * (p[::-1, 0] - y) ** 2)[-1] + jnp.stack([p[2], p[0]]).sum())
+
+
+def later_loop_by_time(p, x0, y, last):
+    """A loop that reads the path at its own time, forwards and backwards."""
+
+    def step(mean, t):
+        see("a", dist.Normal(p[t, 0] + mean, 1.0), y[t])
+        see("b", dist.Normal(p[T - 1 - t], 1.0).to_event(1), jnp.asarray(Y2)[t])
+        return 0.7 * mean + 0.3 * y[t], None
+
+    scan(step, 0.2, jnp.arange(T))
+
+
+OTHER_LAYOUTS = {
+    "other orders": other_orders,
+    "chosen by data": chosen_by_data,
+    "merged axes": merged_axes,
+    "later loop by time": later_loop_by_time,
+}
+
+SLOW = {"chosen by data", "merged axes"}
+
 POINTWISE = {
     "plain": single(lambda p, x0, y: p[:, 0]),
     "head slice": single(lambda p, x0, y: p[:4]),
@@ -188,6 +236,7 @@ POINTWISE = {
     "other axes": other_axes,
     "rows": rows,
     "start and end": start_and_end,
+    **OTHER_LAYOUTS,
 }
 
 
@@ -217,14 +266,9 @@ JOINED = {
     "largest": (single(lambda p, x0, y: p.max(0)), "reduce_max"),
     "convolution": (single(lambda p, x0, y: jnp.convolve(p[:, 0], jnp.ones(2))), "conv_general_dilated"),
     "sorted": (single(lambda p, x0, y: jnp.sort(p, 0)), "sort"),
-    "reversed": (single(lambda p, x0, y: p[::-1]), "rev"),
-    "by index": (single(lambda p, x0, y: p[jnp.array([1, 0, 2])]), "gather"),
-    "strided": (single(lambda p, x0, y: lax.slice(p, (0, 0), (T, 2), (2, 1))), "slice"),
     "against the first": (single(lambda p, x0, y: p - p[0]), "sub"),
     "pairs": (single(lambda p, x0, y: p[:, None, 0] - p[None, :, 0]), "sub"),
-    "transposed flat": (single(lambda p, x0, y: p.T.reshape(-1)), "reshape"),
     "spline": (single(lambda p, x0, y: jnp.asarray(Y3.T) @ p), "dot_general"),
-    "shifted": (single(lambda p, x0, y: jnp.concatenate([p[1:], p[:1]])), "concatenate"),
     "spectrum": (single(lambda p, x0, y: jnp.abs(jnp.fft.rfft(p[:, 0]))), "fft"),
     "loop with state": (loop_with_state, "scan"),
     "joint": (joint_over_time, "triangular_solve"),

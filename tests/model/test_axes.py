@@ -30,7 +30,9 @@ def both(ssm, theta, noise):
     return by_steps(ssm, theta, noise), ssm.log_likelihood_given_noise(theta, noise)
 
 
-@pytest.mark.parametrize("name", tails.POINTWISE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in tails.SLOW else n for n in tails.POINTWISE]
+)
 def test_weights_of_the_steps_add_up_to_the_whole(name):
     ssm = ssmscan.trace(tails.model(tails.POINTWISE[name]), tails.Y)
     key = jax.random.key(5)

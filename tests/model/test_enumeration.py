@@ -289,13 +289,36 @@ def pushed(y):
     scan(step, (0, 0.0), y)
 
 
-def counted(y):
+def discounted(y):
+    """A count of which old terms fade: another value for each path."""
+
     def step(n, yt):
-        n = n + numpyro.sample("z", dist.Bernoulli(0.2))
-        numpyro.sample("y", dist.Normal(1.0 * n, 1.0), obs=yt)
+        n = 0.5 * n + numpyro.sample("z", dist.Bernoulli(0.2))
+        numpyro.sample("y", dist.Normal(n, 1.0), obs=yt)
         return {"n": n}["n"], None
 
-    scan(step, 0, y)
+    scan(step, 0.0, jnp.tile(y, 3))
+
+
+def last_seven(y):
+    def step(window, yt):
+        z = numpyro.sample("z", dist.Bernoulli(0.2 + 0.1 * window.sum()))
+        window = jnp.append(window[1:], z)
+        numpyro.sample("y", dist.Normal(window[0] + window[-1], 1.0), obs=yt)
+        return window, None
+
+    scan(step, jnp.zeros(7, int), jnp.tile(y, 3))
+
+
+def spell_since_the_data_began(y):
+    def step(carry, inputs):
+        spell, before = carry
+        z = numpyro.sample("z", dist.Bernoulli(0.2))
+        spell = jnp.where(z == before, jnp.minimum(spell + 1, 3), 0)
+        numpyro.sample("y", dist.Normal(1.0 * spell, 1.0), obs=inputs)
+        return (spell, z), None
+
+    scan(step, (0, (y[0] > 0).astype(int)), y)
 
 
 def many(y):
@@ -347,11 +370,21 @@ def joined_after_the_loop(y):
 REFUSALS = {
     pushed: (
         "'z' (BernoulliProbs) cannot be summed out: carry[1] after a step is computed from carry[1] before it, which "
-        "their draws reach, through 'x', so that the carry remembers the draws of all earlier steps and not of one"
+        "their draws reach, through 'x', and from noise, so that the carry remembers the draws of all earlier steps; "
+        "what it remembers is summed out where draws and constants alone decide it, in up to 64 joint values"
     ),
-    counted: (
-        "'z' (BernoulliProbs) cannot be summed out: carry after a step is computed from carry before it, which their "
-        "draws reach, so that the carry remembers the draws of all earlier steps and not of one"
+    spell_since_the_data_began: (
+        "'z' (BernoulliProbs) cannot be summed out: carry[0] after a step is computed from carry[0] before it, which "
+        "their draws reach, and from a start that is known only when the model is run, so that the carry remembers the "
+        "draws of all earlier steps; what it remembers is summed out where draws and constants alone decide it, in up "
+        "to 64 joint values"
+    ),
+    discounted: (
+        "'z' (BernoulliProbs) have more than 256 joint values in what the carry remembers of them, and up to 64 are "
+        "summed out"
+    ),
+    last_seven: (
+        "'z' (BernoulliProbs) have 128 joint values in what the carry remembers of them, and up to 64 are summed out"
     ),
     many: (
         "'z' (BernoulliProbs) have 1024 joint values of a step, and up to 64 are summed out; their elements cannot be "

@@ -66,9 +66,7 @@ def test_no_message_holds_what_was_left_unfilled():
 HANDLERS = {
     "mask": lambda model: handlers.mask(model, mask=False),
     "scale": lambda model: handlers.scale(model, scale=0.5),
-    "scope": lambda model: handlers.scope(model, prefix="a"),
     "do": lambda model: handlers.do(model, data={"x": 1.0}),
-    "lift": lambda model: handlers.lift(model, prior={}),
     "replay": lambda model: handlers.replay(model, trace={}),
     "uncondition": handlers.uncondition,
     "reparam": lambda model: handlers.reparam(model, config=lambda site: None),
@@ -82,6 +80,7 @@ def test_a_handler_around_the_scan_is_refused_by_its_name(name):
 
 
 KEPT = {
+    "lift": lambda model: handlers.lift(model, prior={}),
     "seed": lambda model: handlers.seed(model, rng_seed=0),
     "trace": handlers.trace,
     "infer_config": lambda model: handlers.infer_config(model, config_fn=lambda site: {}),

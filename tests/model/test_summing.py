@@ -118,7 +118,110 @@ def single_step(y):
     scan(step, z0, y[:1])
 
 
+PAIR_ROWS = RNG.dirichlet(np.ones(3), (3, 3))
+HAZARD = jnp.array([0.1, 0.2, 0.5])
+
+
+def second_order(y):
+    """Two starts that are drawn; the law of a step knows the last two."""
+    rows = jnp.asarray(PAIR_ROWS)
+    a = numpyro.sample("a", dist.Categorical(jnp.ones(3) / 3))
+    b = numpyro.sample("b", dist.Categorical(rows[0, a]))
+    numpyro.sample("y0", dist.Normal(1.0 * b, 1.0), obs=0.3)
+
+    def step(carry, yt):
+        last, before = carry["last"], carry["before"]
+        z = numpyro.sample("z", dist.Categorical(rows[before, last]))
+        numpyro.sample("y", dist.Normal(1.0 * z - before, 1.0), obs=yt)
+        return {"last": z, "before": last}, None
+
+    scan(step, {"last": b, "before": a}, y)
+
+
+def rolled(y):
+    """A window of floats, moved by roll and an update at a place."""
+
+    def step(w, yt):
+        z = numpyro.sample("z", dist.Bernoulli(0.2 + 0.2 * w[2]))
+        w = jnp.roll(w, 1).at[0].set(z)
+        numpyro.sample("y", dist.Normal(w[0] - w[1] * w[2], 1.0), obs=yt)
+        return w, None
+
+    scan(step, jnp.zeros(3), y)
+
+
+def residuals(y, x):
+    """Lags of what the regime leaves over: terms of data, two steps back, in a window that has no regimes."""
+
+    def step(carry, inputs):
+        (yt, xt), (z, errors) = inputs, carry
+        z = numpyro.sample("z", dist.Categorical(jnp.asarray(ROWS)[z]))
+        mean = jnp.array([-1.0, 0.5, 2.0])[z] + 0.3 * xt
+        numpyro.sample("y", dist.Normal(mean + errors @ jnp.array([0.5, 0.2]), 1.0), obs=yt)
+        return (z, jnp.concatenate([(yt - mean)[None], errors[:-1]])), None
+
+    scan(step, (0, jnp.array([0.4, -0.2])), (y, x))
+
+
+def spells(y):
+    """A regime and how long it has lasted, which decides when it ends."""
+
+    def step(carry, yt):
+        z, age = carry
+        ends = numpyro.sample("ends", dist.Bernoulli(HAZARD[age]))
+        z, age = jnp.where(ends == 1, 1 - z, z), jnp.where(ends == 1, 0, jnp.minimum(age + 1, 2))
+        numpyro.sample("y", dist.Normal(1.0 * z, 1.0), obs=yt)
+        return (z, age), None
+
+    scan(step, (0, 0), y)
+
+
+def spells_of_elements(y):
+    """The same for the elements of a plate, which are summed one by one."""
+
+    def step(carry, yt):
+        z, age = carry
+        with numpyro.plate("series", 2):
+            ends = numpyro.sample("ends", dist.Bernoulli(HAZARD[age]))
+            z, age = jnp.where(ends == 1, 1 - z, z), jnp.where(ends == 1, 0, jnp.minimum(age + 1, 2))
+            numpyro.sample("y", dist.Normal(1.0 * z, 1.0), obs=yt)
+        return (z, age), None
+
+    scan(step, (jnp.zeros(2, int), jnp.zeros(2, int)), y)
+
+
+def beside_in_one_array(y):
+    """Two regimes and a level that no draw touches, stacked."""
+
+    def step(carry, yt):
+        z = numpyro.sample("z", dist.Categorical(jnp.asarray(ROWS)[carry[1].astype(int)]))
+        numpyro.sample("y", dist.Normal(carry[1] + z + 0.1 * carry[2], 1.0), obs=yt)
+        return jnp.stack([1.0 * z, carry[0], 0.5 * carry[2] + yt]), None
+
+    scan(step, jnp.zeros(3), y)
+
+
+def changes(y):
+    """A count of changes, never cut off, and a count that nothing reads."""
+
+    def step(carry, yt):
+        n, idle = carry
+        new = numpyro.sample("new", dist.Bernoulli(0.3))
+        n = n + new
+        numpyro.sample("y", dist.Normal(jnp.sqrt(1.0 * n), 1.0), obs=yt)
+        return (n, 0.5 * idle + n), idle
+
+    scan(step, (0, 0.0), y)
+
+
 MODELS = {
+    second_order: (Y[:3],),
+    rolled: (Y,),
+    residuals: (Y, X),
+    spells: (Y,),
+    spells_of_elements: (PAIRS[:3],),
+    beside_in_one_array: (Y,),
+    changes: (Y,),
     scaled_and_masked: (Y, Y > 0),
     changing_in_time: (Y, X),
     two_chains: (Y[:3],),
@@ -148,12 +251,14 @@ def test_the_sum_over_all_paths_of_the_original_model(model):
     logs = np.asarray(logs, np.float64)
 
     def found(key):
-        posterior = ssm.posterior_states({}, {}, key)
-        return ssm.log_likelihood_given_noise({}, {}), posterior.probabilities, posterior.states
+        posterior = ssm.program.marginal.posterior(ssm.core, {}, {}, key)
+        return ssm.log_likelihood_given_noise({}, {}), posterior
 
-    value, probabilities, states = jax.jit(found)(jax.random.key(0))
+    value, (states, probabilities, log_joint) = jax.jit(found)(jax.random.key(0))
     np.testing.assert_allclose(value, logsumexp(logs), rtol=1e-5)
     weights = np.exp(logs - logsumexp(logs))
+    same = [(values[s.name] == np.asarray(states[s.name])).reshape(len(grid), -1).all(1) for s, _ in drawn]
+    np.testing.assert_allclose(log_joint, logs[np.all(same, 0)][0], rtol=1e-5)
     for site, shape in drawn:
         assert states[site.name].shape == shape
         exact = [np.tensordot(weights, values[site.name] == v, 1) for v in site.values]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from ssmscan.model.jaxprs.axes import constants, follow_staged
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import Shape, sum_of, zeros
 from ssmscan.model.jaxprs.source_lines import Mixing
-from ssmscan.model.jaxprs.tracked_axis import Axis, MixesRows, Sum, Tracked, Window
+from ssmscan.model.jaxprs.tracked_axis import Axis, Mark, MixesRows, Sum, Tracked, Window
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.staging.user_model import UserModel
 
@@ -31,6 +31,8 @@ PyTree = Any
 ELEMENT = Shape((), "int32")
 _LATER = Mixing("a state that is read before it is made")
 _WHOLE = Mixing("a state that all elements share")
+_CHOICES = 16
+"""How many choices of axes are tried for leaves that are computed from themselves."""
 
 
 class ElementChains(NamedTuple):
@@ -69,7 +71,7 @@ def split(
         user_model: the model.
         starts: discrete initial sites.
         sites: discrete innovations.
-        touched: leaves of the carry that they reach, each a function of the draws of one step.
+        touched: leaves of the carry that they reach and densities read.
         start, step: of the whole model.
 
     Returns:
@@ -151,26 +153,57 @@ class _Splitter:
         )
 
     def _find_leaf_axes(self, sites: Sequence[TracedSite]) -> None:
-        """Find the axis of each touched leaf after a step, which is a function of the draws of that step alone."""
+        """Find the axis of each touched leaf, before and after a step.
+
+        A leaf that is computed from draws has theirs; one that is computed from these leaves follows.  For one that is
+        computed from itself, a duration, every axis of the right size is tried.
+        """
+        axes: dict[int, Axis] = {}
+        for _ in range(len(self.touched) + 1):
+            marks = self._marks_after(sites, axes)
+            found = {k: mark for k, mark in marks.items() if self._is_whole(mark)}
+            if found.keys() == axes.keys():
+                break
+            axes = found
+        rest = sorted(self.touched - axes.keys())
+        shapes = jax.tree.leaves(self.step.argument("carry"))
+        places = [[n for n, size in enumerate(shapes[k].shape) if size == self.size] for k in rest]
+        for choice in itertools.islice(itertools.product(*places), _CHOICES):
+            guess = axes | {k: Axis(n, self.size) for k, n in zip(rest, choice)}
+            marks = self._marks_after(sites, guess)
+            if marks == guess:
+                self.leaf_axes = guess
+                return
+        for mark in (marks[k] for k in rest):
+            self._axis(mark)
+        raise MixesRows(_WHOLE)
+
+    def _marks_after(self, sites: Sequence[TracedSite], axes: dict[int, Axis]) -> dict[int, Mark]:
+        """Follow one step: the marks of the touched leaves after it, from those of some before it."""
+        self.leaf_axes, marks = axes, {}
 
         def fn(data, theta, carry, x, noise, draws):
             leaves = [
-                Tracked(None, _LATER) if k in self.touched else Tracked(leaf)
-                for k, leaf in enumerate(jax.tree.leaves(carry))
+                Tracked(None, _LATER) if k in self.touched and k not in axes else Tracked(leaf, axes.get(k))
+                for k, leaf in enumerate(carry)
             ]
             args = {"theta": constants(theta), "noise": constants(noise), "draws": self._track_draws(draws)}
             args |= {"carry": leaves, "x": constants(x)}
             results = self._follow(self.step, data, args, Window(self.size, jnp.zeros((), jnp.int32)))
-            for k in self.touched:
-                self.leaf_axes[k] = self._axis(results["leaves"][k])
+            marks.update({k: results["leaves"][k].mark for k in self.touched})
             return 0
 
-        given = [self.step.argument(name) for name in ("theta", "carry", "x", "noise")]
-        jax.eval_shape(fn, self.user_model.data_shapes(), *given, self._draw_shapes(sites, 1))
+        given = {name: self.step.argument(name) for name in ("theta", "carry", "x", "noise")}
+        given["carry"] = self._carry_shapes(jax.tree.leaves(given["carry"]), 1)
+        jax.eval_shape(fn, self.user_model.data_shapes(), *given.values(), self._draw_shapes(sites, 1))
+        return marks
 
-    def _axis(self, leaf: Tracked) -> Axis:
-        mark = leaf.mark
-        if isinstance(mark, Axis) and mark.axis is not None and mark == Axis(mark.axis, self.size):
+    def _is_whole(self, mark: Mark) -> TypeGuard[Axis]:
+        """Return whether a variable has the axis, with all its rows in their place."""
+        return isinstance(mark, Axis) and mark.axis is not None and mark == Axis(mark.axis, self.size)
+
+    def _axis(self, mark: Mark) -> Axis:
+        if self._is_whole(mark):
             return mark
         raise MixesRows(mark if isinstance(mark, Mixing) else mark.origin if isinstance(mark, Sum) else _WHOLE)
 
@@ -186,7 +219,7 @@ class _Splitter:
                 if leaf.value.shape[axis.axis or 0] != self.size:
                     raise MixesRows(_WHOLE)
                 leaves[k] = window.rows(leaf.value, axis)
-            elif self._axis(leaf) == axis:
+            elif self._axis(leaf.mark) == axis:
                 leaves[k] = leaf.value
             else:
                 raise MixesRows(_WHOLE)

@@ -7,15 +7,17 @@ function of its noise (`conditional.step_at_draws`).  Then
 
     touched leaf    c'_k depends on some d_t, or on a touched leaf (closed over steps), or its start on a
                     discrete initial site
-    summable        no touched leaf depends on a touched leaf: each is a function of the draws of one step,
-                    c_t(k), of inputs, noise and leaves that the draws never touch
+    remembered      touched, and read by a density, at once or later
+    memory          m_t, the joint value of the remembered leaves as far as draws decide it, S values (`memory`): the
+                    draws d_t where no remembered leaf depends on another, the last two in a chain of second order,
+                    regime and duration in a semi-Markov chain
 
-and the sum over all K^T paths is a forward pass over K values (`forward_backward`), in which the densities of step
-t are functions of (d_{t-1}, d_t).  A regime that moves a continuous state, and a counter of draws, are
-not summable: their carry remembers all earlier draws.
+and the sum over all K^T paths is a forward pass over S values (`forward_backward`), in which the densities of step
+t are functions of (m_{t-1}, d_t), of inputs, noise and leaves that the draws never touch.  A regime that moves a
+continuous state, and a counter without a bound, are not summable: their memory has more values at each step.
 
 Elements of a plate that do not interact have a pass each (`element_chains`).  Beyond `LIMIT` joint values particles
-are the better engine: a forward pass costs T K^2.
+are the better engine: a forward pass costs T S K.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from typing import NamedTuple
 
 import jax
 
+from ssmscan.model.discrete.carried_elements import Endless
 from ssmscan.model.discrete.conditional import start_at_draws, step_at_draws
 from ssmscan.model.discrete.element_chains import ElementChains, split
+from ssmscan.model.discrete.memory import Memory, TooMany, of_last_draws, search
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.source_lines import Mixing
 from ssmscan.model.noise.support import num_joint
@@ -73,6 +77,7 @@ class Summed(NamedTuple):
         initial: discrete initial sites.
         start, step: see `conditional`.
         elements: the same for one element, where elements do not interact; else None.
+        memory: what the carry remembers of the draws, of one element where these do not interact.
         path: untouched leaves of the carry that a density or a touched leaf needs, by position.
         touched: leaves that the draws reach and a density needs, with what they depend on.
         terms: log-densities of the step with what they depend on.
@@ -83,17 +88,22 @@ class Summed(NamedTuple):
     start: Staged
     step: Staged
     elements: ElementChains | None
+    memory: Memory
     path: tuple[int, ...]
     touched: dict[int, Reach]
     terms: dict[str, Reach]
 
+    def of_one(self, sites: Sites) -> Sites:
+        """Return sites as one chain has them."""
+        return sites if self.elements is None else self.elements.rows_of(sites)
+
     def describe(self) -> str:
         """Return a clause that says what is summed out."""
-        elements = self.elements
-        sites = self.sites if elements is None else elements.rows_of(self.sites)
+        elements, sites = self.elements, self.of_one(self.sites)
         each = "" if elements is None else f" for each of {elements.size} elements"
         names = ", ".join(f"'{site.name}'" for site in (*self.initial, *self.sites))
-        return f"{names}, {num_joint(sites)} values a step{each}"
+        memory = "" if self.memory.plain else f", {self.memory.largest} of what the carry remembers of them"
+        return f"{names}, {num_joint(sites)} values a step{memory}{each}"
 
 
 def decide(
@@ -134,13 +144,9 @@ def _follow(
     user_model: UserModel, starts: Sites, sites: Sites, start: Staged, step: Staged, post_loop: Staged
 ) -> Summed | str:
     """Follow the draws through the carry."""
-    leaves = step.reaches("leaves")
+    leaves, densities = step.reaches("leaves"), step.reaches("terms")
     touched = {k for k, pairs in start.reaches("leaves").items() if any(argument == "draws" for argument, _ in pairs)}
     touched = _closed_over_steps(leaves, touched)
-    for leaf, pairs in leaves.items():
-        source = sorted(k for argument, k in pairs if argument == "carry" and k in touched)
-        if leaf in touched and source:
-            return _refusal_of_memory(user_model, (*starts, *sites), leaf, source[0], step, touched)
     for site, pairs in post_loop.reaches("outside_log_prob").items():
         outputs = step.reaches("ys")
         read = [outputs[k] for argument, k in pairs if argument == "ys"]
@@ -151,38 +157,69 @@ def _follow(
                 f"'{site}', observed after the loop, joins steps and reads what the draws of "
                 f"{_listed((*starts, *sites))} reach; observe inside the transition to have it summed"
             )
-    moving = {k for k in touched if _varies_in_time(leaves[k], touched, frozenset())}
-    reach = {k: _reach(leaves[k], touched, moving) for k in touched}
-    terms = {name: _reach(pairs, touched, moving) for name, pairs in step.reaches("terms").items()}
-    needed = [*step.reaches("terms").values(), *(leaves[k] for k in touched)]
-    if post_loop.jaxpr.outvars:
-        needed += [*step.reaches("ys").values(), {("carry", k) for k in leaves}]
-    path = _leaves_read(needed) - touched
-    while (more := path | (_leaves_read(leaves[k] for k in path) - touched)) != path:
-        path = more
-    elements = split(user_model, starts, sites, touched, start, step)
+    needed = [*densities.values(), *(leaves[k] for k in _read_later(leaves, densities.values(), touched))]
+    remembered = _leaves_read(needed) & touched
+    elements = split(user_model, starts, sites, remembered, start, step)
+    moving = _moving(leaves, touched, set())
+
+    def chain(elements: ElementChains | None) -> tuple[dict[str, Reach], Memory | Endless | TooMany]:
+        one = step if elements is None else elements.step
+        terms = {name: _reach(pairs, touched, moving) for name, pairs in one.reaches("terms").items()}
+        rows = (starts, sites) if elements is None else (elements.rows_of(starts), elements.rows_of(sites))
+        if not any(a == "carry" and source in remembered for k in remembered for a, source in leaves[k]):
+            return terms, of_last_draws(*map(num_joint, rows))
+        both = [name for name, r in terms.items() if r.past and r.time]
+        first = start if elements is None else elements.start
+        return terms, search(user_model, *rows, remembered, first, one, (start, step), both, LIMIT)
+
     for group, where in ((starts, "of the start"), (sites, "of a step")):
         count = num_joint(elements.rows_of(group) if isinstance(elements, ElementChains) else group)
         if count > LIMIT:
-            return _refusal_of_number(group, count, where, elements)
-    if isinstance(elements, ElementChains):
-        terms = {name: _reach(pairs, touched, moving) for name, pairs in elements.step.reaches("terms").items()}
-    return Summed(
-        sites,
-        starts,
-        start,
-        step,
-        elements if isinstance(elements, ElementChains) else None,
-        tuple(sorted(path)),
-        dict(sorted(reach.items())),
-        terms,
-    )
+            return _refusal_of_number(group, f"{count} joint values {where}", elements)
+    chains = elements if isinstance(elements, ElementChains) else None
+    terms, memory = chain(chains)
+    if chains is not None and not isinstance(memory, Memory) and max(map(num_joint, (starts, sites))) <= LIMIT:
+        together = chain(None)
+        if isinstance(together[1], Memory):
+            chains, (terms, memory) = None, together
+    if isinstance(memory, Memory) and memory.mixed:
+        # What no draw touches in a leaf is taken from the path of the whole leaf, which has every element.
+        chains, moving = None, _moving(leaves, touched, memory.mixed)
+        terms, memory = chain(None)
+    if isinstance(memory, Endless):
+        return _refusal_of_memory(user_model, (*starts, *sites), memory, step, touched)
+    if isinstance(memory, TooMany):
+        count = f"{'more than ' * memory.more}{memory.count} joint values in what the carry remembers of them"
+        return _refusal_of_number((*starts, *sites), count, elements)
+    if post_loop.jaxpr.outvars:
+        needed += [*step.reaches("ys").values(), {("carry", k) for k in leaves}]
+    path = (_leaves_read(needed) - touched) | memory.mixed
+    while (more := path | (_leaves_read(leaves[k] for k in path) - touched)) != path:
+        path = more
+    reach = {k: _reach(leaves[k], touched, moving) for k in sorted(remembered)}
+    reach |= {k: reach[k]._replace(time=True) for k in memory.mixed}
+    return Summed(sites, starts, start, step, chains, memory, tuple(sorted(path)), reach, terms)
 
 
-def _refusal_of_number(sites: Sites, count: int, where: str, elements: ElementChains | Mixing | None) -> str:
+def _read_later(leaves: dict[int, set], results: Iterable[set], touched: set[int]) -> set[int]:
+    """Return the touched leaves that some results depend on, at once or after more steps."""
+    found = _leaves_read(results) & touched
+    while (grown := found | (_leaves_read(leaves[k] for k in found) & touched)) != found:
+        found = grown
+    return found
+
+
+def _moving(leaves: dict[int, set], touched: set[int], found: set[int]) -> set[int]:
+    """Return the touched leaves that differ between steps at given draws, from some that do."""
+    while (grown := found | {k for k in touched if _varies_in_time(leaves[k], touched, found)}) != found:
+        found = grown
+    return found
+
+
+def _refusal_of_number(sites: Sites, count: str, elements: ElementChains | Mixing | None) -> str:
     joined = f"; their elements cannot be summed one by one, as {elements} joins them" * isinstance(elements, Mixing)
     each = f" for each of {elements.size} elements" if isinstance(elements, ElementChains) else ""
-    return f"{_listed(sites)} have {count} joint values {where}{each}, and up to {LIMIT} are summed out{joined}"
+    return f"{_listed(sites)} have {count}{each}, and up to {LIMIT} are summed out{joined}"
 
 
 def _closed_over_steps(leaves: dict[int, set], touched: set[int]) -> set[int]:
@@ -211,9 +248,7 @@ def _reach(pairs: set, touched: set[int], moving: set[int]) -> Reach:
     return Reach(draws, past, _varies_in_time(pairs, touched, moving))
 
 
-def _refusal_of_memory(
-    user_model: UserModel, sites: Sites, leaf: int, source: int, step: Staged, touched: set[int]
-) -> str:
+def _refusal_of_memory(user_model: UserModel, sites: Sites, endless: Endless, step: Staged, touched: set[int]) -> str:
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(user_model.plan.carry)]
     values = step.reaches("values")
     through = [
@@ -221,10 +256,15 @@ def _refusal_of_memory(
     ]
     moved = f", through {', '.join(map(repr, through))}" if through else ""
     return (
-        f"{_listed(sites)} cannot be summed out: carry{paths[leaf]} after a step is computed from carry{paths[source]} "
-        f"before it, which their draws reach{moved}, so that the carry remembers the draws of all earlier steps and "
-        "not of one"
+        f"{_listed(sites)} cannot be summed out: carry{paths[endless.leaf]} after a step is computed from "
+        f"carry{paths[endless.source]} before it, which their draws reach{moved}, and from {_joined(endless.reached)}, "
+        "so that the carry remembers the draws of all earlier steps; what it remembers is summed out where draws and "
+        f"constants alone decide it, in up to {LIMIT} joint values"
     )
+
+
+def _joined(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _listed(sites: Iterable[TracedSite]) -> str:

@@ -25,6 +25,9 @@ from numpyro import distributions as dist
 from ssmscan.arguments import refusal
 from ssmscan.model.handlers import missing
 
+OUTSIDE = "_named_outside"
+"""Mark, in the `infer` of a site of the loop, of a name that scopes around the loop do not change."""
+
 
 class SiteMessage(NamedTuple):
     """One site as it was met.
@@ -43,6 +46,7 @@ class SiteMessage(NamedTuple):
         simulated: whether the value was drawn and takes no part in inference.
         plates: name and size of the plates it stands in.
         auxiliary: whether NumPyro made it for the elements that an `obs_mask` leaves open.
+        written: its name where it stands, in a loop without what scopes around the loop add.
     """
 
     name: str
@@ -57,6 +61,7 @@ class SiteMessage(NamedTuple):
     simulated: bool = False
     plates: tuple[tuple[str, int], ...] = ()
     auxiliary: bool = False
+    written: str = ""
 
     @property
     def latent(self) -> bool:

@@ -8,17 +8,22 @@ Time that is shorter than the loop gives the first steps: the rest is missing, a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.messages import with_sample_shape
 from ssmscan.model.handlers.missing import Gaps
+from ssmscan.model.handlers.names import SiteNames, given_in_loop
 from ssmscan.model.handlers.params import Constants
+from ssmscan.model.handlers.tables import as_arrays
+from ssmscan.model.handlers.totals import DataTotals
 
 PyTree = Any
 
@@ -43,14 +48,16 @@ class Loop(NamedTuple):
         xs: per-step inputs.
         length: number of steps.
         reverse: whether it runs backwards.
-        history: NumPyro's `history`.
-        substitutions: pairs (kind, mapping) of `condition` and `substitute` handlers around it.
+        substitutions: what `condition` and `substitute` handlers around it give, as `names.given_in_loop` has it.
         default: `key=None` runs it as NumPyro does and returns NumPyro's result.
         reparam: names that a `reparam` handler around it would change.
         constants: what answers for parameters and keys.
         hidden: of the `block` handlers around it, the functions that say which sites they hide.
         draw_observed: `fn -> value` to simulate data at observed sites, None to keep them.
         gaps: which observed sites have missing elements.
+        names: names of the sites of this run.
+        prefixes: by type of message, what scopes around it put before the names of its sites.
+        lifted: names of its parameters to which `lift` handlers around it give a prior, None for all.
     """
 
     f: Callable
@@ -58,7 +65,6 @@ class Loop(NamedTuple):
     xs: PyTree
     length: int
     reverse: bool
-    history: int
     substitutions: list
     default: Callable
     reparam: frozenset[str]
@@ -66,6 +72,9 @@ class Loop(NamedTuple):
     hidden: tuple[Callable, ...] = ()
     draw_observed: Callable | None = None
     gaps: Gaps = Gaps()
+    names: SiteNames = SiteNames()
+    prefixes: Mapping[str, str] = MappingProxyType({})
+    lifted: frozenset[str] | None = frozenset()
 
 
 class Simulated(NamedTuple):
@@ -94,11 +103,12 @@ def number_of_steps(xs: PyTree, length: int | None) -> int:
 
 
 def returning_pairs(f: Callable) -> Callable:
-    """Return the transition, whose result is looked at before it is unpacked."""
+    """Return the transition, whose result is looked at before it is unpacked; its multinomials take data as totals."""
 
     @functools.wraps(f)
     def transition(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-        result = f(carry, x)
+        with DataTotals():
+            result = f(carry, x)
         if not isinstance(result, tuple | list) or len(result) != 2:
             what = f"{len(result)} values" if isinstance(result, tuple | list) else _kind(result)
             raise ModelError(
@@ -108,6 +118,27 @@ def returning_pairs(f: Callable) -> Callable:
         return result[0], result[1]
 
     return transition
+
+
+class InLoops(Messenger):
+    """Let NumPyro itself take tables, totals of multinomials that are data, and values by the names that scopes make.
+
+    Stands around the model.
+    """
+
+    def process_message(self, msg: dict) -> None:
+        """Change what the loop is given when it runs, after all handlers have spoken."""
+        if msg["type"] == "sample":
+            msg["value"] = as_arrays(msg["value"])
+        if msg["type"] == "control_flow" and len(msg["args"]) == 5:
+            original, stack = msg["fn"], list(_PYRO_STACK)
+
+            def run(f: Callable, init: PyTree, xs: PyTree, *args: Any, substitute_stack: list, **rest: Any) -> Any:
+                given = [(kind, in_loop) for kind, in_loop, *_ in given_in_loop(stack, substitute_stack)]
+                init, xs = as_arrays((init, xs))
+                return original(returning_pairs(f), init, xs, *args, substitute_stack=given, **rest)
+
+            msg["fn"] = run
 
 
 def _kind(result: Any) -> str:
@@ -124,7 +155,7 @@ def given_value(loop: Loop, msg: dict, t) -> tuple[Any, Any]:
         the loop is there in the first steps.
     """
     value = None
-    for _, mapping in loop.substitutions:
+    for _, mapping, *_ in loop.substitutions:
         found = mapping.get(msg["name"]) if isinstance(mapping, dict) else mapping(msg)
         value = value if found is None else jnp.asarray(found)
     if value is None:

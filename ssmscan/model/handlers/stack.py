@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from numpyro import handlers
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ssmscan.errors import ModelError
@@ -46,6 +47,18 @@ def isolated() -> Iterator[None]:
             _PYRO_STACK[:] = saved
 
 
+@contextmanager
+def beyond(handler: Messenger) -> Iterator[None]:
+    """Speak only to the handlers around an active one: not to it, nor to those within it."""
+    at = _PYRO_STACK.index(handler)
+    inner = _PYRO_STACK[at:]
+    del _PYRO_STACK[at:]
+    try:
+        yield
+    finally:
+        _PYRO_STACK.extend(inner)
+
+
 def innermost(model: Callable) -> Callable:
     """Return the function under the handlers that a model is wrapped in."""
     while isinstance(model, Messenger) and model.fn is not None:
@@ -63,3 +76,29 @@ def refuse_active_handlers() -> None:
             "data=...), ...). If another thread is running a NumPyro model, trace before or after: the stack of "
             "handlers is one for all threads."
         )
+
+
+def reparam_names(around: list[Messenger]) -> frozenset[str]:
+    """Return the names that `reparam` handlers around a scan would change."""
+    configs = [h.config for h in around if isinstance(h, handlers.reparam) and isinstance(h.config, dict)]
+    return frozenset(name for config in configs for name in config)
+
+
+def lifted_names(around: list[Messenger]) -> frozenset[str] | None:
+    """Return the names to which `lift` handlers around a scan give a prior, None for all."""
+    priors = [h.prior for h in around if isinstance(h, handlers.lift)]
+    if any(not isinstance(prior, dict) for prior in priors):
+        return None
+    return frozenset(name for prior in priors for name in prior)
+
+
+def refuse_around(around: list[Messenger]) -> None:
+    """Raise if a handler stands around a scan that NumPyro does not carry into it."""
+    harmful = {"mask", "scale", "do", "uncondition", "plate", "collapse", "replay"}
+    for handler in around:
+        name = type(handler).__name__
+        if name in harmful or (name == "reparam" and not isinstance(handler.config, dict)):
+            raise ModelError(
+                f"numpyro handler or plate '{name}' stands around the scan, where NumPyro does not carry its meaning "
+                "into the loop. Put it inside the transition, around the sites it is meant for."
+            )

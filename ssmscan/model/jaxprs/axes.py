@@ -24,13 +24,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend import core as jex
 from jax.extend import source_info_util
-from jax.interpreters import partial_eval as pe
 
 from ssmscan.model.jaxprs import axis_algebra, axis_rules
 from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.jaxprs.flat import CALLS, called, carries, held_and_carried, reached
 from ssmscan.model.jaxprs.source_lines import FOREIGN, Mixing, blame
 from ssmscan.model.jaxprs.tracked_axis import Axis, MixesRows, Sum, Tracked, Window, bind
 
@@ -41,10 +40,6 @@ _RULES = {
     "cholesky": axis_algebra.matrices,
     "triangular_solve": axis_algebra.triangular_solve,
 }
-_CALLS = frozenset(
-    "jit pjit closed_call core_call remat_call checkpoint remat2 custom_jvp_call custom_vjp_call "
-    "custom_vjp_call_jaxpr".split()
-)
 _LINEAR = frozenset(
     "neg convert_element_type copy copy_p reshape broadcast_in_dim squeeze transpose reduce_sum slice".split()
 )
@@ -69,7 +64,7 @@ def follow(jaxpr: Any, args: Sequence[Tracked], window: Window, consts: Sequence
 
     for eqn in jaxpr.eqns:
         with source_info_util.user_context(eqn.source_info.traceback):
-            env.update(zip(eqn.outvars, _evaluate(eqn, [read(v) for v in eqn.invars], window)))
+            env.update(zip(eqn.outvars, follow_equation(eqn, [read(v) for v in eqn.invars], window)))
     return [read(v) for v in jaxpr.outvars]
 
 
@@ -85,11 +80,17 @@ def follow_staged(staged: Staged, arrays: Sequence[Any], arguments: Mapping[str,
     Returns:
         Its result, with `Tracked` leaves.
     """
+    inputs = tracked_inputs(staged, arrays, arguments)
+    return jax.tree.unflatten(staged.out_tree, follow(staged.jaxpr, inputs, window))
+
+
+def tracked_inputs(staged: Staged, arrays: Sequence[Any], arguments: Mapping[str, Any]) -> list[Tracked]:
+    """Return the inputs of the jaxpr of a staged function; arguments as in `follow_staged`."""
     tracked = [Tracked(arrays[i]) for i in staged.shared]
     for name, tree in staged.in_trees.items():
         absent = [Tracked(None, Mixing("what is not given"))] * tree.num_leaves
         tracked += jax.tree.leaves(arguments[name], is_leaf=is_tracked) if name in arguments else absent
-    return jax.tree.unflatten(staged.out_tree, follow(staged.jaxpr, tracked, window))
+    return tracked
 
 
 def is_tracked(leaf: Any) -> bool:
@@ -102,11 +103,12 @@ def constants(tree: Any) -> Any:
     return jax.tree.map(Tracked, tree)
 
 
-def _evaluate(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
+def follow_equation(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
+    """Evaluate one equation in a window."""
     if all(a.mark is None for a in args):
         return [Tracked(value) for value in bind(eqn, [a.value for a in args])]
     name = eqn.primitive.name
-    if name in _CALLS:
+    if name in CALLS:
         return _call(eqn, args, window)
     mixed = [a.mark for a in args if isinstance(a.mark, Mixing) and a.mark != FOREIGN]
     if mixed:
@@ -130,8 +132,7 @@ def _evaluate(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
 
 def _call(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     """Go into a call; rules of differentiation that belong to it are not kept."""
-    inner = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params)
-    jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "jaxpr") else (inner, ())
+    jaxpr, consts = called(eqn)
     return follow(jaxpr, args, window, consts)
 
 
@@ -145,7 +146,7 @@ def _linear(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     sums = [a.mark for a in args if isinstance(a.mark, Sum)]
     others = [a.mark for a in args if not isinstance(a.mark, Sum)]
     constant = all(mark is None for mark in others)
-    if any(isinstance(mark, Axis) and mark.axis is not None for mark in others):
+    if any(isinstance(mark, Axis) and mark.axis is not None for mark in others) or not axis_rules.keeps_sums(eqn):
         raise MixesRows(sums[0].origin)
     if name in ("add", "sub", "add_any", "concatenate"):
         values = [window.contribution(a) for a in args]
@@ -171,21 +172,17 @@ def _later_loop(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
         MixesRows: a followed variable enters as a constant of the loop or along another axis.
     """
     p, body = eqn.params, eqn.params["jaxpr"]
-    held, count = _held_and_carried(eqn)
+    held, count = held_and_carried(eqn)
     carried = held + count
     axis, length = axis_rules.common(args), p["length"]
     if any(a.mark is not None for a in args[:carried]) or axis != Axis(0, length, axis.shift):
         raise MixesRows
-    tainted, followed = _reached(body.jaxpr, held, carried, [a.mark is not None for a in args])
+    tainted, followed = reached(body.jaxpr, held, carried, [a.mark is not None for a in args])
     consts, init = [a.value for a in args[:held]], [a.value for a in args[held:carried]]
     xs = [a.value if a.mark is None else _absent(v.aval) for a, v in zip(args[carried:], eqn.invars[carried:])]
     run = jex.jaxpr_as_fun(body)
 
-    def step(carry: list, x: list) -> tuple[list, tuple]:
-        out = run(*consts, *carry, *x)
-        return out[:count], (carry, out[count:])
-
-    last, (carries, constant) = lax.scan(step, init, xs, length, p["reverse"])
+    last, before, constant = carries(eqn, run, consts, init, xs)
 
     def rows(a: Any) -> Any:
         return window.rows(a, axis)
@@ -193,7 +190,7 @@ def _later_loop(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     inputs = [a.value if a.mark is not None else rows(x) for a, x in zip(args[carried:], xs)]
     size, ys = window.size(axis), []
     if size:
-        ys = jax.vmap(lambda c, x: run(*consts, *c, *x)[count:], axis_size=size)([rows(c) for c in carries], inputs)
+        ys = jax.vmap(lambda c, x: run(*consts, *c, *x)[count:], axis_size=size)([rows(c) for c in before], inputs)
     mixing = blame(eqn)
     results = [Tracked(None, mixing) if j in tainted else Tracked(value) for j, value in enumerate(last)]
     for j, value in enumerate(constant, count):
@@ -204,31 +201,6 @@ def _later_loop(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
         else:
             results.append(Tracked(value))
     return results
-
-
-def _held_and_carried(eqn: Any) -> tuple[int, int]:
-    """Count the constants and the carries of a loop; JAX 0.12 keeps them as a tree of the arguments."""
-    if "num_consts" in eqn.params:
-        return eqn.params["num_consts"], eqn.params["num_carry"]
-    consts, carry, _ = eqn.params["ft_in"].update(list(eqn.invars)).unpack()
-    return len(list(consts)), len(list(carry))
-
-
-def _reached(body: Any, held: int, carried: int, marked: list[bool]) -> tuple[set[int], set[int]]:
-    """Return the outputs of a body that rows of other steps reach through the carry, and those that any rows reach."""
-    depends = []
-    for j in range(len(body.outvars)):
-        _, used = pe.dce_jaxpr(body, [i == j for i in range(len(body.outvars))], instantiate=False)
-        depends.append({i for i, flag in enumerate(used) if flag})
-    followed = {j for j, inputs in enumerate(depends) if any(marked[i] for i in inputs)}
-    tainted = {j for j in followed if j < carried - held}
-    while True:
-        grown = tainted | {
-            j for j, inputs in enumerate(depends) if any(i - held in tainted for i in inputs if i < carried)
-        }
-        if grown == tainted:
-            return tainted, followed
-        tainted = grown
 
 
 def _absent(aval: Any) -> Any:

@@ -93,7 +93,7 @@ class Staged:
         order = sorted(set(wanted))
         jaxpr, shared = _without_unused(self.jaxpr, self.shared, [i in order for i in range(self.out_tree.num_leaves)])
         outputs = [jaxpr.outvars[order.index(i)] for i in wanted]
-        selection = Staged(_with_outputs(jaxpr, outputs), shared, self.in_trees, out_tree, self.late)
+        selection = Staged(with_outputs(jaxpr, outputs), shared, self.in_trees, out_tree, self.late)
         selection.selected = self, tuple(wanted)
         return selection
 
@@ -113,6 +113,13 @@ class Staged:
             return {leaf for leaf, flag in zip(leaves, used[len(self.shared) :]) if flag}
 
         return jax.tree.map(leaf, positions)
+
+    def reaching(self, equations: Iterable[int]) -> set[Reached]:
+        """Find the leaves of arguments that some equations, by their numbers, depend on."""
+        read = [v for number in equations for v in self.jaxpr.eqns[number].invars if not isinstance(v, jex.Literal)]
+        _, used = pe.dce_jaxpr(with_outputs(self.jaxpr, read), [True] * len(read), instantiate=False)
+        leaves = [(argument, k) for argument, variables in self._inputs.items() for k in range(len(variables))]
+        return {leaf for leaf, flag in zip(leaves, used[len(self.shared) :]) if flag}
 
     def late_primitives(self) -> set[str]:
         """Return the names of the primitives that run inside the loop, inner jaxprs included."""
@@ -300,7 +307,8 @@ def _without_unused(jaxpr, shared: tuple[int, ...], outputs: list[bool]):
     return jaxpr, tuple(i for i, flag in zip(shared, used) if flag)
 
 
-def _with_outputs(jaxpr, outputs: list):
+def with_outputs(jaxpr, outputs: list):
+    """Return a jaxpr with other variables as its results."""
     names = jaxpr.debug_info._replace(result_paths=None) if jaxpr.debug_info is not None else None
     return jaxpr.replace(outvars=outputs, debug_info=names)
 

@@ -7,6 +7,9 @@ all real a and q, infinities and signs included,
 
 up to rounding, and without the overflow of :math:`e^q` in between.  It saves a logarithm per particle and step.
 
+A slice of parts that were joined, if it lies within one of them, is a slice of this part, which does not depend on the
+others: `x[0]` of `concatenate([x0[None], path])` is known before the path.
+
 A vector of two to four coordinates, summed or multiplied by a matrix, is a few additions.  Over a cloud XLA makes of
 them reductions and products of matrices with one long side, on a CPU calls of a library: 12 ns a particle instead of 2
 for a sum of two, and nothing around them can be fused.
@@ -23,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 # Up to this many terms, additions were faster than XLA's reductions and products of 10,000 particles on a CPU.
 _FEW_TERMS, _FEW_PRODUCTS = 32, 8
@@ -42,6 +45,8 @@ def simplified(eqn: Any, read: Callable[[Any], Any], *, produced: Mapping) -> An
         read: gives the value of a variable or literal.
         produced: `producers` of it and all before it.
     """
+    if eqn.primitive.name == "slice":
+        return _slice_of_part(eqn, read, _producer(eqn.invars[0], produced))
     # Of complex numbers the logarithm of an exponential is another branch.
     if eqn.primitive.name != "log" or not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
         return None
@@ -53,6 +58,21 @@ def simplified(eqn: Any, read: Callable[[Any], Any], *, produced: Mapping) -> An
             inner = _producer(one, produced)
             if _is(inner, "exp"):
                 return jnp.log(read(other)) + read(inner.invars[0])
+    return None
+
+
+def _slice_of_part(eqn: Any, read: Callable[[Any], Any], joined: Any) -> Any:
+    """Return a slice of the one part that it lies in, or None if there is none."""
+    if not _is(joined, "concatenate") or eqn.params["strides"] is not None:
+        return None
+    along, first = joined.params["dimension"], 0
+    starts, limits = list(eqn.params["start_indices"]), list(eqn.params["limit_indices"])
+    for part in joined.invars:
+        size = part.aval.shape[along]
+        if first <= starts[along] and limits[along] <= first + size:
+            starts[along], limits[along] = starts[along] - first, limits[along] - first
+            return lax.slice(read(part), starts, limits)
+        first += size
     return None
 
 

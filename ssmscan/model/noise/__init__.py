@@ -8,6 +8,7 @@ samplers    a draw, or a point of the support where there is no sampler
 support     the values of those that have finitely many
 gammas      Gamma, Beta and their like by rejection
 transport   smooth maps whose density is corrected, where there is no exact one
+rows        one of the independent rows of a distribution
 score       the gradient of a draw without a smooth map
 
 To add a family, which until then draws by its own sampler:

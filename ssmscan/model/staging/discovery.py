@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from ssmscan.errors import ModelError
-from ssmscan.model.handlers.messages import SiteMessage, clean_name, simulated
+from ssmscan.model.handlers.messages import SiteMessage, simulated
 from ssmscan.model.handlers.missing import Gaps, only_whole
+from ssmscan.model.handlers.names import SiteNames
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import run_model, run_step
 from ssmscan.model.handlers.scans import Loop, SeveralLoops, Simulated
@@ -31,6 +32,10 @@ from ssmscan.model.noise.support import finite_support
 
 PyTree = Any
 Shape = jax.ShapeDtypeStruct
+
+
+class NoLoop(ModelError):
+    """The model has no loop that NumPyro sees."""
 
 
 class TracedSite(NamedTuple):
@@ -103,6 +108,7 @@ class Plan(NamedTuple):
         keyed: whether the model asks for keys with `numpyro.prng_key()`.
         drawn_after: sites drawn after the loop from its states, which nothing observed depends on; simulated.
         noise_free: indices of the loops without noise before a loop with noise that observes nothing.
+        taken: plain names of sites, where a name with a traced index would otherwise be one of them.
     """
 
     main: int
@@ -116,6 +122,7 @@ class Plan(NamedTuple):
     keyed: bool = False
     drawn_after: frozenset[str] = frozenset()
     noise_free: tuple[int, ...] = ()
+    taken: frozenset[str] = frozenset()
 
 
 def discover(
@@ -124,6 +131,7 @@ def discover(
     gaps: Gaps,
     main: int | None = None,
     drawn_after: frozenset[str] = frozenset(),
+    taken: frozenset[str] = frozenset(),
 ) -> Plan:
     """Run the model abstractly and describe it.
 
@@ -133,7 +141,7 @@ def discover(
         gaps: which observed sites have missing elements.
         main: index of the loop to step through, in one part of a model of several loops; the other loops with noise
             count as simulated.
-        drawn_after: as in the plan.
+        drawn_after, taken: as in the plan.
 
     Raises:
         ModelError: no usable loop, or something inference cannot see; the message says what to do.
@@ -161,18 +169,20 @@ def discover(
             with handled:
                 return call(data)
 
-        messages, _ = run_model(model, placeholder, at_loop, gaps=gaps, constants=constants)
+        messages, _ = run_model(model, placeholder, at_loop, gaps=gaps, constants=constants, names=names)
         messages = simulated(messages, drawn_after)
-        found.extend(_describe(message, clean_name(message.name), outside=True) for message in messages)
+        found.extend(_describe(message, outside=True) for message in messages)
         replays.extend(message.replayed for message in messages)
         return 0
 
     replays: list[int | None] = []
-    constants, handled = Constants(), Handled()
+    constants, handled, names = Constants(), Handled(), SiteNames(taken)
     jax.eval_shape(run, data)
+    if names.collide and not taken:
+        return discover(call, data, gaps, main, drawn_after, frozenset(names.plain))
     handled.refuse_unmet()
     if not loops:
-        raise ModelError(_no_loop(found))
+        raise NoLoop(_no_loop(found))
     noise_free = _noise_free(loops) if main is None else ()
     main, horizons = _choose_main(loops, main)
     outside = [site for site, replayed in zip(found, replays) if replayed != main]
@@ -187,6 +197,7 @@ def discover(
         keyed=asks,
         drawn_after=drawn_after,
         noise_free=noise_free,
+        taken=taken,
     )
 
 
@@ -214,9 +225,8 @@ def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
     def body(t, carry, x):
         step = loop._replace(f=transition)
         new, _, messages = run_step(step, t, carry, x, lambda _, name, fn: placeholder(name, fn))
-        handled.around(loop, [str(message.name) for message in messages if message.fn is not None])
-        names = _unique([clean_name(str(message.name)) for message in messages])
-        sites[:] = [_describe(message, name) for message, name in zip(messages, names)]
+        handled.around(loop, [message.written for message in messages if message.fn is not None and message.written])
+        sites[:] = [_describe(message) for message in messages]
         return new
 
     # lax.scan gives weakly typed starts (Python numbers) the type that the step returns.
@@ -232,8 +242,8 @@ def _describe_loop(loop: Loop, ys: PyTree, handled: Handled) -> dict:
     return {**facts, "ys": jax.tree.map(_shape_of, ys)}
 
 
-def _describe(message: SiteMessage, name: str, *, outside: bool = False) -> TracedSite:
-    value = message.shape
+def _describe(message: SiteMessage, *, outside: bool = False) -> TracedSite:
+    name, value = message.name, message.shape
     if message.fn is None:
         facts = ("", value.shape, value.dtype, "", False, False, False, message.loop, None, None, False)
         return TracedSite(name, *facts, simulated=message.simulated)
@@ -285,15 +295,6 @@ def _shape_of(a) -> Shape:
     return Shape(jnp.shape(a), dtype)
 
 
-def _unique(names: list[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    result = []
-    for name in names:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name}__{seen[name]}")
-    return result
-
-
 def _noise_free(loops: list[dict]) -> tuple[int, ...]:
     """Return the loops before all noise, where no loop with noise observes anything; see `program.stage_by_value`."""
     noisy = [i for i, loop in enumerate(loops) if _drawn(loop)]
@@ -317,8 +318,6 @@ def _refuse_variants(loop: Loop) -> None:
             "the scan runs with reverse=True and draws noise; particles move forward in time. Reverse the inputs "
             "and the transition instead."
         )
-    if loop.history != 1:
-        raise ModelError(f"the scan uses history={loop.history}; keep the earlier values in the carry instead.")
     if not loop.length:
         raise ModelError("the scan has no steps; give it at least one.")
 

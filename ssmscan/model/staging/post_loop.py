@@ -26,6 +26,7 @@ from ssmscan.model.jaxprs.source_lines import FOREIGN, Mixing
 from ssmscan.model.jaxprs.tracked_axis import Axis, MixesRows, Tracked, Window
 from ssmscan.model.staging.discovery import Plan
 from ssmscan.model.staging.functions import by_element
+from ssmscan.model.staging.other_layouts import OtherLayouts
 from ssmscan.model.staging.user_model import UserModel
 
 PyTree = Any
@@ -42,6 +43,7 @@ class PostLoop(NamedTuple):
         mixing: for each site that is not pointwise, what is to blame.
         direct: for each site that is, the outside sites that g depends on.
         start: for each such site, the outside sites that h depends on.
+        layouts: for each such site that is not one row a step, a clause that says how it is observed.
     """
 
     step: Staged
@@ -50,6 +52,7 @@ class PostLoop(NamedTuple):
     mixing: dict[str, Mixing]
     direct: dict[str, set[str]]
     start: dict[str, set[str]]
+    layouts: dict[str, str]
 
     def reason(self, name: str, initial: Collection[str]) -> str:
         """Return a clause that says how a site is observed."""
@@ -57,7 +60,7 @@ class PostLoop(NamedTuple):
             return f"observed after the loop, not step by step: {self._blame(name)}"
         starts = sorted(self.start[name] & set(initial))
         rest = f"; rows that belong to no step observe the start, '{starts[0]}'" if starts else ""
-        return f"observed after the loop, one row a step{rest}"
+        return f"observed after the loop, {self.layouts.get(name, 'one row a step')}{rest}"
 
     def _blame(self, name: str) -> str:
         found = self.mixing[name]
@@ -82,32 +85,48 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
         value: `functions.by_value` of it.
         names: observed sites that the outputs or the last carry of the loop reach.
     """
-    plan, whole = user_model.plan, value.select(outside_log_prob=sorted(names))
+    plan, joint, by_row = user_model.plan, user_model.part.joint, sorted(names)
     latents = sorted(site.name for site in plan.outside if site.latent)
-    mixing: dict[str, Mixing] = {}
+    others: dict[str, Mixing] = {}
+    apart: OtherLayouts | None = None
 
     def evaluate(data: list, outside: dict, ys: PyTree, window: Window) -> dict[str, Array]:
         parts = {}
-        for name, result in _follow(user_model, whole, data, outside, ys, window)["outside_log_prob"].items():
-            try:
-                parts[name] = window.contribution(result)
-            except MixesRows as found:
-                mixing[name] = found.origin or Mixing("the log-density")
+        # What no loop reaches of a site that several loops share counts in the first of them.
+        for shared, constants_count in ((False, True), (True, user_model.part.first)):
+            staged = value.select(outside_log_prob=[name for name in by_row if (name in joint) is shared])
+            counting = window._replace(constants=constants_count)
+            for name, result in _follow(user_model, staged, data, outside, ys, counting)["outside_log_prob"].items():
+                try:
+                    parts[name] = counting.contribution(result)
+                except MixesRows as found:
+                    others[name] = found.origin or Mixing("the log-density")
         return parts
 
     def step(data: list, outside: dict, t: Array, y: PyTree) -> dict:
-        rows = jax.tree.map(lambda a: a[None], y)
-        return {"log_prob": evaluate(data, outside, rows, Window(plan.length, t))}
+        parts = evaluate(data, outside, jax.tree.map(lambda a: a[None], y), Window(plan.length, t))
+        return {"log_prob": parts if apart is None else {**parts, **apart.terms(data, outside, t, y)}}
 
     def rest(data: list, outside: dict) -> dict:
         none = zeros(jax.tree.map(lambda s: Shape((0, *s.shape[1:]), s.dtype), plan.ys))
-        head = evaluate(data, outside, none, Window(plan.length, constants=user_model.part.first))
+        head = evaluate(data, outside, none, Window(plan.length))
         end = evaluate(data, outside, none, Window(plan.length, end=True))
-        return {"log_prob": {name: head[name] + end[name] for name in head}}
+        parts = {name: head[name] + end[name] for name in head}
+        return {"log_prob": parts if apart is None else {**parts, **apart.terms(data, outside)}}
 
     before = {"outside": user_model.shapes(latents)}
-    staged_step = user_model.stage(step, {**before, "t": Shape((), "int32"), "y": step_output(plan)})
+    with_step = {**before, "t": Shape((), "int32"), "y": step_output(plan)}
+    staged_step = user_model.stage(step, with_step)
+    if others:
+        by_row = sorted(set(names) - others.keys())
+        reached_by = value.reaches("outside_log_prob")
+        alone = sorted(n for n in others if all(argument != "key" for argument, _ in reached_by[n]))
+        apart = OtherLayouts(user_model, value, alone, LAST_CARRY)
+        staged_step = user_model.stage(step, with_step)
     staged_rest = user_model.stage(rest, before)
+    # Why rows of several loops mix, following an axis has told.
+    layouts = {} if apart is None else apart.layouts
+    mixing = {n: apart.mixing.get(n, blamed) for n, blamed in others.items() if n not in layouts} if apart else {}
 
     def reached(staged: Staged) -> dict[str, set[str]]:
         flow = staged.reaches("log_prob")
@@ -115,7 +134,7 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
 
     own = user_model.with_own_table()
     observed = user_model.with_constants_of(own, stage_observed(own, value, names).select("value"))
-    return PostLoop(staged_step, staged_rest, observed, mixing, reached(staged_step), reached(staged_rest))
+    return PostLoop(staged_step, staged_rest, observed, mixing, reached(staged_step), reached(staged_rest), layouts)
 
 
 def stage_observed(apart: UserModel, value: Staged, names: Collection[str]) -> Staged:

@@ -22,6 +22,7 @@ length of the loop.  The reason of each decision is kept for the table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -77,16 +78,8 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
         if grown == fresh:
             break
         fresh = grown
-    step: dict[str, str] = {}
-    for name, what in (("xs", "the inputs of the loop"), ("carry", "the transition"), ("y", "the outputs of the step")):
-        for pairs in jax.tree.leaves(staged.reaches(name)):
-            for site in sites(pairs):
-                step.setdefault(site, what)
-    # A mask can take a distribution out of the density; it is still drawn from.
-    for entry in ("deterministic", "replicate", "log_transition", "log_prob"):
-        what = "deterministic" if entry == "deterministic" else "the distribution of"
-        for site, pairs in staged.reaches(entry).items():
-            step |= dict.fromkeys(sites(pairs), f"{what} '{site}'")
+    inputs = {name for pairs in jax.tree.leaves(staged.reaches("xs")) for name in sites(pairs)}
+    step = read_directly(staged, plan, dict.fromkeys(sorted(inputs), "the inputs of the loop"))
     reached = staged.reaches("outside_log_prob")
     for name, pairs in staged.reaches("outside_log_density").items():
         reached[name] = reached[name] | pairs
@@ -94,6 +87,30 @@ def data_flow(staged: Staged, plan: Plan) -> Flow:
     elsewhere = {name for name, pairs in reached.items() if any(argument == "key" for argument, _ in pairs)}
     after = {name for name, pairs in reached.items() if any(a in ("ys", "last") for a, _ in pairs)}
     return Flow(start, fresh, step, through_post_loop(plan, density, {}), density, after, elsewhere)
+
+
+def read_directly(staged: Staged, plan: Plan, inputs: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the sites outside the loop that a step depends on directly, with what reads them.
+
+    Args:
+        staged, plan: as in `data_flow`.
+        inputs: the sites that the inputs of the loop depend on, where these are to be among them.
+    """
+    latents = sorted(site.name for site in plan.outside if site.latent)
+    step = dict(inputs or {})
+
+    def sites(pairs) -> list[str]:
+        return [latents[k] for argument, k in pairs if argument == "outside"]
+
+    for name, what in (("carry", "the transition"), ("y", "the outputs of the step")):
+        for pairs in jax.tree.leaves(staged.reaches(name)):
+            step = dict.fromkeys(sites(pairs), what) | step
+    # A mask can take a distribution out of the density; it is still drawn from.
+    for entry in ("deterministic", "replicate", "log_transition", "log_prob"):
+        what = "deterministic" if entry == "deterministic" else "the distribution of"
+        for site, pairs in staged.reaches(entry).items():
+            step |= dict.fromkeys(sites(pairs), f"{what} '{site}'")
+    return step
 
 
 def missing_elements(plan: Plan) -> set[str]:
@@ -114,84 +131,6 @@ def through_post_loop(plan: Plan, density: dict[str, set[str]], direct: dict[str
     """
     later = {site.name for site in plan.outside if site.loop > plan.main and site.name in density}
     return {other for name in later for other in direct.get(name, density[name]) - {name}}
-
-
-def forecasts(staged: Staged, plan: Plan) -> bool:
-    """Return whether data are observed in or from the loop of the plan, and the loops with noise only go on from there.
-
-    Exponential smoothing draws nothing in the sample; its forecast, a second scan, does.  What the forecast draws is
-    no state of the model, whose parts have the same roles with it and without.
-    """
-    flow = data_flow(staged, plan)
-    observed = {s.name for s in plan.outside if s.observed}
-    return bool(observed & flow.after or any(s.observed for s in plan.inside)) and not observed & flow.elsewhere
-
-
-def drawn_after(staged: Staged, plan: Plan, *, alone: bool) -> frozenset[str]:
-    """Return the sites drawn after the loop from its states, which act on no other density than each other's.
-
-    Where data depend on this loop alone, those drawn from the other loops, which are forecasts, are among them.
-    """
-    later = {s.name for s in plan.outside if s.latent and s.loop > plan.main}
-    if not later:
-        return frozenset()
-    flow = data_flow(staged, plan)
-    found = later & (flow.after | flow.elsewhere if alone else flow.after)
-    while grown := {n for n in later - found if flow.density[n] & (found - {n})}:
-        found |= grown
-    while acting := {n for n in found for user, sites in flow.density.items() if n in sites and user not in found}:
-        found -= acting
-    return frozenset(found)
-
-
-def needed_missing(staged: Staged, plan: Plan) -> frozenset[str] | None:
-    """Return the observed sites whose missing elements the model reads.
-
-    They act on the carry, on another site, or through the outputs on an observation after the loop.
-
-    Returns:
-        Their names; None where every site with missing elements is one, or none has any.
-    """
-    latents = sorted(site.name for site in plan.outside if site.latent)
-    innovations = sorted(site.name for site in plan.inside if site.latent)
-    hidden = {name: ("outside", k) for k, name in enumerate(latents)} | {
-        n: ("values", k) for k, n in enumerate(innovations)
-    }
-    hidden = {s.name: hidden[s.name] for s in (*plan.outside, *plan.inside) if s.latent and s.gaps}
-    if not hidden:
-        return None
-    densities = [staged.reaches(entry) for entry in ("log_prob", "replicate", "outside_log_prob")]
-    acts = [pairs for entry in ("start", "xs", "carry") for pairs in jax.tree.leaves(staged.reaches(entry))]
-    if any(argument == "ys" for pairs in densities[-1].values() for argument, _ in pairs):
-        acts += jax.tree.leaves(staged.reaches("y"))
-    needed = set()
-    for name, position in hidden.items():
-        own = {name, name.removesuffix(SUFFIX)}
-        others = [pairs for entry in densities for site, pairs in entry.items() if site not in own]
-        if any(position in pairs for pairs in (*acts, *others)):
-            needed.add(name.removesuffix(SUFFIX))
-    return frozenset(needed) if len(needed) < len(hidden) else None
-
-
-def unread(staged: Staged, plan: Plan) -> tuple[str, ...]:
-    """Return the sites drawn at every step that nothing reads, as an observation whose data were forgotten.
-
-    They reach neither the carry nor another site of the step, nor outputs that a site after the loop reads.
-    """
-    innovations = sorted((site.name, site.gaps) for site in plan.inside if site.latent)
-    unused = {k: name for k, (name, gaps) in enumerate(innovations) if not gaps}
-
-    def without(uses: list[tuple[str, set]]) -> dict[int, str]:
-        return {k: n for k, n in unused.items() if not any(("values", k) in pairs for user, pairs in uses if user != n)}
-
-    unused = without([("", pairs) for pairs in jax.tree.leaves(staged.reaches("carry"))])
-    for entry in ("log_prob", "replicate", "deterministic"):
-        unused = without(list(staged.reaches(entry).items())) if unused else {}
-    after = [staged.reaches(entry).values() for entry in ("outside_log_prob", "outside_deterministic") if unused]
-    read = {leaf for found in after for pairs in found for argument, leaf in pairs if argument == "ys"}
-    outputs = jax.tree.leaves(staged.reaches("y")) if read else []
-    found = without([("", pairs) for leaf, pairs in enumerate(outputs) if leaf in read]).values()
-    return tuple(site.name for site in plan.inside if site.name in found)
 
 
 def assign(

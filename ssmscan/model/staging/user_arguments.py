@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ssmscan.model.handlers.stack import innermost
+from ssmscan.model.handlers.tables import is_table
 
 
 def refuse_call(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None:
@@ -70,11 +71,6 @@ def _suspects(path: str, value: Any, error: str) -> Iterator[str]:
         yield f"nothing was given as {path}"
     elif named or (value is not None and "an input of the scan" in error):
         yield f"{path} is {value!r}"
-
-
-def is_table(value: Any) -> bool:
-    """Return whether a value is not an array and can be made one, such as a table of pandas or xarray."""
-    return hasattr(value, "__array__") and not isinstance(value, jax.Array | np.ndarray | np.generic)
 
 
 def kind_of(value: Any) -> str:

@@ -15,6 +15,8 @@ import numpyro
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.messages import SiteMessage, clean_name, simulated
 from ssmscan.model.handlers.missing import Gaps
+from ssmscan.model.handlers.moving import RowAxis
+from ssmscan.model.handlers.names import SiteNames
 from ssmscan.model.handlers.params import Constants
 from ssmscan.model.handlers.running import LeaveModel, run_model, run_step
 from ssmscan.model.handlers.scans import Loop, Simulated
@@ -60,6 +62,8 @@ class UserModel(NamedTuple):
         data: number of array arguments.
         gaps: which observed sites have missing elements.
         part: what of the model belongs to the loop of the plan.
+        rows: by site of the loop whose rows the user draws before it, where they are.
+        notes: by parameter with rows that are not noise of the loop, why.
     """
 
     call: Callable[[list], Any]
@@ -68,6 +72,8 @@ class UserModel(NamedTuple):
     data: int
     gaps: Gaps = Gaps()
     part: Part = Part()
+    rows: Mapping[str, RowAxis] = {}
+    notes: Mapping[str, str] = {}
 
     @property
     def outside(self) -> dict[str, TracedSite]:
@@ -143,10 +149,10 @@ class UserModel(NamedTuple):
             number = _DRAWN_AFTER + sorted(self.plan.drawn_after).index(name)
             return draw(jax.random.fold_in(jax.random.key(0) if key is None else key, number), fn)
 
-        constants = Constants(key=model_key)
+        constants, names = Constants(key=model_key), SiteNames(self.plan.taken)
         # Sites that the wanted results do not depend on are placeholders, which no distribution needs to allow.
         with numpyro.validation_enabled(False):
-            messages, _ = run_model(lambda: self.call(data), value_of, at_loop, redrawn, self.gaps, constants)
+            messages, _ = run_model(lambda: self.call(data), value_of, at_loop, redrawn, self.gaps, constants, names)
         kept = [message for message in messages if message.replayed != self.plan.main]
         for name in expected.keys() - {message.name for message in kept}:
             _refuse_other(expected[name], name, None)

@@ -10,10 +10,13 @@ paths             a loop run at given noise or values
 places            where states are that gradient engines sample in place
 marginal          what gradient engines integrate out of a loop: the protocol, and the case of nothing
 discrete_sum      its other implementation: finite discrete states, summed out
+chain_weights     the weights of a chain of discrete draws
 simulation        forward simulation, and what follows from known states
 deterministics    what the model computes outside the loop
 data              what depends on data alone: observed values, missing and impossible ones
 checking          the parts put together again, against NumPyro's density
+site_check        the same by site, without noise: cheap enough for every trace
+forward_runs      the evidence, against that of forward runs of NumPyro
 requirements      what engines ask of a model before they run
 program           a loop without its data, shared by equal models: its functions, marginal and elements
 loop_functions    all that is staged of a loop, and the roles of its sites

@@ -21,7 +21,7 @@ where observations after the loop join its steps; noise, where a site has no smo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -30,13 +30,17 @@ import numpy as np
 from jax import lax
 
 from ssmscan.errors import ModelError
-from ssmscan.model.handlers.original import Names, Original
+from ssmscan.model.handlers.original import at_values
 from ssmscan.model.handlers.stack import exclusive
-from ssmscan.model.protocols import Model, NoiseSpec, Theta
+from ssmscan.model.protocols import Model, Theta
+from ssmscan.model.statespace import data
 from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.dynamics import draw_noise
+from ssmscan.model.statespace.forward_runs import DRAWS, Evidence, compare_evidence, most_telling, simulated_arguments
 from ssmscan.model.statespace.parameters import unconstrain
 from ssmscan.model.statespace.paths import smooth_noise
 from ssmscan.model.statespace.simulation import Outputs, joined
+from ssmscan.model.statespace.site_check import compiled_quickly, names
 
 Terms = dict[str, jax.Array]
 
@@ -56,11 +60,32 @@ class Checked(Model, Protocol):
     def has_gaps(self) -> bool:
         """Whether elements of observed values are missing."""
 
+    @property
+    def observed(self) -> dict[str, np.ndarray]:
+        """Observed values by site."""
+
+    def over(self, arrays: list) -> Checked:
+        """Return the same program over other arrays."""
+
+    def simulate(self, key: jax.Array, theta: Mapping[str, Any]) -> Terms:
+        """Draw initial state, innovations and observations forward in time."""
+
     def log_law_unconstrained(self, z: Theta) -> tuple[jax.Array, jax.Array]:
         """Compute the log-density of what `sample_prior` draws, and what log p has more."""
 
     def log_likelihood_given_noise(self, theta: Theta, noise: Terms) -> jax.Array:
         """Compute the log-density of all data given parameters and noise."""
+
+
+class Written(Protocol):
+    """A model as it was written."""
+
+    @property
+    def arrays(self) -> list:
+        """Its array arguments."""
+
+    def call(self, arrays: list) -> Any:
+        """Run it with others."""
 
 
 class Factor(NamedTuple):
@@ -79,6 +104,7 @@ class Check(NamedTuple):
         tolerance: largest difference that rounding explains.
         draw: the values of all latent sites at which both were computed.
         factors: the factors of the density that engines read, by name.
+        evidence: the comparison with forward runs, where one was asked for.
     """
 
     parts: float
@@ -86,6 +112,14 @@ class Check(NamedTuple):
     tolerance: float
     draw: dict[str, np.ndarray]
     factors: dict[str, Factor]
+    evidence: Evidence | None = None
+
+    def __str__(self) -> str:
+        width = max(map(len, self.factors))
+        lines = [f"  {name:<{width}}  {f.parts:14.6f}  {f.original:14.6f}" for name, f in self.factors.items()]
+        title = f"log-density at one draw, tolerance {self.tolerance:.2g}"
+        header = f"  {'factor':<{width}}  {'parts':>14}  {'NumPyro':>14}"
+        return "\n".join([title, header, *lines, *([str(self.evidence)] if self.evidence else [])])
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -100,18 +134,24 @@ class Check(NamedTuple):
 
 
 @exclusive
-def check(key: jax.Array, ssm: Checked, run: Callable[[], Any]) -> Check:
-    """Compare every factor at one draw.
+def check(key: jax.Array, ssm: Checked, written: Written, simulate: int, theta: Mapping[str, Any] | None) -> Check:
+    """Compare every factor at one draw, and the evidence with that of forward runs.
 
     Args:
         key: PRNG key of the draw.
-        ssm: the model, missing elements of its data filled.
-        run: runs it as it was written.
+        ssm: the model; missing elements of its data are filled.
+        written: the model as it was written.
+        simulate: number of forward runs, 0 for none.
+        theta: parameters of the forward runs; None for the most telling of a few draws of the prior.
 
     Raises:
         ModelError: some differ by more than rounding; the message gives both.
     """
+    arrays = written.arrays
     if ssm.has_gaps:
+        arrays = data.filled(arrays)
+        ssm = ssm.over(arrays)
+    if ssm.has_gaps and any(map(data.with_missing, ssm.cores)):
         raise ModelError(
             "check: NumPyro has no density for a loop that is conditioned on fewer values than it has steps, nor "
             "for missing values that the model reads from outside its arguments. Trace the model without the "
@@ -122,19 +162,23 @@ def check(key: jax.Array, ssm: Checked, run: Callable[[], Any]) -> Check:
     if not any(core.program.not_continuous for core in ssm.cores):
         z = unconstrain(ssm.cores[0], theta)  # a draw of the prior, which rounding may have put on the edge
         theta = ssm.constrain(z)
-    factors, moved, smooth = _evaluate(path_key, ssm, theta, z)
+    factors, moved, smooth = compiled_quickly(_evaluate, path_key, ssm, theta, z)
     pieces = [float(piece) for piece in factors.pop("sites").values()]
-    names = _names(ssm)
-    found = Original(run, names, {**theta, **moved})
-    expected = found.factors(z)
-    compared = {"sites": Factor(sum(pieces), found.total)}
-    compared |= {name: Factor(float(value), expected[name]) for name, value in factors.items()}
+    sites = names(ssm.cores)
+
+    def as_written(values: Terms, z: Theta | None, arrays: list) -> tuple[dict, jax.Array, jax.Array]:
+        found = at_values(lambda: written.call(arrays), sites, values)
+        return found.factors(z), found.total, found.size
+
+    expected, total, size = compiled_quickly(as_written, {**theta, **moved}, z, arrays)
+    compared = {"sites": Factor(sum(pieces), float(total))}
+    compared |= {name: Factor(float(value), float(expected[name])) for name, value in factors.items()}
     if smooth is not None:
         log_likelihood, values = smooth
         values = {n: v for n, v in values.items() if n in moved}
-        there = Original(run, names, {**theta, **values}).factors(z)["noise"]
-        compared["noise"] = Factor(float(log_likelihood), there)
-    scale = sum(abs(piece) for piece in pieces) + abs(found.total) + found.size + 1.0
+        there = compiled_quickly(as_written, {**theta, **values}, z, arrays)[0]["noise"]
+        compared["noise"] = Factor(float(log_likelihood), float(there))
+    scale = sum(abs(piece) for piece in pieces) + abs(float(total)) + float(size) + 1.0
     tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
     outcome = Check(*compared["sites"], tolerance, jax.device_get({**theta, **moved}), compared)
     if not outcome.passed:
@@ -145,25 +189,21 @@ def check(key: jax.Array, ssm: Checked, run: Callable[[], Any]) -> Check:
             f"(factor '{name}', tolerance {tolerance:.2g}); the model was not understood. Please report it with the "
             "model."
         )
-    return outcome
+    if not simulate:
+        return outcome
+    prior_key, data_key, pilot_key, run_key = jax.random.split(jax.random.fold_in(key, 1), 4)
+    candidates: list[tuple] = []
+    for own in jax.random.split(prior_key, DRAWS):
+        at = ssm.sample_prior(own) if theta is None else ssm.canonical(theta)
+        new = simulated_arguments(ssm.observed, ssm.simulate(jax.random.fold_in(data_key, len(candidates)), at), arrays)
+        candidates.append((at, new, ssm.over(new).cores))
+    at, arrays, cores = candidates[most_telling(pilot_key, candidates, simulate)]
+    return outcome._replace(evidence=compare_evidence(run_key, cores, written.call, arrays, at, simulate))
 
 
 # ---- what the engines evaluate ------------------------------------------------------------------
 
 
-def _names(ssm: Checked) -> Names:
-    sites = [site for core in ssm.cores for site in core.program.plan.outside]
-    inside = {site.name for core in ssm.cores for site in core.program.plan.inside}
-    return Names(
-        parameters=[site.name for site in ssm.parameters],
-        initial=[site.name for site in ssm.initial],
-        summed=[site.name for core in ssm.cores for site in core.summed_out],
-        masked=frozenset(site.name for site in sites if site.masked),
-        simulated=[site.name for site in sites if site.simulated and site.name not in inside],
-    )
-
-
-@jax.jit
 def _evaluate(key: jax.Array, ssm: Checked, theta: dict, z: dict | None) -> tuple[dict, dict, tuple | None]:
     """Compute the factors, by the functions that engines call.
 
@@ -200,7 +240,10 @@ def _move(key: jax.Array, part: Checked, theta: dict) -> tuple[Terms, Terms, Ter
     core, bound = part.cores[0], part.at(theta)
     program = core.program
     start_key, step_key = jax.random.split(key)
-    start_noise, step_noise = _draw(start_key, bound.initial_noise), _draw(step_key, bound.step_noise, core.num_steps)
+    start_noise, step_noise = (
+        draw_noise(start_key, bound.initial_noise),
+        draw_noise(step_key, bound.step_noise, core.num_steps),
+    )
     by_value = program.evaluate.bind(core.arrays, outside=core.outside(theta))
     by_noise = program.particles.step.select("values").bind(core.arrays, theta=theta)
     weighed = not program.post_loop.mixing
@@ -243,7 +286,7 @@ def _by_noise(key: jax.Array, core: Core, theta: dict) -> tuple[jax.Array, Terms
 
     Corrections of the maps from noise are left out.
     """
-    found = core.program.marginal.posterior(core, theta, _draw(key, smooth_noise(core)), key)
+    found = core.program.marginal.posterior(core, theta, draw_noise(key, smooth_noise(core)), key)
     assert found.log_joint is not None
     return found.log_joint, found.states
 
@@ -269,13 +312,3 @@ def _by_element(part: Checked, theta: dict, start_noise: Terms, step_noise: Term
         return start.log_weight + jnp.sum(weights)
 
     return jnp.sum(jax.vmap(weight)(jnp.arange(panel.size)))
-
-
-def _draw(key: jax.Array, specs: Mapping[str, NoiseSpec], *lead: int) -> Terms:
-    """Draw base noise."""
-    noise = {}
-    for number, (name, spec) in enumerate(specs.items()):
-        own = jax.random.fold_in(key, number)
-        keys = jax.random.split(own, *lead) if lead else own
-        noise[name] = keys if spec.is_key else jax.random.normal(own, (*lead, *spec.shape))
-    return noise

@@ -16,7 +16,7 @@ from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import sum_of, zeros
 from ssmscan.model.protocols import NoiseSpec, Panel, PyTree, Theta, Values
-from ssmscan.model.sites import Role, Site
+from ssmscan.model.sites import Role, Site, site_table
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.statespace.program import Program
 
@@ -146,3 +146,24 @@ class Core:
         outside = self.outside(theta)
         densities = self.program.densities
         return self.total(densities.static, outside) + self.total(densities.static_rows, outside)
+
+
+def sites_of(cores: Sequence[Core], *roles: Role) -> tuple[Site, ...]:
+    """Return the sites of all loops with one of some roles; one that several loops have, once."""
+    return tuple({site.name: site for core in cores for site in core.with_role(*roles)}.values())
+
+
+def described(cores: Sequence[Core], fixed: Sequence[str]) -> str:
+    """Lay out what was found: the sites, the elements, what is fixed at trace and what is summed out."""
+    steps, table = " and ".join(str(core.num_steps) for core in cores), site_table(sites_of(cores, *Role))
+    if len(cores) > 1:
+        return f"State-space model of {len(cores)} independent loops of {steps} steps\n{table}"
+    program, integrated = cores[0].program, cores[0].program.marginal.describe()
+    lines = [
+        f"State-space model of {steps} steps",
+        table,
+        str(program.elements if cores[0].panel is None else cores[0].panel),
+        f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
+        f"summed out by gradient engines: {integrated}" if integrated else "",
+    ]
+    return "\n".join(line for line in lines if line)

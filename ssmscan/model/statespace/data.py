@@ -6,7 +6,7 @@ that is a likelihood of zero, not a fault in the data).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,16 @@ def with_missing(core: Core) -> frozenset[str]:
         for s in sites
         if (np.isnan(shown[s.name]).any() if s.name in shown else suspect) and jnp.issubdtype(s.dtype, jnp.floating)
     )
+
+
+def filled(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """Fill the missing elements of arrays of data by the first of each that is not."""
+
+    def fill(array: jax.Array) -> jax.Array:
+        missing = np.isnan(array) if np.issubdtype(array.dtype, np.floating) else np.zeros(array.shape, bool)
+        return jnp.where(missing, array[~missing][0], array) if missing.any() and not missing.all() else array
+
+    return [fill(array) for array in arrays]
 
 
 def refuse_gaps(core: Core) -> None:

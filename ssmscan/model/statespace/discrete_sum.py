@@ -4,11 +4,8 @@ At given parameters and noise the discrete draws d of a summable model (see `enu
 
     log p(y | theta, noise) = log sum_d p(d, y | theta, noise)
 
-is its forward pass.  The weights of the chain come from the staged step, evaluated where they change and
-nowhere else: a transition matrix that depends on parameters alone once, the density of an observation for
-each step and value of d, a density that depends on the step and on two values for each of them.  All but
-the recursion over K numbers (and over the leaves of the carry that no draw touches) is thus free of the
-loop.
+is its forward pass.  The weights of the chain come from the staged step (`chain_weights`).  All but the recursion over
+S numbers (and over the leaves of the carry that no draw touches) is thus free of the loop.
 """
 
 from __future__ import annotations
@@ -23,14 +20,13 @@ from jax import Array, lax
 
 from ssmscan.model.discrete import forward_backward
 from ssmscan.model.discrete.conditional import shapes_of
-from ssmscan.model.discrete.enumeration import Reach, Summed
+from ssmscan.model.discrete.enumeration import Summed
 from ssmscan.model.discrete.forward_backward import Chain
-from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import sum_of, zeros
 from ssmscan.model.noise.families import MapKind
-from ssmscan.model.noise.support import joint_values, num_joint
+from ssmscan.model.noise.support import joint_values
 from ssmscan.model.protocols import NoiseSpec, Theta
-from ssmscan.model.staging.discovery import TracedSite
+from ssmscan.model.statespace.chain_weights import ChainWeights, filled
 from ssmscan.model.statespace.loop_functions import LoopFunctions
 from ssmscan.model.statespace.marginal import Densities, LoopWithData, Posterior
 
@@ -101,7 +97,7 @@ class DiscreteSum:
         draws: list[dict] = []
         probabilities: dict[str, Array] = {}
         for sites, index, weights in ((summed.initial, start, smoothed.start), (summed.sites, path, smoothed.steps)):
-            one = self.of_one_element(sites)
+            one = summed.of_one(sites)
             values, positions = joint_values(one)
             draws.append({n: self._whole(n, jnp.asarray(v)[index], len(v.shape) - 1) for n, v in values.items()})
             for site in one:
@@ -112,12 +108,12 @@ class DiscreteSum:
         return Posterior(states, probabilities, log_joint if self.separable else None)
 
     def _each(self, fn: Callable) -> Callable:
-        """Map over elements, where they are summed one by one."""
-        return fn if self.summed.elements is None else jax.vmap(fn)
+        """Map a function of a chain and its moves over elements, where they are summed one by one."""
 
-    def of_one_element(self, sites: tuple[TracedSite, ...]) -> tuple[TracedSite, ...]:
-        """Return sites as one chain has them."""
-        return sites if self.summed.elements is None else self.summed.elements.rows_of(sites)
+        def of_chain(*args: Any) -> Any:
+            return fn(*args, moves=self.summed.memory.moves)
+
+        return of_chain if self.summed.elements is None else jax.vmap(of_chain)
 
     def _whole(self, name: str, values: Array, ndim: int) -> Array:
         """Return values of a site from those of its elements, (M, ..., one element); `ndim` axes are of one value."""
@@ -136,7 +132,7 @@ class DiscreteSum:
 
         def body(leaves, inputs):
             x, e, draws = inputs
-            out = step(carry=self.carry(leaves), x=x, noise=e, draws=draws)
+            out = step(carry=self._carry(leaves), x=x, noise=e, draws=draws)
             return out["leaves"], out["values"]
 
         _, values = lax.scan(body, start["leaves"], (core.inputs(theta), steps, draws))
@@ -150,28 +146,28 @@ class DiscreteSum:
         paths, rest = self._path(core, theta, continuous, inputs)
         rest = rest + core.log_static(theta)
         if elements is None:
-            weights = _ChainWeights(self, core, theta, continuous, (paths, *inputs), summed.start, summed.step, {})
-            return Series(weights.chain(), rest)
+            return Series(self._weights(core, theta, continuous, (paths, *inputs), summed.start, summed.step, {}), rest)
 
         def one(element: Array) -> Chain:
             of_element = elements.start, elements.step, {"element": element}
-            return _ChainWeights(self, core, theta, continuous, (paths, *inputs), *of_element).chain()
+            return self._weights(core, theta, continuous, (paths, *inputs), *of_element)
 
         step_rest = elements.step_rest.bind(core.arrays, theta=theta)
-        each = jax.vmap(lambda path, x, e: step_rest(carry=self.carry(path), x=x, noise=e)["log_prob"])
+        each = jax.vmap(lambda path, x, e: step_rest(carry=self._carry(path), x=x, noise=e)["log_prob"])
         apart = jnp.sum(each(paths, *inputs))
         start_rest = elements.start_rest(core.arrays, theta=theta, noise=continuous)["log_prob"]
         return Series(jax.vmap(one)(jnp.arange(elements.size, dtype=jnp.int32)), rest + start_rest + apart)
+
+    def _carry(self, leaves: Mapping[int, Array]) -> PyTree:
+        return filled(self.loop.plan.carry, leaves)
+
+    def _weights(self, core: LoopWithData, theta: Theta, noise: dict, series: tuple, *chain: Any) -> Chain:
+        return ChainWeights(self.summed, core, self.loop.plan.carry, theta, noise, series, *chain).chain()
 
     def _split(self, noise: Mapping[str, Array]) -> tuple[dict, dict]:
         """Return the noise of the initial sites, and of the innovations."""
         initial = {n: e for n, e in noise.items() if n in self.loop.initial}
         return initial, {n: e for n, e in noise.items() if n not in initial}
-
-    def carry(self, leaves: Mapping[int, Array]) -> PyTree:
-        """Return a carry with some leaves, the others being placeholders that nothing reads."""
-        flat, tree = jax.tree.flatten(self.loop.plan.carry)
-        return jax.tree.unflatten(tree, [leaves[k] if k in leaves else zeros(shape) for k, shape in enumerate(flat)])
 
     def _path(self, core: LoopWithData, theta: Theta, noise: dict, inputs: PyTree) -> tuple[dict, Array]:
         """Run the leaves that no draw touches: before each step (T in front), and the density of what joins steps."""
@@ -187,7 +183,7 @@ class DiscreteSum:
 
         def body(leaves, inputs):
             x, e = inputs
-            out = step(carry=self.carry(leaves), x=x, noise=e, draws=nothing)
+            out = step(carry=self._carry(leaves), x=x, noise=e, draws=nothing)
             return out["leaves"], (leaves, out.get("ys", {}))
 
         last, (paths, ys) = lax.scan(body, first, inputs)
@@ -195,123 +191,10 @@ class DiscreteSum:
             return paths, jnp.zeros((), jnp.result_type(float))
         stacked = jax.tree.unflatten(jax.tree.structure(self.loop.plan.ys), [ys[k] for k in sorted(ys)])
         outside = core.outside(theta)
-        terms = self.loop.densities.mixing(core.arrays, outside=outside, ys=stacked, last=self.carry(last))
+        terms = self.loop.densities.mixing(core.arrays, outside=outside, ys=stacked, last=self._carry(last))
         return paths, sum_of(terms["outside_log_prob"].values())
 
 
 def _of_one_site(weights: Array, positions: Any, num_values: int) -> Array:
     """Turn probabilities of joint values (..., K) into those of one site (..., *shape, values)."""
     return jnp.tensordot(weights, jax.nn.one_hot(jnp.asarray(positions), num_values, dtype=weights.dtype), 1)
-
-
-class _ChainWeights:
-    """The weights of one chain.
-
-    Args:
-        marginal: what is summed.
-        core: the loop with its data.
-        theta: parameters.
-        noise: noise of the continuous initial sites.
-        series: (leaves that no draw touches before each step, inputs, noise), T in front.
-        start, step: staged, as in `conditional`.
-        element: the argument that says which element it is, or none.
-    """
-
-    def __init__(
-        self,
-        marginal: DiscreteSum,
-        core: LoopWithData,
-        theta: Theta,
-        noise: dict,
-        series: tuple,
-        start: Staged,
-        step: Staged,
-        element: dict[str, Array],
-    ):
-        self.marginal, self.core, self.theta, self.noise, self.series = marginal, core, theta, noise, series
-        self.summed, self.start, self.step, self.element = marginal.summed, start, step, element
-        self.sites, self.initial = map(marginal.of_one_element, (self.summed.sites, self.summed.initial))
-        self.num_values, self.num_starts = num_joint(self.sites), num_joint(self.initial)
-
-    def chain(self) -> Chain:
-        """Evaluate them where they change and nowhere else."""
-        start = self.start.select("leaves", "terms").bind(self.core.arrays, theta=self.theta)
-        draws = joint_values(self.initial)[0]
-        begun = _for_all(lambda d: start(noise=self.noise, draws=d, **self.element), draws, self.num_starts)
-        log_start = jnp.broadcast_to(sum_of(begun["terms"].values()), (self.num_starts,))
-
-        # The step alone: densities of the value of this step.
-        alone = self._terms(lambda r: not r.past and not r.time)()
-        in_time = self._terms(lambda r: not r.past and r.time)
-        emission = alone + jax.vmap(in_time)(*self.series)
-
-        # From the start to the first step, then from step to step.
-        joined, (path, x, e) = self._terms(lambda r: r.past), self._at(0)
-        before = {k: begun["leaves"][k] for k in self.summed.touched}
-        first = jax.vmap(lambda old: joined({**path, **old}, x, e), axis_size=self.num_starts)(before)
-        still, moving = self._tables()
-        same = self._terms(lambda r: r.past and not r.time)
-        constant = jax.vmap(lambda old: same(old), axis_size=self.num_values)(still)
-        return Chain(log_start, first, constant, self._varying(still, moving), emission)
-
-    def _varying(self, still: dict, moving: dict) -> Array | None:
-        """Evaluate the densities that depend on the step and on the values of two, (T - 1, K, K)."""
-        steps = self.marginal.loop.plan.length
-        if steps == 1 or not any(reach.past and reach.time for reach in self.summed.terms.values()):
-            return None
-        change = self._terms(lambda r: r.past and r.time)
-
-        def pairs(now: tuple, old: dict) -> Array:
-            path, x, e = now
-            both = {**still, **old}
-            return jax.vmap(lambda old: change({**path, **old}, x, e), axis_size=self.num_values)(both)
-
-        return jax.vmap(pairs)(self._at(slice(1, None)), {k: table[:-1] for k, table in moving.items()})
-
-    def _tables(self) -> tuple[dict, dict]:
-        """Compute leaves that are functions of the draws of a step, after it: the same at all steps, and T in front."""
-        still, moving = {}, {}
-        for k, reach in self.summed.touched.items():
-            leaf = self._for_each_value(self.step.select(leaves=[k]), _leaf(k))
-            if reach.time:
-                moving[k] = jax.vmap(leaf)(*self.series)
-            else:
-                still[k] = leaf()
-        return still, moving
-
-    def _terms(self, which: Callable[[Reach], bool]) -> Callable:
-        """Sum some densities of a step, for each value of its draws: (leaves, x, noise) -> (K,)."""
-        dtype = jnp.result_type(float)
-        names = [name for name, reach in self.summed.terms.items() if which(reach)]
-        if not names:
-            return lambda *_: jnp.zeros((self.num_values,), dtype)
-        return self._for_each_value(
-            self.step.select(terms=names), lambda out: jnp.asarray(sum_of(out["terms"].values()), dtype)
-        )
-
-    def _for_each_value(self, step: Staged, result: Callable[[dict], Array]) -> Callable[..., Array]:
-        """Make a function of (leaves, x, noise) that evaluates a step for each value of its draws.
-
-        Of its arguments those that differ between steps are left out where the result is the same at all.
-        """
-        bound, draws = step.bind(self.core.arrays, theta=self.theta), joint_values(self.sites)[0]
-
-        def evaluate(leaves: Mapping[int, Array] | None = None, x: PyTree = None, noise: PyTree = None) -> Array:
-            here = {} if noise is None else {"x": x, "noise": noise}
-            carry = self.marginal.carry(leaves or {})
-            return _for_all(
-                lambda d: result(bound(carry=carry, draws=d, **here, **self.element)), draws, self.num_values
-            )
-
-        return evaluate
-
-    def _at(self, rows: slice | int) -> tuple:
-        return jax.tree.map(lambda a: a[rows], self.series)
-
-
-def _leaf(k: int) -> Callable[[dict], Array]:
-    return lambda out: out["leaves"][k]
-
-
-def _for_all(fn: Callable, values: dict, count: int) -> Any:
-    return jax.vmap(fn, axis_size=count)(values)

@@ -12,7 +12,7 @@ import jax
 
 from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.noise.score import gradient_alone
-from ssmscan.model.protocols import Evaluated, EvaluatedStart, PyTree, Start, Step, Theta, Values
+from ssmscan.model.protocols import Evaluated, EvaluatedStart, NoiseSpec, PyTree, Start, Step, Theta, Values
 from ssmscan.model.sites import Role
 from ssmscan.model.staging.post_loop import as_output
 from ssmscan.model.statespace.core import Core
@@ -73,6 +73,11 @@ class LoopDynamics:
         weight = out["log_weight"] + self._log_row(x, out["y"]) + gradient_alone(out["log_rough"])
         return Step(out["carry"], weight, out["values"], out["cdf"])
 
+    def weigh(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> tuple[PyTree, PyTree, jax.Array]:
+        """Move one particle by base noise: carry, output, and the weight of what is observed of the step alone."""
+        out = self._step(carry=carry, x=x, noise=dict(noise))
+        return out["carry"], out["y"], out["log_weight"] + self._log_row(x, out["y"])
+
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Evaluate the densities of one step at given innovations."""
         out = self._evaluate(carry=carry, x=x, values=dict(values))
@@ -81,6 +86,13 @@ class LoopDynamics:
         # Bound here, so that it costs nothing where it is not used.
         cdf = self._core.program.cdf(self._core.arrays, outside=self._outside, carry=carry, x=x, values=dict(values))
         return Evaluated(out["carry"], transition, observation, out["deterministic"], cdf["cdf"])
+
+    def evaluate_by_site(
+        self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]
+    ) -> tuple[PyTree, PyTree, Values]:
+        """Evaluate one step at given innovations: carry, output, and the log-density of each site."""
+        out = self._evaluate(carry=carry, x=x, values=dict(values))
+        return out["carry"], out["y"], out["log_transition"] | out["log_observation"] | self._log_rows(x, out["y"])
 
     def observed(self, x: PyTree) -> Values:
         """Return what is observed at a step, y_t by site, NaN where it is missing; observations after the loop too.
@@ -93,5 +105,19 @@ class LoopDynamics:
 
     def _log_row(self, x: PyTree, y: PyTree) -> jax.Array:
         """Compute the log-density of what is observed of the step after the loop, a scalar."""
+        return sum_of(self._log_rows(x, y).values())
+
+    def _log_rows(self, x: PyTree, y: PyTree) -> Values:
+        """Compute the same by site."""
         t, _ = x
-        return sum_of(self._row(t=t, y=as_output(y, self._core.program.plan))["log_prob"].values())
+        return self._row(t=t, y=as_output(y, self._core.program.plan))["log_prob"]
+
+
+def draw_noise(key: jax.Array, specs: Mapping[str, NoiseSpec], *lead: int) -> Values:
+    """Draw base noise of one particle; `lead` is the number of steps, if any."""
+    noise = {}
+    for number, (name, spec) in enumerate(specs.items()):
+        own = jax.random.fold_in(key, number)
+        keys = jax.random.split(own, *lead) if lead else own
+        noise[name] = keys if spec.is_key else jax.random.normal(own, (*lead, *spec.shape))
+    return noise

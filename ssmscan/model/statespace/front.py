@@ -21,27 +21,26 @@ import numpy as np
 from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.keys import loop_keys, one_key
 from ssmscan.model.protocols import NoiseSpec, Panel, Theta, Values
-from ssmscan.model.sites import Role, Site, site_table
+from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace import checking, data, deterministics, parameters, paths, simulation
-from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.checking import Written
+from ssmscan.model.statespace.core import Core, described, sites_of
 from ssmscan.model.statespace.dynamics import LoopDynamics
 from ssmscan.model.statespace.element_dynamics import ElementDynamics, elements_at
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.statespace.program import Program
 
 
-class Retraceable(Protocol):
+class Retraceable(Written, Protocol):
     """What `trace` was given, kept on the host; see `ssmscan.model.tracing`."""
+
+    @property
+    def model(self) -> Callable:
+        """The model itself."""
 
     @property
     def fixed(self) -> tuple[str, ...]:
         """Printed paths of the arrays that were made static."""
-
-    def run(self) -> Any:
-        """Run the model as it was written."""
-
-    def filled(self) -> StateSpaceModel:
-        """Trace the model over data whose missing elements are filled."""
 
     def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
         """Return the model with other data."""
@@ -67,20 +66,7 @@ class StateSpaceModel:
     source: Retraceable | None = None
 
     def __repr__(self) -> str:
-        steps = " and ".join(str(core.num_steps) for core in self.cores)
-        if len(self.cores) > 1:
-            title = f"State-space model of {len(self.cores)} independent loops of {steps} steps"
-            return f"{title}\n{site_table(self.sites)}"
-        fixed = () if self.source is None else self.source.fixed
-        program, integrated = self.core.program, self.core.program.marginal.describe()
-        lines = [
-            f"State-space model of {steps} steps",
-            site_table(self.sites),
-            str(program.elements if self.panel is None else self.panel),
-            f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
-            f"summed out by gradient engines: {integrated}" if integrated else "",
-        ]
-        return "\n".join(line for line in lines if line)
+        return described(self.cores, () if self.source is None else self.source.fixed)
 
     # ---- what was found -------------------------------------------------------------------------
 
@@ -107,7 +93,7 @@ class StateSpaceModel:
 
     def _sites(self, *roles: Role) -> tuple[Site, ...]:
         """Sites of all loops with one of some roles; one that several loops have, once."""
-        return tuple({site.name: site for core in self.cores for site in core.with_role(*roles)}.values())
+        return sites_of(self.cores, *roles)
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -334,11 +320,22 @@ class StateSpaceModel:
         """Return the same model with some sites outside the loop declared parameters or initial states."""
         return self._source("with_roles").with_roles(parameters, initial)
 
-    def check(self, key: jax.Array) -> checking.Check:
-        """Compare the parts, put together again, with NumPyro's `log_density` of the original."""
-        source, key = self._source("check"), one_key(key)
-        ssm = source.filled() if self.has_gaps else self
-        return checking.check(key, ssm, ssm._source("check").run)
+    def over(self, arrays: list) -> StateSpaceModel:
+        """Return the same program over other arrays, which are taken as they are."""
+        return StateSpaceModel(tuple(core.with_data(arrays) for core in self.cores))
+
+    def check(self, key: jax.Array, *, simulate: int = 0, theta: Theta | None = None) -> checking.Check:
+        """Compare the parts, put together again, with NumPyro's density of the model as it was written.
+
+        Args:
+            key: PRNG key.
+            simulate: number of NumPyro's forward runs to compare the evidence with, such as 1000; 0 for none.
+            theta: parameters of these runs, by default the most telling of a few draws of the prior.
+
+        Raises:
+            ModelError: they differ by more than rounding, or by more than chance; the message has both numbers.
+        """
+        return checking.check(one_key(key), self, self._source("check"), simulate, theta)
 
     def _source(self, what: str) -> Retraceable:
         if self.source is None:

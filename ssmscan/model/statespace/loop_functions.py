@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ssmscan.model.handlers.moving import RowAxis, start_name
 from ssmscan.model.handlers.scans import SeveralLoops
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.noise.in_place import InPlace
 from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.sites import Role, Site
-from ssmscan.model.staging import forward_draws, functions, roles
+from ssmscan.model.staging import forward_draws, functions, left_out, roles
 from ssmscan.model.staging.discovery import Plan, TracedSite
 from ssmscan.model.staging.hidden_noise import refuse_hidden_noise
 from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop
@@ -54,6 +56,7 @@ class LoopFunctions:
     Attributes:
         plan: what discovery found.
         part: what of the model belongs to this loop.
+        rows: by site whose rows the user draws before the loop, where they are.
         sites: every site with its role, outside sites first.
         unread: sites drawn at every step that nothing reads.
         reweighted: names of the parameters whose prior is masked or scaled.
@@ -78,6 +81,7 @@ class LoopFunctions:
 
     plan: Plan
     part: Part
+    rows: Mapping[str, RowAxis]
     sites: tuple[Site, ...]
     unread: tuple[str, ...]
     reweighted: tuple[str, ...]
@@ -136,7 +140,7 @@ def stage_loop(
     if flow.elsewhere - user_model.part.foreign - user_model.part.joint:
         raise SeveralLoops(tuple(sorted({plan.main, *plan.horizons})))
     post_loop = stage_post_loop(user_model, value, flow.after & {s.name for s in plan.outside if s.observed})
-    unread = roles.unread(value, plan)
+    unread = left_out.unread(value, plan)
     sites = _sites(user_model, flow, post_loop, declared, initial, unread)
     parameters, initial = names_of(sites, Role.PARAMETER), names_of(sites, Role.INITIAL)
     refuse_hidden_noise(user_model, value)
@@ -149,6 +153,7 @@ def stage_loop(
     return LoopFunctions(
         plan=plan,
         part=user_model.part,
+        rows=user_model.rows,
         sites=sites,
         unread=unread,
         reweighted=tuple(n for n in parameters if user_model.outside[n].reweighted),
@@ -206,13 +211,13 @@ def _sites(
         assigned[name] = (Role.POST_LOOP_OBSERVATION, post_loop.reason(name, states))
     outside = [s for s in plan.outside if s.name not in foreign]
     sites = [roles.public_site(s, *assigned[s.name], in_loop=False) for s in outside]
-    return _with_notes((*sites, *roles.inside_sites(plan, unread)), plan)
+    return _with_notes((*sites, *roles.inside_sites(plan, unread)), user_model)
 
 
-def _with_notes(sites: tuple[Site, ...], plan: Plan) -> tuple[Site, ...]:
-    """Add to the reasons what a mask or a scale means for a draw."""
-    notes = {}
-    for traced in (*plan.outside, *plan.inside):
+def _with_notes(sites: tuple[Site, ...], user_model: UserModel) -> tuple[Site, ...]:
+    """Add to the reasons what a mask or a scale means for a draw, and what is known of rows drawn before the loop."""
+    notes: dict[str, tuple[str, str]] = {}
+    for traced in (*user_model.plan.outside, *user_model.plan.inside):
         if traced.masked:
             notes[traced.name] = (
                 "its prior is flat where it is masked",
@@ -220,12 +225,19 @@ def _with_notes(sites: tuple[Site, ...], plan: Plan) -> tuple[Site, ...]:
             )
         elif traced.latent and traced.scaled:
             notes[traced.name] = "its prior is scaled", "its density is scaled"
-    return tuple(
-        site._replace(reason=f"{site.reason}; {notes[site.name][site.role is not Role.PARAMETER]}")
-        if site.name in notes and site.role is not Role.DETERMINISTIC
-        else site
-        for site in sites
-    )
+
+    starts = {start_name(name): f"row 0 of '{name}', " for name, place in user_model.rows.items() if place.first}
+
+    def with_note(site: Site) -> Site:
+        why = "one row a step of what is drawn before the loop" if site.name in user_model.rows else site.reason
+        why = starts.get(site.name, "") + why
+        if site.name in user_model.notes:
+            why += f"; its rows are not noise of the loop: {user_model.notes[site.name]}"
+        if site.name in notes and site.role is not Role.DETERMINISTIC:
+            why += f"; {notes[site.name][site.role is not Role.PARAMETER]}"
+        return site._replace(reason=why)
+
+    return tuple(map(with_note, sites))
 
 
 def _places(user_model: UserModel, parameters: tuple[str, ...], initial: tuple[str, ...]) -> Places | None:

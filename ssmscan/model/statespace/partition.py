@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from ssmscan.errors import ModelError
 from ssmscan.model.handlers.messages import can_be_drawn
+from ssmscan.model.handlers.names import SiteNames
 from ssmscan.model.handlers.running import run_model
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import Shape
@@ -165,8 +166,9 @@ def _stage_joint(parts: list[_Loop], loops: tuple[int, ...], names: frozenset[st
                 return last[loops.index(index)], ys[loops.index(index)]
             return loop.default()
 
+        known = SiteNames(user_model.plan.taken)
         messages, _ = run_model(
-            lambda: user_model.call(data), lambda name, _: outside[name], at_loop, (), user_model.gaps
+            lambda: user_model.call(data), lambda name, _: outside[name], at_loop, (), user_model.gaps, names=known
         )
         here = {m.name: m for m in messages if m.name in names}
         seen = {n: m for n, m in here.items() if m.fn is not None}

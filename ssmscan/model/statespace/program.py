@@ -17,14 +17,18 @@ from typing import Any
 
 import jax
 
+from ssmscan.errors import ModelError
 from ssmscan.model.discrete import enumeration
 from ssmscan.model.handlers.missing import Gaps
+from ssmscan.model.handlers.moving import start_name
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.digest import digest, mentions
 from ssmscan.model.sites import Role
-from ssmscan.model.staging import functions, roles
-from ssmscan.model.staging.discovery import discover
+from ssmscan.model.staging import functions, left_out, roles
+from ssmscan.model.staging.discovery import NoLoop, discover
+from ssmscan.model.staging.post_loop import LAST_CARRY
 from ssmscan.model.staging.repeatable import refuse_changing
+from ssmscan.model.staging.rows import ArithmeticModel, find_rows, without_noise
 from ssmscan.model.staging.user_model import UserModel
 from ssmscan.model.statespace.discrete_sum import DiscreteSum
 from ssmscan.model.statespace.elements import ElementFunctions, find_elements
@@ -122,8 +126,51 @@ def build(
     Returns:
         The interned program and its shared arrays: the arguments first, then lifted constants.
     """
-    user_model, value = stage_by_value(call, arrays, gaps)
+
+    def moving(model: ArithmeticModel) -> tuple[tuple[Program, list] | None, dict[str, str]]:
+        """Stage a model with rows of sites in its loop; return why they stay outside."""
+        moved, notes = find_rows(model, parameters)
+        if moved is None:
+            return None, notes
+        try:
+            user_model, value = stage_by_value(moved.call, arrays, gaps)
+            user_model = user_model._replace(rows=moved.axes)
+            program = stage_program(user_model, parameters, initial, value)
+        except ModelError as error:
+            why = f"without it in the loop, {error}".partition(". ")[0]
+        else:
+            if not (why := _against(program)):
+                return (program, user_model.table), notes
+        return None, notes | dict.fromkeys(moved.axes, why)
+
+    try:
+        user_model, value = stage_by_value(call, arrays, gaps)
+    except NoLoop:
+        model = ArithmeticModel(call, arrays, None)
+        built, notes = moving(model)
+        if built is None:
+            beside = without_noise(model, cumulative=bool(notes))
+            if beside is None:
+                raise
+            user_model, value = stage_by_value(beside, arrays, gaps)
+    else:
+        model = ArithmeticModel(call, arrays, user_model.plan, roles.read_directly(value, user_model.plan))
+        built, notes = moving(model)
+    if built is not None:
+        return built
+    user_model = user_model._replace(notes=notes)
     return stage_program(user_model, parameters, initial, value), user_model.table
+
+
+def _against(program: Program) -> str:
+    """Return why the rows that were moved into the loop of a program are better left outside; empty if they are not."""
+    if mixing := program.post_loop.mixing:
+        found = next(iter(mixing.values()))
+        what = found.primitive if found == LAST_CARRY else f"{found}"
+        return f"{what} after the loop joins what follows from different rows"
+    starts = {start_name(name): name for name in program.rows}
+    acting = [starts[name] for name in program.parameters if name in starts]
+    return f"row 0 of '{acting[0]}' acts on every step" if acting else ""
 
 
 def stage_program(
@@ -163,11 +210,14 @@ def stage_by_value(
     alone, (user_model, value) = main is None, _discover_and_stage(call, arrays, gaps, main)
     for earlier in user_model.plan.noise_free:
         found = _discover_and_stage(call, arrays, gaps, earlier)
-        if roles.forecasts(found[1], found[0].plan):
+        if left_out.forecasts(found[1], found[0].plan):
             user_model, value, main = *found, earlier
             break
     shapes = user_model.data_shapes()
-    needed, after = roles.needed_missing(value, user_model.plan), roles.drawn_after(value, user_model.plan, alone=alone)
+    needed, after = (
+        left_out.needed_missing(value, user_model.plan),
+        left_out.drawn_after(value, user_model.plan, alone=alone),
+    )
     if needed is not None or after:
         # What nothing reads is integrated out, and not drawn.
         less = user_model.gaps if needed is None else Gaps(gaps, needed)

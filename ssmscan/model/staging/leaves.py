@@ -1,0 +1,58 @@
+"""Leaves of the arguments of a model: which are data, how they are printed, and whether two mean the same program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssmscan.model.handlers.tables import as_jax, is_like, is_table
+from ssmscan.model.staging.user_arguments import kind_of
+
+
+def flatten(args: tuple, kwargs: dict) -> tuple[list, jax.tree_util.PyTreeDef, list[str]]:
+    """Return the leaves of the arguments with arrays canonical, their structure, and a printed path for each."""
+    pairs, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=lambda a: a is None)
+    paths = [_path(path) for path, _ in pairs]
+    with jax.ensure_compile_time_eval():
+        leaves = [as_jax(leaf, path) if is_array(leaf) else leaf for (_, leaf), path in zip(pairs, paths)]
+    return leaves, tree, paths
+
+
+def is_array(leaf: Any) -> bool:
+    """Return whether a leaf is data."""
+    return isinstance(leaf, jax.Array | np.ndarray) and not _is_object(leaf)
+
+
+def _is_object(leaf) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc"
+
+
+def describe(leaf: Any) -> str:
+    """Describe a leaf in words."""
+    if is_table(leaf):
+        return f"{kind_of(leaf)} (pass its values, np.asarray(...))"
+    return f"{leaf.dtype}{list(leaf.shape)}" if is_array(leaf) else repr(leaf)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Return whether two static leaves mean the same program; leaves that cannot be compared do not."""
+    if a is b:
+        return True
+    if is_table(a) and hasattr(a, "equals"):
+        return is_like(b, a) and bool(a.equals(b))
+    arrays = [isinstance(leaf, np.ndarray | jax.Array) for leaf in (a, b)]
+    if any(arrays):
+        return all(arrays) and a.dtype == b.dtype and bool(np.array_equal(a, b))
+    try:
+        return bool(a == b) or bool(a != a and b != b)
+    except (ValueError, TypeError):
+        return False
+
+
+def _path(path: tuple) -> str:
+    kind, *rest = path
+    if kind.idx == 0:
+        return f"argument {rest[0].idx}" + jax.tree_util.keystr(tuple(rest[1:]))
+    return f"argument '{rest[0].key}'" + jax.tree_util.keystr(tuple(rest[1:]))
