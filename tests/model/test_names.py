@@ -85,7 +85,7 @@ def test_a_site_from_an_fstring_may_have_the_name_of_one_outside():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [with_fstring((1, 0)), beside_the_start])
+@pytest.mark.parametrize("model", [beside_the_start])
 def test_noise_outside_has_the_names_of_the_traced_model(model):
     ssm, moved = ssmscan.trace(model, Y), ssmscan.noise_outside(model)
     noise = {
@@ -108,7 +108,9 @@ SCOPED = {
 }
 
 
-@pytest.mark.parametrize("how", SCOPED)
+@pytest.mark.parametrize(
+    "how", [h if h.startswith("cond") else pytest.param(h, marks=pytest.mark.slow) for h in SCOPED]
+)
 def test_a_scope_around_the_scan_only_renames(how):
     plain, scoped = ssmscan.trace(base, Y), ssmscan.trace(SCOPED[how], Y)
     assert [names_of(s) for s in (scoped.parameters, scoped.innovations, scoped.observations)] == [
