@@ -8,6 +8,7 @@ user_model      the user's function, what discovery found, and how it is run aga
 functions       the staged functions: densities, start, step, prior, constraints
 forward_draws   the same for simulation and prediction
 roles           parameter, initial state, innovation or observation, and why
+left_out        sites that take no part in inference
 hidden_noise    refuse randomness outside sites where it reaches a density
 repeatable      refuse a model that is not the same when it is run again
 row_search      the search among the sites before a loop for those that are its noise

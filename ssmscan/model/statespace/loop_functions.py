@@ -12,7 +12,7 @@ from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.noise.in_place import InPlace
 from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.sites import Role, Site
-from ssmscan.model.staging import forward_draws, functions, roles
+from ssmscan.model.staging import forward_draws, functions, left_out, roles
 from ssmscan.model.staging.discovery import Plan, TracedSite
 from ssmscan.model.staging.hidden_noise import refuse_hidden_noise
 from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop
@@ -25,10 +25,12 @@ class Places(NamedTuple):
     """Forward simulation of the states that gradient engines sample in place.
 
     Attributes:
+        sites: names of these states.
         start: theta, noise, key -> see `forward_draws.start_places`.
         step: theta, carry, x, noise, key -> see `forward_draws.step_places`.
     """
 
+    sites: tuple[str, ...]
     start: Staged
     step: Staged
 
@@ -138,7 +140,7 @@ def stage_loop(
     if flow.elsewhere - user_model.part.foreign - user_model.part.joint:
         raise SeveralLoops(tuple(sorted({plan.main, *plan.horizons})))
     post_loop = stage_post_loop(user_model, value, flow.after & {s.name for s in plan.outside if s.observed})
-    unread = roles.unread(value, plan)
+    unread = left_out.unread(value, plan)
     sites = _sites(user_model, flow, post_loop, declared, initial, unread)
     parameters, initial = names_of(sites, Role.PARAMETER), names_of(sites, Role.INITIAL)
     refuse_hidden_noise(user_model, value)
@@ -239,10 +241,11 @@ def _with_notes(sites: tuple[Site, ...], user_model: UserModel) -> tuple[Site, .
 
 
 def _places(user_model: UserModel, parameters: tuple[str, ...], initial: tuple[str, ...]) -> Places | None:
-    if not any(isinstance(site.smooth, InPlace) for site in latent_sites(user_model, parameters).values()):
+    latent = latent_sites(user_model, parameters)
+    if not (sites := tuple(name for name, site in latent.items() if isinstance(site.smooth, InPlace))):
         return None
     start = forward_draws.start_places(user_model, parameters, initial)
-    return Places(start, forward_draws.step_places(user_model, parameters))
+    return Places(sites, start, forward_draws.step_places(user_model, parameters))
 
 
 def _maps(

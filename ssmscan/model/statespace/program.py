@@ -24,7 +24,7 @@ from ssmscan.model.handlers.moving import start_name
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.digest import digest, mentions
 from ssmscan.model.sites import Role
-from ssmscan.model.staging import functions, roles
+from ssmscan.model.staging import functions, left_out, roles
 from ssmscan.model.staging.discovery import NoLoop, discover
 from ssmscan.model.staging.post_loop import LAST_CARRY
 from ssmscan.model.staging.repeatable import refuse_changing
@@ -210,11 +210,14 @@ def stage_by_value(
     alone, (user_model, value) = main is None, _discover_and_stage(call, arrays, gaps, main)
     for earlier in user_model.plan.noise_free:
         found = _discover_and_stage(call, arrays, gaps, earlier)
-        if roles.forecasts(found[1], found[0].plan):
+        if left_out.forecasts(found[1], found[0].plan):
             user_model, value, main = *found, earlier
             break
     shapes = user_model.data_shapes()
-    needed, after = roles.needed_missing(value, user_model.plan), roles.drawn_after(value, user_model.plan, alone=alone)
+    needed, after = (
+        left_out.needed_missing(value, user_model.plan),
+        left_out.drawn_after(value, user_model.plan, alone=alone),
+    )
     if needed is not None or after:
         # What nothing reads is integrated out, and not drawn.
         less = user_model.gaps if needed is None else Gaps(gaps, needed)

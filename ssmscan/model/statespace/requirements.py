@@ -58,7 +58,7 @@ def require_drawn(ssm: object, *roles: Role) -> None:
 
 
 def unread_sites(ssm: StateSpaceModel) -> tuple[str, ...]:
-    """Return the names of the sites that look like observations without data, see `roles.unread`."""
+    """Return the names of the sites that look like observations without data, see `left_out.unread`."""
     after = [site for core in ssm.cores for site in core.program.plan.drawn_after]
     return (*(name for core in ssm.cores for name in core.program.unread), *sorted(set(after)))
 
