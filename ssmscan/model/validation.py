@@ -66,15 +66,18 @@ def validate(ssm: StateSpaceModel) -> None:
     key = (written, wrapped, *(core.program for core in ssm.cores))
     if plain or key in _RIGHT:
         return
-    with jax.ensure_compile_time_eval():
-        arrays = source.arrays
-        if ssm.has_gaps:
-            arrays = data.filled(arrays)
-            ssm = ssm.over(arrays)
-            # NumPyro's forward run has no site for missing elements that the model reads.
-            if ssm.missing_sites or any(map(data.with_missing, ssm.cores)):
-                return
-        site_check.check_sites(jax.random.key(0), ssm.cores, source.call, arrays)
+    # Not under jax.ensure_compile_time_eval, which would compile operations on constants one by one.
+    random_key = jax.random.key(0)
+    if isinstance(random_key, jax.core.Tracer):
+        return
+    arrays = source.arrays
+    if ssm.has_gaps:
+        arrays = data.filled(arrays)
+        ssm = ssm.over(arrays)
+        # NumPyro's forward run has no site for missing elements that the model reads.
+        if ssm.missing_sites or any(map(data.with_missing, ssm.cores)):
+            return
+    site_check.check_sites(random_key, ssm.cores, source.call, arrays)
     _RIGHT[key] = None
     if len(_RIGHT) > _REMEMBERED:
         _RIGHT.popitem(last=False)
