@@ -129,7 +129,10 @@ def decide(
     sites = tuple(site for site in user_model.innovations.values() if site.smooth is None)
     for site in (*starts, *sites):
         if not site.discrete:
-            return f"'{site.name}' ({site.family}) is continuous and has no smooth map from noise"
+            return (
+                f"'{site.name}' ({site.family}) cannot be moved as it is either, as single values of it have a "
+                "probability, or NumPyro has no bijection to its support"
+            )
         if not site.num_values:
             return f"'{site.name}' ({site.family}) has no finite list of values that is known at trace"
     start = start_at_draws(user_model, parameters, initial, observed, after.start, starts)

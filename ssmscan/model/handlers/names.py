@@ -14,10 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from ssmscan.model.handlers.messages import clean_name
+from ssmscan.model.handlers.tables import as_arrays
 
 
 class SiteNames:
@@ -99,14 +102,18 @@ def given_in_loop(stack: Sequence[Messenger], given: Sequence[tuple[str, Any]]) 
 
 
 def _in_loop(given: Any, prefix: str) -> Any:
-    if not prefix:
-        return given
     if isinstance(given, dict):
-        inside = {str(n).removeprefix(prefix): value for n, value in given.items() if str(n).startswith(prefix)}
-        return {**given, **inside}
+        inside = {n.removeprefix(prefix): given[n] for n in given if isinstance(n, str) and n.startswith(prefix)}
+        return {name: _indexable(value) for name, value in {**given, **inside}.items()}
 
     def by_either_name(site: dict) -> Any:
         value = given(site)
         return given({**site, "name": prefix + site["name"]}) if value is None else value
 
-    return by_either_name
+    return by_either_name if prefix else given
+
+
+def _indexable(value: Any) -> Any:
+    """Return an array of NumPy as one of JAX, which a loop can index by its time."""
+    value = as_arrays(value)
+    return jnp.asarray(value) if isinstance(value, np.ndarray) else value

@@ -22,7 +22,6 @@ from numpyro import distributions as dist
 from numpyro.primitives import Messenger
 
 from ssmscan.model.handlers.tables import as_arrays
-from ssmscan.model.noise.counts import binomial_probs_value
 
 
 def with_data_totals(fn: Any) -> Any:
@@ -57,12 +56,12 @@ def draw_multinomial(key: Array, total: Any, probs: Array, shape: tuple[int, ...
     total = jnp.broadcast_to(jnp.asarray(total, jnp.result_type(int)), shape)
 
     def category(left: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
-        share, noise = inputs
-        count = binomial_probs_value(dist.BinomialProbs(jnp.minimum(share, 1.0), left, validate_args=False), noise)
+        share, key = inputs
+        count = jax.random.binomial(key, left.astype(share.dtype), jnp.minimum(share, 1.0)).astype(left.dtype)
         return left - count, count
 
-    noise = jax.random.normal(key, share[:-1].shape, share.dtype)
-    left, counts = jax.lax.scan(category, total, (share[:-1], noise))
+    keys = jax.random.split(key, len(share) - 1)
+    left, counts = jax.lax.scan(category, total, (share[:-1], keys))
     return jnp.moveaxis(jnp.concatenate([counts, left[None]]), 0, -1)
 
 

@@ -19,7 +19,7 @@ def _parts(polls, counts, asked, multinomial, mixed):
     sd = numpyro.sample("sd", dist.HalfNormal(0.5))
     precision = numpyro.sample("precision", dist.LogNormal(2.0, 0.5))
     weekend = numpyro.sample("weekend", dist.Normal(0.0, 0.3))
-    is_weekend = jnp.asarray((polls.index.dayofweek >= 5).astype(float))
+    is_weekend = jnp.asarray((polls.index.day_of_week >= 5).astype(float))
 
     def week(support, inputs):
         heads, total, other, other_total, late = inputs

@@ -1,0 +1,83 @@
+"""Tables of pandas as arguments: handed on as they are, their values taken where arrays are wanted."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.contrib.control_flow import scan
+
+import ssmscan
+
+pandas = pytest.importorskip("pandas")
+WEEKS = pandas.date_range("2024-01-01", periods=5, freq="D")
+SALES = pandas.Series(np.random.default_rng(6).normal(size=5), index=WEEKS, name="sales")
+FRAME = pandas.DataFrame({"sales": SALES, "spend": SALES**2, "region": list("abcde")})
+
+
+def walk(y, effect=0.0):
+    def step(x, yt):
+        x = numpyro.sample("x", dist.Normal(x, 1.0))
+        numpyro.sample("y", dist.Normal(x + effect, 1.0), obs=yt)
+        return x, None
+
+    scan(step, 0.0, y)
+
+
+def by_columns(frame):
+    walk(frame["sales"], jnp.mean(jnp.asarray(frame.spend.values)))
+
+
+def by_index(frame):
+    walk(jnp.asarray(frame.sales), float((frame.index.day_of_week >= 5).sum()))
+
+
+def after_the_loop(y):
+    _, path = scan(lambda x, _: (numpyro.sample("x", dist.Normal(x, 1.0)),) * 2, 0.0, None, length=5)
+    numpyro.sample("y", dist.Normal(path, 1.0), obs=y)
+
+
+def test_a_series_stands_for_its_values():
+    ssm = ssmscan.trace(walk, SALES)
+    assert ssm.program is ssmscan.trace(lambda y: walk(jnp.asarray(y.values)), SALES).program
+    np.testing.assert_allclose(ssm.observed["y"], SALES, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [by_columns, by_index])
+def test_a_frame_is_read_by_its_columns_and_its_index(model):
+    np.testing.assert_allclose(ssmscan.trace(model, FRAME).observed["y"], SALES, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_series_is_observed_after_the_loop():
+    np.testing.assert_allclose(ssmscan.trace(after_the_loop, SALES).observed["y"], SALES, rtol=1e-6)
+
+
+def test_a_table_of_other_values_is_other_data_of_the_same_program():
+    ssm = ssmscan.trace(walk, SALES)
+    other = ssm.with_data(SALES * 2.0)
+    assert other.program is ssm.program
+    np.testing.assert_allclose(other.observed["y"], 2.0 * SALES, rtol=1e-6)
+    with pytest.raises(ValueError, match="argument 0 = a pandas Series .* is part of the program"):
+        ssm.with_data(SALES[:4])
+
+
+@pytest.mark.slow
+def test_missing_values_of_a_table_are_missing():
+    for gaps in (SALES.where(SALES.index != WEEKS[2]), pandas.Series([1, 2, None, 4, 5], dtype="Int64")):
+        np.testing.assert_array_equal(np.isnan(ssmscan.trace(walk, gaps).observed["y"]), [0, 0, 1, 0, 0])
+
+
+def test_integers_that_would_wrap_around_are_refused():
+    if jnp.result_type(int) == jnp.int32:
+        with pytest.raises(TypeError, match="a pandas Series.* a table holds integers from 1 to 8589934592"):
+            ssmscan.trace(walk, pandas.Series([1, 2, 2**33]))
+
+
+@pytest.mark.parametrize("values", [WEEKS, list("abcde")], ids=["dates", "text"])
+def test_what_no_array_holds_is_named(values):
+    with pytest.raises(TypeError, match="argument 0 is a pandas Series, which JAX does not take"):
+        ssmscan.trace(walk, pandas.Series(values))
