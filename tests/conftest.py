@@ -2,10 +2,12 @@
 
 `SSMSCAN_TEST_X64=1` runs the same tests in float64.  Without `JAX_PLATFORMS` the tests run on the CPU.  Compilation is
 most of what tests wait for, so the workers of a run and all later runs share one folder of compiled programs, which
-`JAX_COMPILATION_CACHE_DIR` moves elsewhere.
+`JAX_COMPILATION_CACHE_DIR` moves elsewhere.  XLA leaves out its expensive passes, which take half of the time and
+change only rounding; `XLA_FLAGS=` (empty) brings them back.
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -13,6 +15,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+    # Later versions do not know these, and end the process.
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1" * (version("jaxlib") < "0.11"),
+)
 
 import jax
 import pytest

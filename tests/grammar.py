@@ -244,6 +244,14 @@ def truth(case: Case) -> values.Value:
     return values.monte_carlo(run, case.theta, error=0.02, most=400_000)
 
 
+def sums_everything(ssm: ssmscan.StateSpaceModel) -> bool:
+    """Whether all states of a model are summed out."""
+    try:
+        return not ssm.smooth_noise and bool(ssm.summed_out)
+    except ssmscan.ModelError:
+        return False
+
+
 def judge_case(case: Case, comparisons: int) -> str:
     """`right`, `refused: ...`, `kept as parameters: ...` or what is wrong."""
     try:
@@ -258,7 +266,7 @@ def judge_case(case: Case, comparisons: int) -> str:
     theta = {name: jnp.asarray(value, float) for name, value in case.theta.items()}
     known = truth(case)
     rounding = 1e-5 * (10 + abs(known.log_likelihood))
-    if case.truth == "sum" and not ssm.smooth_noise and ssm.summed_out:
+    if case.truth == "sum" and sums_everything(ssm):
         summed = float(ssm.log_likelihood_given_noise(theta, {}))
         if abs(summed - known.log_likelihood) > rounding:
             return f"WRONG: summed to {summed:.4f}, enumerated {known.log_likelihood:.4f}"

@@ -7,7 +7,7 @@ which draws and which elements before the step reach it, and whether anything re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +50,7 @@ class CarriedElements:
         touched: list[int],
         start: Staged,
         step: Staged,
+        whole: tuple[Staged, Staged],
     ):
         self.user_model, self.touched, self.start, self.step = user_model, touched, start, step
         self.starts, self.num_starts = joint_values(starts)[0], num_joint(starts)
@@ -57,9 +58,8 @@ class CarriedElements:
         shapes = jax.tree.leaves(step.argument("carry"))
         self.shapes = {k: tuple(shapes[k].shape) for k in touched}
         self.ends = np.cumsum([0, *(int(np.prod(shape)) for shape in self.shapes.values())])
-        begun = self._begun()
-        self.fixed = self._passed_on(begun)
-        self.begun_with, self.unknown_start = self._split(begun, touched, self.start)
+        self.fixed = self._passed_on(*whole)
+        self.begun_with, self.unknown_start = self._at_start()
         reached = self._followed(step.select(leaves=touched))["leaves"]
         self.drawn, self.from_carry, self.kinds = self._of_step([reached[k] for k in touched])
         self.is_touched = self._closed(_any(self.begun_with, 1) | _any(self.drawn, 1))
@@ -68,24 +68,14 @@ class CarriedElements:
         # Elements that are terms after some step.
         self.no_number = self._closed(_any(self.kinds, 1) | self.unknown_start | ~self.kept)
 
-    def _begun(self) -> dict[int, Elements]:
-        """Follow the start: what reaches each leaf of the carry."""
-        return self._followed(self.start.select("leaves"))["leaves"]
-
-    def _passed_on(self, begun: dict[int, Elements]) -> dict[int, np.ndarray]:
+    def _passed_on(self, start: Staged, step: Staged) -> dict[int, np.ndarray]:
         """Return the leaves that start with numbers and never change."""
-        first = len(self.step.shared)
-        for name, tree in self.step.in_trees.items():
-            if name == "carry":
-                break
-            first += tree.num_leaves
-        positions = jax.tree.unflatten(self.step.out_tree, range(self.step.out_tree.num_leaves))["leaves"]
-        jaxpr = self.step.jaxpr
-        return {
-            k: leaf.value
-            for k, leaf in begun.items()
-            if leaf.value is not None and k in positions and jaxpr.outvars[positions[k]] is jaxpr.invars[first + k]
-        }
+        names = list(step.in_trees)
+        first = len(step.shared) + sum(step.in_trees[n].num_leaves for n in names[: names.index("carry")])
+        positions = jax.tree.unflatten(step.out_tree, range(step.out_tree.num_leaves))["leaves"]
+        same = [k for k, i in positions.items() if step.jaxpr.outvars[i] is step.jaxpr.invars[first + k]]
+        begun = self._followed(start.select(leaves=same))["leaves"]
+        return {k: leaf.value for k, leaf in begun.items() if leaf.value is not None}
 
     def _followed(self, staged: Staged) -> Any:
         """Follow a start or a step; atoms are elements of draws, then of touched leaves, then the kinds of the rest."""
@@ -124,11 +114,10 @@ class CarriedElements:
         ]
         return element_reach(staged, num_atoms, shared, arguments)
 
-    def _split(
-        self, leaves: dict[int, Elements], wanted: Iterable[int], staged: Staged
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each element which draws of the start reach it, and whether anything else does."""
-        rows = np.concatenate([leaves[k].reach.reshape(-1, leaves[k].reach.shape[-1]) for k in wanted])
+    def _at_start(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return for each touched element which draws reach it at the start, and whether anything else does."""
+        leaves = self._followed(self.start.select(leaves=self.touched))["leaves"]
+        rows = np.concatenate([leaves[k].reach.reshape(-1, leaves[k].reach.shape[-1]) for k in self.touched])
         return rows[:, : -len(_KINDS)], _any(rows[:, -len(_KINDS) :], 1)
 
     def _of_step(self, results: Sequence[Elements]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -129,7 +129,10 @@ def decide(
     sites = tuple(site for site in user_model.innovations.values() if site.smooth is None)
     for site in (*starts, *sites):
         if not site.discrete:
-            return f"'{site.name}' ({site.family}) is continuous and has no smooth map from noise"
+            return (
+                f"'{site.name}' ({site.family}) cannot be moved as it is either, as single values of it have a "
+                "probability, or NumPyro has no bijection to its support"
+            )
         if not site.num_values:
             return f"'{site.name}' ({site.family}) has no finite list of values that is known at trace"
     start = start_at_draws(user_model, parameters, initial, observed, after.start, starts)
@@ -166,7 +169,8 @@ def _follow(
         if not any(a == "carry" and source in remembered for k in remembered for a, source in leaves[k]):
             return terms, of_last_draws(*map(num_joint, rows))
         both = [name for name, r in terms.items() if r.past and r.time]
-        return terms, search(user_model, *rows, remembered, elements.start if elements else start, one, both, LIMIT)
+        first = start if elements is None else elements.start
+        return terms, search(user_model, *rows, remembered, first, one, (start, step), both, LIMIT)
 
     for group, where in ((starts, "of the start"), (sites, "of a step")):
         count = num_joint(elements.rows_of(group) if isinstance(elements, ElementChains) else group)
@@ -174,6 +178,10 @@ def _follow(
             return _refusal_of_number(group, f"{count} joint values {where}", elements)
     chains = elements if isinstance(elements, ElementChains) else None
     terms, memory = chain(chains)
+    if chains is not None and not isinstance(memory, Memory) and max(map(num_joint, (starts, sites))) <= LIMIT:
+        together = chain(None)
+        if isinstance(together[1], Memory):
+            chains, (terms, memory) = None, together
     if isinstance(memory, Memory) and memory.mixed:
         # What no draw touches in a leaf is taken from the path of the whole leaf, which has every element.
         chains, moving = None, _moving(leaves, touched, memory.mixed)

@@ -94,6 +94,7 @@ def search(
     touched: set[int],
     start: Staged,
     step: Staged,
+    whole: tuple[Staged, Staged],
     terms: Iterable[str],
     limit: int,
 ) -> Memory | Endless | TooMany:
@@ -105,10 +106,11 @@ def search(
         sites: discrete innovations.
         touched: leaves of the carry that draws reach, closed over steps.
         start, step: as in `conditional`, of one element where elements are summed one by one.
+        whole: the same of the whole model.
         terms: log-densities of the step that vary in time and know the past.
         limit: the most values.
     """
-    carry = CarriedElements(user_model, starts, sites, sorted(touched), start, step)
+    carry = CarriedElements(user_model, starts, sites, sorted(touched), start, step, whole)
     endless = carry.endless()
     return endless or _Search(carry).run(list(terms), limit)
 

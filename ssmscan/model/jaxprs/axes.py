@@ -146,7 +146,7 @@ def _linear(eqn: Any, args: list[Tracked], window: Window) -> list[Tracked]:
     sums = [a.mark for a in args if isinstance(a.mark, Sum)]
     others = [a.mark for a in args if not isinstance(a.mark, Sum)]
     constant = all(mark is None for mark in others)
-    if any(isinstance(mark, Axis) and mark.axis is not None for mark in others):
+    if any(isinstance(mark, Axis) and mark.axis is not None for mark in others) or not axis_rules.keeps_sums(eqn):
         raise MixesRows(sums[0].origin)
     if name in ("add", "sub", "add_any", "concatenate"):
         values = [window.contribution(a) for a in args]

@@ -34,6 +34,12 @@ ELEMENTWISE = frozenset(
 Rule = Callable[[Any, list[Tracked], Window], list[Tracked]]
 
 
+def keeps_sums(eqn: Any) -> bool:
+    """Return whether what is linear in real numbers is it here; a division or a conversion to integers cuts off."""
+    cuts = eqn.primitive.name in ("div", "convert_element_type")
+    return not cuts or bool(jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.inexact))
+
+
 def common(args: list[Tracked]) -> Axis:
     """Return the one axis that all followed variables share.
 

@@ -7,6 +7,7 @@ by one that is followed itself, an element may be any of those that it could be.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import jax
@@ -28,11 +29,10 @@ def gather(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
         known = found.known(eqn.invars[1])
         if known is not None:
             return [_gathered(eqn, operand, known)]
-        others = [n for d, n in enumerate(operand.shape) if d not in varying and n > 1]
         one_by_one = all(eqn.params["slice_sizes"][d] == 1 for d in varying)
-        if others or not one_by_one or (operand < CONSTANT).any():
+        if not one_by_one or (operand < CONSTANT).any():
             return [np.full((1,) * out_ndim, MIXED, np.int32)]
-        return [_chosen_rows(eqn, varying, operand.squeeze(tuple(set(range(operand.ndim)) - {*varying})), batch, found)]
+        return [_chosen_rows(eqn, varying, operand, batch, found)]
     operand = fiber(operand, tuple(varying)) if varying else operand
     kept = [d for d in range(operand.ndim) if d not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)]
     places = dict(zip(kept, numbers.offset_dims))
@@ -74,26 +74,44 @@ def _gathered(eqn: Any, operand: Labels, index: np.ndarray) -> Labels:
 
 def _chosen_rows(eqn: Any, axes: list[int], rows: Labels, batch: list[int], found: Labelled) -> Labels:
     """Label elements of which data choose the places along some axes."""
-    indices, order = eqn.invars[1], eqn.params["dimension_numbers"].start_index_map
-    columns, ends, filled = [order.index(d) for d in axes], indices.aval.shape[:-1], fills(eqn)
+    indices, numbers = eqn.invars[1], eqn.params["dimension_numbers"]
+    columns = [numbers.start_index_map.index(d) for d in axes]
+    ends, filled = indices.aval.shape[:-1], fills(eqn)
     cores = [_column(indices, column, found) for column in columns]
-    varies = sorted({k for *_, own in cores for k in own})
+    pairs = zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims)
+    beside = {d: i for d, i in pairs if rows.shape[d] > 1}
+    varies = sorted({k for *_, own in cores for k in own} | set(beside.values()))
     shape = tuple(n if k in varies else 1 for k, n in enumerate(ends))
     at = tuple(slice(None) if k in varies else slice(1) for k in range(len(ends)))
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    kept = [d for d in range(rows.ndim) if d not in gone]
+    others = [d for d in range(rows.ndim) if d not in axes and d not in beside]
+    for d in others:
+        rows = rows.take(range(min(rows.shape[d], eqn.params["slice_sizes"][d])), d)
+    table = rows.transpose(*axes, *beside, *others)
 
     def steps(value: Callable, resolved: Callable) -> Array:
         places = [value(indices)[(*at, column)].ravel() for column in columns]
-        chosen = resolved(rows)[tuple(jnp.clip(i, 0, n - 1) for i, n in zip(places, rows.shape))]
-        inside = [(i >= 0) & (i < n) for i, n in zip(places, rows.shape)]
-        return jnp.where(jnp.stack(inside).all(0), chosen, CONSTANT) if filled else chosen
+        places += [jnp.asarray(np.indices(shape)[i].ravel()) for i in beside.values()]
+        chosen = resolved(table)[tuple(jnp.clip(i, 0, n - 1) for i, n in zip(places, table.shape))]
+        inside = jnp.stack([(i >= 0) & (i < n) for i, n in zip(places, table.shape)]).all(0)
+        inside = inside.reshape(-1, *(1,) * len(others))
+        return (jnp.where(inside, chosen, CONSTANT) if filled else chosen).ravel()
 
     of_each = tuple((found.number(core), left, *map(varies.index, own)) for core, left, own in cores)
-    key = of_each, rows.shape, rows.tobytes(), filled, tuple(ends[k] for k in varies)
-    labels = found.lookup(key, int(np.prod(shape)), steps)
-    full = [1] * eqn.outvars[0].aval.ndim
+    along = tuple(map(varies.index, beside.values()))
+    key = of_each, along, table.shape, table.tobytes(), filled, tuple(ends[k] for k in varies)
+    full, sizes = [1] * eqn.outvars[0].aval.ndim, [rows.shape[d] for d in others]
+    labels = found.lookup(key, prod(shape) * prod(sizes), steps).reshape(*shape, *sizes)
     for d, n in zip(batch, shape):
         full[d] = n
-    return labels.reshape(full)
+    for d, k in zip(kept, numbers.offset_dims):
+        if d in others:
+            full[k] = rows.shape[d]
+    # Of the axes of the operand that are not chosen, those that differ are among the offsets.
+    order = [*batch, *(k for d, k in zip(kept, numbers.offset_dims) if d in others)]
+    back = labels.reshape(*shape, *(n for d, n in zip(others, sizes) if d in kept))
+    return back.transpose([order.index(k) for k in sorted(order)]).reshape(full)
 
 
 def _column(indices: Any, column: int, found: Labelled) -> tuple[Any, int, list[int]]:
@@ -136,24 +154,27 @@ def dynamic_slice(eqn: Any, labels: list[Labels], found: Labelled) -> list[Label
     if not all(map(constant, labels[1:])):
         starts = join(*(own.reshape((1,) * operand.ndim) for own in labels[1:]))
         return [join(fiber(operand, tuple(varying)), starts)]
+    unknown = []
     for d in varying:
-        start, known = eqn.invars[1 + d], found.known(eqn.invars[1 + d])
-        if known is not None:
+        known = found.known(eqn.invars[1 + d])
+        if known is None:
+            unknown.append(d)
+        else:
             first = int(np.clip(known, 0, shape[d] - sizes[d]))
             operand = operand.take(range(first, first + sizes[d]), d)
-            continue
-        rows = operand.ravel()
-        if len(rows) != shape[d] or (rows < CONSTANT).any():
-            return [np.full((1,) * operand.ndim, MIXED, np.int32)]
-        last = shape[d] - sizes[d]
+    if not unknown:
+        return [operand]
+    if (operand < CONSTANT).any():
+        return [np.full((1,) * operand.ndim, MIXED, np.int32)]
+    rows, cut = operand, [sizes[d] if d in unknown else n for d, n in enumerate(operand.shape)]
 
-        def steps(value: Callable, resolved: Callable, *, start=start, rows=rows, last=last, size=sizes[d]) -> Array:
-            return lax.dynamic_slice_in_dim(resolved(rows), jnp.clip(value(start), 0, last), size)
+    def steps(value: Callable, resolved: Callable) -> Array:
+        starts = [value(eqn.invars[1 + d]) if d in unknown else 0 for d in range(rows.ndim)]
+        return lax.dynamic_slice(resolved(rows), [jnp.asarray(i, jnp.int32) for i in starts], cut).ravel()
 
-        key = "slice", found.number(start), rows.tobytes(), sizes[d]
-        made = found.lookup(key, sizes[d], steps)
-        operand = made.reshape([sizes[d] if k == d else 1 for k in range(operand.ndim)])
-    return [operand]
+    starts = tuple((d, found.number(eqn.invars[1 + d])) for d in unknown)
+    key = "slice", starts, rows.shape, rows.tobytes(), tuple(cut)
+    return [found.lookup(key, prod(cut), steps).reshape(cut)]
 
 
 def scatter(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:

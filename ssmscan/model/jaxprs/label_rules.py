@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.model.jaxprs.axis_rules import ELEMENTWISE
+from ssmscan.model.jaxprs.axis_rules import ELEMENTWISE, keeps_sums
 from ssmscan.model.jaxprs.label_lookups import dynamic_slice, gather, scatter
 from ssmscan.model.jaxprs.labels import (
     FACTORS,
@@ -41,7 +41,7 @@ def _expanded(labels: Labels, ndim: int) -> Labels:
 
 
 def _kept(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
-    return [labels[0]]
+    return [labels[0] if keeps_sums(eqn) else nonlinear(labels[0])]
 
 
 def _added(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
@@ -51,7 +51,7 @@ def _added(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
 def _multiplied(eqn: Any, labels: list[Labels], found: Labelled) -> list[Labels]:
     """Multiply: a sum times constants is a sum, and what is of different steps has factors."""
     left, right = labels
-    if constant(right) and (left == SUM).any():
+    if constant(right) and (left == SUM).any() and keeps_sums(eqn):
         return [_broadcast_with(left, right, eqn)]
     if constant(left) and (right == SUM).any() and eqn.primitive.name != "div":
         return [_broadcast_with(right, left, eqn)]

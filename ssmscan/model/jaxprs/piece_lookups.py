@@ -96,6 +96,6 @@ def _chosen(found: Evaluation, eqn: Any, place: Place, sure: bool, batch: list[i
     value = lax.dynamic_slice(found.at(operand, tuple(inner), sure), beginning(left), ends)
     # One row: its axes of size one are where the batch has them.
     value = value.reshape(size_at(eqn.outvars[0].aval.shape, place))
-    if not fills(eqn) or sure or not jnp.issubdtype(value.dtype, jnp.inexact):
+    if not fills(eqn) or not jnp.issubdtype(value.dtype, jnp.inexact):
         return value
     return jnp.where(there, value, jnp.nan)

@@ -136,13 +136,18 @@ def _space(fn: dist.Distribution) -> _Bijected | _Directions:
     return _Bijected(transform, transform.inverse_shape(fn.shape()))
 
 
-_WITH_ATOMS = (
-    dist.Delta,
-    dist.HurdleProbs,
-    dist.ZeroInflatedProbs,
-    dist.LeftCensoredDistribution,
-    dist.RightCensoredDistribution,
-    dist.IntervalCensoredDistribution,
+# Not every version of NumPyro has all of them.
+_WITH_ATOMS = tuple(
+    getattr(dist, name)
+    for name in (
+        "Delta",
+        "HurdleProbs",
+        "ZeroInflatedProbs",
+        "LeftCensoredDistribution",
+        "RightCensoredDistribution",
+        "IntervalCensoredDistribution",
+    )
+    if hasattr(dist, name)
 )
 
 

@@ -120,8 +120,8 @@ def stage_post_loop(user_model: UserModel, value: Staged, names: Collection[str]
     if others:
         by_row = sorted(set(names) - others.keys())
         reached_by = value.reaches("outside_log_prob")
-        own = sorted(n for n in others if all(argument != "key" for argument, _ in reached_by[n]))
-        apart = OtherLayouts(user_model, value, own, LAST_CARRY)
+        alone = sorted(n for n in others if all(argument != "key" for argument, _ in reached_by[n]))
+        apart = OtherLayouts(user_model, value, alone, LAST_CARRY)
         staged_step = user_model.stage(step, with_step)
     staged_rest = user_model.stage(rest, before)
     # Why rows of several loops mix, following an axis has told.

@@ -22,11 +22,11 @@ def put_in_place(key: jax.Array, core: Core, theta: Theta, noise: Mapping[str, j
         key: PRNG key.
         core: the loop.
         theta: the parameters.
-        noise: noise of the model, T in front; that of states in place is replaced.
+        noise: noise of the others, T in front.
     """
     places, arrays = core.program.places, core.arrays
     if places is None:
-        return dict(noise)
+        return {}
     fixed = {n: noise[n] for n in places.start.argument("noise")}
     start = places.start(arrays, theta=theta, noise=fixed, key=jax.random.fold_in(key, 0))
     step = places.step.bind(arrays, theta=theta)
@@ -39,4 +39,4 @@ def put_in_place(key: jax.Array, core: Core, theta: Theta, noise: Mapping[str, j
     keys = jax.random.split(jax.random.fold_in(key, 1), core.num_steps)
     moving = {n: noise[n] for n in places.step.argument("noise")}
     drawn = lax.scan(body, start["carry"], (core.inputs(theta), moving, keys))[1]
-    return {**noise, **start["noise"], **drawn}
+    return {**start["noise"], **drawn}

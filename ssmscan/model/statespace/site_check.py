@@ -244,10 +244,14 @@ def compiled_quickly(function: Callable, *args: Any) -> Any:
 
 
 @cache
-def _known_options() -> dict[str, Any] | None:
-    """Return the options of a quick compilation, None where this version of XLA does not know them all."""
-    try:
-        jax.jit(lambda: 0, compiler_options=QUICK)()
-    except jax.errors.JaxRuntimeError:
-        return None
-    return QUICK
+def _known_options() -> dict[str, Any]:
+    """Return the options of a quick compilation that this version of XLA knows."""
+
+    def known(name: str) -> bool:
+        try:
+            jax.jit(lambda: 0, compiler_options={name: QUICK[name]})()
+        except jax.errors.JaxRuntimeError:
+            return False
+        return True
+
+    return {name: value for name, value in QUICK.items() if known(name)}
