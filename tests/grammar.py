@@ -234,7 +234,7 @@ def enumerated(case: Case) -> values.Value:
 
 def truth(case: Case) -> values.Value:
     """The likelihood of a case, by NumPyro alone."""
-    run = lambda: case.model(*case.args)  # noqa: E731
+    run = lambda: (case.twin or case.model)(*case.args)  # noqa: E731
     if case.truth == "gauss":
         return values.linear_gaussian(run, case.theta)
     if case.truth == "sum":
@@ -257,9 +257,7 @@ def judge_case(case: Case, comparisons: int) -> str:
     try:
         ssm = ssmscan.trace(case.model, *case.args)
     except ssmscan.ModelError as error:
-        return f"refused: {error}"
-    if not ssm.check(jax.random.key(0)).passed:
-        return "WRONG: the parts do not add up"
+        return f"refused: {error}"  # a trace that fails its own check says so too
     extra = {site.name for site in ssm.parameters} ^ set(case.theta)
     if extra:
         return f"other parameters: {sorted(extra)}"

@@ -36,6 +36,7 @@ class Case(NamedTuple):
         theta: every parameter; all other latent sites are states.
         truth: "gauss", "sum", "none" or "runs", see above.
         discrete: number of values of each discrete site, for "sum".
+        twin: the same model in words that NumPyro runs forward, if it does not run this one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Case(NamedTuple):
     theta: dict[str, Any]
     truth: str
     discrete: dict[str, int] = {}
+    twin: Callable | None = None
 
 
 def sigma() -> jax.Array:

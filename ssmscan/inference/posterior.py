@@ -48,28 +48,36 @@ class Position(NamedTuple):
 
 def log_reference(ssm: StateSpaceModel, position: Position) -> jax.Array:
     """Evaluate the log density of what `sample_reference` draws, normalised."""
-    log_reference = _log_normal_reference(ssm, position)
-    return log_reference + _densities(ssm, position).law if _has_law(ssm) else log_reference
+    reference = _log_normal(ssm, position) + _log_normal_in_place(ssm, position)
+    return reference + _densities(ssm, position).law if _has_law(ssm) else reference
 
 
 def log_likelihood(ssm: StateSpaceModel, position: Position) -> jax.Array:
     """Evaluate log L, everything that is not the reference."""
     _, reweighting = ssm.log_law_unconstrained(position.parameters)
-    return _densities(ssm, position).likelihood + reweighting
+    return _densities(ssm, position).likelihood + reweighting - _log_normal_in_place(ssm, position)
 
 
 def log_posterior(ssm: StateSpaceModel, position: Position) -> jax.Array:
-    """Evaluate the unnormalised log density of the posterior."""
+    """Evaluate the unnormalised log density of the posterior: the sum of the two, without what cancels."""
     _, reweighting = ssm.log_law_unconstrained(position.parameters)
     densities = _densities(ssm, position)
-    return _log_normal_reference(ssm, position) + densities.likelihood + reweighting + densities.law
+    return _log_normal(ssm, position) + densities.likelihood + reweighting + densities.law
 
 
-def _log_normal_reference(ssm: StateSpaceModel, position: Position) -> jax.Array:
-    """Evaluate the reference without the laws of states in place."""
+def _log_normal(ssm: StateSpaceModel, position: Position) -> jax.Array:
+    """Evaluate the law of the parameters, and N(0, I) of noise."""
     log_law, _ = ssm.log_law_unconstrained(position.parameters)
-    leaves = jax.tree.leaves(position.noise)
-    return log_law + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_law))
+    placed = {name for core in ssm.cores if (places := core.program.places) for name in places.sites}
+    noise = [leaf for name, leaf in position.noise.items() if name not in placed]
+    return log_law + sum((norm.logpdf(leaf).sum() for leaf in noise), jnp.zeros_like(log_law))
+
+
+def _log_normal_in_place(ssm: StateSpaceModel, position: Position) -> jax.Array:
+    """Evaluate N(0, I) of the states in place that have it in the reference."""
+    without = [core.program.places for core in ssm.cores if not core.program.marginal.has_law]
+    names = [name for places in without if places for name in places.sites]
+    return sum_of(norm.logpdf(position.noise[name]).sum() for name in names)
 
 
 def _densities(ssm: StateSpaceModel, position: Position) -> Densities:

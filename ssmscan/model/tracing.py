@@ -139,8 +139,9 @@ class Source(NamedTuple):
 def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
     """Take a NumPyro model apart into the pure functions that engines need.
 
-    The model's time loop must be `numpyro.contrib.control_flow.scan`. It is run a few times, abstractly; nothing of
-    it runs again later. Print the result to see every site, its role and the reason.
+    The model's time loop is `numpyro.contrib.control_flow.scan`, or arithmetic (`jax.lax.scan`, `cumsum`) on noise that
+    it draws before. It is run a few times, abstractly; nothing of it runs again later. Print the result to see every
+    site, its role and the reason.
 
     Example:
         >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, ssmscan

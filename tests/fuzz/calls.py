@@ -109,6 +109,7 @@ def model_calls() -> list[Call]:
         method("canonical", {"theta": theta}, {"theta": values.theta}),
         method("simulate", {"key": key, "theta": theta}, {"key": KEY, "theta": values.theta}),
         method("sample_prior", {"key": key}, {"key": KEY}),
+        method("sample_start", {"key": key}, {"key": KEY}),
         method("log_prior", {"theta": theta}, {"theta": values.theta}, examples=10),
         method("log_static", {"theta": theta}, {"theta": values.theta}, examples=10),
         method("unconstrain", {"theta": theta}, {"theta": values.theta}, examples=10),

@@ -8,8 +8,14 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 from numpyro.distributions import constraints
+from numpyro.infer.util import log_density
+from scipy import stats
 
+import ssmscan
+from ssmscan.inference import posterior
 from ssmscan.model.noise.families import MapKind
 from ssmscan.model.noise.in_place import InPlace, gradient_map
 from ssmscan.model.noise.samplers import draw, has_sampler
@@ -62,6 +68,64 @@ FAMILIES = {
 }
 
 
+def log_density_in_place(fn, z):
+    place = gradient_map(fn)
+    return jax.vmap(lambda e: place.log_density(fn, e))(z)
+
+
+@pytest.mark.parametrize("name", ["mixture", "heavy jump"])
+def test_the_density_of_a_number_in_place_integrates_to_one(name):
+    z = jnp.linspace(-45.0, 45.0, 20_001)
+    total = jnp.sum(jnp.exp(log_density_in_place(FAMILIES[name](), z))) * 90.0 / 20_000
+    np.testing.assert_allclose(total, 1.0, atol=1e-4)
+
+
+def test_the_density_of_a_ring_is_that_of_the_angle_along_it():
+    line = jnp.linspace(-3.0, 3.0, 301)
+    z = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
+    density = jnp.exp(log_density_in_place(dist.VonMises(3.0, 2.0), z)) * (line[1] - line[0]) ** 2
+    np.testing.assert_allclose(jnp.sum(density), 1.0, atol=1e-4)
+    angle = jnp.arctan2(z[:, 1], z[:, 0])
+    mean = jax.scipy.special.i1(2.0) / jax.scipy.special.i0(2.0)
+    np.testing.assert_allclose(density @ jnp.cos(angle - 3.0), mean, atol=1e-4)
+    np.testing.assert_allclose(density @ jnp.sum(z**2, 1), 1.0, atol=1e-4)
+
+
+def walk(y):
+    q = numpyro.sample("q", dist.HalfNormal(1.0))
+
+    def transition(x, y):
+        moves = dist.Normal(x, jnp.stack([q, 3.0]))
+        x = numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(probs=jnp.array([0.8, 0.2])), moves))
+        numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
+        return x, x
+
+    scan(transition, 100.0, y)
+
+
+@pytest.mark.slow
+def test_laws_count_as_prior_and_all_of_it_is_the_density_of_the_model():
+    y = jnp.array([100.3, 100.0, 103.0])
+    ssm = ssmscan.trace(walk, y)
+
+    @jax.jit
+    def evaluated(key):
+        start = posterior.Position({"q": jnp.asarray(-0.5)}, posterior.start_noise(key, ssm, {"q": jnp.asarray(-0.5)}))
+        drawn = posterior.sample_reference(key, ssm)
+        parts = posterior.log_reference(ssm, start), posterior.log_likelihood(ssm, start)
+        return start, drawn, parts, posterior.log_posterior(ssm, start)
+
+    start, drawn, (reference, likelihood), whole = evaluated(KEY)
+    q, x = np.exp(-0.5), np.asarray(start.noise["x"])
+    np.testing.assert_allclose(likelihood, stats.norm.logpdf(y, x, 0.5).sum(), rtol=1e-4)
+    np.testing.assert_allclose(reference + likelihood, whole, rtol=1e-5)
+    values = {"q": jnp.asarray(q), "x": jnp.asarray(x)}
+    original = log_density(handlers.substitute(walk, values), (y,), {}, {})[0]
+    np.testing.assert_allclose(whole, original - 0.5, rtol=1e-5)  # and log |dq / dz|
+    assert np.all(np.abs(x - 100.0) < 10.0)
+    assert np.all(np.abs(drawn.noise["x"] - 100.0) < 30.0)
+
+
 FEW = {"angle", "direction", "mixture", "heavy vector", "heavy jump", "factor of correlations"}
 
 
@@ -71,7 +135,7 @@ FEW = {"angle", "direction", "mixture", "heavy vector", "heavy jump", "factor of
 def test_draws_in_place_have_the_density_in_place(name):
     """Of draws in a box B, the mean of 1_B(z) / density(z) is the volume of B.
 
-    The density of the draws is exp(correction) N(z), so that the value and its volume are right together.
+    So the value and its volume are right together.
     """
     fn = FAMILIES[name]()
     place = gradient_map(fn)
@@ -80,9 +144,8 @@ def test_draws_in_place_have_the_density_in_place(name):
     @jax.jit
     def drawn(key):
         z = jax.vmap(lambda k: place.draw(k, fn))(jax.random.split(key, NUM_DRAWS))
-        log_normal = jnp.sum((-0.5 * z**2 - 0.5 * jnp.log(2 * jnp.pi)).reshape(NUM_DRAWS, -1), 1)
-        value, correction = jax.vmap(lambda e: (place.apply(fn, e), place.log_correction(fn, e)))(z)
-        return z.reshape(NUM_DRAWS, -1), value, correction + log_normal
+        value, density = jax.vmap(lambda e: (place.apply(fn, e), place.log_density(fn, e)))(z)
+        return z.reshape(NUM_DRAWS, -1), value, density
 
     z, value, log_density = map(np.asarray, drawn(KEY))
     assert z.shape[1] == np.prod(place.spec.shape)

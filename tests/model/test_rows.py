@@ -136,6 +136,12 @@ def read_by_number(y):
     scan(step, (0.0, 0), jnp.arange(len(y)))
 
 
+def behind_a_first_row(y):
+    first = numpyro.sample("x0", dist.Normal(0.0, 1.0))
+    path = jnp.cumsum(jnp.concatenate([first[None], innovations(0.3, steps=len(y) - 1)]))
+    observe(autoregression(0.0, path), y)
+
+
 MOVED = {
     lax_scan: (Y, {"eps": ()}),
     numpyro_scan: (Y, {"eps": ()}),
@@ -148,6 +154,7 @@ MOVED = {
     beside_other_noise: (Y, {"eps": (), "x": ()}),
     vectors: (Y, {"eps": (2,)}),
     read_by_number: (Y, {"eps": ()}),
+    behind_a_first_row: (Y, {"eps": ()}),
 }
 QUICK = (numpyro_scan, start_among_rows, cumulative)
 

@@ -22,6 +22,7 @@ from ssmscan.model.handlers.scans import Loop
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import Shape, like
 from ssmscan.model.noise.families import MapKind
+from ssmscan.model.noise.in_place import InPlace
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.staging.functions import known_outside, noise_specs
 from ssmscan.model.staging.post_loop import as_output
@@ -111,8 +112,10 @@ def _value(site: TracedSite, fn, noise: dict, draws: dict, corrections: dict) ->
     if site.name in draws:
         return draws[site.name]
     assert site.smooth is not None
-    if site.smooth.kind is not MapKind.EXACT:
-        corrections[site.name] = site.smooth.log_correction(unmasked(fn), noise[site.name])
+    if isinstance(site.smooth, InPlace):
+        corrections[site.name] = site.smooth.log_density(unmasked(fn), noise[site.name])
+    elif site.smooth.kind is MapKind.TRANSPORT:
+        corrections[site.name] = site.smooth.log_correction(fn, noise[site.name])
     return jnp.asarray(site.smooth.apply(fn, noise[site.name]), site.dtype)
 
 

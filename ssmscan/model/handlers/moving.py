@@ -142,6 +142,7 @@ class MoveRows(Messenger):
         self.laws: dict[str, Any] = {}
         self.before: dict[str, Array] = {}
         self.met, self.deferred = 0, list[str]()
+        self.first: stepping.Stepped | None = None
         self.after: _After | None = None
         super().__init__()
 
@@ -214,7 +215,7 @@ class MoveRows(Messenger):
 
     def _take_over(self, msg: dict) -> None:
         f, init, xs, length, reverse = msg["args"]
-        f, move, first = returning_pairs(f), self._mover(), self._first()
+        f, move, self.first = returning_pairs(f), self._mover(), self._first()
 
         def transition(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             (carry, state), (t, x) = carry, x
@@ -225,20 +226,20 @@ class MoveRows(Messenger):
             return (carry, moved.state), (y, rows, moved.outputs)
 
         leaves, tree = jax.tree.flatten(init)
-        starts = jax.tree.leaves(first.result["start"], is_leaf=is_tracked)
+        starts = jax.tree.leaves(self.first.result["start"], is_leaf=is_tracked)
         init = jax.tree.unflatten(tree, [b if a.mark is None else a.value for a, b in zip(starts, leaves)])
-        msg["args"] = transition, (init, first.state), (self._steps(), xs), length, reverse
+        msg["args"] = transition, (init, self.first.state), (self._steps(), xs), length, reverse
         msg["_rows"] = True
 
     def _run_arithmetic(self) -> None:
-        move = self._mover()
+        move, self.first = self._mover(), self._first()
 
         def transition(state: stepping.State, t: Array) -> tuple[PyTree, PyTree]:
             rows, moved = move(t, state)
             return moved.state, (rows, moved.outputs)
 
         with beyond(self):
-            state, (rows, outputs) = scan(transition, self._first().state, self._steps())
+            state, (rows, outputs) = scan(transition, self.first.state, self._steps())
         self._keep(state, rows, outputs, {})
 
     def _first(self) -> stepping.Stepped:
@@ -250,7 +251,9 @@ class MoveRows(Messenger):
     def _keep(self, state: stepping.State, rows: Mapping[str, Array], outputs: Any, main: dict[str, PyTree]) -> None:
         for name, place in self.rows.axes.items():
             self.known[name] = place.whole(rows[name], self.before.get(name))
-        self.after = _After(main, stepping.results(self.rows.staged, self.rows.loops, state.carries, outputs))
+        assert self.first is not None
+        loops = stepping.results(self.rows.staged, self.rows.loops, state.carries, outputs, self.first.outputs)
+        self.after = _After(main, loops)
 
     # ---- after it -------------------------------------------------------------------------------
 

@@ -6,14 +6,15 @@ If the labels of `labels` say that a scalar is a sum of terms that depend on one
 
 then g_t is made of the elements with label t alone: of what is added up, those elements are evaluated (`pieces`), the
 others count as zero, and what is done to sums from there is linear, so that it is done to g_t.  h is made of the
-elements that depend on no step.  The elements of a step are found in a table, of as many columns as there are at most
-in a step, so that a step costs what it has to; rows that data choose are all evaluated, and those of other steps
-dropped.
+elements that depend on no step.  A step is given as many places as the largest number of elements that one has, and
+costs that; rows that data choose are all evaluated, and those of other steps dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -69,7 +70,6 @@ class Separated:
         self.mixing = {
             k: found.blamed(v) for k, v in enumerate(jaxpr.outvars) if found.followed(v) and (found.of(v) < SUM).any()
         }
-
         self.stepwise = {k for k, v in enumerate(jaxpr.outvars) if found.followed(v) and not constant(found.of(v))}
 
     def terms(self, arrays: Sequence[Any], arguments: Mapping[str, PyTree], step: Array | None) -> PyTree:
@@ -90,12 +90,24 @@ class Separated:
         given = dict(zip(jaxpr.invars, flat_arguments))
         constants = {v: given[v] for v in self._constants} | dict(zip(jaxpr.constvars, self._consts))
         rows = {v: jnp.zeros(v.aval.shape[1:], v.aval.dtype) if step is None else given[v] for v in self._rows}
-        parts = _Parts(Evaluation(self._found, constants, rows, RULES), step)
-        results = [
-            jnp.zeros(v.aval.shape, v.aval.dtype) if k in self.mixing else parts.of(v)
-            for k, v in enumerate(jaxpr.outvars)
-        ]
+        with _depth(len(jaxpr.eqns)):
+            parts = _Parts(Evaluation(self._found, constants, rows, RULES), step)
+            results = [
+                jnp.zeros(v.aval.shape, v.aval.dtype) if k in self.mixing else parts.of(v)
+                for k, v in enumerate(jaxpr.outvars)
+            ]
         return jax.tree.unflatten(self._staged.out_tree, results)
+
+
+@contextmanager
+def _depth(equations: int) -> Iterator[None]:
+    """Let Python go as deep as a chain of so many equations is, each of which is asked for by the one after it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + 16 * equations)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _traced(value: Any) -> bool:
@@ -227,57 +239,57 @@ class _Terms(NamedTuple):
 
 def _terms(labels: Labels, evaluation: Evaluation, step: Array | None) -> list[_Terms]:
     """Find the elements of a step, or of none."""
-    steps, flat_labels = evaluation.found.steps, labels.ravel()
-    wanted = (flat_labels >= 0) & (flat_labels < steps) if step is not None else flat_labels == CONSTANT
-    here, chosen = np.flatnonzero(wanted), np.flatnonzero(flat_labels >= steps)
+    steps, own = evaluation.found.steps, labels.ravel()
+    here = np.flatnonzero((own >= 0) & (own < steps) if step is not None else own == CONSTANT)
+    chosen = np.flatnonzero(own >= steps)
     found = []
-    if len(here):
-        own = flat_labels[here]
-        table, there = _table(here, own, steps) if step is not None else (here[None], np.ones((1, len(here)), bool))
-        row = jnp.zeros((), jnp.int32) if step is None else step
-        found.append(
-            _Terms(
-                table.shape[1],
-                lambda k: _place(table, labels.shape, row, k),
-                lambda k: True if there.all() else jnp.asarray(there)[row, k],
-            )
-        )
+    if len(here) and step is not None:
+        found.append(_of_step(here[np.argsort(own[here], kind="stable")], labels, steps, step))
+    elif len(here):
+        found.append(_Terms(len(here), lambda k: _place(here, labels.shape, k), lambda k: True))
     if len(chosen):
-        belongs = evaluation.steps_of(flat_labels[chosen])
-        zero = jnp.zeros((), jnp.int32)
-        found.append(
-            _Terms(
-                len(chosen),
-                lambda k: _place(chosen[None], labels.shape, zero, k),
-                lambda k: belongs[k] == (CONSTANT if step is None else step),
-            )
-        )
+        belongs = evaluation.steps_of(own[chosen])
+        wanted = CONSTANT if step is None else step
+        found.append(_Terms(len(chosen), lambda k: _place(chosen, labels.shape, k), lambda k: belongs[k] == wanted))
     return found
 
 
-def _table(positions: np.ndarray, steps_of: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions by step, (T, m), filled up with others, and which are not filled up."""
-    order = np.argsort(steps_of, kind="stable")
-    counts = np.bincount(steps_of, minlength=steps)
-    first = np.cumsum(counts) - counts
-    column = np.arange(len(order)) - first[steps_of[order]]
-    table = np.full((steps, counts.max()), positions[0])
-    table[steps_of[order], column] = positions[order]
-    return table, np.arange(counts.max()) < counts[:, None]
+def _of_step(positions: np.ndarray, labels: Labels, steps: int, step: Array) -> _Terms:
+    """Find the elements of a step among positions that are sorted by their steps."""
+    own = labels.ravel()[positions]
+    counts = np.bincount(own, minlength=steps)
+    first, most = np.cumsum(counts) - counts, int(counts.max())
+
+    def place(k: Array) -> Place:
+        number = jnp.minimum(jnp.asarray(first.astype(np.int32))[step] + k, len(positions) - 1)
+        return _place(positions, labels.shape, number, (own, step) if most == 1 else None)
+
+    def belongs(k: Array) -> Array | bool:
+        return True if (counts == most).all() else k < jnp.asarray(counts.astype(np.int32))[step]
+
+    return _Terms(most, place, belongs)
 
 
-def _place(table: np.ndarray, shape: tuple[int, ...], row: Array, k: Array) -> Place:
-    """Return the place of a position in an array, whole along axes of size one."""
-    indices = np.unravel_index(table, shape) if shape else ()
-    return tuple(None if n == 1 else _entry(i.astype(np.int32), row, k) for n, i in zip(shape, indices))
+def _place(positions: np.ndarray, shape: tuple[int, ...], number: Array, of_step: tuple | None = None) -> Place:
+    """Return the place of one of some positions in an array, whole along axes of size one.
+
+    Args:
+        positions: in the flat array.
+        shape: of the array.
+        number: () integer.
+        of_step: where there is one position a step, the steps of the positions, and the step.
+    """
+    indices = np.unravel_index(positions, shape) if shape else ()
+    return tuple(None if n == 1 else _entry(i.astype(np.int32), number, of_step) for n, i in zip(shape, indices))
 
 
-def _entry(table: np.ndarray, row: Array, k: Array) -> Index:
-    """Return an entry of a table of indices, by arithmetic where it is that simple."""
-    first = int(table[0, 0])
-    if (table == first).all():
-        return Index(first, np.asarray(table))
-    slope = int(table[1, 0]) - first if len(table) > 1 else 0
-    if table.shape[1] == 1 and (table[:, 0] == first + slope * np.arange(len(table))).all():
-        return Index(first + slope * row, table)
-    return Index(jnp.asarray(table)[row, k], table)
+def _entry(indices: np.ndarray, number: Array, of_step: tuple | None) -> Index:
+    """Return one of some indices, by arithmetic where it is that simple."""
+    if (indices == indices[0]).all():
+        return Index(int(indices[0]), indices)
+    if of_step is not None:
+        steps, step = of_step
+        slope = (int(indices[1]) - int(indices[0])) // (int(steps[1]) - int(steps[0]))
+        if (indices - indices[0] == slope * (steps - steps[0])).all():
+            return Index(int(indices[0]) + slope * (step - int(steps[0])), indices)
+    return Index(jnp.asarray(indices)[number], indices)

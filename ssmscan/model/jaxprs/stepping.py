@@ -55,7 +55,7 @@ class Stepped(NamedTuple):
         result: the result of the code, tracked.
         inputs: for each leaf of the entry "xs" of the result, its row of the step; None where it has none.
         state: the state after the step.
-        outputs: for each loop, its outputs at the step.
+        outputs: for each loop, its outputs at the step, with an axis of one row; before the first step, of those there.
         loops: for each loop, the number of its equation.
     """
 
@@ -93,27 +93,28 @@ def step(
 
     for number, eqn in enumerate(staged.jaxpr.eqns):
         args = [read(v) for v in eqn.invars]
-        if eqn.primitive.name in ELEMENTWISE and len({a.mark for a in args if a.mark is not None}) > 1:
-            args = lines.in_turn(args)
+        if eqn.primitive.name in ELEMENTWISE and (rows := _earliest(args)) is not None:
+            args = lines.in_turn(args, rows)
         loop = _loop(eqn, args, window)
         if loop is None:
             env.update(zip(eqn.outvars, follow_equation(eqn, args, window)))
             continue
-        x = lines.in_turn(loop.inputs)
-        if state is None:
-            carries.append(loop.first)
-            rows = [jnp.zeros(_without_rows(v.aval.shape, loop.rows), v.aval.dtype) for v in loop.ys]
-        else:
-            carry, ys = loop.move(state.carries[len(loops)], [_row(a, loop.rows, window) for a in x])
-            carries.append(carry)
-            outputs.append(ys)
-            rows = [jnp.expand_dims(y, loop.rows.axis or 0) for y in ys]
+        x = lines.in_turn(loop.inputs, loop.rows)
+        carry, found = (loop.first if state is None else state.carries[len(loops)]), []
+        for row in range(loop.rows.shift if state is None else 1):
+            carry, ys = loop.move(carry, [_row(a, loop.rows, window, row) for a in x])
+            found.append(ys)
+        stacked = [jnp.stack(ys, loop.rows.axis or 0) for ys in zip(*found)] or _no_rows(loop)
+        carries.append(carry)
+        outputs.append(stacked)
         loops.append(number)
-        last = [Tracked(None, _LAST)] * (len(eqn.outvars) - len(rows))
-        env.update(zip(eqn.outvars, (*last, *(Tracked(row, loop.rows) for row in rows))))
+        last = [Tracked(None, _LAST)] * (len(eqn.outvars) - len(stacked))
+        env.update(zip(eqn.outvars, (*last, *(Tracked(rows, loop.rows) for rows in stacked))))
     result = jax.tree.unflatten(staged.out_tree, [read(v) for v in staged.jaxpr.outvars])
-    xs = [leaf if is_input(leaf.mark, 0, window) else Tracked(None) for leaf in _leaves(result.get("xs", ()))]
-    inputs = [None if a.mark is None or state is None else jnp.squeeze(a.value, 0) for a in lines.in_turn(xs)]
+    steps = Axis(0, window.steps)
+    xs = [leaf if in_order(leaf.mark, steps) else Tracked(None) for leaf in _leaves(result.get("xs", ()))]
+    in_turn = lines.in_turn(xs, steps)
+    inputs = [None if a.mark is None or state is None else jnp.squeeze(a.value, 0) for a in in_turn]
     return Stepped(result, inputs, State(carries, lines.after), outputs, tuple(loops))
 
 
@@ -141,7 +142,11 @@ def after(
 
 
 def results(
-    staged: Staged, loops: Sequence[int], carries: Sequence[Sequence[Array]], outputs: Sequence[Sequence[Array]]
+    staged: Staged,
+    loops: Sequence[int],
+    carries: Sequence[Sequence[Array]],
+    outputs: Sequence[Sequence[Array]],
+    first: Sequence[Sequence[Array]],
 ) -> dict[int, list[Array]]:
     """Return what the equations of some loops return.
 
@@ -149,31 +154,34 @@ def results(
         staged: the code.
         loops: numbers of the equations.
         carries: for each, the leaves of its carry after the last step.
-        outputs: for each, its outputs, steps in front.
+        outputs: for each, its outputs, steps in front of the axis of one row.
+        first: for each, its outputs before the first step.
     """
     found = {}
-    for number, carry, ys in zip(loops, carries, outputs):
+    for number, carry, ys, before in zip(loops, carries, outputs, first):
         eqn = staged.jaxpr.eqns[number]
-        if eqn.primitive.name in _CUMULATIVE:
-            found[number] = [jnp.moveaxis(ys[0], 0, eqn.params["axis"])]
-        else:
-            found[number] = [*carry, *ys]
+        cumulative = eqn.primitive.name in _CUMULATIVE
+        axis = eqn.params["axis"] if cumulative else 0
+        rows = [jnp.moveaxis(jnp.squeeze(y, axis + 1), 0, axis) for y in ys]
+        whole = [jnp.concatenate([head, row], axis) if head.shape[axis] else row for head, row in zip(before, rows)]
+        found[number] = whole if cumulative else [*carry, *whole]
     return found
 
 
 def lengths(staged: Staged, kinds: Collection[str] = ("scan", *_CUMULATIVE)) -> list[int]:
     """Return the lengths of the loops of the code in order, each once."""
-    found = {}
-    for eqn in staged.jaxpr.eqns:
-        if eqn.primitive.name in kinds:
-            shape = eqn.outvars[0].aval.shape
-            found[eqn.params["length"] if eqn.primitive.name == "scan" else shape[eqn.params["axis"]]] = None
-    return list(found)
+    return list(dict.fromkeys(_length(eqn) for eqn in staged.jaxpr.eqns if eqn.primitive.name in kinds))
 
 
-def is_input(mark: Mark, axis: int, window: Window) -> bool:
-    """Return whether a loop over an axis can take a followed variable row by row: each step its row, or an earlier."""
-    return isinstance(mark, Axis) and 0 <= mark.shift <= _LONGEST_DELAY and mark == Axis(axis, window.steps, mark.shift)
+def _length(eqn: Any) -> int:
+    return eqn.params["length"] if eqn.primitive.name == "scan" else eqn.outvars[0].aval.shape[eqn.params["axis"]]
+
+
+def in_order(mark: Mark, rows: Axis) -> bool:
+    """Return whether a loop can take a followed variable row by row: with each of its rows that one, or an earlier."""
+    if not isinstance(mark, Axis) or mark != rows._replace(shift=mark.shift):
+        return False
+    return rows.shift <= mark.shift <= rows.shift + _LONGEST_DELAY
 
 
 def is_before(mark: Mark) -> bool:
@@ -204,7 +212,8 @@ def _loop(eqn: Any, args: list[Tracked], window: Window) -> _Loop | None:
     name, params = eqn.primitive.name, eqn.params
     if name in _CUMULATIVE:
         axis = params["axis"]
-        if params["reverse"] or not is_input(args[0].mark, axis, window):
+        rows = _rows(eqn, axis, window)
+        if rows is None or params["reverse"] or not in_order(args[0].mark, rows):
             return None
         combine, neutral = _CUMULATIVE[name]
         shape = list(eqn.invars[0].aval.shape)
@@ -215,13 +224,13 @@ def _loop(eqn: Any, args: list[Tracked], window: Window) -> _Loop | None:
             return new, new
 
         first = [jnp.full(shape, neutral, eqn.invars[0].aval.dtype)]
-        return _Loop(first, args, total, Axis(axis, window.steps), eqn.outvars)
-    if name != "scan" or params["reverse"] or params["length"] != window.steps:
+        return _Loop(first, args, total, rows, eqn.outvars)
+    if name != "scan" or params["reverse"] or (rows := _rows(eqn, 0, window)) is None:
         return None
     held, count = held_and_carried(eqn)
     consts, init, inputs = args[:held], args[held : held + count], args[held + count :]
     followed = [a for a in inputs if a.mark is not None]
-    if not followed or not all(is_input(a.mark, 0, window) for a in followed):
+    if not followed or not all(in_order(a.mark, rows) for a in followed):
         return None
     if any(a.mark is not None for a in consts) or not all(is_before(a.mark) for a in init):
         return None
@@ -233,7 +242,22 @@ def _loop(eqn: Any, args: list[Tracked], window: Window) -> _Loop | None:
 
     variables = eqn.invars[held : held + count]
     first = [jnp.asarray(a.value, v.aval.dtype) for a, v in zip(init, variables)]
-    return _Loop(first, inputs, move, Axis(0, window.steps), eqn.outvars[count:])
+    return _Loop(first, inputs, move, rows, eqn.outvars[count:])
+
+
+def _rows(eqn: Any, axis: int, window: Window) -> Axis | None:
+    """Return the mark of the rows of a loop that has run a few times before the first step; None if it cannot have."""
+    before = _length(eqn) - window.steps
+    return Axis(axis, _length(eqn), before) if 0 <= before <= _LONGEST_DELAY else None
+
+
+def _earliest(operands: Sequence[Tracked]) -> Axis | None:
+    """Return the mark of the earliest rows of operands that have those of different steps; None if they have not."""
+    marks = {a.mark for a in operands if a.mark is not None}
+    if len(marks) < 2 or not all(isinstance(mark, Axis) and mark.axis is not None for mark in marks):
+        return None
+    first = min((mark for mark in marks if isinstance(mark, Axis)), key=lambda mark: mark.shift)
+    return first if all(in_order(mark, first) for mark in marks) else None
 
 
 class _Lines:
@@ -247,39 +271,38 @@ class _Lines:
         self.window, self.before = window, before
         self.after: list[list[Array | None]] = []
 
-    def in_turn(self, operands: Sequence[Tracked]) -> list[Tracked]:
-        """Return operands with the rows of the step itself, where they had those of a later one."""
+    def in_turn(self, operands: Sequence[Tracked], rows: Axis) -> list[Tracked]:
+        """Return operands with the rows that are wanted, where they had those of a later step."""
         before = [None] * len(operands) if self.before is None else self.before[len(self.after)]
-        found, waiting = zip(*map(self._one, operands, before)) if operands else ((), ())
+        found, waiting = zip(*(self._one(a, b, rows) for a, b in zip(operands, before))) if operands else ((), ())
         self.after.append(list(waiting))
         return list(found)
 
-    def _one(self, tracked: Tracked, before: Array | None) -> tuple[Tracked, Array | None]:
-        axis = tracked.mark
-        if not isinstance(axis, Axis) or axis.axis is None or not is_input(axis, axis.axis, self.window):
+    def _one(self, tracked: Tracked, before: Array | None, rows: Axis) -> tuple[Tracked, Array | None]:
+        mark = tracked.mark
+        if not isinstance(mark, Axis) or mark == rows or rows.axis is None:
             return tracked, None
-        if not axis.shift:
-            return tracked, None
-        now = axis._replace(shift=0)
         if before is None:
-            return Tracked(self._none(tracked.value, axis.axis), now), tracked.value
-        line = jnp.concatenate([before, tracked.value], axis.axis)
-        row, rest = (lax.slice_in_dim(line, first, last, axis=axis.axis) for first, last in ((0, 1), (1, None)))
-        return Tracked(row, now), rest
-
-    @staticmethod
-    def _none(value: Array, axis: int) -> Array:
-        return lax.slice_in_dim(value, 0, 0, axis=axis)
+            now, waiting = _cut(tracked.value, rows.shift, rows.axis)
+        else:
+            now, waiting = _cut(jnp.concatenate([before, tracked.value], rows.axis), 1, rows.axis)
+        return Tracked(now, rows), waiting
 
 
-def _row(tracked: Tracked, rows: Axis, window: Window) -> Array:
-    """Return the row of the step, its axis gone."""
+def _cut(value: Array, at: int, axis: int) -> tuple[Array, Array]:
+    return lax.slice_in_dim(value, 0, at, axis=axis), lax.slice_in_dim(value, at, None, axis=axis)
+
+
+def _row(tracked: Tracked, rows: Axis, window: Window, number: int) -> Array:
+    """Return one of the rows in the window, its axis gone."""
     value = window.rows(jnp.asarray(tracked.value), rows) if tracked.mark is None else tracked.value
-    return jnp.squeeze(value, rows.axis)
+    return lax.index_in_dim(value, number, rows.axis or 0, keepdims=False)
 
 
-def _without_rows(shape: tuple[int, ...], rows: Axis) -> tuple[int, ...]:
-    return tuple(0 if k == rows.axis else size for k, size in enumerate(shape))
+def _no_rows(loop: _Loop) -> list[Array]:
+    """Return outputs of a loop that has not run."""
+    shapes = [(v.aval.shape, v.aval.dtype) for v in loop.ys]
+    return [jnp.zeros([0 if k == loop.rows.axis else n for k, n in enumerate(s)], dtype) for s, dtype in shapes]
 
 
 def _leaves(tree: Any) -> list[Tracked]:

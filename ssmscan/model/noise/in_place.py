@@ -3,7 +3,7 @@ r"""Values that gradient engines move as they are: families without a smooth map
 The value x of a continuous site is a function T of numbers z without constraints, which move beside the noise of other
 sites.  Their density is that of the value, under the change of variables,
 
-    log density of z = log p(T(z)) + log |det dT/dz| = log N(z) + correction(z).
+    log density of z = log p(T(z)) + log |det dT/dz|.
 
 T is NumPyro's bijector to the support, which may depend on parameters.  A circle and a sphere have none: a bijector
 to the interval from -pi to pi would tear the circle open, and chains could not pass the cut.  There z has one dimension
@@ -13,9 +13,9 @@ more than x, and x is its direction,
 
 a ring that is narrow enough for its curvature to be the same everywhere, and passable all round.
 
-The correction is a *law*, unlike that of a transport, which puts right what N(0, 1) lacks: a state that is far from
-zero has next to no density under N(z).  Engines that begin at draws from the prior count it as prior, and draw z by
-forward simulation, the family's sampler and the inverse of T.
+It is the *law* of z, and not, as with a transport, a correction of N(0, 1), under which a state that is far from zero
+has next to no density.  Engines that begin at draws from the prior count it as prior, and draw z by forward simulation,
+the family's sampler and the inverse of T.
 
 A family with atoms, such as a mixture with a `Delta`, has no density that moves: it stays without a map.
 """
@@ -23,7 +23,7 @@ A family with atoms, such as a mixture with a `Delta`, has no density that moves
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import lgamma, log, pi
+from math import lgamma, log
 from typing import Any, NamedTuple
 
 import jax
@@ -59,14 +59,10 @@ class InPlace:
         """Map unconstrained values to a value of shape `fn.shape()`; `fn` may hold tracers."""
         return _space(fn).value(noise)
 
-    def log_correction(self, fn: dist.Distribution, noise: Array) -> Array:
-        """Return log p(T(z)) + log|T'(z)| - log N(z), summed; of a law, without masks."""
+    def log_density(self, fn: dist.Distribution, noise: Array) -> Array:
+        """Return log p(T(z)) + log|T'(z)|, summed; of a law, without masks."""
         space = _space(fn)
-        return (
-            jnp.sum(fn.log_prob(space.value(noise)))
-            + space.log_volume(noise)
-            + 0.5 * jnp.sum(noise * noise + log(2.0 * pi))
-        )
+        return jnp.sum(fn.log_prob(space.value(noise))) + space.log_volume(noise)
 
     def fault(self, fn: dist.Distribution) -> Array:
         """Return 0: a value is never a count, which could not be NaN."""

@@ -306,11 +306,11 @@ def _unconstrain(user_model: UserModel, data: list, theta: dict) -> dict:
 
 
 class Corrections:
-    """What densities of states have beyond N(0, I) of their noise.
+    """Densities of states beside N(0, I) of their noise.
 
     Attributes:
-        mended: of transports, whose noise is nearly normal.
-        law: of states that are sampled in place, see `ssmscan.model.noise.in_place`.
+        mended: of transports, what N(0, I) lacks.
+        law: of states that are sampled in place, the whole, see `ssmscan.model.noise.in_place`.
     """
 
     def __init__(self):
@@ -320,7 +320,7 @@ class Corrections:
     def add(self, map_: NoiseMap | InPlace, fn: Distribution, noise: jax.Array) -> None:
         """Add that of one state."""
         if isinstance(map_, InPlace):
-            self.law.append(map_.log_correction(unmasked(fn), noise))
+            self.law.append(map_.log_density(unmasked(fn), noise))
         else:
             self.mended.append(map_.log_correction(fn, noise))
 

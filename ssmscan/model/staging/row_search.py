@@ -16,7 +16,7 @@ from ssmscan.model.jaxprs import stepping
 from ssmscan.model.jaxprs.dataflow import Staged, stage
 from ssmscan.model.jaxprs.placeholders import Shape
 from ssmscan.model.jaxprs.source_lines import Mixing
-from ssmscan.model.jaxprs.tracked_axis import Axis, Mark, Tracked, Window
+from ssmscan.model.jaxprs.tracked_axis import Axis, Mark, Tracked
 from ssmscan.model.jaxprs.turns import in_turn
 from ssmscan.model.noise.rows import DependentRows, row_of
 from ssmscan.model.staging.discovery import Plan
@@ -244,14 +244,14 @@ class RowSearch:
                 yield set().union(*self.law[site.name]), f"it acts on the distribution of '{site.name}'"
         for name, what in self.model.direct.items():
             yield {name}, f"it reaches {what} otherwise than by the inputs of its step"
-        (marks, _), window = self._marks(rows), Window(self.length)
+        (marks, _), steps = self._marks(rows), Axis(0, self.length)
         for mark, pairs in zip(marks["start"], _leaves(self.staged.reaches("start"))):
             if not stepping.is_before(mark):
                 yield self._named(pairs), "rows of its steps act on the start of the loop"
         for mark, pairs in zip(marks["xs"], _leaves(self.staged.reaches("xs"))):
             if isinstance(mark, Mixing):
                 yield self._named(pairs), f"{mark} joins its rows"
-            elif mark is not None and not stepping.is_input(mark, 0, window):
+            elif mark is not None and not stepping.in_order(mark, steps):
                 yield self._named(pairs), "the loop does not take its rows in their order, one a step"
         needed = self._named(self.staged.reaching(rows.loops))
         for late in self._late(rows):

@@ -21,6 +21,7 @@ from numpyro.contrib.control_flow import scan
 
 from ssmscan.model.handlers.moving import MoveRows, RowAxis, Rows
 from ssmscan.model.jaxprs import stepping
+from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.staging.discovery import Plan
 from ssmscan.model.staging.row_search import ArithmeticModel, RowSearch, meet, stage_outside
 
@@ -59,7 +60,7 @@ def find_rows(model: ArithmeticModel, declared: Collection[str]) -> tuple[Moved 
             continue
         sites = meet(tried)
         staged, table = stage_outside(tried, sites)
-        for length in stepping.lengths(staged) if tried.plan is None else [tried.plan.length]:
+        for length in _lengths(staged) if tried.plan is None else [tried.plan.length]:
             # What the transition reads by its number may be an input of the loop as arithmetic; all else has been said.
             fixed = {*declared, *(notes.keys() - model.direct.keys())}
             rows, why = RowSearch(tried, sites, staged, table, length).run(fixed)
@@ -67,6 +68,11 @@ def find_rows(model: ArithmeticModel, declared: Collection[str]) -> tuple[Moved 
             if rows is not None:
                 return Moved(_moving(tried.call, rows), rows.axes), notes
     return None, notes
+
+
+def _lengths(staged: Staged) -> list[int]:
+    """Return how many steps a loop of arithmetic may have; the first iteration of one may come before them."""
+    return list(dict.fromkeys(n - before for n in stepping.lengths(staged) for before in (0, 1) if n > before))
 
 
 def _fits(plan: Plan) -> bool:

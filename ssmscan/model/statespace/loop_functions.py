@@ -25,10 +25,12 @@ class Places(NamedTuple):
     """Forward simulation of the states that gradient engines sample in place.
 
     Attributes:
+        sites: names of these states.
         start: theta, noise, key -> see `forward_draws.start_places`.
         step: theta, carry, x, noise, key -> see `forward_draws.step_places`.
     """
 
+    sites: tuple[str, ...]
     start: Staged
     step: Staged
 
@@ -239,10 +241,11 @@ def _with_notes(sites: tuple[Site, ...], user_model: UserModel) -> tuple[Site, .
 
 
 def _places(user_model: UserModel, parameters: tuple[str, ...], initial: tuple[str, ...]) -> Places | None:
-    if not any(isinstance(site.smooth, InPlace) for site in latent_sites(user_model, parameters).values()):
+    latent = latent_sites(user_model, parameters)
+    if not (sites := tuple(name for name, site in latent.items() if isinstance(site.smooth, InPlace))):
         return None
     start = forward_draws.start_places(user_model, parameters, initial)
-    return Places(start, forward_draws.step_places(user_model, parameters))
+    return Places(sites, start, forward_draws.step_places(user_model, parameters))
 
 
 def _maps(

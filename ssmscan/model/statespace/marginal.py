@@ -84,7 +84,7 @@ class Marginal(Protocol):
 
     @property
     def has_law(self) -> bool:
-        """Whether the noise has a law other than N(0, I), see `Densities`; draws from it are made by simulation."""
+        """Whether there are such laws; draws from them are made by simulation."""
 
     def describe(self) -> str:
         """Say in a clause what is integrated out, empty for nothing."""
@@ -100,7 +100,7 @@ class Densities(NamedTuple):
     """Log-densities at given parameters and noise, scalars.
 
     Attributes:
-        law: of the noise, less N(0, I): of states that are sampled in place.
+        law: of states that are sampled in place, whose "noise" is not N(0, I).
         likelihood: of all data, corrections of noise maps included.
     """
 
@@ -129,7 +129,7 @@ class NothingIntegrated:
     With a correction for each map that is a transport and not exact, and a law for each site that is in place, the
     log-density in (theta, noise) is
 
-        log p(theta) + [ log N(noise) + laws ] + [ log p(y | theta, noise) + corrections ].
+        log p(theta) + [ log N(noise of the others) + laws ] + [ log p(y | theta, noise) + corrections ].
 
     The second bracket is what gradient engines call the likelihood, and the first what forward simulation draws.
 
