@@ -107,7 +107,10 @@ def compare_evidence(
     try:
         theirs = jax.jit(as_written)(jax.random.split(their_key, num_runs), theta, arrays)
     except original.NoDensity as error:
-        raise ModelError(f"check: NumPyro cannot run the model forward over its data: {error}") from None
+        raise ModelError(
+            f"check: NumPyro does not run the model forward over its data ({error}), so that there is nothing to "
+            "compare with, or the model was not understood. Please report it with the model."
+        ) from None
     found = compared(np.asarray(ours, float), np.asarray(theirs, float))
     if not found.passed:
         raise ModelError(f"{found}; the model was not understood. Please report it with the model.")
