@@ -56,10 +56,10 @@ def test_without_states_every_engine_of_the_likelihood_runs():
     ).run(KEY, ssm)
     tempered = ssmscan.TemperedSMC(num_particles=300, progress=False).run(KEY, ssm)
     for name in THETA:
-        expected, spread = np.mean(nuts.samples[name]), np.std(nuts.samples[name])
+        expected, spread = np.mean(nuts.draws[name]), np.std(nuts.draws[name])
         # Four standard errors of some 200 effective draws.
         for result in (pmmh, tempered):
-            assert abs(np.mean(result.samples[name]) - expected) < 4 * spread / np.sqrt(200)
+            assert abs(np.mean(result.draws[name]) - expected) < 4 * spread / np.sqrt(200)
     mode = ssmscan.MaximumLikelihood().run(KEY, ssm)
     assert float(mode.log_likelihood) >= values.without_noise(lambda: smoothing(Y), THETA).log_likelihood
 

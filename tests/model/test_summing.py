@@ -123,7 +123,7 @@ HAZARD = jnp.array([0.1, 0.2, 0.5])
 
 
 def second_order(y):
-    """Two starts that are drawn; the law of a step knows the last two."""
+    """Two starts that are drawn; the law of a step knows the last two; `history` for NumPyro's own enumeration."""
     rows = jnp.asarray(PAIR_ROWS)
     a = numpyro.sample("a", dist.Categorical(jnp.ones(3) / 3))
     b = numpyro.sample("b", dist.Categorical(rows[0, a]))
@@ -135,7 +135,7 @@ def second_order(y):
         numpyro.sample("y", dist.Normal(1.0 * z - before, 1.0), obs=yt)
         return {"last": z, "before": last}, None
 
-    scan(step, {"last": b, "before": a}, y)
+    scan(step, {"last": b, "before": a}, y, history=2)
 
 
 def rolled(y):

@@ -18,9 +18,9 @@ Rabiner (1989), *Proceedings of the IEEE* 77(2), section III; Scott (2002), *JAS
 Chopin & Papaspiliopoulos (2020), *An Introduction to Sequential Monte Carlo*, sections 6.2-6.3.
 
 The alphas are shifted at each step, so that float32 serves any length, and a weight of zero (log -inf) has
-gradient zero.  The cost is T S K, the memory T S.  For few moves the gradient goes back through the loop,
-which keeps T S K numbers and no exponential is taken twice; for more it is a backward pass.  For many values, or
-values whose number grows, use particles.
+gradient zero.  The cost is T S K, the memory T S, of a gradient T S K.  For few moves the gradient goes back through
+the loop, and no exponential is taken twice; for more it is the backward pass.  For many values, or values whose number
+grows, use particles.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-FEW = 16
-"""Up to FEW^2 moves gradients go back through the loop: it takes half the time for 3^2, and 1.4 times for 32^2."""
+FEW = 32
+"""Up to FEW^2 moves gradients go back through the loop: it takes 0.7 of the time for 3^2 and 32^2, and 1.3 for 64^2."""
 
 
 class Chain(NamedTuple):
@@ -241,8 +241,7 @@ def log_likelihood(chain: Chain, moves: Moves) -> Array:
 def log_likelihood_by_smoothing(chain: Chain, moves: Moves) -> Array:
     """Compute the log of the sum over all paths, its gradient from a backward pass.
 
-    The derivative in a log-weight is the posterior probability that the weight is used: nothing of the forward
-    loop but the alphas is kept.
+    The derivative in a log-weight is the posterior probability that the weight is used.
     """
     return forward(chain, moves).log_likelihood
 

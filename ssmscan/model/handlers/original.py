@@ -26,7 +26,7 @@ from ssmscan.model.noise.samplers import draw
 
 
 class NoDensity(Exception):
-    """NumPyro cannot run the model forward over its data, so that there is no density to compare with."""
+    """NumPyro cannot run the model over its data or evaluate a site, so that there is no density to compare with."""
 
 
 class Names(NamedTuple):
@@ -74,7 +74,11 @@ class Original:
             if site["type"] != "sample":
                 continue
             name, fn, value = names.get(numpyros, numpyros), site["fn"], site["value"]
-            log_prob = fn.log_prob(value)
+            try:
+                log_prob = fn.log_prob(value)
+            except Exception as error:
+                # Distributions leave NumPyro's loop as pytrees, which not all survive.
+                raise NoDensity(f"site '{name}', {type(error).__name__}: {error}") from error
             excess = 0.0 if site["scale"] is None else jnp.sum((site["scale"] - 1.0) * log_prob)
             if name in sites.latent:
                 self.values |= _apart(sites, name, value)

@@ -100,7 +100,8 @@ def _chosen_rows(eqn: Any, axes: list[int], rows: Labels, batch: list[int], foun
 
     of_each = tuple((found.number(core), left, *map(varies.index, own)) for core, left, own in cores)
     along = tuple(map(varies.index, beside.values()))
-    key = of_each, along, table.shape, table.tobytes(), filled, tuple(ends[k] for k in varies)
+    extents = tuple(n for n in table.shape if n > 1), tuple(ends[k] for k in varies)
+    key = of_each, along, extents, table.tobytes(), filled
     full, sizes = [1] * eqn.outvars[0].aval.ndim, [rows.shape[d] for d in others]
     labels = found.lookup(key, prod(shape) * prod(sizes), steps).reshape(*shape, *sizes)
     for d, n in zip(batch, shape):

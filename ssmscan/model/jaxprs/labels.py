@@ -127,7 +127,7 @@ class Labelled:
     def known(self, variable: Any) -> np.ndarray | None:
         """Return the value of a constant that data and parameters do not decide, None if they do."""
         if isinstance(variable, jex.Literal):
-            return np.asarray(variable.val)
+            return _literal(variable)
         if variable not in self._known:
             self._known[variable] = self._compute(variable)
         return self._known[variable]
@@ -149,7 +149,7 @@ class Labelled:
     def number(self, variable: Any) -> int:
         """Return a number that variables share which are computed alike."""
         if isinstance(variable, jex.Literal):
-            value = np.asarray(variable.val)
+            value = _literal(variable)
             return self._expression("literal", value.dtype.str, value.tobytes())
         if variable not in self._numbers:
             eqn = self.producers.get(variable)
@@ -174,6 +174,11 @@ class Labelled:
             self.lookups.append(self._lookups[key])
         first = self._lookups[key].first
         return np.arange(first, first + size, dtype=np.int32)
+
+
+def _literal(variable: Any) -> np.ndarray:
+    """Return the value of a literal in the dtype that it has in the jaxpr; JAX 0.12 keeps Python's numbers."""
+    return np.asarray(variable.val, variable.aval.dtype)
 
 
 # ---- joining labels -------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ import numpy as np
 from jax import lax
 
 from ssmscan.errors import ModelError
-from ssmscan.model.handlers.original import at_values
+from ssmscan.model.handlers.original import NoDensity, at_values
 from ssmscan.model.handlers.stack import exclusive
 from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace import data
@@ -170,7 +170,14 @@ def check(key: jax.Array, ssm: Checked, written: Written, simulate: int, theta: 
         found = at_values(lambda: written.call(arrays), sites, values)
         return found.factors(z), found.total, found.size
 
-    expected, total, size = compiled_quickly(as_written, {**theta, **moved}, z, arrays)
+    try:
+        expected, total, size = compiled_quickly(as_written, {**theta, **moved}, z, arrays)
+    except NoDensity as error:
+        raise ModelError(
+            f"check: NumPyro itself cannot evaluate the density of the model: {error}. The class of a distribution in "
+            "a scan needs arg_constraints, which name its arrays, and these need one batch shape. Engines take the "
+            "model as it is."
+        ) from None
     compared = {"sites": Factor(sum(pieces), float(total))}
     compared |= {name: Factor(float(value), float(expected[name])) for name, value in factors.items()}
     if smooth is not None:
