@@ -105,8 +105,8 @@ class _Directions(NamedTuple):
     def log_volume(self, noise: Array) -> Array:
         # z has density p(x) g(r) / r^(n - 1), g that of the radius; the area of the sphere cancels.
         n, square = self.shape[self.axis], jnp.sum(noise * noise, axis=self.axis)
-        log_gamma = RING * log(RING) - lgamma(RING) + (RING - 1.0) * jnp.log(square) - RING * square
-        return jnp.sum(log_gamma + log(2.0) + (1.0 - 0.5 * n) * jnp.log(square))
+        constant = log(2.0) + RING * log(RING) - lgamma(RING)
+        return jnp.sum(constant + (RING - 0.5 * n) * jnp.log(square) - RING * square)
 
     def noise(self, key: Array, value: Array) -> Array:
         direction = jnp.stack([jnp.cos(value), jnp.sin(value)]) if self.axis == 0 else value

@@ -41,18 +41,22 @@ def model(north, south, future=0):
     handlers.condition(lifted, data={"north/sales": north, "south.sales": south})(len(north) + future)
 
 
-def twin(north, south, future=0):
-    """The same said as NumPyro takes it: values by the names that the sites have inside their scopes."""
-    values = {"north": jnp.asarray(north), "south": jnp.asarray(south)}
-
-    def scope(fn, prefix, **divider):
-        return handlers.scope(handlers.condition(fn, data={"sales": values[prefix]}), prefix=prefix, **divider)
-
+def twin(north, south):
+    """The same with the names written out, by which NumPyro gives values to the sites of a loop, and no reparam."""
     centered = numpyro.sample("drift_centered", dist.Uniform(0.0, 1.0))
     raw = numpyro.sample("drift_decentered", dist.Normal(0.0, 0.2**centered))
     drift, spread = 0.2 ** (1.0 - centered) * raw, numpyro.sample("spread", dist.HalfNormal(0.5))
-    scope(region, "north")(len(north), drift, spread)
-    scope(region, "south", divider=".")(len(south), drift, spread)
+    for prefix, sales in (("north/", north), ("south.", south)):
+        start = numpyro.sample(f"{prefix}start", dist.Normal(0.0, 1.0))
+        noise = numpyro.sample(f"{prefix}noise", dist.HalfNormal(0.5))
+
+        def week(level, y, prefix=prefix, noise=noise):
+            level = numpyro.sample(f"{prefix}level", dist.Normal(level + drift, spread))
+            promotion = numpyro.sample(f"{prefix}promotion", dist.Normal(0.0, 0.3))
+            numpyro.sample(f"{prefix}sales", dist.Normal(level + promotion, noise), obs=y)
+            return level, None
+
+        scan(week, start, jnp.asarray(sales))
 
 
 _r = np.random.default_rng(31)
