@@ -40,9 +40,8 @@ THETA = {"a": jnp.asarray(0.3), "s": jnp.asarray(0.7)}
 def test_without_states_the_likelihood_is_a_number():
     ssm = ssmscan.trace(smoothing, Y)
     expected = values.without_noise(lambda: smoothing(Y), THETA).log_likelihood
-    for n in (2, 7):
-        found = ssmscan.log_likelihood(KEY, ssm, THETA, num_particles=n)
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    found = ssmscan.log_likelihood(KEY, ssm, THETA, num_particles=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
     reasons = {site.name: site.reason for site in ssm.observations}
     assert reasons["ranked"] == "observed after the loop, and no state reaches it"
 
