@@ -19,7 +19,8 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
     # Later versions do not know these, and end the process.
-    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1" * (version("jaxlib") < "0.11"),
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    * (tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11)),
 )
 
 import jax
