@@ -28,6 +28,8 @@ class Mutant(NamedTuple):
 
 
 LAWS = "tests/particles/test_laws.py"
+ROWS_FILE = "tests/model/test_rows.py"
+ROWS = f"{ROWS_FILE}::test_rows_are_noise_of_the_loop_and_every_factor_is_that_of_the_model_as_written"
 GUIDED = "tests/particles/test_guided.py"
 PINNED = "tests/particles/test_resampling.py::test_a_pinned_particle_has_the_law_of_the_scheme_given_its_slot"
 LAW = f"{LAWS}::test_ancestors_have_the_joint_law_of_their_scheme"
@@ -370,9 +372,37 @@ MODEL = [
     Mutant(
         "observations after the loop off by one row",
         "model/statespace/dynamics.py",
-        "return sum_of(self._row(t=t, y=as_output",
-        "return sum_of(self._row(t=t + 1, y=as_output",
+        "return self._row(t=t, y=as_output",
+        "return self._row(t=t + 1, y=as_output",
         (f"{PARTS}[after_the_loop]",),
+    ),
+    Mutant(
+        "rows before the loop drawn one step late",
+        "model/handlers/moving.py",
+        "row_of(laws[n], axis, t + first)",
+        "row_of(laws[n], axis, t)",
+        (f"{ROWS}[start_among_rows]",),
+    ),
+    Mutant(
+        "rows that do not wait for their turn",
+        "model/jaxprs/stepping.py",
+        "now, waiting = _cut(jnp.concatenate([before, tracked.value], rows.axis), 1, rows.axis)",
+        "now, waiting = tracked.value, before",
+        (f"{ROWS}[cumulative]",),
+    ),
+    Mutant(
+        "a value in place without its volume",
+        "model/noise/in_place.py",
+        "+ space.log_volume(noise)",
+        "+ 0.0 * space.log_volume(noise)",
+        ("tests/model/test_in_place.py",),
+    ),
+    Mutant(
+        "a term of a step counted in every step",
+        "model/jaxprs/separate.py",
+        "value = value if counts is True else jnp.where(counts, value, jnp.zeros_like(value))",
+        "value = value",
+        ("tests/model/test_after_loop.py",),
     ),
     Mutant(
         "transport without its correction",
@@ -423,7 +453,7 @@ INFERENCE = [
     Mutant(
         "NUTS without the density of the noise",
         "inference/posterior.py",
-        "return log_law + sum((norm.logpdf(leaf).sum() for leaf in leaves), jnp.zeros_like(log_law))",
+        "return log_law + sum((norm.logpdf(leaf).sum() for leaf in noise), jnp.zeros_like(log_law))",
         "return log_law",
         (REFERENCE, NUTS),
     ),
