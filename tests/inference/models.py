@@ -30,16 +30,16 @@ def linear_gaussian(y):
     scan(transition, x_0, y)
 
 
-def counting(y):
-    """A count that remembers all its draws, which gradient engines cannot take."""
+def decaying(y):
+    """A level that remembers all its draws, each by less and less, which gradient engines cannot take."""
     p = numpyro.sample("p", dist.Beta(2.0, 2.0))
 
-    def transition(n, y):
-        n = n + numpyro.sample("s", dist.Bernoulli(p))
-        numpyro.sample("y", dist.Normal(0.2 * n, 1.0), obs=y)
-        return n, None
+    def transition(level, y):
+        level = p * level + numpyro.sample("s", dist.Bernoulli(p))
+        numpyro.sample("y", dist.Normal(level, 1.0), obs=y)
+        return level, None
 
-    scan(transition, 0, y)
+    scan(transition, 0.0, y)
 
 
 def switching(y):

@@ -20,7 +20,7 @@ from ssmscan.inference.rewarming import Attempt, rewarmed
 from ssmscan.results import containers
 from ssmscan.results.summary import summarise
 from tests.inference.interrupting import control_c_at, count_compilations
-from tests.inference.models import Y, counting, impossible
+from tests.inference.models import Y, decaying, impossible
 from tests.inference.test_progress import Interrupting
 from tests.truth import z_threshold
 
@@ -227,7 +227,7 @@ def test_reference_and_likelihood_make_the_posterior(linear):
 
 
 def test_a_discrete_innovation_that_cannot_be_summed_out_is_refused_by_name():
-    ssm = ssmscan.trace(counting, Y)
+    ssm = ssmscan.trace(decaying, Y)
     with pytest.raises(ssmscan.ModelError, match="'s'"):
         SMALL.run(jax.random.key(0), ssm)
 

@@ -24,7 +24,7 @@ from ssmscan.inference.tempering import (
 )
 from ssmscan.inference.tempering_step import Ladder, bisect_log, coordinate_scales
 from tests.inference.interrupting import control_c_at
-from tests.inference.models import Y, counting, linear_gaussian
+from tests.inference.models import Y, decaying, linear_gaussian
 from tests.truth import ERROR_RATE
 
 SMALL = TemperedSMC(num_particles=400, num_runs=6, chain_length=10, num_leapfrog=6, num_paths=400)
@@ -224,7 +224,7 @@ def test_what_speaks_against_the_runs_is_said():
 
 def test_a_discrete_innovation_is_refused_by_name():
     with pytest.raises(ssmscan.ModelError, match="'s'"):
-        SMALL.run(jax.random.key(0), ssmscan.trace(counting, Y))
+        SMALL.run(jax.random.key(0), ssmscan.trace(decaying, Y))
 
 
 def test_a_missing_blackjax_is_named(ssm, monkeypatch):

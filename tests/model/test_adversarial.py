@@ -206,7 +206,7 @@ def test_a_scan_under_jit_is_refused():
     def run(x0, y):
         return scan(lambda x, yt: (numpyro.sample("x", dist.Normal(x + yt, 1.0)), None), x0, y)
 
-    with pytest.raises(ssmscan.ModelError, match="a scan stands inside .*another JAX transformation"):
+    with pytest.raises(ssmscan.ModelError, match="site 'x' stands inside .*another JAX transformation"):
         ssmscan.trace(lambda y: run(numpyro.sample("x0", dist.Normal(0, 1)), y), Y)
 
 
