@@ -24,7 +24,8 @@ from tests.inference.models import Y, decaying, impossible
 from tests.inference.test_progress import Interrupting
 from tests.truth import z_threshold
 
-SMALL = NUTS(num_warmup=300, num_samples=500, num_chains=4, target_accept=0.9, num_paths=500)
+# Without a new warm-up: whether a run of this size has a divergence depends on rounding.
+SMALL = NUTS(num_warmup=300, num_samples=500, num_chains=4, target_accept=0.9, num_paths=500, rewarm=False)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_the_depth_of_a_tree_is_the_number_of_its_doublings():
 
 
 def test_divergences_lead_to_one_new_warm_up_with_shorter_steps(result, linear, monkeypatch):
-    rough = replace(SMALL, target_accept=0.3)
+    rough = replace(SMALL, target_accept=0.3, rewarm=True)
     with count_compilations() as compiled:
         tamed = rough.run(jax.random.key(0), linear)
     assert not compiled  # the target is a number at run time
