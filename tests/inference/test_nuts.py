@@ -136,7 +136,8 @@ def test_where_draws_diverge_after_the_new_warm_up_too_it_is_said(result):
 def test_no_draw_is_lost_by_control_c_however_often(result, linear, monkeypatch, target_accept, label, presses):
     monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.01)
     with control_c_at(monkeypatch, label, presses=presses):
-        stopped = replace(SMALL, target_accept=target_accept).run(jax.random.key(0), linear)
+        settings = replace(SMALL, target_accept=target_accept, rewarm=label.endswith("again"))
+        stopped = settings.run(jax.random.key(0), linear)
     assert stopped.interrupted
     assert any("was stopped" in sentence for sentence in stopped.concerns())
     draws, paths = stopped.num_draws, len(stopped.state_draws)
