@@ -24,7 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.mutants.planted import KNOWN, MUTANTS, Mutant
+from tests.mutants.mutant import Mutant
+from tests.mutants.planted import KNOWN, MUTANTS
 
 ROOT = Path(__file__).parent.parent.parent
 COPIED = ("ssmscan", "tests", "docs", "examples", "README.md", "pyproject.toml")

@@ -7,29 +7,11 @@ weights, weighted particles used as unweighted ones, pseudo-marginal samplers th
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Mutant(NamedTuple):
-    """One mistake.
-
-    Attributes:
-        name: what is wrong, in a few words that can be given on the command line.
-        file: path inside the package.
-        old, new: the text that is replaced, and by what.
-        tests: files, or tests in them, that are run; the first of them that fails kills it.
-    """
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
+from tests.mutants.mutant import Mutant
+from tests.mutants.planted_model import MODEL
 
 LAWS = "tests/particles/test_laws.py"
 ROWS_FILE = "tests/model/test_rows.py"
-ROWS = f"{ROWS_FILE}::test_rows_are_noise_of_the_loop_and_every_factor_is_that_of_the_model_as_written"
 GUIDED = "tests/particles/test_guided.py"
 PINNED = "tests/particles/test_resampling.py::test_a_pinned_particle_has_the_law_of_the_scheme_given_its_slot"
 LAW = f"{LAWS}::test_ancestors_have_the_joint_law_of_their_scheme"
@@ -48,10 +30,6 @@ BACKWARD = f"{BY_HAND}::test_backward_paths_have_the_smoothing_weights_of_the_cl
 GRADIENT = f"{BY_HAND}::test_the_gradient_is_of_weights_over_odds_that_are_held_constant"
 WEIGHTS = "tests/particles/test_weights.py"
 ONLINE = "tests/particles/test_online.py"
-PARTS = "tests/model/test_tracing.py::test_parts_add_up_to_the_density_of_the_original"
-JACOBIAN = "tests/model/test_tracing.py::test_unconstrained_space_round_trips"
-MISSING = "tests/model/test_densities.py::test_only_elements_that_are_present_have_a_density"
-NOISE = "tests/model/test_densities.py::test_noise_with_its_correction_has_the_law_of_the_family"
 PMMH = "tests/inference/test_pmmh.py"
 STEP = f"{PMMH}::test_a_proposal_is_accepted_by_prior_and_estimate_of_both_points_the_stored_one_not_drawn_again"
 REPLAYED = f"{PMMH}::test_a_stored_key_replays_the_accepted_run"
@@ -344,79 +322,6 @@ REST_OF_PARTICLES = [
         "lax.dynamic_index_in_dim(a, online.state.step, keepdims=False)",
         "lax.dynamic_index_in_dim(a, jnp.maximum(online.state.step - 1, 0), keepdims=False)",
         (ONLINE,),
-    ),
-]
-
-MODEL = [
-    Mutant(
-        "masked observations weighed",
-        "model/handlers/messages.py",
-        "log_prob = self._log_prob(self.fn)\n",
-        "log_prob = self._log_prob(unmasked(self.fn))\n",
-        (f"{PARTS}[masked_and_scaled]",),
-    ),
-    Mutant(
-        "missing observations weighed",
-        "model/handlers/missing.py",
-        "return jnp.where(present, fn.log_prob(value), 0.0)",
-        "return fn.log_prob(value)",
-        (MISSING,),
-    ),
-    Mutant(
-        "Jacobian left out of the unconstrained prior",
-        "model/staging/functions.py",
-        "log_jacobian.append(jnp.sum(transform.log_abs_det_jacobian(z[name], value)))",
-        "log_jacobian.append(jnp.zeros(()))",
-        (JACOBIAN, REFERENCE),
-    ),
-    Mutant(
-        "observations after the loop off by one row",
-        "model/statespace/dynamics.py",
-        "return self._row(t=t, y=as_output",
-        "return self._row(t=t + 1, y=as_output",
-        (f"{PARTS}[after_the_loop]",),
-    ),
-    Mutant(
-        "rows before the loop drawn one step late",
-        "model/handlers/moving.py",
-        "row_of(laws[n], axis, t + first)",
-        "row_of(laws[n], axis, t)",
-        (f"{ROWS}[start_among_rows]",),
-    ),
-    Mutant(
-        "rows that do not wait for their turn",
-        "model/jaxprs/stepping.py",
-        "now, waiting = _cut(jnp.concatenate([before, tracked.value], rows.axis), 1, rows.axis)",
-        "now, waiting = tracked.value, before",
-        (f"{ROWS}[cumulative]",),
-    ),
-    Mutant(
-        "a value in place without its volume",
-        "model/noise/in_place.py",
-        "+ space.log_volume(noise)",
-        "+ 0.0 * space.log_volume(noise)",
-        ("tests/model/test_in_place.py",),
-    ),
-    Mutant(
-        "a term of a step counted in every step",
-        "model/jaxprs/separate.py",
-        "value = value if counts is True else jnp.where(counts, value, jnp.zeros_like(value))",
-        "value = value",
-        ("tests/model/test_after_loop.py",),
-    ),
-    Mutant(
-        "transport without its correction",
-        "model/noise/transport.py",
-        "return log_density + transport.log_slope(eps) + 0.5 * eps * eps + HALF_LOG_2PI",
-        "return 0.0 * log_density",
-        (NOISE,),
-    ),
-    Mutant(
-        "likelihood that no state reaches left out of gradient engines",
-        "model/statespace/marginal.py",
-        "log_likelihood = log_static + log_start + jnp.sum(weights) + correction",
-        "log_likelihood = log_start + jnp.sum(weights) + correction",
-        (f"{PARTS}[conditioned]",),
     ),
 ]
 

@@ -1,0 +1,85 @@
+"""Mistakes in how a model is taken apart; see `planted`."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+ROWS_FILE = "tests/model/test_rows.py"
+ROWS = f"{ROWS_FILE}::test_rows_are_noise_of_the_loop_and_every_factor_is_that_of_the_model_as_written"
+PARTS = "tests/model/test_tracing.py::test_parts_add_up_to_the_density_of_the_original"
+JACOBIAN = "tests/model/test_tracing.py::test_unconstrained_space_round_trips"
+MISSING = "tests/model/test_densities.py::test_only_elements_that_are_present_have_a_density"
+NOISE = "tests/model/test_densities.py::test_noise_with_its_correction_has_the_law_of_the_family"
+
+MODEL = [
+    Mutant(
+        "masked observations weighed",
+        "model/handlers/messages.py",
+        "log_prob = self._log_prob(self.fn)\n",
+        "log_prob = self._log_prob(unmasked(self.fn))\n",
+        (f"{PARTS}[masked_and_scaled]",),
+    ),
+    Mutant(
+        "missing observations weighed",
+        "model/handlers/missing.py",
+        "return jnp.where(present, fn.log_prob(value), 0.0)",
+        "return fn.log_prob(value)",
+        (MISSING,),
+    ),
+    Mutant(
+        "Jacobian left out of the unconstrained prior",
+        "model/staging/functions.py",
+        "log_jacobian.append(jnp.sum(transform.log_abs_det_jacobian(z[name], value)))",
+        "log_jacobian.append(jnp.zeros(()))",
+        (JACOBIAN, REFERENCE),
+    ),
+    Mutant(
+        "observations after the loop off by one row",
+        "model/statespace/dynamics.py",
+        "return self._row(t=t, y=as_output",
+        "return self._row(t=t + 1, y=as_output",
+        (f"{PARTS}[after_the_loop]",),
+    ),
+    Mutant(
+        "rows before the loop drawn one step late",
+        "model/handlers/moving.py",
+        "row_of(laws[n], axis, t + first)",
+        "row_of(laws[n], axis, t)",
+        (f"{ROWS}[start_among_rows]",),
+    ),
+    Mutant(
+        "rows that do not wait for their turn",
+        "model/jaxprs/stepping.py",
+        "now, waiting = _cut(jnp.concatenate([before, tracked.value], rows.axis), 1, rows.axis)",
+        "now, waiting = tracked.value, before",
+        (f"{ROWS}[cumulative]",),
+    ),
+    Mutant(
+        "a value in place without its volume",
+        "model/noise/in_place.py",
+        "+ space.log_volume(noise)",
+        "+ 0.0 * space.log_volume(noise)",
+        ("tests/model/test_in_place.py",),
+    ),
+    Mutant(
+        "a term of a step counted in every step",
+        "model/jaxprs/separate.py",
+        "value = value if counts is True else jnp.where(counts, value, jnp.zeros_like(value))",
+        "value = value",
+        ("tests/model/test_after_loop.py",),
+    ),
+    Mutant(
+        "transport without its correction",
+        "model/noise/transport.py",
+        "return log_density + transport.log_slope(eps) + 0.5 * eps * eps + HALF_LOG_2PI",
+        "return 0.0 * log_density",
+        (NOISE,),
+    ),
+    Mutant(
+        "likelihood that no state reaches left out of gradient engines",
+        "model/statespace/marginal.py",
+        "log_likelihood = log_static + log_start + jnp.sum(weights) + correction",
+        "log_likelihood = log_start + jnp.sum(weights) + correction",
+        (f"{PARTS}[conditioned]",),
+    ),
+]
