@@ -10,6 +10,7 @@ PARTS = "tests/model/test_tracing.py::test_parts_add_up_to_the_density_of_the_or
 JACOBIAN = "tests/model/test_tracing.py::test_unconstrained_space_round_trips"
 MISSING = "tests/model/test_densities.py::test_only_elements_that_are_present_have_a_density"
 NOISE = "tests/model/test_densities.py::test_noise_with_its_correction_has_the_law_of_the_family"
+REFERENCE = "tests/inference/test_nuts.py::test_reference_and_likelihood_make_the_posterior"
 
 MODEL = [
     Mutant(
