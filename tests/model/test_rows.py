@@ -21,6 +21,7 @@ import ssmscan
 from ssmscan.model.noise.rows import DependentRows, row_of
 
 T = 6
+SCALES = np.linspace(0.5, 1.5, T)
 Y = np.random.default_rng(0).normal(size=T).cumsum()
 PANEL = np.random.default_rng(1).normal(size=(3, T)).cumsum(axis=1)
 
@@ -71,7 +72,7 @@ def cumulative(y):
 
 def start_among_rows(y):
     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
-    eps = innovations(steps=len(y))
+    eps = numpyro.sample("eps", dist.Normal(0.0, SCALES).to_event(1))
     start = 2.0 * eps[0]
     observe(jnp.concatenate([start[None], autoregression(start, scale * eps[1:])]), y)
 
@@ -177,6 +178,7 @@ def test_the_likelihood_is_the_exact_one_and_no_longer_depends_on_the_rows():
     for t in range(T):
         weights[t, 0] = 2.0 * 0.9**t
         weights[t, 1 : t + 1] = 0.7 * 0.9 ** np.arange(t)[::-1]
+    weights = weights * SCALES
     exact = multivariate_normal.logpdf(Y, np.zeros(T), weights @ weights.T + 0.25 * np.eye(T))
     keys = jax.random.split(jax.random.key(0), 16)
     run = jax.vmap(lambda key: ssmscan.log_likelihood(key, ssm, {"scale": 0.7}, num_particles=4000))

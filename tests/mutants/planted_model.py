@@ -63,13 +63,6 @@ MODEL = [
         ("tests/model/test_in_place.py",),
     ),
     Mutant(
-        "a term of a step counted in every step",
-        "model/jaxprs/separate.py",
-        "value = value if counts is True else jnp.where(counts, value, jnp.zeros_like(value))",
-        "value = value",
-        ("tests/model/test_after_loop.py",),
-    ),
-    Mutant(
         "transport without its correction",
         "model/noise/transport.py",
         "return log_density + transport.log_slope(eps) + 0.5 * eps * eps + HALF_LOG_2PI",

@@ -269,6 +269,7 @@ def sample(key: Array, chain: Chain, filtered: Filtered, moves: Moves) -> tuple[
     start_key, last_key, steps_key = jax.random.split(key, 3)
     log_filter, dtype, into = filtered.log_filter, filtered.log_filter.dtype, moves.into
     last = jnp.argmax(log_filter[-1] + jax.random.gumbel(last_key, log_filter[-1].shape, dtype))
+    last = last.astype(into.sources.dtype)
     constant = into.moves(chain.constant)
 
     def step(later: Array, inputs: tuple) -> tuple[Array, Array]:
