@@ -318,4 +318,4 @@ def _by_element(part: Checked, theta: dict, start_noise: Terms, step_noise: Term
         weights = lax.scan(body, start.carry, (element.xs, rows(step_noise, 1)))[1]
         return start.log_weight + jnp.sum(weights)
 
-    return jnp.sum(jax.vmap(weight)(jnp.arange(panel.size)))
+    return jnp.sum(jax.vmap(weight)(jnp.arange(panel.size, dtype=jnp.int32)))

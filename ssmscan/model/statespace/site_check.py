@@ -198,7 +198,7 @@ def _by_element(core: Core, theta: Terms, initial: Terms, path: Terms) -> jax.Ar
         densities = lax.scan(body, start.carry, (element.xs, rows(path)))[1]
         return start.log_initial + start.log_observation + jnp.sum(densities)
 
-    return jnp.sum(jax.vmap(density)(jnp.arange(panel.size)))
+    return jnp.sum(jax.vmap(density)(jnp.arange(panel.size, dtype=jnp.int32)))
 
 
 def _pairs(ours: Terms, elements: Any, found: original.Original) -> dict[str, tuple[Any, Any, Any]]:
