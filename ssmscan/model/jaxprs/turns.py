@@ -23,6 +23,7 @@ from jax.interpreters import partial_eval as pe
 
 from ssmscan.model.jaxprs.dataflow import Staged, evaluate, with_outputs
 from ssmscan.model.jaxprs.flat import held_and_carried
+from ssmscan.model.jaxprs.placeholders import zeros
 
 Reads = dict[int, list[tuple[int, int, int]]]
 """By constant of a loop, its reads: number of the equation in the body, axis, and first row."""
@@ -121,7 +122,7 @@ def _numbers(eqn: Any, variable: Any, known: Mapping[Any, np.ndarray]) -> np.nda
     inputs = needed([variable])
     while grown := needed([jaxpr.outvars[i - held] for i in inputs if held <= i < held + count]) - inputs:
         inputs |= grown
-    arguments = [values(v) if i in inputs else _absent(v) for i, v in enumerate(eqn.invars)]
+    arguments = [values(v) if i in inputs else zeros(v.aval) for i, v in enumerate(eqn.invars)]
     if any(a is None for a in arguments):
         return None
     run = jex.jaxpr_as_fun(jex.ClosedJaxpr(with_outputs(jaxpr, [*jaxpr.outvars[:count], variable]), body.consts))
@@ -134,14 +135,6 @@ def _numbers(eqn: Any, variable: Any, known: Mapping[Any, np.ndarray]) -> np.nda
         init = [jnp.asarray(a) for a in arguments[held : held + count]]
         xs = [jnp.asarray(a) for a in arguments[held + count :]]
         return np.asarray(lax.scan(step, init, xs, eqn.params["length"])[1])
-
-
-def _absent(variable: Any) -> Any:
-    """Stand in for a value that what is wanted does not depend on."""
-    aval = variable.aval
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
-        return jnp.broadcast_to(jax.random.key(0), aval.shape)
-    return jnp.zeros(aval.shape, aval.dtype)
 
 
 def _with_inputs(eqn: Any, values: list[Any], reads: Reads) -> list[Any]:

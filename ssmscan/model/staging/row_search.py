@@ -51,12 +51,14 @@ class ArithmeticModel(NamedTuple):
         call: the model as a function of its array arguments.
         arrays: those arguments.
         plan: the NumPyro loop that engines step through; None where the loop is to be arithmetic.
+        value: `functions.by_value` of it, where it has such a loop.
         direct: what the transition reads of sites outside other than by its inputs, by site, in words.
     """
 
     call: Callable[[list], Any]
     arrays: Sequence[Any]
     plan: Plan | None
+    value: Staged | None = None
     direct: Mapping[str, str] = {}
 
     @property

@@ -22,6 +22,7 @@ from numpyro.contrib.control_flow import scan
 from ssmscan.model.handlers.moving import MoveRows, RowAxis, Rows
 from ssmscan.model.jaxprs import stepping
 from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.staging import roles
 from ssmscan.model.staging.discovery import Plan
 from ssmscan.model.staging.row_search import ArithmeticModel, RowSearch, meet, stage_outside
 
@@ -50,19 +51,23 @@ def find_rows(model: ArithmeticModel, declared: Collection[str]) -> tuple[Moved 
     Returns:
         The model with their rows in its loop, None if there are none; and by site whose rows stay outside, why.
     """
-    plan, notes = model.plan, dict[str, str]()
+    plan, notes, direct = model.plan, dict[str, str](), dict[str, str]()
     if plan is not None and (plan.horizons or not any(s.latent and s.shape for s in plan.outside)):
         return None, notes
-    for tried in (model, model._replace(plan=None, direct={})):
+    for tried in (model, model._replace(plan=None)):
         if tried.plan is None and plan is not None and any(s.latent or s.gaps for s in plan.inside):
             break
-        if tried.plan is not None and not _fits(tried.plan):
-            continue
+        if tried.plan is not None:
+            if not _fits(tried.plan):
+                continue
+            assert tried.value is not None
+            direct = roles.read_directly(tried.value, tried.plan)
+            tried = tried._replace(direct=direct)
         sites = meet(tried)
         staged, table = stage_outside(tried, sites)
         for length in _lengths(staged) if tried.plan is None else [tried.plan.length]:
             # What the transition reads by its number may be an input of the loop as arithmetic; all else has been said.
-            fixed = {*declared, *(notes.keys() - model.direct.keys())}
+            fixed = {*declared, *(notes.keys() - direct.keys())}
             rows, why = RowSearch(tried, sites, staged, table, length).run(fixed)
             notes |= why
             if rows is not None:

@@ -24,7 +24,7 @@ from ssmscan.model.handlers.moving import start_name
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.digest import digest, mentions
 from ssmscan.model.sites import Role
-from ssmscan.model.staging import functions, left_out, roles
+from ssmscan.model.staging import functions, left_out
 from ssmscan.model.staging.discovery import NoLoop, discover
 from ssmscan.model.staging.post_loop import LAST_CARRY
 from ssmscan.model.staging.repeatable import refuse_changing
@@ -154,7 +154,7 @@ def build(
                 raise
             user_model, value = stage_by_value(beside, arrays, gaps)
     else:
-        model = ArithmeticModel(call, arrays, user_model.plan, roles.read_directly(value, user_model.plan))
+        model = ArithmeticModel(call, arrays, user_model.plan, value)
         built, notes = moving(model)
     if built is not None:
         return built
