@@ -43,6 +43,7 @@ ROOMS = (
     ("handlers",),
     ("staging",),
     ("discrete",),
+    ("gaussian",),
     ("statespace",),
     ("validation",),
     ("tracing", "noise_outside"),

@@ -13,6 +13,7 @@ noise/                 base noise and map of each distribution family
 handlers/              NumPyro's effect handlers
 staging/               the user's function, staged once for each use
 discrete/              finite discrete states: which can be summed, and the sums
+gaussian/              the Gaussian approximation of the smoothing law, of any `Dynamics`
 statespace/            what engines see: `StateSpaceModel`
 
 To add a family of distributions, see `noise`; a refusal, see `ssmscan.errors`; a way to integrate states out, see

@@ -1,0 +1,149 @@
+r"""The Gaussian approximation of a model at theta: gains, value function, log likelihood.
+
+    found = fit(ssm.at(theta))
+    found.log_likelihood, found.converged, found.gains.scale_tril
+
+One word says what the log likelihood is.  *Exact*: the model is linear and Gaussian, which is proved from its jaxprs,
+and any path gives it.  *Laplace*: the path is the mode, and the curvature is the whole one and that of a maximum.
+*Surrogate*: all else.
+
+Derivatives in whatever the dynamics depend on hold the path that the search found fixed and go through two more
+passes: one Newton step from it, and the expansion there.  At the mode that step has the derivative of the mode itself,
+by the implicit function theorem; a linear Gaussian model needs the last pass alone, as any path will do.  Nothing of it
+is compiled where no derivative is taken.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.dtypes import float0
+
+from ssmscan.model.gaussian.backward import Gains
+from ssmscan.model.gaussian.expansion import expand
+from ssmscan.model.gaussian.search import NUDGE, Pass, back, follow, search, unmoved
+from ssmscan.model.gaussian.vectors import Coordinates, VectorModel, in_vectors, join_noise
+from ssmscan.model.protocols import Dynamics, PyTree, Values
+
+MAX_PASSES = 30
+
+
+class Fit(NamedTuple):
+    """A Gaussian approximation of the smoothing law; of one particle, of one loop or one element of a panel.
+
+    Attributes:
+        initial_mean: (m_0,) mean of the noise of the start.
+        initial_scale_tril: (m_0, m_0) lower triangular factor of its covariance.
+        mean: (T, m) mean of the noise of each step at the nominal carry.
+        gains: feedback, covariance and value function of each step, T in front.
+        carries: (T + 1, d) nominal carries, before each step and at the end.
+        carry_trees: the same before each step as the model has them, with leaves that are not coordinates.
+        log_likelihood: () log p(y | theta) of the loop, as exact as the word says.
+        increments: (T + 1,) its parts, of the start first; what is ahead is in them.
+        passes: () int32, how many it took.
+        converged: () bool, whether the path is the mode to rounding.
+        definite: () bool, whether the curvature is the whole one, and that of a maximum.
+        finite: () bool, whether the path has a finite log density.
+    """
+
+    initial_mean: Array
+    initial_scale_tril: Array
+    mean: Array
+    gains: Gains
+    carries: Array
+    carry_trees: PyTree
+    log_likelihood: Array
+    increments: Array
+    passes: Array
+    converged: Array
+    definite: Array
+    finite: Array
+
+
+def fit(
+    dynamics: Dynamics, *, start: tuple[Values, Values] | None = None, max_passes: int = MAX_PASSES
+) -> tuple[Fit, Coordinates]:
+    """Approximate the smoothing law of a loop at theta.
+
+    Args:
+        dynamics: the model at theta.
+        start: noise of the start and, with T in front, of the steps, by site, from which to search; None is the prior
+            path moved a little.
+        max_passes: largest number of passes.
+
+    Returns:
+        The approximation, and where the coordinates are.
+    """
+    model = in_vectors(dynamics)
+    return fit_vectors(model, start=start, max_passes=max_passes), model.coordinates
+
+
+def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = None, max_passes: int = MAX_PASSES) -> Fit:
+    """Approximate the smoothing law of a model in vectors; arguments as of `fit`."""
+    coordinates = model.coordinates
+    if start is None:
+        initial = NUDGE * _pattern(coordinates.initial_size)
+        noise = NUDGE * _pattern(model.num_steps * coordinates.step_size).reshape(model.num_steps, -1)
+    else:
+        initial = join_noise(coordinates.initial, start[0])
+        noise = jax.vmap(partial(join_noise, coordinates.step))(start[1])
+    return _fitted(model, initial, noise, start is None, max_passes)
+
+
+def _pattern(size: int) -> Array:
+    """Return numbers of mixed sign and size about one."""
+    return jnp.cos(jnp.arange(size, dtype=float) + 0.5)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _fitted(model: VectorModel, initial: Array, noise: Array, nudged: bool, max_passes: int) -> Fit:
+    found = search(model, initial, noise, nudged=nudged, max_passes=max_passes)
+    return _result(model, found.now, found.passes, found.settled, found.finite)
+
+
+@_fitted.defjvp
+def _(nudged: bool, max_passes: int, primals: tuple, tangents: tuple) -> tuple[Fit, Fit]:
+    model, initial, noise = primals
+    found = _fitted(model, initial, noise, nudged, max_passes)
+    no_damping = jnp.zeros(())
+
+    def last(model: VectorModel) -> Fit:
+        nominal = unmoved(model, found.initial_mean, found.mean)
+        path = follow(model, *nominal, jnp.ones(()))
+        now = back(expand(model, path), path, found.definite, no_damping)
+        if not model.exact:
+            path = follow(model, path, now.first, now.gains, jnp.ones(()))
+            now = back(expand(model, path), path, found.definite, no_damping)
+        return _result(model, now, found.passes, found.converged, found.finite)
+
+    _, tangent = jax.jvp(last, (model,), (tangents[0],))
+    return found, jax.tree.map(_real_tangent, found, tangent)
+
+
+def _real_tangent(value: Array, tangent: Array) -> Array | np.ndarray:
+    """Return a tangent as JAX wants it: that of an integer has no type of its own."""
+    return tangent if jnp.issubdtype(value.dtype, jnp.inexact) else np.zeros(value.shape, float0)
+
+
+def _result(model: VectorModel, now: Pass, passes: Array, converged: Array, finite: Array) -> Fit:
+    path, of_carry = now.path, model.coordinates.of_carry
+    increments = jnp.concatenate([now.first.increment[None], now.gains.increment])
+    return Fit(
+        initial_mean=path.initial_noise + now.first.change,
+        initial_scale_tril=now.first.scale_tril,
+        mean=path.noise + now.gains.change,
+        gains=now.gains,
+        carries=jnp.concatenate([jax.vmap(of_carry)(path.carries), of_carry(path.last)[None]]),
+        carry_trees=path.carries,
+        log_likelihood=jnp.sum(increments),
+        increments=increments,
+        passes=passes,
+        converged=converged,
+        definite=now.definite,
+        finite=finite,
+    )
