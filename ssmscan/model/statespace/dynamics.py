@@ -26,6 +26,7 @@ from ssmscan.model.protocols import (
 from ssmscan.model.sites import Role
 from ssmscan.model.staging.post_loop import as_output
 from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.loop_functions import varying
 
 
 class LoopDynamics:
@@ -66,7 +67,8 @@ class LoopDynamics:
     @property
     def varying(self) -> tuple[bool, ...]:
         """For each leaf of the carry, whether it is real and noise reaches it."""
-        return self._core.program.particles.varying
+        particles = self._core.program.particles
+        return varying(particles.start, particles.step)
 
     @property
     def moved(self) -> tuple[str, ...]:

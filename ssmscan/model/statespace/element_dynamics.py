@@ -26,6 +26,7 @@ from ssmscan.model.protocols import (
 )
 from ssmscan.model.sites import Site
 from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.loop_functions import varying
 
 
 class _Shared:
@@ -70,7 +71,8 @@ class ElementDynamics:
     @property
     def varying(self) -> tuple[bool, ...]:
         """For each leaf of the carry, whether it is real and noise reaches it."""
-        return self._shared.program.particles.varying
+        particles = self._shared.program.particles
+        return varying(particles.start, particles.step)
 
     @property
     def moved(self) -> tuple[str, ...]:
