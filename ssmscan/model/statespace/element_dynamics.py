@@ -16,6 +16,7 @@ from ssmscan.model.noise.score import gradient_alone
 from ssmscan.model.protocols import Evaluated, EvaluatedStart, Panel, PyTree, Start, Step, Theta, Values
 from ssmscan.model.sites import Site
 from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.linear_gaussian import exactness
 
 
 class _Shared:
@@ -26,7 +27,7 @@ class _Shared:
         if isinstance(elements, str):
             raise TypeError("the model is not a panel")
         self.theta = theta
-        self.num_steps, self.start_observed = core.num_steps, core.program.start_observed
+        self.num_steps, self.start_observed, self.program = core.num_steps, core.program.start_observed, core.program
         self.initial = tuple(_of_one(site, elements.panel) for site in core.initial)
         self.innovations = tuple(_of_one(site, elements.panel) for site in core.innovations)
         self.initial_noise = {site.name: elements.noise[site.name] for site in core.initial}
@@ -51,6 +52,11 @@ class ElementDynamics:
         self.theta, self.xs, self.num_steps = shared.theta, shared.xs, shared.num_steps
         self.start_observed, self.initial, self.innovations = shared.start_observed, shared.initial, shared.innovations
         self.initial_noise, self.step_noise = shared.initial_noise, shared.step_noise
+
+    @property
+    def linear_gaussian(self) -> bool:
+        """Whether carries, noise and data are jointly normal: those of an element are where those of all are."""
+        return exactness(self._shared.program).exact
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
