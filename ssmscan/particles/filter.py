@@ -33,10 +33,10 @@ from ssmscan.particles.filter_run import run_filter
 from ssmscan.particles.filter_step import FAULTY, NOWHERE, StepInfo
 from ssmscan.particles.genealogy import trace_ancestry
 from ssmscan.particles.memory import refuse_too_large
-from ssmscan.particles.online import Online, draw_start, refuse_other, refuse_several, take
+from ssmscan.particles.online import Online, draw_start, refuse_later_data, refuse_other, refuse_several, take
 from ssmscan.particles.online_origin import Origin
 from ssmscan.particles.printing import known
-from ssmscan.particles.proposals import Bootstrap, Proposal
+from ssmscan.particles.proposals import Bootstrap, Proposal, SeriesProposal, uses_later_data
 from ssmscan.particles.resampling import Resampling, systematic
 from ssmscan.particles.stores import FinalCloud, FullHistory, Store
 from ssmscan.particles.summaries import SD, Mean, Summary
@@ -75,6 +75,7 @@ class ParticleFilter:
 
     Raises:
         ValueError: for fewer than two particles, a threshold outside [0, 1], or two summaries of one name.
+            Or a summary that predicts, such as `PIT`, of particles that know later data.
         TypeError: for settings of the wrong kind, a class in place of an object included.
     """
 
@@ -82,7 +83,7 @@ class ParticleFilter:
     _: KW_ONLY
     resampling: Resampling = systematic
     threshold: float = 0.5
-    proposal: Proposal = Bootstrap()
+    proposal: Proposal | SeriesProposal = Bootstrap()
     summaries: tuple[Summary, ...] = (Mean(), SD())
     store: Store = FinalCloud()
 
@@ -91,9 +92,12 @@ class ParticleFilter:
         expected, advice = "a fraction of the particles in [0, 1]", "1 resamples at every step, 0 never."
         require_number("threshold", self.threshold, 0, 1, closed=True, expected=expected, advice=advice)
         settings_checks.scheme(self.resampling)
-        settings_checks.strategy("proposal", self.proposal, ("begin", "log_auxiliary", "propagate"), "Bootstrap()")
+        methods = ("prepare",) if uses_later_data(self.proposal) else ("begin", "log_auxiliary", "propagate")
+        settings_checks.strategy("proposal", self.proposal, methods, "Bootstrap()")
         settings_checks.strategy("store", self.store, ("begin", "keep", "result", "copies"), "FinalCloud()")
         object.__setattr__(self, "summaries", settings_checks.summaries(self.summaries))
+        if self.uses_later_data:
+            settings_checks.no_predictions(self.summaries, self.proposal)
 
     def run(self, key: Array, ssm: Model, theta: Mapping[str, Any]) -> FilterResult:
         """Filter the data of a model at given parameters; independent loops one by one.
@@ -124,8 +128,8 @@ class ParticleFilter:
 
     @property
     def uses_later_data(self) -> bool:
-        """Whether particles at a step know data of later steps; no proposal of the package makes them."""
-        return False
+        """Whether particles at a step know data of later steps, so that nothing can go on step by step."""
+        return uses_later_data(self.proposal)
 
     def with_num_particles(self, num_particles: int) -> ParticleFilter:
         """Return the same settings with another number of particles."""
@@ -154,8 +158,10 @@ class ParticleFilter:
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
         """Return a filter before its first step, which takes its steps when `update` is called.
 
-        Arguments and errors as in `run`; and `ModelError` for a model of several loops.
+        Arguments and errors as in `run`; `ModelError` for a model of several loops, and `ValueError` for a proposal that
+        uses later data.
         """
+        refuse_later_data(self)
         key = as_key(key)
         require_observed(ssm)
         require_drawn(ssm)
@@ -213,7 +219,7 @@ def log_likelihood(
     num_particles: int,
     resampling: Resampling = systematic,
     threshold: float = 0.5,
-    proposal: Proposal = _BOOTSTRAP,
+    proposal: Proposal | SeriesProposal = _BOOTSTRAP,
 ) -> Array:
     """Estimate the log likelihood p(y | theta), a scalar; its exponential is unbiased.
 

@@ -19,8 +19,9 @@ class FilterRecord:
     Attributes:
         log_likelihood: () unbiased estimate of the likelihood, on the log scale, everything observed included.
         increments: one-step-ahead log predictive densities; with the part of the likelihood that no
-            state reaches they sum to log_likelihood.
-        ess: effective sample size after weighing.
+            state reaches they sum to log_likelihood. No scores where `uses_later_data`: there a step returns what
+            others were ahead of it, and the sum alone is an estimate.
+        ess: effective sample size after weighing, by the weights with which ancestors are drawn.
         resampled: bool, whether the cloud was resampled before the step.
         summaries: by summary and site, (T, ...).
         final: the last cloud.
@@ -34,6 +35,7 @@ class FilterRecord:
         panel: where the elements of a panel are, None for one filter.
         first_step: number of the first of the steps, above 0 where an earlier run went on.
         proposal: name of what moved the particles.
+        uses_later_data: whether particles knew data of later steps when they moved.
     """
 
     log_likelihood: Array
@@ -52,6 +54,7 @@ class FilterRecord:
     panel: Panel | None = field(metadata=_STATIC)
     first_step: int = field(metadata=_STATIC)
     proposal: str = field(metadata=_STATIC)
+    uses_later_data: bool = field(metadata=_STATIC)
 
     @property
     def num_particles(self) -> int:

@@ -102,6 +102,8 @@ class FilterResult(FilterRecord):
             ("summaries", listed(self.summaries) or "none"),
             ("kept", "the last cloud" if self.history is None else f"{type(self.history).__name__} of clouds"),
         ]
+        if self.uses_later_data:
+            rows.append(("increments", "no predictive scores: the particles knew later data"))
         return Card(title, rows, [self.message()])
 
     def _of_steps(self) -> list[tuple[str, str]]:

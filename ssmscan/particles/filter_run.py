@@ -22,15 +22,24 @@ from ssmscan.particles.compiled import compiled
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_step import State, StepInfo
 from ssmscan.particles.panels import each_filter, join_result
+from ssmscan.particles.proposals import Proposal, SeriesProposal, uses_later_data
 from ssmscan.particles.stores import Store
 from ssmscan.particles.summaries import Summary
 from ssmscan.particles.weights import CompensatedSum
 
 
-class FilterSettings(filter_step.Settings, Protocol):
+class FilterSettings(Protocol):
     """What a filter reads of a front object, a frozen dataclass such as `ParticleFilter`."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def num_particles(self) -> int:
+        """N."""
+
+    @property
+    def proposal(self) -> Proposal | SeriesProposal:
+        """What moves and weighs, or makes it of the series."""
 
     @property
     def summaries(self) -> tuple[Summary, ...]:
@@ -55,17 +64,27 @@ def run_filter(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings
 
 
 def _run(key: Array, dynamics: Dynamics, *, settings: FilterSettings) -> tuple[CompensatedSum, FilterResult]:
-    began = filter_step.start(settings, key, dynamics)
+    moving, xs = prepared(settings, dynamics)
+    began = filter_step.start(moving, key, dynamics)
     first, length = Cloud(began.state.carry, began.state.log_weights, began.values), dynamics.num_steps
 
     def begin(values: Values) -> Any:
         return settings.store.begin(first, lambda: values, length)
 
     state, values, held, steps = filter_step.scan_updates(
-        settings, began.state, dynamics, dynamics.xs, report_of(settings), begin=begin, length=length
+        moving, began.state, dynamics, xs, report_of(settings), begin=begin, length=length
     )
     ends = (began.state, began.values), (state, values)
     return result_of_steps(settings, *ends, held, steps, span=(0, length), start_observed=dynamics.start_observed)
+
+
+def prepared(settings: Any, dynamics: Dynamics) -> tuple[filter_step.Settings, Any]:
+    """Let a proposal that needs the series look at it; return the settings and the inputs of the steps."""
+    proposal = settings.proposal
+    if not uses_later_data(proposal):
+        return settings, dynamics.xs
+    own, plan = proposal.prepare(dynamics)
+    return replace(settings, proposal=own), (dynamics.xs, plan)
 
 
 def report_of(settings: FilterSettings) -> Callable[[Any, State, StepInfo], tuple[Any, StepInfo]]:
@@ -125,6 +144,7 @@ def result_of_steps(
         panel=None,
         first_step=span[0],
         proposal=type(settings.proposal).__name__,
+        uses_later_data=uses_later_data(settings.proposal),
     )
 
 

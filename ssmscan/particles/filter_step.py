@@ -9,7 +9,7 @@ With carried log weights :math:`\log w_i` (below) and incremental ones :math:`g_
 (Del Moral 2004, section 7.4.2; Chopin & Papaspiliopoulos 2020, algorithms 10.1 and 10.3).
 
 The carried weight obeys one rule.  Without resampling it is :math:`\log W_i`.  Resampling with
-probabilities V, which are W unless the proposal looks ahead, makes it
+probabilities V, which are W unless the proposal looks ahead, when :math:`V_i \propto W_i e^{h_i}`, makes it
 :math:`\log W_{a_i} - \log V_{a_i} - \log N`, *never renormalised*.  The product is then unbiased for
 every scheme with :math:`E[\text{offspring of } i] = N V_i` and every decision to resample that is a
 function of the past.  Renormalising biases auxiliary filters by percents at small N.
@@ -18,6 +18,10 @@ Gradients in theta see the same rule with :math:`\log V` held constant: the carr
 :math:`-\log N` but the gradient of :math:`\log W_{a_i}` (Scibior & Wood 2021, "Differentiable
 particle filtering without modifying the forward pass").  An innovation that is no smooth function of its noise
 puts the gradient of its log-density into its weight, see `ssmscan.model.noise.score`.
+
+Here h is the sum of `Move.log_ahead`, known when a particle has moved, and of `log_auxiliary`, from the next input.  W
+stays the filtering weight, that of summaries, stores and paths; whether to resample and the effective sample size
+follow W exp(log_ahead): uneven filtering weights of a cloud that was drawn by what is still to come are no loss.
 
 When every weight is zero the run goes on with equal weights, so that nothing is NaN and replicates
 beside it under vmap are untouched, but its increments are -inf from there on and the status says so.
@@ -80,7 +84,8 @@ class State(NamedTuple):
         carry: carries of the particles, N in front.
         log_weights: (N,) normalised.
         weights: (N,) their exponentials.
-        ess: () effective sample size of these weights.
+        log_ahead: (N,) what the proposal sees ahead of each particle, see `Move`; None where it looks no further.
+        ess: () effective sample size of the weights times exp(log_ahead).
         log_likelihood: running log likelihood.
         pending: () log of the mean weight of a start that is weighed but not observed, which belongs to the increment
             of the first step, and 0 from there on; None where the particles of such a start are equal.
@@ -96,6 +101,7 @@ class State(NamedTuple):
     carry: Any
     log_weights: Array
     weights: Array
+    log_ahead: Array | None
     ess: Array
     log_likelihood: CompensatedSum
     pending: Array | None
@@ -172,6 +178,7 @@ def start(settings: Settings, key: Array, dynamics: Dynamics) -> StartInfo:
         carry=drawn.carry,
         log_weights=uniform(n) + drawn.log_weight,
         weights=jnp.full(n, 1 / n, float),
+        log_ahead=drawn.log_ahead,
         ess=jnp.full((), n, float),
         log_likelihood=CompensatedSum.zero(),
         pending=None,
@@ -179,11 +186,11 @@ def start(settings: Settings, key: Array, dynamics: Dynamics) -> StartInfo:
         failed_step=jnp.full((), NOWHERE, np.int32),
         faulty_step=jnp.full((), NOWHERE, np.int32),
     )
-    if not dynamics.start_observed and drawn.log_prediction is None:
+    if not dynamics.start_observed and drawn.log_prediction is None and drawn.log_ahead is None:
         # All are equal; what gradient they have is of draws without a smooth map, and stays until the first increment.
         return StartInfo(state, drawn.values, jnp.zeros(()))
     weighed = normalise(state.log_weights)
-    state = _record(state, weighed, jnp.full((), -1, np.int32), drawn.carry)
+    state = _record(state, weighed, jnp.full((), -1, np.int32), drawn)
     if not dynamics.start_observed:
         state = state._replace(pending=weighed.log_sum)
     return StartInfo(state, drawn.values, weighed.log_sum)
@@ -213,8 +220,10 @@ def update(settings: Settings, state: State, dynamics: Dynamics, x: Any) -> tupl
 
     # Resample, if needed: a particle is chosen by its weight, and by what the proposal sees ahead.
     needed = _needed(settings.threshold, state.ess, n)
-    log_auxiliary = proposal.log_auxiliary(dynamics, state.carry, x, n)
-    carry, ancestors, carried = _resample(settings, resample_key, state, log_auxiliary, needed)
+    log_ahead, log_auxiliary = state.log_ahead, proposal.log_auxiliary(dynamics, state.carry, x, n)
+    if log_auxiliary is not None:
+        log_ahead = log_auxiliary if log_ahead is None else log_ahead + log_auxiliary
+    carry, ancestors, carried = _resample(settings, resample_key, state, log_ahead, needed)
 
     # Propagate.
     moved = proposal.propagate(move_key, dynamics, carry, x, n)
@@ -223,7 +232,7 @@ def update(settings: Settings, state: State, dynamics: Dynamics, x: Any) -> tupl
     weighed = normalise(carried + moved.log_weight)
 
     # Record.
-    new = _record(state, weighed, state.step, moved.carry)
+    new = _record(state, weighed, state.step, moved)
     alive = new.status != VANISHED
     increment = weighed.log_sum if state.pending is None else weighed.log_sum + state.pending
     info = StepInfo(
@@ -247,20 +256,20 @@ def _needed(threshold: float, ess: Array, n: int) -> Array | bool:
 
 
 def _resample(
-    settings: Settings, key: Array, state: State, log_auxiliary: Array | None, needed: Array | bool
+    settings: Settings, key: Array, state: State, log_ahead: Array | None, needed: Array | bool
 ) -> tuple[Any, Array, Array]:
     """Choose ancestors where resampling is needed: their carries, their indices, and the log weights they carry."""
     n = settings.num_particles
 
     def resample(carry: Any, log_weights: Array, weights: Array) -> tuple[Any, Array, Array | None]:
-        v = None if log_auxiliary is None else lax.stop_gradient(normalise(log_weights + log_auxiliary))
+        v = None if log_ahead is None else lax.stop_gradient(normalise(log_weights + log_ahead))
         ancestors = keep_for_gradient(settings.resampling(key, weights if v is None else v.weights, n))
         settings_checks.ancestors(ancestors, n)
         taken = jax.tree.map(lambda leaf: leaf.at[ancestors].get(mode="clip"), carry)
         return taken, ancestors, None if v is None else (log_weights - v.log_weights)[ancestors]
 
     def keep(carry: Any, log_weights: Array, _: Array) -> tuple[Any, Array, Array | None]:
-        return carry, lax.iota(np.int32, n), None if log_auxiliary is None else log_weights
+        return carry, lax.iota(np.int32, n), None if log_ahead is None else log_weights
 
     cloud = state.carry, state.log_weights, state.weights
     if isinstance(needed, bool):
@@ -277,18 +286,22 @@ def _carried(needed: Array | bool, ratio: Array, log_weights: Array) -> Array:
     return jnp.where(needed, ratio - math.log(len(ratio)), log_weights)
 
 
-def _record(state: State, weighed: Weighed, step: Array, carry: Any) -> State:
+def _record(state: State, weighed: Weighed, step: Array, drawn: Move) -> State:
     """Record new weights: log likelihood, effective sample size, and the first step of the worst event."""
     event = jnp.where(weighed.log_sum == -jnp.inf, VANISHED, jnp.where(weighed.faulty, FAULTY, COMPLETE))
     event = event.astype(np.int32)
     status = jnp.maximum(state.status, event)
     # Once a cloud has vanished it goes on from states that cannot be.
     first_fault = weighed.faulty & (state.faulty_step == NOWHERE) & (state.status != VANISHED)
+    ess = weighed.ess
+    if drawn.log_ahead is not None:
+        ess = normalise(lax.stop_gradient(weighed.log_weights + drawn.log_ahead)).ess
     return state._replace(
-        carry=carry,
+        carry=drawn.carry,
         log_weights=weighed.log_weights,
         weights=weighed.weights,
-        ess=jnp.where(status == VANISHED, 0, weighed.ess),
+        log_ahead=drawn.log_ahead,
+        ess=jnp.where(status == VANISHED, 0, ess),
         log_likelihood=state.log_likelihood.add(jnp.where(status == VANISHED, -jnp.inf, weighed.log_sum)),
         status=status,
         failed_step=jnp.where(status > state.status, step, state.failed_step),

@@ -35,11 +35,12 @@ from ssmscan.particles.clouds import Cloud
 from ssmscan.particles.compiled import compiled
 from ssmscan.particles.concerns import when
 from ssmscan.particles.filter_result import FilterResult
-from ssmscan.particles.filter_run import FilterSettings, report_of, result_of_steps, whole_result
+from ssmscan.particles.filter_run import FilterSettings, prepared, report_of, result_of_steps, whole_result
 from ssmscan.particles.filter_step import NOWHERE, VANISHED, State, StepInfo
 from ssmscan.particles.online_origin import Origin, record
 from ssmscan.particles.panels import each_element, each_filter
 from ssmscan.particles.printing import Card, forms, known, listed
+from ssmscan.particles.proposals import uses_later_data
 from ssmscan.particles.weights import CompensatedSum
 
 
@@ -115,11 +116,12 @@ def draw_start(key: Array, ssm: Model, theta: Theta, *, settings: FilterSettings
     """Return the filter before its first step; arguments as of `ssmscan.particles.filter_run.run_filter`."""
 
     def one(key: Array, dynamics: Dynamics) -> Online:
-        began = filter_step.start(settings, key, dynamics)
+        moving, xs = prepared(settings, dynamics)
+        began = filter_step.start(moving, key, dynamics)
 
         def step(state: State) -> Values:
-            x = jax.tree.map(lambda a: a[0], dynamics.xs)
-            return filter_step.update(settings, state, dynamics, x)[1].moved.values
+            x = jax.tree.map(lambda a: a[0], xs)
+            return filter_step.update(moving, state, dynamics, x)[1].moved.values
 
         def zeros() -> Values:
             return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, began.state))
@@ -141,9 +143,11 @@ def take(
     report = report_of(settings)
 
     def one(_: None, dynamics: Dynamics, online: Online) -> tuple[Online, StepInfo]:
+        moving, xs = prepared(settings, dynamics)
+
         def step(online: Online) -> tuple[Online, StepInfo]:
-            x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, online.state.step, keepdims=False), dynamics.xs)
-            state, info = filter_step.update(settings, online.state, dynamics, x)
+            x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, online.state.step, keepdims=False), xs)
+            state, info = filter_step.update(moving, online.state, dynamics, x)
             held, found = report(online.held, state, info)
             return Online(state, info.moved.values, held), found
 
@@ -192,9 +196,11 @@ def refuse_other(online: Any, ssm: StateSpaceModel, settings: FilterSettings, *,
 
     Raises:
         TypeError: it is something else, or traced.
-        ValueError: it has another number of particles, another store, or is of another model.
+        ValueError: it has another number of particles, another store, or is of another model; or the settings cannot
+            go on.
         ModelError: the model has several loops.
     """
+    refuse_later_data(settings)
     require_traced(ssm)
     if not isinstance(online, Online):
         given = type(online).__name__
@@ -226,6 +232,16 @@ def refuse_other(online: Any, ssm: StateSpaceModel, settings: FilterSettings, *,
         names = ", ".join(sorted({repr(site[0]) for site in was ^ now}))
         raise ValueError(
             f"{argument}: it is a filter of another model, whose sites differ in {names}; go on with the same."
+        )
+
+
+def refuse_later_data(settings: FilterSettings) -> None:
+    """Raise ValueError for a proposal whose particles know data of later steps, which one who goes on has not."""
+    if uses_later_data(settings.proposal):
+        raise ValueError(
+            f"proposal: {settings.proposal!r} looks at the whole series before its first step, and a filter that goes "
+            "on step by step has not seen the rest. Use ParticleFilter.run for the series as it is; here Bootstrap() or "
+            "Guided(...)."
         )
 
 

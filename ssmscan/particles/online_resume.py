@@ -17,7 +17,7 @@ from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles import online_file
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter, require_filter
-from ssmscan.particles.online import Online, draw_start, refuse_several, take
+from ssmscan.particles.online import Online, draw_start, refuse_later_data, refuse_several, take
 from ssmscan.particles.online_origin import Origin, differences, plain, record
 
 
@@ -43,7 +43,7 @@ def resume(
     """
     require_traced(ssm)
     refuse_several(ssm)
-    require_filter(particle_filter)
+    refuse_later_data(require_filter(particle_filter))
     theta = ssm.canonical(theta)
     leaves, of = online_file.read(path)
     given = Origin(ssm, theta, particle_filter)

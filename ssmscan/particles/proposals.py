@@ -6,8 +6,13 @@ included) and the model's own densities, draws innovations, and returns the incr
     log_weight = log [ p(z_t | c_{t-1}) p(y_t | z_t, c_{t-1}) / q(z_t | c_{t-1}, y_t) ].
 
 It draws the initial sites too, with the weight log [p(s) p(y_0 | s) / q(s)].  And it may look ahead before
-resampling: ancestors are then drawn with V proportional to W exp(log_auxiliary) instead of W, and the step carries
-W/V (Pitt & Shephard 1999; Chopin & Papaspiliopoulos 2020, section 10.3.3).
+resampling, at the next input (`log_auxiliary`) or beyond (`Move.log_ahead`): ancestors are then drawn with V
+proportional to W exp(log_ahead + log_auxiliary) instead of W, and the step carries W/V (Pitt & Shephard 1999; Chopin &
+Papaspiliopoulos 2020, section 10.3.3).
+
+A proposal that must see the series before the first step has `prepare` in place of the three methods of `Proposal`, see
+`SeriesProposal`.  Its particles know data of later steps: no filter that goes on step by step can use it, and single
+increments of the likelihood are no predictive densities.
 
 `Bootstrap` draws z_t from the model, so its weight is the density of the observations.  It needs
 nothing but the model, and is the right choice unless observations are so precise that few particles
@@ -41,6 +46,8 @@ class Move(NamedTuple):
             log p(z)/q(z); None where it is zero.
         values: values of innovations and deterministics by site, or of the initial sites.
         cdf: by observation, (P(Y <= y), P(Y < y)) under each particle.
+        log_ahead: (N,) log factors, finite, for what is still to come, functions of the carry alone, up to a constant;
+            None for none, here and at every step.
     """
 
     carry: Any
@@ -48,6 +55,7 @@ class Move(NamedTuple):
     log_prediction: Array | None
     values: dict[str, Array]
     cdf: dict[str, tuple[Array, Array]]
+    log_ahead: Array | None = None
 
 
 class Proposal(Protocol):
@@ -80,6 +88,26 @@ class Proposal(Protocol):
             x: inputs of this step, one slice of `dynamics.xs`.
             n: number of particles.
         """
+
+
+class SeriesProposal(Protocol):
+    """Makes a proposal of a whole series, and of what it needs at each step."""
+
+    def prepare(self, dynamics: Dynamics) -> tuple[Proposal, Any]:
+        """Look at the series, once at each theta.
+
+        Args:
+            dynamics: the model at theta.
+
+        Returns:
+            A proposal, a pytree if it has arrays; and its plan, leaves with T in front. The x that the proposal gets is
+            (x, slice of the plan).
+        """
+
+
+def uses_later_data(proposal: Proposal | SeriesProposal) -> bool:
+    """Return whether particles of a proposal know data of later steps."""
+    return hasattr(proposal, "prepare")
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,16 @@ def strategy(argument: str, value: Any, methods: tuple[str, ...], example: str) 
         ) from error
 
 
+def no_predictions(values: Iterable[Any], proposal: Any) -> None:
+    """Raise ValueError if a summary predicts an observation that the particles have seen."""
+    for summary in values:
+        if getattr(summary, "predicts", False):
+            raise ValueError(
+                f"summaries: {summary!r} is of the law of an observation given those before it, and the particles of "
+                f"{proposal!r} are drawn by all of them. Use Bootstrap() or Guided(...) for it."
+            )
+
+
 def summaries(value: Any) -> tuple[Any, ...]:
     """Return the summaries of a filter as a tuple; one alone may be given as it is.
 

@@ -1,7 +1,8 @@
 r"""What is computed from the cloud at each step.
 
 A summary is a frozen object called once per step, inside the loop; its results are stacked over
-time.  `Mean` and `SD` are of the filtering distribution :math:`p(x_t | y_{1:t})`.
+time.  `Mean`, `SD` and `Quantiles` are of the filtering distribution :math:`p(x_t | y_{1:t})`, whatever moved the
+particles.
 
 `Quantiles` bisects the weighted distribution function, about 30 passes over the cloud; sorting
 would cost five times more.
@@ -36,6 +37,9 @@ class Summary(Protocol):
     @property
     def name(self) -> str:
         """Key in `FilterResult.summaries`."""
+
+    # One that predicts an observation from those before it has `predicts = True`; particles that know later data
+    # cannot.
 
     def __call__(self, info: StepInfo) -> dict[str, Array]:
         """Return the summary of one step by site; shapes without time."""
@@ -135,6 +139,7 @@ class PIT:
     """Predictive probability integral transform of every observation with a distribution function."""
 
     name = "pit"
+    predicts = True
 
     def __call__(self, info: StepInfo) -> dict[str, Array]:
         """Return the mean distribution function of the particles with their predictive weights."""
