@@ -26,6 +26,7 @@ from ssmscan.model.protocols import (
 from ssmscan.model.sites import Role
 from ssmscan.model.staging.post_loop import as_output
 from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.linear_gaussian import exactness
 from ssmscan.model.statespace.loop_functions import varying
 
 
@@ -54,6 +55,11 @@ class LoopDynamics:
         self._start_names = program.names(Role.START_OBSERVATION)
         self._row = program.post_loop.step.bind(arrays, outside=outside, unroll=True)
         self.xs = core.inputs(theta)
+
+    @property
+    def linear_gaussian(self) -> bool:
+        """Whether carries, noise and data are jointly normal."""
+        return exactness(self._core.program).exact
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""

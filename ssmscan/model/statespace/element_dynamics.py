@@ -26,6 +26,7 @@ from ssmscan.model.protocols import (
 )
 from ssmscan.model.sites import Site
 from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.linear_gaussian import exactness
 from ssmscan.model.statespace.loop_functions import varying
 
 
@@ -62,6 +63,11 @@ class ElementDynamics:
         self.theta, self.xs, self.num_steps = shared.theta, shared.xs, shared.num_steps
         self.start_observed, self.initial, self.innovations = shared.start_observed, shared.initial, shared.innovations
         self.initial_noise, self.step_noise = shared.initial_noise, shared.step_noise
+
+    @property
+    def linear_gaussian(self) -> bool:
+        """Whether carries, noise and data are jointly normal: those of an element are where those of all are."""
+        return exactness(self._shared.program).exact
 
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
