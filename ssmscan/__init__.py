@@ -26,6 +26,7 @@ has its own.
 """
 
 from ssmscan.errors import ModelError
+from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
@@ -105,6 +106,8 @@ __all__ = [
     "predict",
     "backward_sample",
     "trace_ancestry",
+    "gaussian_approximation",
+    "GaussianPath",
     "noise_outside",
     "long_run",
     "LongRun",

@@ -90,6 +90,14 @@ def covariance_factor(lower: Array) -> Array:
     return factor(product(upper, upper.T))[0]
 
 
+def total(terms: Array) -> Array:
+    """Sum (T,) numbers by halves: rounding grows with log T and not with T."""
+    while len(terms) > 1:
+        odd = terms[-1:] if len(terms) % 2 else terms[:0]
+        terms = jnp.concatenate([terms[0 : len(terms) - len(odd) : 2] + terms[1::2], odd])
+    return jnp.sum(terms)
+
+
 def project(a: Array) -> Array:
     """Return the nearest positive semidefinite matrix to a symmetric one, (n, n)."""
     values, vectors = jnp.linalg.eigh(symmetric(a))

@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 from jax.dtypes import float0
 
+from ssmscan.model.gaussian import algebra
 from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.expansion import expand
 from ssmscan.model.gaussian.search import NUDGE, Pass, back, follow, search, unmoved
@@ -140,7 +141,7 @@ def _result(model: VectorModel, now: Pass, passes: Array, converged: Array, fini
         gains=now.gains,
         carries=jnp.concatenate([jax.vmap(of_carry)(path.carries), of_carry(path.last)[None]]),
         carry_trees=path.carries,
-        log_likelihood=jnp.sum(increments),
+        log_likelihood=algebra.total(increments),
         increments=increments,
         passes=passes,
         converged=converged,

@@ -31,8 +31,8 @@ from jax import Array
 from jax.scipy.special import log_ndtr, ndtr
 from numpyro.distributions.util import safe_normalize
 
-from ssmscan.model.noise import counts, gammas, transport
-from ssmscan.model.noise.quantiles import QUANTILES, cast, has_quantile
+from ssmscan.model.noise import counts, gammas, normals, transport
+from ssmscan.model.noise.quantiles import QUANTILES, bounded, cast, has_quantile
 from ssmscan.model.noise.samplers import draw
 from ssmscan.model.protocols import NoiseSpec
 
@@ -147,42 +147,6 @@ def _categorical_logits(fn: dist.CategoricalLogits, noise: Array) -> Array:
     return _categorical(jax.nn.softmax(fn.logits, axis=-1), noise)
 
 
-def _matrix_vector(matrix: Array, vector: Array) -> Array:
-    return jnp.squeeze(matrix @ vector[..., None], -1)
-
-
-def _multivariate_normal(fn: dist.MultivariateNormal, noise: Array) -> Array:
-    matrix = jnp.shape(noise) + jnp.shape(noise)[-1:]
-    eps, scale_tril = cast(noise, fn.scale_tril, shape=matrix)
-    eps, loc = cast(eps, fn.loc)
-    return loc + _matrix_vector(scale_tril, eps)
-
-
-def _low_rank_normal(fn: dist.LowRankMultivariateNormal, noise: Array) -> Array:
-    (size,), rank = fn.event_shape, jnp.shape(fn.cov_factor)[-1]
-    vector = noise.shape[:-1] + (size,)
-    eps, loc, diagonal = cast(noise, fn.loc, fn.cov_diag, shape=vector)
-    _, factor = cast(eps, fn.cov_factor, shape=(*vector, rank))
-    return loc + _matrix_vector(factor, eps[..., size:]) + jnp.sqrt(diagonal) * eps[..., :size]
-
-
-def _low_rank_layout(fn: dist.LowRankMultivariateNormal) -> tuple[Shape, Shape]:
-    return (), (fn.event_shape[0] + jnp.shape(fn.cov_factor)[-1],)
-
-
-def _matrix_normal(fn: dist.MatrixNormal, noise: Array) -> Array:
-    batch, (rows, columns) = noise.shape[:-2], fn.event_shape
-    eps, row = cast(noise, fn.scale_tril_row, shape=(*batch, rows, rows))
-    eps, column = cast(eps, fn.scale_tril_column, shape=(*batch, columns, columns))
-    eps, loc = cast(eps, fn.loc)
-    return loc + row @ eps @ jnp.swapaxes(column, -2, -1)
-
-
-def _random_walk(fn: dist.GaussianRandomWalk, noise: Array) -> Array:
-    eps, scale = cast(noise, jnp.expand_dims(fn.scale, -1))
-    return jnp.cumsum(eps, axis=-1) * scale
-
-
 def _projected_normal(fn: dist.ProjectedNormal, noise: Array) -> Array:
     eps, concentration = cast(noise, fn.concentration)
     return safe_normalize(concentration + eps)
@@ -203,10 +167,10 @@ def _normals(count: int) -> Callable[[Any], tuple[Shape, Shape]]:
 
 _EXACT: dict[type, _Family] = {
     **{cls: _Family(MapKind.EXACT, quantile) for cls, quantile in QUANTILES.items()},
-    dist.MultivariateNormal: _Family(MapKind.EXACT, _multivariate_normal),
-    dist.LowRankMultivariateNormal: _Family(MapKind.EXACT, _low_rank_normal, _low_rank_layout),
-    dist.MatrixNormal: _Family(MapKind.EXACT, _matrix_normal),
-    dist.GaussianRandomWalk: _Family(MapKind.EXACT, _random_walk),
+    dist.MultivariateNormal: _Family(MapKind.EXACT, normals.multivariate_normal),
+    dist.LowRankMultivariateNormal: _Family(MapKind.EXACT, normals.low_rank_normal, normals.low_rank_layout),
+    dist.MatrixNormal: _Family(MapKind.EXACT, normals.matrix_normal),
+    dist.GaussianRandomWalk: _Family(MapKind.EXACT, normals.random_walk),
     dist.ProjectedNormal: _Family(MapKind.EXACT, _projected_normal),
     dist.Delta: _Family(MapKind.EXACT, _delta, lambda fn: ((0,), fn.event_shape)),
 }
@@ -307,10 +271,12 @@ def _innermost(family: _Family, fn: dist.Distribution) -> dist.Distribution:
 def _value(family: _Family, fn: dist.Distribution, noise: Array) -> Array:
     if _is_bottom(family, fn):
         return family.value(fn, noise)
+    steps = () if isinstance(fn, WRAPPERS) else fn.transforms
+    if not all(isinstance(transform, normals.LINEAR) for transform in steps):
+        noise = bounded(noise)
     value = _value(family, fn.base_dist, noise)
-    if not isinstance(fn, WRAPPERS):
-        for transform in fn.transforms:
-            value = transform(value)
+    for transform in steps:
+        value = transform(value)
     return value
 
 

@@ -7,7 +7,8 @@ of both log tails,
     log p = log Phi(eps),    log q = log Phi(-eps),
 
 both accurate to rounding, so the map is exact wherever eps can be (|eps| <= 12).  Example: the
-exponential is -log q / rate, the Gumbel loc - scale log(-log p).
+exponential is -log q / rate, the Gumbel loc - scale log(-log p).  A normal is loc + scale eps for every eps: data may
+say that its noise was 50.
 Devroye, Non-Uniform Random Variate Generation (1986), section II.2, has the inversions.
 
 For a family without a quantile function in closed form see `transport`.
@@ -43,11 +44,11 @@ HALF_LOG_2PI = 0.9189385332046727
 Tail = Callable[[Array], Array]
 
 
-def cast(noise: Array, *parameters: ArrayLike, shape: tuple[int, ...] | None = None) -> list[Array]:
+def aligned(noise: Array, *parameters: ArrayLike, shape: tuple[int, ...] | None = None) -> list[Array]:
     """Bring noise and parameters to one strong dtype, and the parameters to one shape.
 
     Args:
-        noise: standard normals, clipped to [-12, 12].
+        noise: standard normals.
         parameters: anything that broadcasts to `shape`.
         shape: the shape of a value, that of `noise` by default.
 
@@ -57,8 +58,18 @@ def cast(noise: Array, *parameters: ArrayLike, shape: tuple[int, ...] | None = N
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(noise, *parameters)
     to = jnp.shape(noise) if shape is None else shape
-    clipped = jnp.clip(jnp.asarray(noise, dtype), -LARGEST_NOISE, LARGEST_NOISE)
-    return [clipped, *(jnp.broadcast_to(jnp.asarray(p, dtype), to) for p in parameters)]
+    return [jnp.asarray(noise, dtype), *(jnp.broadcast_to(jnp.asarray(p, dtype), to) for p in parameters)]
+
+
+def bounded(noise: Array) -> Array:
+    """Clip noise to [-12, 12]; for what is no affine function of it."""
+    return jnp.clip(noise, -LARGEST_NOISE, LARGEST_NOISE)
+
+
+def cast(noise: Array, *parameters: ArrayLike, shape: tuple[int, ...] | None = None) -> list[Array]:
+    """Align noise and parameters, and clip the noise; arguments as in `aligned`."""
+    noise, *rest = aligned(noise, *parameters, shape=shape)
+    return [bounded(noise), *rest]
 
 
 def bounded_exp(exponent: Array) -> Array:
@@ -176,7 +187,7 @@ def _location_scale(fn: Any, eps: Array) -> Array:
 
 
 def _normal(fn: dist.Normal, eps: Array) -> Array:
-    eps, loc, scale = cast(eps, fn.loc, fn.scale)
+    eps, loc, scale = aligned(eps, fn.loc, fn.scale)
     return loc + scale * eps
 
 
