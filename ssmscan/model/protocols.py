@@ -122,7 +122,29 @@ class Evaluated(NamedTuple):
     cdf: dict[str, tuple[jax.Array, jax.Array]]
 
 
-class Dynamics(Protocol):
+class NoiseDynamics(Protocol):
+    """The start and a step of one particle as functions of base noise, under one choice of maps to values."""
+
+    @property
+    def initial_noise(self) -> Mapping[str, NoiseSpec]:
+        """Base noise of the initial-state sites of one particle."""
+
+    @property
+    def step_noise(self) -> Mapping[str, NoiseSpec]:
+        """Base noise of the innovations of one particle at one step."""
+
+    @property
+    def varying(self) -> tuple[bool, ...]:
+        """For each leaf of the carry, whether it is real and noise reaches it, at the start or by any step."""
+
+    def init(self, noise: Mapping[str, jax.Array]) -> Start:
+        """Start one particle from base noise."""
+
+    def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
+        """Move one particle by base noise and weigh it."""
+
+
+class Dynamics(NoiseDynamics, Protocol):
     """One loop of a model, or one element of a panel, at one parameter value; functions of one particle.
 
     Everything outside the loop is computed when it is made, in the caller's trace.
@@ -153,21 +175,19 @@ class Dynamics(Protocol):
         """Latent sites of the loop."""
 
     @property
-    def initial_noise(self) -> Mapping[str, NoiseSpec]:
-        """Base noise of the initial-state sites of one particle."""
+    def moved(self) -> tuple[str, ...]:
+        """Names of the latent sites, initial ones first, whose noise a proposal may draw from another law."""
 
     @property
-    def step_noise(self) -> Mapping[str, NoiseSpec]:
-        """Base noise of the innovations of one particle at one step."""
+    def guided(self) -> NoiseDynamics:
+        """The dynamics in whose noise such a proposal draws: the `moved` sites under their smooth maps."""
 
-    def init(self, noise: Mapping[str, jax.Array]) -> Start:
-        """Start one particle from base noise."""
+    @property
+    def surrogate(self) -> NoiseDynamics:
+        """The dynamics that are expanded to find such a proposal: `guided`, smooth stand-ins for the other sites."""
 
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
         """Start one particle at given values of the initial-state sites."""
-
-    def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
-        """Move one particle by base noise and weigh it."""
 
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Evaluate the densities of one step at given innovations."""

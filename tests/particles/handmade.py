@@ -101,6 +101,14 @@ class LoopDynamics:
         self.initial, self.innovations = ssm.initial, ssm.innovations
         self.initial_noise, self.step_noise = ssm.initial_noise, ssm.step_noise
 
+        self.moved, self.varying = ("x0", "x"), (True,)
+
+    @property
+    def guided(self):
+        return self
+
+    surrogate = guided
+
     @property
     def sd_start(self):
         return self.theta["sx"] / jnp.sqrt(1 - self.theta["rho"] ** 2)

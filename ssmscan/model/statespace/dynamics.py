@@ -12,11 +12,22 @@ import jax
 
 from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.noise.score import gradient_alone
-from ssmscan.model.protocols import Evaluated, EvaluatedStart, NoiseSpec, PyTree, Start, Step, Theta, Values
+from ssmscan.model.protocols import (
+    Evaluated,
+    EvaluatedStart,
+    NoiseDynamics,
+    NoiseSpec,
+    PyTree,
+    Start,
+    Step,
+    Theta,
+    Values,
+)
 from ssmscan.model.sites import Role
 from ssmscan.model.staging.post_loop import as_output
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.linear_gaussian import exactness
+from ssmscan.model.statespace.loop_functions import varying
 
 
 class LoopDynamics:
@@ -58,6 +69,29 @@ class LoopDynamics:
         outside = self._core.outside(self.theta, out["values"])
         rows = self._core.total(self._core.program.densities.start_rows, outside)
         return Start(out["carry"], weight + rows, out["values"])
+
+    @property
+    def varying(self) -> tuple[bool, ...]:
+        """For each leaf of the carry, whether it is real and noise reaches it."""
+        particles = self._core.program.particles
+        return varying(particles.start, particles.step)
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """Names of the latent sites with a smooth map from noise."""
+        return tuple(site.name for site in (*self.initial, *self.innovations))
+
+    @property
+    def guided(self) -> NoiseDynamics:
+        """The dynamics under the smooth maps."""
+        if self._core.program.smooth is not self._core.program.particles:
+            raise NotImplementedError
+        return self
+
+    @property
+    def surrogate(self) -> NoiseDynamics:
+        """The dynamics under maps that are smooth for every site."""
+        return self.guided
 
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
         """Start one particle at given values of the initial-state sites."""

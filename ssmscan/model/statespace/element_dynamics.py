@@ -13,10 +13,21 @@ import jax
 
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.noise.score import gradient_alone
-from ssmscan.model.protocols import Evaluated, EvaluatedStart, Panel, PyTree, Start, Step, Theta, Values
+from ssmscan.model.protocols import (
+    Evaluated,
+    EvaluatedStart,
+    NoiseDynamics,
+    Panel,
+    PyTree,
+    Start,
+    Step,
+    Theta,
+    Values,
+)
 from ssmscan.model.sites import Site
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.linear_gaussian import exactness
+from ssmscan.model.statespace.loop_functions import varying
 
 
 class _Shared:
@@ -28,6 +39,8 @@ class _Shared:
             raise TypeError("the model is not a panel")
         self.theta = theta
         self.num_steps, self.start_observed, self.program = core.num_steps, core.program.start_observed, core.program
+        self.theta, self.program = theta, core.program
+        self.num_steps, self.start_observed = core.num_steps, core.program.start_observed
         self.initial = tuple(_of_one(site, elements.panel) for site in core.initial)
         self.innovations = tuple(_of_one(site, elements.panel) for site in core.innovations)
         self.initial_noise = {site.name: elements.noise[site.name] for site in core.initial}
@@ -62,6 +75,29 @@ class ElementDynamics:
         """Start one particle from base noise."""
         out = self._shared.start(m=self._number, noise=dict(noise))
         return Start(out["carry"], out["log_weight"] + gradient_alone(out["log_rough"]), out["values"])
+
+    @property
+    def varying(self) -> tuple[bool, ...]:
+        """For each leaf of the carry, whether it is real and noise reaches it."""
+        particles = self._shared.program.particles
+        return varying(particles.start, particles.step)
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """Names of the latent sites with a smooth map from noise."""
+        return tuple(site.name for site in (*self.initial, *self.innovations))
+
+    @property
+    def guided(self) -> NoiseDynamics:
+        """The dynamics under the smooth maps."""
+        if self._shared.program.smooth is not self._shared.program.particles:
+            raise NotImplementedError
+        return self
+
+    @property
+    def surrogate(self) -> NoiseDynamics:
+        """The dynamics under maps that are smooth for every site."""
+        return self.guided
 
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
         """Start one particle at given values of the initial-state sites."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from ssmscan.model.handlers.moving import RowAxis, start_name
 from ssmscan.model.handlers.scans import SeveralLoops
-from ssmscan.model.jaxprs.dataflow import Staged
+from ssmscan.model.jaxprs.dataflow import Reached, Staged
 from ssmscan.model.noise.in_place import InPlace
 from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.sites import Role, Site
@@ -47,6 +51,28 @@ class OfNoise(NamedTuple):
     start: Staged
     step: Staged
     specs: dict[str, NoiseSpec]
+
+
+@lru_cache(maxsize=256)
+def varying(start: Staged, step: Staged) -> tuple[bool, ...]:
+    """Find the real leaves of the carry that noise reaches, by a fixpoint of what reaches what in a step."""
+    reached = {
+        k for k, pairs in enumerate(jax.tree.leaves(start.reaches("carry"), is_leaf=_is_set)) if _by_noise(pairs)
+    }
+    sources = jax.tree.leaves(step.reaches("carry"), is_leaf=_is_set)
+    reached |= {k for k, pairs in enumerate(sources) if _by_noise(pairs)}
+    while grown := {k for k, pairs in enumerate(sources) if any(("carry", i) in pairs for i in reached)} - reached:
+        reached |= grown
+    leaves = jax.tree.leaves(step.argument("carry"))
+    return tuple(k in reached and jnp.issubdtype(leaf.dtype, jnp.inexact) for k, leaf in enumerate(leaves))
+
+
+def _is_set(node: object) -> bool:
+    return isinstance(node, set)
+
+
+def _by_noise(pairs: set[Reached]) -> bool:
+    return any(argument == "noise" for argument, _ in pairs)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
