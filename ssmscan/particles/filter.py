@@ -158,8 +158,8 @@ class ParticleFilter:
     def start(self, key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any]) -> Online:
         """Return a filter before its first step, which takes its steps when `update` is called.
 
-        Arguments and errors as in `run`; `ModelError` for a model of several loops, and `ValueError` for a proposal that
-        uses later data.
+        Arguments and errors as in `run`; `ModelError` for a model of several loops, and `ValueError` for a proposal
+        that uses later data.
         """
         refuse_later_data(self)
         key = as_key(key)

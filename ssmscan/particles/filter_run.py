@@ -78,13 +78,13 @@ def _run(key: Array, dynamics: Dynamics, *, settings: FilterSettings) -> tuple[C
     return result_of_steps(settings, *ends, held, steps, span=(0, length), start_observed=dynamics.start_observed)
 
 
-def prepared(settings: Any, dynamics: Dynamics) -> tuple[filter_step.Settings, Any]:
+def prepared(settings: FilterSettings, dynamics: Dynamics) -> tuple[filter_step.Settings, Any]:
     """Let a proposal that needs the series look at it; return the settings and the inputs of the steps."""
-    proposal = settings.proposal
+    proposal: Any = settings.proposal
     if not uses_later_data(proposal):
-        return settings, dynamics.xs
+        return settings, dynamics.xs  # type: ignore[return-value]
     own, plan = proposal.prepare(dynamics)
-    return replace(settings, proposal=own), (dynamics.xs, plan)
+    return replace(settings, proposal=own), (dynamics.xs, plan)  # type: ignore[return-value, type-var]
 
 
 def report_of(settings: FilterSettings) -> Callable[[Any, State, StepInfo], tuple[Any, StepInfo]]:

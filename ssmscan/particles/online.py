@@ -240,8 +240,8 @@ def refuse_later_data(settings: FilterSettings) -> None:
     if uses_later_data(settings.proposal):
         raise ValueError(
             f"proposal: {settings.proposal!r} looks at the whole series before its first step, and a filter that goes "
-            "on step by step has not seen the rest. Use ParticleFilter.run for the series as it is; here Bootstrap() or "
-            "Guided(...)."
+            "on step by step has not seen the rest. Use Bootstrap() or Guided(...), or run the series as it is with "
+            "ParticleFilter.run."
         )
 
 
