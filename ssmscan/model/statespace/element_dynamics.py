@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.noise.score import gradient_alone
@@ -123,6 +124,22 @@ def elements_at(core: Core, theta: Theta) -> Callable[[jax.Array], ElementDynami
     """Compute what all elements share; return the dynamics of element number m."""
     shared = _Shared(core, theta)
     return lambda number: ElementDynamics(shared, number)
+
+
+def join(x: jax.Array, back: int) -> jax.Array:
+    """Move elements from the front to the axis `back` from the end (-1 the last); 0 if they share the value."""
+    if not back:
+        return x[0]
+    x = jnp.squeeze(x, axis=back)
+    return jnp.moveaxis(x, 0, x.ndim + back)
+
+
+def join_values(values: Values, panel: Panel | None) -> Values:
+    """Join values by site, whatever is in front of the shape of the site; those of a single filter stay."""
+    if panel is None:
+        return values
+    places = dict(panel.values)
+    return {name: join(x, places[name]) for name, x in values.items()}
 
 
 def _of_one(site: Site, panel: Panel) -> Site:
