@@ -52,6 +52,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
+from ssmscan.particles.choosing import choose_proposal
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
@@ -59,6 +60,7 @@ from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.guided import Guided
+from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_resume import resume
 from ssmscan.particles.printing import Card
@@ -120,6 +122,8 @@ __all__ = [
     "multinomial",
     "Bootstrap",
     "Guided",
+    "LookAhead",
+    "choose_proposal",
     "Mean",
     "SD",
     "Quantiles",
