@@ -54,6 +54,7 @@ from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
+from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_step import StepInfo
@@ -129,6 +130,7 @@ __all__ = [
     "Ancestry",
     "FullHistory",
     "Replicates",
+    "ExactLikelihood",
     # protocols, for one's own
     "Model",
     "Dynamics",
