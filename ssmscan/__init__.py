@@ -55,6 +55,7 @@ from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.choosing import choose_proposal
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
+from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_step import StepInfo
@@ -133,6 +134,7 @@ __all__ = [
     "Ancestry",
     "FullHistory",
     "Replicates",
+    "ExactLikelihood",
     # protocols, for one's own
     "Model",
     "Dynamics",
