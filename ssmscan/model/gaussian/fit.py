@@ -9,8 +9,7 @@ and any path gives it.  *Laplace*: the path is the mode, and the curvature is th
 
 Derivatives in whatever the dynamics depend on hold the path that the search found fixed and go through two more
 passes: one Newton step from it, and the expansion there.  At the mode that step has the derivative of the mode itself,
-by the implicit function theorem; a linear Gaussian model needs the last pass alone, as any path will do.  Nothing of it
-is compiled where no derivative is taken.
+by the implicit function theorem.  Nothing of it is compiled where no derivative is taken.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.dtypes import float0
 
 from ssmscan.model.gaussian import algebra
 from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.expansion import expand
-from ssmscan.model.gaussian.search import NUDGE, Pass, back, follow, search, unmoved
+from ssmscan.model.gaussian.search import NUDGE, Pass, back, back_with, follow, search, unmoved
 from ssmscan.model.gaussian.vectors import Coordinates, VectorModel, in_vectors, join_noise
 from ssmscan.model.protocols import Dynamics, PyTree, Values
 
-MAX_PASSES = 30
+MAX_PASSES = 50
 
 
 class Fit(NamedTuple):
@@ -87,6 +86,8 @@ def fit(
 def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = None, max_passes: int = MAX_PASSES) -> Fit:
     """Approximate the smoothing law of a model in vectors; arguments as of `fit`."""
     coordinates = model.coordinates
+    if model.exact:
+        return _linear(model)
     if start is None:
         initial = NUDGE * _pattern(coordinates.initial_size)
         noise = NUDGE * _pattern(model.num_steps * coordinates.step_size).reshape(model.num_steps, -1)
@@ -94,6 +95,27 @@ def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = Non
         initial = join_noise(coordinates.initial, start[0])
         noise = jax.vmap(partial(join_noise, coordinates.step))(start[1])
     return _fitted(model, initial, noise, start is None, max_passes)
+
+
+def _linear(model: VectorModel) -> Fit:
+    """Pass twice: to the smoothed path, and around it, where all that is quadratic is small, to keep float32's digits.
+
+    Derivatives hold the smoothed noise fixed and go through the second pass alone: the value does not depend on it.
+    Where the quadratic form is that of no normal law, because a factor of the model's own grows with the states, there
+    is no likelihood.
+    """
+    one = jnp.ones(())
+
+    def around(initial: Array, noise: Array) -> Pass:
+        path = follow(model, *unmoved(model, initial, noise), one)
+        begin, steps = expand(model, path)
+        return back_with(begin, steps, (begin.full, steps.full), path)
+
+    begun = around(jnp.zeros(model.coordinates.initial_size), jnp.zeros((model.num_steps, model.coordinates.step_size)))
+    path = follow(model, begun.path, begun.first, begun.gains, one)
+    now = around(*lax.stop_gradient((path.initial_noise, path.noise)))
+    finite = jnp.isfinite(jnp.sum(now.path.log_weights)) & now.definite
+    return result(model, now, jnp.full((), 2, np.int32), finite, finite)
 
 
 def _pattern(size: int) -> Array:
@@ -111,15 +133,14 @@ def _fitted(model: VectorModel, initial: Array, noise: Array, nudged: bool, max_
 def _(nudged: bool, max_passes: int, primals: tuple, tangents: tuple) -> tuple[Fit, Fit]:
     model, initial, noise = primals
     found = _fitted(model, initial, noise, nudged, max_passes)
-    no_damping = jnp.zeros(())
+    whole = jnp.ones(())
 
     def last(model: VectorModel) -> Fit:
         nominal = unmoved(model, found.initial_mean, found.mean)
         path = follow(model, *nominal, jnp.ones(()))
-        now = back(expand(model, path), path, found.definite, no_damping)
-        if not model.exact:
-            path = follow(model, path, now.first, now.gains, jnp.ones(()))
-            now = back(expand(model, path), path, found.definite, no_damping)
+        now = back(expand(model, path), path, found.definite.astype(whole.dtype), whole)
+        path = follow(model, path, now.first, now.gains, whole)
+        now = back(expand(model, path), path, found.definite.astype(whole.dtype), whole)
         return result(model, now, found.passes, found.converged, found.finite)
 
     _, tangent = jax.jvp(last, (model,), (tangents[0],))

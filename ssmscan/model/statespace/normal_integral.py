@@ -25,8 +25,7 @@ from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from ssmscan.errors import ModelError
-from ssmscan.model.gaussian.fit import Fit
-from ssmscan.model.gaussian.linear import fit_linear
+from ssmscan.model.gaussian.fit import Fit, fit_vectors
 from ssmscan.model.gaussian.moments import draw_path
 from ssmscan.model.gaussian.vectors import VectorModel, in_vectors, join_noise
 from ssmscan.model.protocols import Dynamics, NoiseSpec, PyTree, Theta, Values
@@ -66,7 +65,7 @@ class NormalIntegral:
 
     def log_densities(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Densities:
         """Compute the log-density of all data given the parameters; NaN where the states have no normal law."""
-        found = _each(core, theta, lambda _, dynamics: _log_likelihood(fit_linear(in_vectors(dynamics))))
+        found = _each(core, theta, lambda _, dynamics: _log_likelihood(fit_vectors(in_vectors(dynamics))))
         likelihood = jnp.sum(found) + core.log_static(theta)
         return Densities(jnp.zeros_like(likelihood), likelihood)
 
@@ -76,7 +75,7 @@ class NormalIntegral:
 
         def draw(key: Array, dynamics: Dynamics) -> tuple[Values, Array]:
             model = in_vectors(dynamics)
-            found = fit_linear(model)
+            found = fit_vectors(model)
             values, noise = draw_path(key, model, found)
             return values, _log_likelihood(found) + _log_ratio(model, found, noise)
 
