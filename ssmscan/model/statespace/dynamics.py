@@ -102,6 +102,7 @@ class LoopDynamics(UnderMaps):
         start_observed: whether the initial state is weighed.
         initial, innovations: initial-state sites, and latent sites of the loop.
         moved: names of those of them with a smooth map from noise.
+        guided: the dynamics under the maps that a Gaussian proposal draws in.
     """
 
     def __init__(self, core: Core, theta: Theta):
@@ -113,19 +114,14 @@ class LoopDynamics(UnderMaps):
         self.moved = program.moved
         self._evaluate = program.evaluate.bind(core.arrays, outside=self._outside, unroll=True)
         self.xs = core.inputs(theta)
+        # Bound here: it is asked for inside loops.
+        same = program.guided is program.particles
+        self.guided: UnderMaps = self if same else UnderMaps(core, theta, program.one_particle(program.guided))
 
     @property
     def linear_gaussian(self) -> bool:
         """Whether carries, noise and data are jointly normal, proved from the program alone."""
         return exactness(self._core.program).exact
-
-    @property
-    def guided(self) -> UnderMaps:
-        """The dynamics under the maps that a Gaussian proposal draws in, made where it is asked for."""
-        program = self._core.program
-        if program.guided is program.particles:
-            return self
-        return UnderMaps(self._core, self.theta, program.one_particle(program.guided))
 
     @property
     def surrogate(self) -> UnderMaps:

@@ -41,7 +41,9 @@ class _Shared:
         self.num_steps, self.start_observed = core.num_steps, core.program.start_observed
         self.initial = tuple(_of_one(site, elements.panel) for site in core.initial)
         self.innovations = tuple(_of_one(site, elements.panel) for site in core.innovations)
-        self.particles = _Bound(core, theta, elements.particles)
+        self.particles = self.guided = _Bound(core, theta, elements.particles)
+        if elements.guided is not elements.particles:
+            self.guided = _Bound(core, theta, elements.guided)
         self.evaluate = elements.evaluate.bind(core.arrays, theta=theta, unroll=True)
         # What few proposals ask for is bound where it is called.
         self.evaluate_start = partial(elements.evaluate_start, core.arrays, theta=theta)
@@ -104,18 +106,18 @@ class ElementDynamics(ElementUnderMaps):
 
     @property
     def guided(self) -> ElementUnderMaps:
-        """The dynamics under the maps that a Gaussian proposal draws in, made where it is asked for."""
-        return self._under(self._shared.elements.guided)
+        """The dynamics under the maps that a Gaussian proposal draws in."""
+        return self._under(self._shared.guided)
 
     @property
     def surrogate(self) -> ElementUnderMaps:
         """The dynamics that the Gaussian approximation expands, made where it is asked for."""
-        return self._under(self._shared.elements.surrogate)
+        shared, surrogate = self._shared, self._shared.elements.surrogate
+        same = surrogate is shared.elements.guided
+        return self._under(shared.guided if same else _Bound(shared.core, self.theta, surrogate))
 
-    def _under(self, one: OneElement) -> ElementUnderMaps:
-        if one is self._bound.one:
-            return self
-        return ElementUnderMaps(_Bound(self._shared.core, self.theta, one), self._number)
+    def _under(self, bound: _Bound) -> ElementUnderMaps:
+        return self if bound is self._bound else ElementUnderMaps(bound, self._number)
 
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
         """Start one particle at given values of the initial-state sites."""
@@ -138,6 +140,22 @@ def elements_at(core: Core, theta: Theta) -> Callable[[jax.Array], ElementDynami
     """Compute what all elements share; return the dynamics of element number m."""
     shared = _Shared(core, theta)
     return lambda number: ElementDynamics(shared, number)
+
+
+def join(x: jax.Array, back: int) -> jax.Array:
+    """Move elements from the front to the axis `back` from the end (-1 the last); 0 if they share the value."""
+    if not back:
+        return x[0]
+    x = jnp.squeeze(x, axis=back)
+    return jnp.moveaxis(x, 0, x.ndim + back)
+
+
+def join_values(values: Values, panel: Panel | None) -> Values:
+    """Join values by site, whatever is in front of the shape of the site; those of a single filter stay."""
+    if panel is None:
+        return values
+    places = dict(panel.values)
+    return {name: join(x, places[name]) for name, x in values.items()}
 
 
 def _of_one(site: Site, panel: Panel) -> Site:
