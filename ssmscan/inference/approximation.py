@@ -21,7 +21,8 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import refusal, require_integer
-from ssmscan.model.gaussian.fit import MAX_PASSES, Fit, fit_vectors
+from ssmscan.model.gaussian.fit import MAX_PASSES, fit_vectors
+from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.gaussian.moments import Moments, draw_path, moments
 from ssmscan.model.gaussian.vectors import Coordinates, in_vectors
 from ssmscan.model.keys import loop_keys, one_key

@@ -15,54 +15,21 @@ by the implicit function theorem.  Nothing of it is compiled where no derivative
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.dtypes import float0
 
-from ssmscan.model.gaussian import algebra
-from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.expansion import expand
-from ssmscan.model.gaussian.search import NUDGE, Pass, back, back_with, follow, search, unmoved
+from ssmscan.model.gaussian.law import Fit, result
+from ssmscan.model.gaussian.linear import fit_linear
+from ssmscan.model.gaussian.search import NUDGE, back, follow, search, unmoved
 from ssmscan.model.gaussian.vectors import Coordinates, VectorModel, in_vectors, join_noise
-from ssmscan.model.protocols import Dynamics, PyTree, Values
+from ssmscan.model.protocols import Dynamics, Values
 
 MAX_PASSES = 50
-
-
-class Fit(NamedTuple):
-    """A Gaussian approximation of the smoothing law; of one particle, of one loop or one element of a panel.
-
-    Attributes:
-        initial_mean: (m_0,) mean of the noise of the start.
-        initial_scale_tril: (m_0, m_0) lower triangular factor of its covariance.
-        mean: (T, m) mean of the noise of each step at the nominal carry.
-        gains: feedback, covariance and value function of each step, T in front.
-        carries: (T + 1, d) nominal carries, before each step and at the end.
-        carry_trees: the same before each step as the model has them, with leaves that are not coordinates.
-        log_likelihood: () log p(y | theta) of the loop, as exact as the word says.
-        increments: (T + 1,) its parts, of the start first; what is ahead is in them.
-        passes: () int32, how many it took.
-        converged: () bool, whether the path is the mode to rounding.
-        definite: () bool, whether the curvature is the whole one, and that of a maximum.
-        finite: () bool, whether the path has a finite log density.
-    """
-
-    initial_mean: Array
-    initial_scale_tril: Array
-    mean: Array
-    gains: Gains
-    carries: Array
-    carry_trees: PyTree
-    log_likelihood: Array
-    increments: Array
-    passes: Array
-    converged: Array
-    definite: Array
-    finite: Array
 
 
 def fit(
@@ -87,7 +54,7 @@ def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = Non
     """Approximate the smoothing law of a model in vectors; arguments as of `fit`."""
     coordinates = model.coordinates
     if model.exact:
-        return _linear(model)
+        return fit_linear(model)
     if start is None:
         initial = NUDGE * _pattern(coordinates.initial_size)
         noise = NUDGE * _pattern(model.num_steps * coordinates.step_size).reshape(model.num_steps, -1)
@@ -95,27 +62,6 @@ def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = Non
         initial = join_noise(coordinates.initial, start[0])
         noise = jax.vmap(partial(join_noise, coordinates.step))(start[1])
     return _fitted(model, initial, noise, start is None, max_passes)
-
-
-def _linear(model: VectorModel) -> Fit:
-    """Pass twice: to the smoothed path, and around it, where all that is quadratic is small, to keep float32's digits.
-
-    Derivatives hold the smoothed noise fixed and go through the second pass alone: the value does not depend on it.
-    Where the quadratic form is that of no normal law, because a factor of the model's own grows with the states, there
-    is no likelihood.
-    """
-    one = jnp.ones(())
-
-    def around(initial: Array, noise: Array) -> Pass:
-        path = follow(model, *unmoved(model, initial, noise), one)
-        begin, steps = expand(model, path)
-        return back_with(begin, steps, (begin.full, steps.full), path)
-
-    begun = around(jnp.zeros(model.coordinates.initial_size), jnp.zeros((model.num_steps, model.coordinates.step_size)))
-    path = follow(model, begun.path, begun.first, begun.gains, one)
-    now = around(*lax.stop_gradient((path.initial_noise, path.noise)))
-    finite = jnp.isfinite(jnp.sum(now.path.log_weights)) & now.definite
-    return result(model, now, jnp.full((), 2, np.int32), finite, finite)
 
 
 def _pattern(size: int) -> Array:
@@ -150,23 +96,3 @@ def _(nudged: bool, max_passes: int, primals: tuple, tangents: tuple) -> tuple[F
 def _real_tangent(value: Array, tangent: Array) -> Array | np.ndarray:
     """Return a tangent as JAX wants it: that of an integer has no type of its own."""
     return tangent if jnp.issubdtype(value.dtype, jnp.inexact) else np.zeros(value.shape, float0)
-
-
-def result(model: VectorModel, now: Pass, passes: Array, converged: Array, finite: Array) -> Fit:
-    """Return what is known after the last pass."""
-    path, of_carry = now.path, model.coordinates.of_carry
-    increments = jnp.concatenate([now.first.increment[None], now.gains.increment])
-    return Fit(
-        initial_mean=path.initial_noise + now.first.change,
-        initial_scale_tril=now.first.scale_tril,
-        mean=path.noise + now.gains.change,
-        gains=now.gains,
-        carries=jnp.concatenate([jax.vmap(of_carry)(path.carries), of_carry(path.last)[None]]),
-        carry_trees=path.carries,
-        log_likelihood=algebra.total(increments),
-        increments=increments,
-        passes=passes,
-        converged=converged,
-        definite=now.definite,
-        finite=finite,
-    )
