@@ -50,10 +50,11 @@ from ssmscan.model.statespace.checking import Check, Factor
 from ssmscan.model.statespace.forward_runs import Evidence
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.marginal import Posterior
-from ssmscan.model.tracing import trace
+from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
+from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_step import StepInfo
@@ -82,6 +83,7 @@ __version__ = "0.1.0"
 __all__ = [
     # a model
     "trace",
+    "integrate_states",
     "StateSpaceModel",
     "Site",
     "Role",
@@ -130,6 +132,7 @@ __all__ = [
     "Ancestry",
     "FullHistory",
     "Replicates",
+    "ExactLikelihood",
     # protocols, for one's own
     "Model",
     "Dynamics",

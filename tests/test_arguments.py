@@ -251,14 +251,11 @@ def test_paths_are_of_one_run_of_the_model_that_is_given(ssm):
 def test_engines_check_their_settings(engine):
     with pytest.raises(TypeError, match=re.escape("progress: expected True or False, got 'no' (str).")):
         engine(progress="no")
-    if engine is ssmscan.PMMH:
+    if engine in (ssmscan.PMMH, ssmscan.MaximumLikelihood):
         with pytest.raises(TypeError, match="estimator: .* such as ParticleFilter.*, got the class ParticleFilter"):
             engine(estimator=ssmscan.ParticleFilter)
-    if engine is ssmscan.MaximumLikelihood:
-        with pytest.raises(TypeError, match="particle_filter: .*, got the class ParticleFilter. Make one, such as"):
-            engine(particle_filter=ssmscan.ParticleFilter)
-        with pytest.raises(TypeError, match="particle_filter: expected a ParticleFilter, got 100"):
-            engine(particle_filter=100)
+        with pytest.raises(TypeError, match="estimator: expected an estimator of the likelihood such as .*, got 100"):
+            engine(estimator=100)
 
 
 def test_predict_takes_a_result_of_an_engine(ssm):

@@ -26,8 +26,9 @@ from ssmscan.model.gaussian.moments import Moments, draw_path, moments
 from ssmscan.model.gaussian.vectors import Coordinates, in_vectors
 from ssmscan.model.keys import loop_keys, one_key
 from ssmscan.model.protocols import Dynamics, Model, Theta, Values
+from ssmscan.model.statespace.element_dynamics import join, join_values
 from ssmscan.model.statespace.requirements import require_observed
-from ssmscan.particles.panels import each_filter, join, join_values, split
+from ssmscan.particles.panels import each_filter, split
 from ssmscan.particles.printing import known
 
 EXACT, LAPLACE, SURROGATE = 0, 1, 2

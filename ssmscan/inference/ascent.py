@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from ssmscan.inference.curvature import objective
 from ssmscan.model.protocols import Model, PyTree, Theta
-from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.estimators import Estimator
 from ssmscan.particles.loop import filters_at_once
 
 PRIOR_DRAWS = 32
@@ -56,7 +56,7 @@ class Climbed(NamedTuple):
 class ClimbStep:
     """One step of every start; see `ssmscan.inference.progress.Step`."""
 
-    particle_filter: ParticleFilter
+    estimator: Estimator
     optimizer: Optimizer
     prior: bool
 
@@ -68,7 +68,7 @@ class ClimbStep:
         key, own = jax.random.split(climb.key)
 
         def loss(z: Theta) -> tuple[jax.Array, jax.Array]:
-            value, (log_likelihood, _) = objective(own, ssm, z, self.particle_filter, self.prior)
+            value, (log_likelihood, _) = objective(own, ssm, z, self.estimator, self.prior)
             return -value, log_likelihood
 
         (value, log_likelihood), gradient = jax.value_and_grad(loss, has_aux=True)(climb.z)
@@ -97,7 +97,7 @@ def start_climbs(keys: jax.Array, ssm: Model, *, step: ClimbStep) -> tuple[Climb
     def attempt(key: jax.Array) -> tuple:
         key_prior, key_filter = jax.random.split(key)
         z = ssm.unconstrain(ssm.sample_start(key_prior))
-        return z, objective(key_filter, ssm, z, step.particle_filter, step.prior)[0]
+        return z, objective(key_filter, ssm, z, step.estimator, step.prior)[0]
 
     def one(key: jax.Array) -> tuple[Climb, jax.Array]:
         key, own = jax.random.split(key)

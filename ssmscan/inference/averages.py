@@ -37,6 +37,11 @@ def sd(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else np.nan
 
 
+def mean_error(weights: np.ndarray) -> float:
+    """Return the relative Monte Carlo error of the mean of some weights, NaN where there are fewer than two."""
+    return sd(weights / weights.mean()) / len(weights) ** 0.5 if len(weights) else np.nan
+
+
 def _batch_means(kept: np.ndarray) -> np.ndarray:
     return np.array([part.mean(axis=0) for part in np.array_split(kept, min(BATCHES, len(kept)))])
 

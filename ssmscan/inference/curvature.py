@@ -22,8 +22,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.model.protocols import Model, Theta
-from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.filter_step import NOWHERE
+from ssmscan.particles.estimators import Estimator
+from ssmscan.particles.filter_step import FAULTY
 
 FIRST_STEP, LEAST_STEP, LARGEST_STEP = 0.1, 0.02, 0.5
 GROUPS = 8
@@ -32,12 +32,12 @@ Objective = tuple[jax.Array, tuple[jax.Array, jax.Array]]
 """What is maximised; and beside it the log likelihood, and whether a log weight of the filter was not a number."""
 
 
-def objective(key: jax.Array, ssm: Model, z: Theta, particle_filter: ParticleFilter, prior: bool) -> Objective:
+def objective(key: jax.Array, ssm: Model, z: Theta, estimator: Estimator, prior: bool) -> Objective:
     """Estimate log p(y | theta), plus log p(theta) if `prior`."""
     theta = ssm.constrain(z)
-    found = particle_filter.run(key, ssm, theta)
+    found = estimator.estimate(key, ssm, theta)
     value = found.log_likelihood + ssm.log_prior(theta) if prior else found.log_likelihood
-    return value, (found.log_likelihood, found.faulty_step != NOWHERE)
+    return value, (found.log_likelihood, found.status == FAULTY)
 
 
 class Probed(NamedTuple):
@@ -60,7 +60,7 @@ class Probed(NamedTuple):
 class ProbeStep:
     """One key at every point; see `ssmscan.inference.progress.Step`. The operand is (ssm, points)."""
 
-    particle_filter: ParticleFilter
+    estimator: Estimator
     prior: bool
     gradient: bool
 
@@ -70,7 +70,7 @@ class ProbeStep:
         key, own = jax.random.split(key)
 
         def value(z: Theta) -> Objective:
-            return objective(own, ssm, z, self.particle_filter, self.prior)
+            return objective(own, ssm, z, self.estimator, self.prior)
 
         def at(z: Theta) -> Probed:
             if not self.gradient:

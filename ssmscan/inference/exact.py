@@ -78,6 +78,6 @@ def exact_result(
         log_evidence=(log_evidence, 0.0),
         costs=costs,
         interrupted=False,
-        notes=("the model has no parameters and its states are summed out: evidence and paths are exact",),
+        notes=("the model has no parameters and its states are integrated out: evidence and paths are exact",),
         doubts=(),
     )

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ from jax.flatten_util import ravel_pytree
 from ssmscan.arguments import refusal, require_flag, require_number
 from ssmscan.inference import curvature
 from ssmscan.inference.ascent import PRIOR_DRAWS, ClimbStep, Optimizer, default_optimizer, start_climbs
-from ssmscan.inference.averages import BATCHES, average_error, halves, join_iterates, log_mean_exp, sd
+from ssmscan.inference.averages import BATCHES, average_error, halves, join_iterates, log_mean_exp, mean_error, sd
 from ssmscan.inference.curvature import ProbeStep
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import Progress, Step, compile_chunk, compile_timed, no_steps, phase, run_chunks
@@ -40,7 +40,8 @@ from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import PyTree, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
-from ssmscan.particles.filter import ParticleFilter, require_filter
+from ssmscan.particles.estimators import Estimator, require_estimator, sized
+from ssmscan.particles.filter import ParticleFilter
 from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import APART, Maximum
@@ -61,7 +62,8 @@ class MaximumLikelihood:
         prior: whether to add the log density of the parameters, for the mode of the posterior.
         average: the last part of the steps that is averaged, a fraction.
         num_replicates: filters at each point from which likelihood and standard errors are computed.
-        particle_filter: the filter, with its number of particles.
+        estimator: of the likelihood: a `ParticleFilter` with its number of particles, `Replicates` of one, or
+            `ExactLikelihood()` of a linear Gaussian model, which is evaluated once at each point.
         progress: whether to show a progress bar on a terminal.
     """
 
@@ -71,14 +73,14 @@ class MaximumLikelihood:
     prior: bool = False
     average: float = 0.5
     num_replicates: int = 128
-    particle_filter: ParticleFilter = ParticleFilter(500, summaries=())
+    estimator: Estimator = ParticleFilter(500, summaries=())
     progress: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings."""
         require_counts(self, num_steps=2 * BATCHES, num_starts=1, num_replicates=2)
         require_number("average", self.average, 0.0, 1.0)
-        require_filter(self.particle_filter)
+        require_estimator("estimator", self.estimator)
         require_flag("prior", self.prior)
         require_flag("progress", self.progress)
         if self.optimizer is not None and not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")):
@@ -116,7 +118,8 @@ class _Run:
 
     def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: StateSpaceModel):
         self.settings, self.ssm = settings, ssm
-        self.filter = replace(settings.particle_filter, summaries=())
+        self.estimator, self.exact = settings.estimator, not settings.estimator.num_particles
+        self.num_replicates = 1 if self.exact else settings.num_replicates
         self.compile_seconds = self.seconds = 0.0
         self.filters = self.gradients = 0
         self.interrupted = False
@@ -127,7 +130,7 @@ class _Run:
         path = join_iterates(climbed.outputs.z)
         kept = path[:, path.shape[1] - max(int(path.shape[1] * self.settings.average), 1) :]
         ends = kept.mean(axis=1)
-        ranked = self.probe(self.key_rank, ends, self.settings.num_replicates, gradient=False)
+        ranked = self.probe(self.key_rank, ends, self.num_replicates, gradient=False)
         height = log_mean_exp(np.asarray(ranked.objective))
         # Without a filter at the ends, for that was interrupted, those of the ascent say which is the best.
         known = height if len(ranked.objective) else np.mean(climbed.outputs.log_likelihood[-len(kept[0]) :], axis=0)
@@ -144,8 +147,8 @@ class _Run:
             covariance=spread,
             standard_error_noise=noise,
             log_likelihood=float(log_mean_exp(log_likelihoods)),
-            log_likelihood_error=sd(weights / weights.mean()) / len(weights) ** 0.5 if len(weights) else np.nan,
-            log_likelihood_sd=sd(log_likelihoods),
+            log_likelihood_error=0.0 if self.exact else mean_error(weights),
+            log_likelihood_sd=0.0 if self.exact else sd(log_likelihoods),
             objective="posterior density" if self.settings.prior else "likelihood",
             starts=self.constrained(ends),
             start_objective=height,
@@ -162,7 +165,7 @@ class _Run:
                 compile_seconds=self.compile_seconds,
                 warmup_seconds=0.0,
                 run_seconds=self.seconds,
-                particle_steps=self.filters * self.filter.num_particles * self.ssm.num_steps,
+                particle_steps=self.filters * self.estimator.particle_steps(self.ssm),
                 gradient_evaluations=self.gradients,
             ),
             settings=describe(self.settings),
@@ -172,7 +175,7 @@ class _Run:
     def climb(self) -> Progress:
         """Start, and take the steps."""
         settings = self.settings
-        step = ClimbStep(self.filter, settings.optimizer or default_optimizer(), settings.prior)
+        step = ClimbStep(self.estimator, settings.optimizer or default_optimizer(), settings.prior)
         keys = jax.random.split(self.key_start, settings.num_starts)
         with phase("starts: compiling", progress=settings.progress), interruptible():
             start, compile_seconds = compile_timed(start_climbs, keys, self.ssm, step=step)
@@ -182,14 +185,15 @@ class _Run:
         if not np.all(usable):
             raise ValueError(
                 f"{int(np.sum(~usable))} of {settings.num_starts} starts found no draw from the prior, out of "
-                f"{PRIOR_DRAWS}, with a positive likelihood from {self.filter.num_particles} particles: check the data "
-                "against the support of their distribution, use more particles, or a prior that says more"
+                f"{PRIOR_DRAWS}, with a positive likelihood from {sized(self.estimator)}: check the data against the "
+                f"support of their distribution,{'' if self.exact else ' use more particles,'} or a prior that says "
+                "more"
             )
         return self.advance(step, self.ssm, climbs, settings.num_steps, settings.num_starts, "ascent")
 
     def probe(self, key: jax.Array, points: np.ndarray, num_keys: int, *, gradient: bool) -> curvature.Probed:
         """Run the same keys at every point."""
-        step = ProbeStep(self.filter, self.settings.prior, gradient)
+        step = ProbeStep(self.estimator, self.settings.prior, gradient)
         operand = (self.ssm, self.unravelled(points))
         label = "standard errors" if gradient else "likelihood"
         return self.advance(step, operand, key, num_keys, len(points), label).outputs
@@ -198,12 +202,13 @@ class _Run:
         """Covariance (d, d) at a point and the noise of its roots; NaN if stopped before the first score."""
         last = np.full(len(z), curvature.FIRST_STEP)
         found = np.full((len(z), len(z)), np.nan), np.nan
-        for num_keys in (min(FIRST_KEYS, self.settings.num_replicates), self.settings.num_replicates):
+        for num_keys in (min(FIRST_KEYS, self.num_replicates), self.num_replicates):
             points = curvature.displaced(z, last)
             scores = np.asarray(self.probe(self.key_score, points, num_keys, gradient=True).gradient, np.float64)
             if not len(scores):
                 break
-            found = curvature.covariance(curvature.information(scores, last)), curvature.relative_noise(scores, last)
+            noise = 0.0 if self.exact else curvature.relative_noise(scores, last)
+            found = curvature.covariance(curvature.information(scores, last)), noise
             last = curvature.next_steps(scores, last)
         return found
 

@@ -32,7 +32,7 @@ from ssmscan.inference.pmmh_chain import Chain, Control, PMMHState, PMMHStep, Tr
 from ssmscan.inference.progress import Chunk, Progress, call_timed, compile_chunk, phase, run_chunks
 from ssmscan.inference.sizing import best_size, next_size
 from ssmscan.model.protocols import Model, Theta
-from ssmscan.particles.estimators import Estimator
+from ssmscan.particles.estimators import Estimator, sized
 
 PRIOR_DRAWS = 128
 ROUNDS = 3
@@ -156,14 +156,14 @@ class Pilot:
         if not np.any(np.isfinite(best)):
             raise ValueError(
                 f"every one of {PRIOR_DRAWS * self.num_chains} parameter draws from the prior has log likelihood -inf "
-                f"with {self.estimator.num_particles} particles: check the data against the support of their "
-                "distribution, use more particles, or a prior that says more"
+                f"with {sized(self.estimator)}: check the data against the support of their distribution, "
+                f"{'use more particles, ' if self.estimator.num_particles else ''}or a prior that says more"
             )
         return jax.tree.map(lambda leaf: leaf[int(np.argmax(best))], self.chains.state.z)
 
     def compile(self, estimator: Estimator) -> Chunk:
         """Compile the chain step with an estimator."""
-        text = f"PMMH: compiling for {estimator.num_particles} particles"
+        text = f"PMMH: compiling for {sized(estimator)}"
         with phase(text, progress=self.progress), interruptible():
             chunk = compile_chunk(PMMHStep(estimator), self.control(0.0), self.chains)
         self.compile_seconds += chunk.compile_seconds
@@ -222,9 +222,10 @@ class Pilot:
         self.limit = self.allowed if self.out_of_time else ""
         while True:
             began, size = time.perf_counter(), self.estimator.num_particles
-            here[size] = self.replicate(centre)
+            # Without particles there is no noise and nothing to choose.
+            here[size] = self.sd = self.replicate(centre) if size else 0.0
             before = {n: sd for n, sd in self.too_noisy.items() if n < min(here)}
-            wanted = next_size({**before, **here}, size, target_sd, most)
+            wanted = next_size({**before, **here}, size, target_sd, most) if size else None
             took = time.perf_counter() - began
             if wanted is None or len(here) > tries:
                 break
@@ -243,9 +244,7 @@ class Pilot:
 
     def move(self, num_steps: int, round_: int, centre: Theta) -> Theta:
         """Move the chains by a round, adapting; return the centre of where they have been, if they have moved."""
-        label = (
-            f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {self.estimator.num_particles} particles, noise {self.sd:.2g}"
-        )
+        label = f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {sized(self.estimator)}, noise {self.sd:.2g}"
         run = self.advance(self.chains, num_steps, target_acceptance(self.sd), label, deadline=self.deadline)
         self.chains = run.state
         self.num_steps += run.done

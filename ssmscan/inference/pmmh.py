@@ -27,7 +27,7 @@ from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.estimators import Estimator, require_estimator
+from ssmscan.particles.estimators import Estimator, require_estimator, sized
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.filter_step import FAULTY
 from ssmscan.results.data import Costs
@@ -70,8 +70,8 @@ class PMMH:
         num_chains: chains, side by side.
         num_particles: number of particles of the estimator, or None to let the pilot choose.
         target_sd: standard deviation of the log likelihood estimate that the pilot aims at.
-        estimator: of the likelihood: a `ParticleFilter`, or `Replicates` of one. Its number of particles is where the
-            pilot starts.
+        estimator: of the likelihood: a `ParticleFilter`, or `Replicates` of one, whose number of particles is where the
+            pilot starts; or `ExactLikelihood()` of a linear Gaussian model.
         num_paths: state paths kept in each chain, evenly spread over its draws.
         progress: whether to show a progress bar on a terminal.
         max_particles: the pilot chooses no more, rounded down to a power of two.
@@ -261,7 +261,7 @@ def _percent(shares: np.ndarray) -> str:
 def _notes(pilot: Pilot, again: np.ndarray, stored: np.ndarray) -> tuple[str, ...]:
     """Return sentences on what the pilot chose, and on replayed runs that differ from the accepted ones."""
     notes = [
-        f"{pilot.estimator.num_particles} particles, standard deviation of the log likelihood estimate "
+        f"{sized(pilot.estimator)}, standard deviation of the log likelihood estimate "
         f"{pilot.sd:.2f} at the centre, target acceptance {pilot.target:.3f}"
     ]
     differ = int(np.sum(~np.isclose(again, stored, rtol=1e-4, atol=1e-3)))

@@ -175,6 +175,10 @@ class Dynamics(NoiseDynamics, Protocol):
         """Latent sites of the loop."""
 
     @property
+    def linear_gaussian(self) -> bool:
+        """Whether the loop is linear and Gaussian, which is proved and not judged by numbers."""
+
+    @property
     def moved(self) -> tuple[str, ...]:
         """Names of the latent sites, initial ones first, whose noise a proposal may draw from another law."""
 

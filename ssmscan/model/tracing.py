@@ -27,9 +27,10 @@ from ssmscan.model.staging.user_arguments import explain, refuse_call
 from ssmscan.model.statespace import data
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.statespace.normal_integral import with_states_integrated
 from ssmscan.model.statespace.partition import build_parts
 from ssmscan.model.statespace.program import Program, build
-from ssmscan.model.statespace.requirements import unread_warning
+from ssmscan.model.statespace.requirements import require_traced, unread_warning
 from ssmscan.model.validation import validate
 
 
@@ -45,6 +46,7 @@ class Source(NamedTuple):
         parameters: names declared parameters.
         initial: names declared initial states.
         gaps: names of the observed sites in whose values NaNs were found.
+        states_integrated: whether `integrate_states` was asked for.
     """
 
     model: Callable
@@ -55,6 +57,7 @@ class Source(NamedTuple):
     parameters: tuple[str, ...]
     initial: tuple[str, ...]
     gaps: frozenset[str] = frozenset()
+    states_integrated: bool = False
 
     def call(self, arrays: list) -> Any:
         """Run the model with its data replaced."""
@@ -216,7 +219,30 @@ def assemble(source: Source) -> StateSpaceModel:
         with jax.ensure_compile_time_eval():
             for core in ssm.cores:
                 _check_data(core)
-    return ssm
+    return integrate_states(ssm) if source.states_integrated else ssm
+
+
+def integrate_states(ssm: StateSpaceModel) -> StateSpaceModel:
+    """Return a linear Gaussian model whose states NUTS, TemperedSMC and `ssm.check` integrate out exactly.
+
+    They then move the parameters alone, and draw the states afterwards.  A particle engine filters the model as before;
+    its exact likelihood is `ExactLikelihood()`.  Results of the two models can be compared.
+
+    Example:
+        >>> import ssmscan
+        >>> from ssmscan import datasets
+        >>> ssm = ssmscan.integrate_states(ssmscan.trace(local_level, datasets.nile().values))
+
+    Args:
+        ssm: what `ssmscan.trace` returned.
+
+    Raises:
+        ModelError: the model is not linear and Gaussian in its states; the message says why.
+    """
+    require_traced(ssm)
+    cores = tuple(Core(with_states_integrated(core.program), core.arrays) for core in ssm.cores)
+    source = ssm.source
+    return StateSpaceModel(cores, source._replace(states_integrated=True) if isinstance(source, Source) else source)
 
 
 def _assemble_fixed(source: Source) -> tuple[Source, StateSpaceModel]:

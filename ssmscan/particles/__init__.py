@@ -38,5 +38,6 @@ A filter that goes on, and the front
     online           `Online`, a filter between two steps
     memory           whether a result fits
     filter           `ParticleFilter` and `log_likelihood`
+    exact_likelihood `ExactLikelihood`, an estimator without particles
     online_resume    `resume`, which reads a saved filter
 """

@@ -74,7 +74,7 @@ class Estimator(Hashable, Protocol):
 
     @property
     def num_particles(self) -> int:
-        """N, of each replicate where there are several; what a pilot changes."""
+        """N, of each replicate where there are several; what a pilot changes; 0 of one that is exact."""
 
     @property
     def uses_later_data(self) -> bool:
@@ -107,6 +107,11 @@ def require_estimator(argument: str, estimator: Any) -> Any:
         expected = "an estimator of the likelihood such as ParticleFilter(1000)"
         raise TypeError(refusal(argument, expected, estimator))
     return estimator
+
+
+def sized(estimator: Estimator) -> str:
+    """Return how large an estimator is, for messages."""
+    return f"{estimator.num_particles} particles" if estimator.num_particles else "the exact likelihood"
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,14 @@ from jax import Array, lax
 from ssmscan.arguments import require_instance, require_integer
 from ssmscan.model.keys import loop_keys
 from ssmscan.model.protocols import Dynamics, Model, Panel, Theta
+from ssmscan.model.statespace.element_dynamics import join_values
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.offspring import cumulate_rows
-from ssmscan.particles.panels import each_element, each_filter, join_values
+from ssmscan.particles.panels import each_element, each_filter
 from ssmscan.particles.weights import without_faults
 
 Paths = dict[str, Array]

@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.model.protocols import Model, Panel, Theta
+from ssmscan.model.statespace.element_dynamics import join, join_values
 from ssmscan.particles.clouds import Cloud, History, Kept
 from ssmscan.particles.filter_result import FilterResult, first_fault
 from ssmscan.particles.loop import each
@@ -106,27 +107,11 @@ def join_result(
     )
 
 
-def join(x: Array, back: int) -> Array:
-    """Move elements from the front to the axis `back` from the end (-1 the last); 0 if they share the value."""
-    if not back:
-        return x[0]
-    x = jnp.squeeze(x, axis=back)
-    return jnp.moveaxis(x, 0, x.ndim + back)
-
-
 def split(x: Array, back: int, size: int) -> Array:
     """Undo `join`."""
     if not back:
         return jnp.broadcast_to(x, (size, *x.shape))
     return jnp.expand_dims(jnp.moveaxis(x, back, 0), back)
-
-
-def join_values(values: dict[str, Array], panel: Panel | None) -> dict[str, Array]:
-    """Join values by site, whatever is in front of the shape of the site; those of a single filter stay."""
-    if panel is None:
-        return values
-    places = dict(panel.values)
-    return {name: join(x, places[name]) for name, x in values.items()}
 
 
 def join_cloud(cloud: Cloud, panel: Panel) -> Cloud:

@@ -86,7 +86,7 @@ def inference_calls() -> list[Call]:
             prior=FLAG,
             average=number(0, 1),
             num_replicates=count(2),
-            particle_filter=values.filters,
+            estimator=values.estimators,
         ),
         engine(ssmscan.NUTS(num_warmup=5, num_samples=5, num_chains=1, progress=False)),
         engine(ssmscan.PMMH(num_samples=8, num_warmup=8, num_chains=1, num_particles=4, progress=False)),

@@ -114,13 +114,13 @@ def compare(title: str, found: ssmscan.Maximum, truth: Reference) -> bool:
 
 def nile() -> bool:
     ssm = ssmscan.trace(diffuse_local_level, jnp.asarray(datasets.nile().values, float))
-    engine = MaximumLikelihood(num_steps=800, num_replicates=256, particle_filter=ParticleFilter(1000))
+    engine = MaximumLikelihood(num_steps=800, num_replicates=256, estimator=ParticleFilter(1000))
     return compare("Nile, local level", engine.run(jax.random.key(0), ssm), statsmodels_nile())
 
 
 def gbpusd() -> bool:
     ssm = ssmscan.trace(stochastic_volatility, jnp.asarray(datasets.gbpusd().values, float))
-    engine = MaximumLikelihood(num_steps=800, num_starts=2, particle_filter=ParticleFilter(1000))
+    engine = MaximumLikelihood(num_steps=800, num_starts=2, estimator=ParticleFilter(1000))
     return compare("GBP/USD, stochastic volatility", engine.run(jax.random.key(0), ssm), quadrature_gbpusd())
 
 

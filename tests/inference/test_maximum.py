@@ -38,7 +38,7 @@ FEW = ParticleFilter(64, summaries=())
 
 @pytest.fixture(scope="module")
 def found():
-    engine = MaximumLikelihood(num_steps=400, num_starts=2, num_replicates=32, particle_filter=ParticleFilter(1000))
+    engine = MaximumLikelihood(num_steps=400, num_starts=2, num_replicates=32, estimator=ParticleFilter(1000))
     return engine.run(KEY, ssmscan.trace(linear_gaussian, LONG))
 
 
@@ -182,9 +182,7 @@ def test_a_point_without_a_gradient_is_left_to_the_next_key_and_the_optimizer_do
     assert after.z["q"][1] != z["q"][1]
 
 
-QUICK = MaximumLikelihood(
-    num_steps=40, num_starts=2, num_replicates=4, particle_filter=ParticleFilter(16, summaries=())
-)
+QUICK = MaximumLikelihood(num_steps=40, num_starts=2, num_replicates=4, estimator=ParticleFilter(16, summaries=()))
 
 
 @pytest.mark.parametrize(
@@ -295,4 +293,4 @@ def _fixed(y):
 @pytest.mark.heavy
 def test_data_that_no_parameter_explains_are_refused():
     with pytest.raises(ValueError, match="no draw from the prior, out of 32, with a positive likelihood"):
-        MaximumLikelihood(particle_filter=FEW).run(KEY, ssmscan.trace(linear_gaussian, np.full(12, 1e30)))
+        MaximumLikelihood(estimator=FEW).run(KEY, ssmscan.trace(linear_gaussian, np.full(12, 1e30)))

@@ -243,7 +243,7 @@ def test_a_particle_filter_estimates_the_same_number():
 def test_without_a_key_summed_states_are_not_drawn():
     ssm = traced(hamilton)
     assert [site.name for site in ssm.summed_out] == ["z"]
-    with pytest.raises(ValueError, match="discrete states 'z' are summed out; pass a PRNG key"):
+    with pytest.raises(ValueError, match="the states 'z' are integrated out; pass a PRNG key"):
         ssm.states_from_noise({"stay": 0.5, "phi": 0.0}, {})
 
 

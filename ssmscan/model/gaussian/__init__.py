@@ -1,6 +1,7 @@
 """The Gaussian approximation of the smoothing law of a model at given parameters, on its base noise.
 
 fit          `fit`: from `Dynamics` to gains, the value function and the log likelihood; start reading here
+linear       the same of a linear Gaussian model, without a search
 vectors      a model as functions of vectors: which leaves of the carry and which noise are coordinates
 expansion    the step and its log weight to second order around a path
 backward     the backward pass: feedback, covariance of the noise, value function

@@ -104,7 +104,7 @@ def _pattern(size: int) -> Array:
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def _fitted(model: VectorModel, initial: Array, noise: Array, nudged: bool, max_passes: int) -> Fit:
     found = search(model, initial, noise, nudged=nudged, max_passes=max_passes)
-    return _result(model, found.now, found.passes, found.settled, found.finite)
+    return result(model, found.now, found.passes, found.settled, found.finite)
 
 
 @_fitted.defjvp
@@ -120,7 +120,7 @@ def _(nudged: bool, max_passes: int, primals: tuple, tangents: tuple) -> tuple[F
         if not model.exact:
             path = follow(model, path, now.first, now.gains, jnp.ones(()))
             now = back(expand(model, path), path, found.definite, no_damping)
-        return _result(model, now, found.passes, found.converged, found.finite)
+        return result(model, now, found.passes, found.converged, found.finite)
 
     _, tangent = jax.jvp(last, (model,), (tangents[0],))
     return found, jax.tree.map(_real_tangent, found, tangent)
@@ -131,7 +131,8 @@ def _real_tangent(value: Array, tangent: Array) -> Array | np.ndarray:
     return tangent if jnp.issubdtype(value.dtype, jnp.inexact) else np.zeros(value.shape, float0)
 
 
-def _result(model: VectorModel, now: Pass, passes: Array, converged: Array, finite: Array) -> Fit:
+def result(model: VectorModel, now: Pass, passes: Array, converged: Array, finite: Array) -> Fit:
+    """Return what is known after the last pass."""
     path, of_carry = now.path, model.coordinates.of_carry
     increments = jnp.concatenate([now.first.increment[None], now.gains.increment])
     return Fit(

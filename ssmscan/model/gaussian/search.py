@@ -3,7 +3,7 @@ r"""The search for the most probable path of the noise: forward passes with a li
 A forward pass follows :math:`e_t = e_{*,t} + \alpha k_t + K_t (c_t - c_{*,t})` through the model itself, for several
 step lengths alpha side by side, and keeps the path with the largest log density.  Where none is better than the one
 there is, the next backward pass is damped (Levenberg 1944) and uses the projected curvature.  A search has *settled*
-when a full step promises less than `PRECISION` times the square root of the rounding unit.
+when a full step promises next to nothing: the value is off by the square root of what is promised.
 
 The search starts from the model's prior path moved a little, since at noise zero some log densities have a kink: of the
 logits of a binomial at zero, for one, NumPyro's has none of the right derivatives.
@@ -25,6 +25,8 @@ from ssmscan.model.gaussian.vectors import VectorModel
 
 LENGTHS = (1.0, 0.6, 0.3, 0.1, 0.03, 0.01, 0.001, -0.01)
 """Step lengths that are tried; at a kink the way up may be back."""
+SETTLED = 0.75
+"""Power of the rounding unit that a full step may still promise where a search has settled."""
 NUDGE = 0.02
 """Size of the noise from which a search starts."""
 
@@ -149,7 +151,7 @@ def search(model: VectorModel, initial: Array, noise: Array, *, nudged: bool, ma
         max_passes: largest number of passes.
     """
     dtype = jnp.zeros(()).dtype
-    tolerance = float(np.sqrt(np.finfo(dtype).eps))
+    tolerance = float(np.finfo(dtype).eps) ** SETTLED
     lengths = jnp.asarray(LENGTHS, dtype)
 
     def go(state: Search) -> Search:

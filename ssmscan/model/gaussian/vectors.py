@@ -22,7 +22,11 @@ import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from ssmscan.errors import ModelError
 from ssmscan.model.protocols import Dynamics, NoiseSpec, PyTree, Values
+
+MOST = 1000
+"""Largest number of rows of the matrices of a step."""
 
 NoiseShapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -192,19 +196,19 @@ def in_vectors(dynamics: Dynamics) -> VectorModel:
     step_jaxpr, moved_on = jax.make_jaxpr(lambda c, x, e: _parts(surrogate.step(c, x, e)), return_shape=True)(
         carry, x, noise
     )
-    leaves = jax.tree.leaves(carry)
-    varying = getattr(surrogate, "varying", (True,) * len(leaves))
     coordinates = Coordinates(
         tree=jax.tree.structure(carry),
         leaves=tuple(
-            Leaf(tuple(leaf.shape), leaf.dtype, varies and jnp.issubdtype(leaf.dtype, jnp.floating))
-            for leaf, varies in zip(leaves, varying)
+            Leaf(tuple(leaf.shape), leaf.dtype, varies)
+            for leaf, varies in zip(jax.tree.leaves(carry), surrogate.varying)
         ),
         initial=initial,
         step=step,
         moved_initial=moved_initial,
         moved_step=moved_step,
     )
+    if dynamics.initial or dynamics.innovations:
+        _refuse(coordinates)
     return VectorModel(
         start_arrays=start_jaxpr.consts,
         step_arrays=step_jaxpr.consts,
@@ -213,8 +217,24 @@ def in_vectors(dynamics: Dynamics) -> VectorModel:
         start_written=Written(start_jaxpr.jaxpr, jax.tree.structure(begun)),
         step_written=Written(step_jaxpr.jaxpr, jax.tree.structure(moved_on)),
         num_steps=dynamics.num_steps,
-        exact=bool(getattr(dynamics, "linear_gaussian", False)),
+        exact=dynamics.linear_gaussian,
     )
+
+
+def _refuse(coordinates: Coordinates) -> None:
+    """Raise where there is nothing to approximate, or more than dense matrices should hold."""
+    if not coordinates.initial_size + coordinates.step_size:
+        raise ModelError(
+            "no state of the model is a smooth function of noise, so that it has no Gaussian approximation. Use "
+            "ParticleFilter with Bootstrap(), or NUTS, which sums finite discrete states out."
+        )
+    if (size := coordinates.size + coordinates.step_size) > MOST:
+        raise ModelError(
+            f"a Gaussian approximation of this model has matrices of {size:,} rows at every step: {coordinates.size:,} "
+            f"numbers of the carry that noise reaches, and {coordinates.step_size:,} of noise; more than {MOST:,} are "
+            "too many for dense algebra. Use ParticleFilter with Bootstrap(), or NUTS; independent series are filtered "
+            "one by one where they are a plate in the loop."
+        )
 
 
 def _parts(moved: Any) -> tuple[PyTree, Array, Values]:

@@ -19,5 +19,6 @@ label_lookups  the rules of gathers
 pieces         evaluate a part of what a jaxpr computes
 piece_rules    at which places of its operands each primitive reads
 piece_lookups  the rules of gathers
+degree         the degree of what a jaxpr computes, as a polynomial in some of its inputs
 source_lines   the line of the user that an equation came from
 """

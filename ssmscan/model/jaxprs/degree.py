@@ -18,9 +18,10 @@ This is abstract interpretation over a chain of four values (Cousot & Cousot 197
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.extend import core as jex
 
@@ -28,7 +29,9 @@ from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.flat import called, held_and_carried
 from ssmscan.model.jaxprs.source_lines import Mixing, blame
 
+PyTree = Any
 MORE = 3
+_UNKNOWN = 99
 _CALLS = frozenset("jit pjit closed_call core_call remat_call checkpoint remat2".split())
 _SUMS = frozenset(
     "add add_any sub neg copy copy_p broadcast_in_dim reshape squeeze expand_dims transpose rev slice concatenate pad "
@@ -81,17 +84,25 @@ def degrees(jaxpr: Any, inputs: Sequence[Degree]) -> list[Degree]:
     return [read(v) for v in jaxpr.outvars]
 
 
-def degrees_staged(staged: Staged, arguments: Mapping[str, Sequence[Degree]]) -> list[Degree]:
+def degrees_staged(staged: Staged, **arguments: PyTree) -> PyTree:
     """Return the degrees of the results of a staged function.
 
     Args:
         staged: the function.
-        arguments: for an argument by name, the degrees of its leaves; 0 for those of the others and of shared arrays.
+        arguments: degrees of the leaves of arguments, by name; the others and the shared arrays have degree 0.
+
+    Returns:
+        Its result, with a `Degree` for every leaf.
     """
     inputs = [CONSTANT] * len(staged.shared)
     for name, tree in staged.in_trees.items():
-        inputs += arguments.get(name, [CONSTANT] * tree.num_leaves)
-    return degrees(staged.jaxpr, inputs)
+        inputs += degree_leaves(arguments[name]) if name in arguments else [CONSTANT] * tree.num_leaves
+    return jax.tree.unflatten(staged.out_tree, degrees(staged.jaxpr, inputs))
+
+
+def degree_leaves(tree: PyTree) -> list[Degree]:
+    """Return the degrees in a tree of them."""
+    return jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, Degree))
 
 
 def largest(given: Sequence[Degree]) -> Degree:
@@ -109,11 +120,10 @@ def _equation(eqn: Any, given: list[Degree]) -> list[Degree]:
     if (rule := _STRUCTURED.get(name)) is not None and (found := rule(eqn, given)) is not None:
         return found
     order = _order(eqn, [degree.order for degree in given])
-    if order > 1:
-        # What already was as much is to blame, and not what passes it on.
-        found = next((degree.blamed for degree in given if degree.order >= min(order, MORE)), (eqn,))
-        return [Degree(min(order, MORE), found)] * count
-    return [Degree(order)] * count
+    # What makes a polynomial of one is not to blame.
+    least = MORE if order == _UNKNOWN else 2
+    found = next((degree.blamed for degree in given if degree.order >= least), (eqn,)) if order > 1 else ()
+    return [Degree(min(order, MORE), found)] * count
 
 
 def _order(eqn: Any, orders: list[int]) -> int:
@@ -125,24 +135,24 @@ def _order(eqn: Any, orders: list[int]) -> int:
         return sum(orders)
     if name in _INDEXED:
         linear = _INDEXED[name]
-        return max(orders[i] for i in linear) if not _some(orders, but=linear) else MORE
+        return max(orders[i] for i in linear) if not _some(orders, but=linear) else _UNKNOWN
     if name == "div":
-        return MORE if orders[1] else orders[0]
+        return _UNKNOWN if orders[1] else orders[0]
     if name == "square":
         return 2 * orders[0]
     if name == "integer_pow":
-        return eqn.params["y"] * orders[0] if eqn.params["y"] >= 0 else MORE
+        return eqn.params["y"] * orders[0] if eqn.params["y"] >= 0 else _UNKNOWN
     if name == "pow":
         power = eqn.invars[1].val if isinstance(eqn.invars[1], jex.Literal) else None
-        return int(power) * orders[0] if power in (0.0, 1.0, 2.0) else MORE
+        return int(power) * orders[0] if power in (0.0, 1.0, 2.0) else _UNKNOWN
     if name == "select_n":
-        return MORE if orders[0] else max(orders[1:])
+        return _UNKNOWN if orders[0] else max(orders[1:])
     if name == "triangular_solve":
-        return MORE if orders[0] else orders[1]
+        return _UNKNOWN if orders[0] else orders[1]
     if name == "convert_element_type":
-        return orders[0] if _is_real(eqn.invars[0].aval.dtype) and _is_real(eqn.params["new_dtype"]) else MORE
+        return orders[0] if _is_real(eqn.invars[0].aval.dtype) and _is_real(eqn.params["new_dtype"]) else _UNKNOWN
     # A logarithm may be no number, so that such a comparison is one of its argument.
-    return 0 if max(orders) < MORE and _holds_for_numbers(eqn) else MORE
+    return 0 if max(orders) < MORE and _holds_for_numbers(eqn) else _UNKNOWN
 
 
 def _some(orders: Sequence[int], *, but: Sequence[int]) -> bool:

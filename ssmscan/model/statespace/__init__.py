@@ -10,6 +10,8 @@ paths             a loop run at given noise or values
 places            where states are that gradient engines sample in place
 marginal          what gradient engines integrate out of a loop: the protocol, and the case of nothing
 discrete_sum      its other implementation: finite discrete states, summed out
+linear_gaussian   whether a loop is linear and Gaussian, proved from what was staged
+normal_integral   one more: all states of a linear Gaussian model
 chain_weights     the weights of a chain of discrete draws
 simulation        forward simulation, and what follows from known states
 deterministics    what the model computes outside the loop

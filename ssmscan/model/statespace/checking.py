@@ -283,7 +283,7 @@ def _move(key: jax.Array, part: Checked, theta: dict) -> tuple[Terms, Terms, Ter
         factors["weights"] = weight + jnp.sum(weights)
     if part.panel is not None:
         factors["elements"] = static + _by_element(part, theta, start_noise, step_noise)
-    if program.smooth is program.particles:
+    if program.smooth is program.particles and not program.marginal.integrated:
         factors["noise"] = part.log_likelihood_given_noise(theta, {**start_noise, **step_noise})
     return terms, {**start.values, **values}, factors, Outputs({}, ys, last)
 

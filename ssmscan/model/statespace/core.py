@@ -61,7 +61,7 @@ class Core:
 
     @property
     def summed_out(self) -> tuple[Site, ...]:
-        """Discrete states that gradient engines sum out."""
+        """States that gradient engines integrate out: discrete ones summed, or all where the user asks for it."""
         return tuple(site for site in self.program.sites if site.name in self.program.marginal.integrated)
 
     @property
@@ -158,12 +158,12 @@ def described(cores: Sequence[Core], fixed: Sequence[str]) -> str:
     steps, table = " and ".join(str(core.num_steps) for core in cores), site_table(sites_of(cores, *Role))
     if len(cores) > 1:
         return f"State-space model of {len(cores)} independent loops of {steps} steps\n{table}"
-    program, integrated = cores[0].program, cores[0].program.marginal.describe()
+    program = cores[0].program
     lines = [
         f"State-space model of {steps} steps",
         table,
         str(program.elements if cores[0].panel is None else cores[0].panel),
         f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
-        f"summed out by gradient engines: {integrated}" if integrated else "",
+        program.marginal.describe(),
     ]
     return "\n".join(line for line in lines if line)

@@ -74,7 +74,7 @@ class DiscreteSum:
 
     def describe(self) -> str:
         """Return a clause that says what is summed out."""
-        return self.summed.describe()
+        return f"summed out by gradient engines: {self.summed.describe()}"
 
     def log_densities(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Densities:
         """Compute the log-density of all data given parameters and noise, discrete draws summed out.

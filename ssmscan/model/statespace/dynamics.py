@@ -26,6 +26,8 @@ from ssmscan.model.protocols import (
 from ssmscan.model.sites import Role
 from ssmscan.model.staging.post_loop import as_output
 from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.linear_gaussian import exactness
+from ssmscan.model.statespace.loop_functions import varying
 
 
 class LoopDynamics:
@@ -54,6 +56,11 @@ class LoopDynamics:
         self._row = program.post_loop.step.bind(arrays, outside=outside, unroll=True)
         self.xs = core.inputs(theta)
 
+    @property
+    def linear_gaussian(self) -> bool:
+        """Whether carries, noise and data are jointly normal."""
+        return exactness(self._core.program).exact
+
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
         out = self._start(noise=dict(noise))
@@ -66,7 +73,8 @@ class LoopDynamics:
     @property
     def varying(self) -> tuple[bool, ...]:
         """For each leaf of the carry, whether it is real and noise reaches it."""
-        return self._core.program.particles.varying
+        particles = self._core.program.particles
+        return varying(particles.start, particles.step)
 
     @property
     def moved(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.noise.score import gradient_alone
@@ -26,6 +27,8 @@ from ssmscan.model.protocols import (
 )
 from ssmscan.model.sites import Site
 from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.linear_gaussian import exactness
+from ssmscan.model.statespace.loop_functions import varying
 
 
 class _Shared:
@@ -62,6 +65,11 @@ class ElementDynamics:
         self.start_observed, self.initial, self.innovations = shared.start_observed, shared.initial, shared.innovations
         self.initial_noise, self.step_noise = shared.initial_noise, shared.step_noise
 
+    @property
+    def linear_gaussian(self) -> bool:
+        """Whether carries, noise and data are jointly normal: those of an element are where those of all are."""
+        return exactness(self._shared.program).exact
+
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
         out = self._shared.start(m=self._number, noise=dict(noise))
@@ -70,7 +78,8 @@ class ElementDynamics:
     @property
     def varying(self) -> tuple[bool, ...]:
         """For each leaf of the carry, whether it is real and noise reaches it."""
-        return self._shared.program.particles.varying
+        particles = self._shared.program.particles
+        return varying(particles.start, particles.step)
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -115,6 +124,22 @@ def elements_at(core: Core, theta: Theta) -> Callable[[jax.Array], ElementDynami
     """Compute what all elements share; return the dynamics of element number m."""
     shared = _Shared(core, theta)
     return lambda number: ElementDynamics(shared, number)
+
+
+def join(x: jax.Array, back: int) -> jax.Array:
+    """Move elements from the front to the axis `back` from the end (-1 the last); 0 if they share the value."""
+    if not back:
+        return x[0]
+    x = jnp.squeeze(x, axis=back)
+    return jnp.moveaxis(x, 0, x.ndim + back)
+
+
+def join_values(values: Values, panel: Panel | None) -> Values:
+    """Join values by site, whatever is in front of the shape of the site; those of a single filter stay."""
+    if panel is None:
+        return values
+    places = dict(panel.values)
+    return {name: join(x, places[name]) for name, x in values.items()}
 
 
 def _of_one(site: Site, panel: Panel) -> Site:

@@ -127,7 +127,7 @@ class StateSpaceModel:
 
     @property
     def summed_out(self) -> tuple[Site, ...]:
-        """Discrete states that gradient engines sum out."""
+        """States that gradient engines integrate out: discrete ones, or all of `integrate_states`."""
         return tuple(site for core in self.cores for site in core.summed_out)
 
     @property
@@ -256,12 +256,12 @@ class StateSpaceModel:
         """Compute states as in `states_from_noise`, and the smoothing probabilities of the discrete ones.
 
         Raises:
-            ValueError: discrete states are to be drawn and there is no key.
+            ValueError: states are to be drawn and there is no key.
         """
         theta = self.canonical(theta)
         if key is None and self.summed_out:
             names = ", ".join(repr(site.name) for site in self.summed_out)
-            raise ValueError(f"the discrete states {names} are summed out; pass a PRNG key to draw them.")
+            raise ValueError(f"the states {names} are integrated out; pass a PRNG key to draw them.")
         keys = [None] * len(self.cores) if key is None else loop_keys(one_key(key), len(self.cores))
         pairs = zip(keys, self._each_noise(noise))
         found = [core.program.marginal.posterior(core, theta, own, k) for k, (core, own) in pairs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -39,8 +39,7 @@ class Places(NamedTuple):
     step: Staged
 
 
-@dataclass(frozen=True, eq=False)
-class OfNoise:
+class OfNoise(NamedTuple):
     """The start and a step of one particle as functions of base noise.
 
     Attributes:
@@ -53,12 +52,8 @@ class OfNoise:
     step: Staged
     specs: dict[str, NoiseSpec]
 
-    @cached_property
-    def varying(self) -> tuple[bool, ...]:
-        """For each leaf of the carry, whether it is real and noise reaches it, at the start or by any step."""
-        return varying(self.start, self.step)
 
-
+@lru_cache(maxsize=256)
 def varying(start: Staged, step: Staged) -> tuple[bool, ...]:
     """Find the real leaves of the carry that noise reaches, by a fixpoint of what reaches what in a step."""
     reached = {

@@ -9,9 +9,10 @@ and drawn from p(v | y, theta, e) afterwards.  How, is a `Marginal`, chosen once
 
     NothingIntegrated          every site keeps its noise: the loop runs once, and v is empty
     discrete_sum.DiscreteSum   finite discrete states, by a forward pass
+    normal_integral.NormalIntegral  all states of a linear Gaussian model, where the user asks for it
     Refused                    neither is possible, and each use says why
 
-Another way to integrate, of a linear Gaussian part for instance, is one more class: callers know the protocol alone.
+Another way to integrate, of a part of the states for instance, is one more class: callers know the protocol alone.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Marginal(Protocol):
         """Whether there are such laws; draws from them are made by simulation."""
 
     def describe(self) -> str:
-        """Say in a clause what is integrated out, empty for nothing."""
+        """Say in a line what is integrated out, empty for nothing."""
 
     def log_densities(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Densities:
         """Compute the log-densities of the noise and of all data given parameters and noise."""
