@@ -65,7 +65,7 @@ from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_resume import resume
 from ssmscan.particles.printing import Card
-from ssmscan.particles.proposals import Bootstrap, Move, Proposal
+from ssmscan.particles.proposals import Bootstrap, Move, Proposal, SeriesProposal
 from ssmscan.particles.resampling import Resampling, multinomial, stratified, systematic
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
@@ -140,6 +140,7 @@ __all__ = [
     "Dynamics",
     "Estimator",
     "Proposal",
+    "SeriesProposal",
     "Resampling",
     "Store",
     "Summary",

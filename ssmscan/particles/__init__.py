@@ -13,6 +13,7 @@ What a filter is made of
     proposals        what moves and weighs a cloud: `Bootstrap`
     proposed_laws    checks of the distributions that a user's function proposes to `Guided`
     guided           `Guided`, a proposal of the user's own
+    look_ahead       `LookAhead`, the proposal that sees the whole series
     compiled         functions compiled with settings: what is static, what is an argument
     filter_step      the algorithm: start, update, and the whole run as a scan of updates; `State`, `StepInfo`
     clouds           weighted particles, and what a run keeps of them
