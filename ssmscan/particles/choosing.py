@@ -138,7 +138,7 @@ def choose_proposal(
         size,
         _measure(lambda keys: run_plain(keys, ssm, theta), every[0]),
         _measure(lambda keys: run_ahead(keys, ssm, theta), every[1]),
-        [_count_modes(loop) for loop in modes],
+        [count_modes(loop) for loop in modes],
         fit_seconds / STARTS,
     )
     return (LookAhead(), found.reason()) if found.look_ahead else (Bootstrap(), found.reason())
@@ -355,7 +355,7 @@ def _normal(key: Array, shapes: NoiseShapes, *lead: int) -> Values:
     return {name: jax.random.normal(one, (*lead, *shape)) for one, (name, shape) in zip(keys, shapes)}
 
 
-def _count_modes(found: Mode | None) -> tuple[int, int]:
+def count_modes(found: Mode | None) -> tuple[int, int]:
     """Count the searches that settled, and those that did so at a mode beside the best that is not negligible."""
     if found is None:
         return 0, 0
