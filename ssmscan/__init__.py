@@ -52,6 +52,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
+from ssmscan.particles.choosing import choose_proposal
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
@@ -123,6 +124,7 @@ __all__ = [
     "Bootstrap",
     "Guided",
     "LookAhead",
+    "choose_proposal",
     "Mean",
     "SD",
     "Quantiles",
