@@ -11,8 +11,8 @@ step and since the derivative of V is the expectation of that of what is ahead,
 
 the law of z and V held fixed.  What is in brackets is quadratic in z, and its mean that over the points
 :math:`\bar z \pm \sqrt{n} b_i`, :math:`b_i` the n columns of a factor of the covariance: one gradient of steps side by
-side.  Fisher's identity: Douc, Moulines & Stoffer (2014), *Nonlinear Time Series*, chapter 10; the points: Arasaratnam &
-Haykin (2009), *IEEE Trans. Automat. Contr.* 54(6).
+side.  Fisher's identity: Douc, Moulines & Stoffer (2014), *Nonlinear Time Series*, chapter 10; the points:
+Arasaratnam & Haykin (2009), *IEEE Trans. Automat. Contr.* 54(6).
 
 Where the quadratic form is that of no normal law, because a factor in the model outweighs the states, there is no
 likelihood: NaN.
