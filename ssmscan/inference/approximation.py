@@ -21,7 +21,8 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import refusal, require_integer
-from ssmscan.model.gaussian.fit import MAX_PASSES, Fit, fit_vectors
+from ssmscan.model.gaussian.fit import MAX_PASSES, fit_vectors
+from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.gaussian.moments import Moments, draw_path, moments
 from ssmscan.model.gaussian.vectors import Coordinates, in_vectors
 from ssmscan.model.keys import loop_keys, one_key
@@ -62,7 +63,8 @@ class GaussianPath:
     one element, have them after time.
 
     Attributes:
-        log_likelihood: () log p(y | theta), everything observed included: what it is, `word` says.
+        log_likelihood: () log p(y | theta), everything observed included: what it is, `word` says; NaN where no mode
+            was found.
         kind: () int32, place of the word in `WORDS`.
         mean, sd: by state, innovations, initial states and deterministics of the loop: exact where the model is linear
             and Gaussian, else the value at the mode and the delta method.
@@ -109,9 +111,9 @@ class GaussianPath:
             )
         if not bool(self.converged):
             return (
-                f"The search for the mode has not settled after {passes} passes: the log likelihood is that around "
-                "another path. Allow for more with max_passes=, pass the noise of a better path as start=, or use "
-                "ParticleFilter, which needs no mode."
+                f"The search for the mode has not settled after {passes} passes, and the log likelihood is not known: "
+                "states and draws are around another path. Allow for more with max_passes=, pass the noise of a better "
+                "path as start=, or use ParticleFilter, which needs no mode."
             )
         if word == "surrogate":
             return (
@@ -216,7 +218,7 @@ def _approximated(ssm: Model, theta: Theta, start: Values | None, *, max_passes:
     one_each = {name: jnp.sqrt(_diagonal(x)) for name, x in of.covariance.items()}
     sd = {name: x.reshape(of.mean[name].shape) for name, x in one_each.items()}
     noise_sd = {name: jnp.sqrt(_diagonal(x)).reshape(of.noise[name].shape) for name, x in of.noise_covariance.items()}
-    log_likelihood = jnp.where(found.finite, found.log_likelihood, jnp.nan)
+    log_likelihood = jnp.where(found.finite & (exact | found.converged), found.log_likelihood, jnp.nan)
     return GaussianPath(
         log_likelihood=jnp.sum(log_likelihood),
         kind=kind,

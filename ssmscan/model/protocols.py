@@ -137,6 +137,10 @@ class NoiseDynamics(Protocol):
     def varying(self) -> tuple[bool, ...]:
         """For each leaf of the carry, whether it is real and noise reaches it, at the start or by any step."""
 
+    @property
+    def held(self) -> Mapping[str, str]:
+        """Sites without noise because theirs is held at zero, in `Dynamics.surrogate`, and why, a clause."""
+
     def init(self, noise: Mapping[str, jax.Array]) -> Start:
         """Start one particle from base noise."""
 
@@ -188,7 +192,10 @@ class Dynamics(NoiseDynamics, Protocol):
 
     @property
     def surrogate(self) -> NoiseDynamics:
-        """The dynamics that are expanded to find such a proposal: `guided`, smooth stand-ins for the other sites."""
+        """The dynamics that are expanded to find such a proposal: `guided`, smooth stand-ins for the other sites.
+
+        Its carry has the same tree; integers that the stand-ins of counts enter are real there.
+        """
 
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
         """Start one particle at given values of the initial-state sites."""

@@ -101,7 +101,7 @@ class LoopDynamics:
         self.initial, self.innovations = ssm.initial, ssm.innovations
         self.initial_noise, self.step_noise = ssm.initial_noise, ssm.step_noise
 
-        self.moved, self.varying, self.linear_gaussian = ("x0", "x"), (True,), False
+        self.moved, self.varying, self.held, self.linear_gaussian = ("x0", "x"), (True,), {}, False
 
     @property
     def guided(self):

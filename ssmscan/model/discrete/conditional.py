@@ -24,7 +24,7 @@ from ssmscan.model.jaxprs.placeholders import Shape, like
 from ssmscan.model.noise.families import MapKind
 from ssmscan.model.noise.in_place import InPlace
 from ssmscan.model.staging.discovery import TracedSite
-from ssmscan.model.staging.functions import known_outside, noise_specs
+from ssmscan.model.staging.functions import known_outside, smooth_noise
 from ssmscan.model.staging.post_loop import as_output
 from ssmscan.model.staging.user_model import UserModel, x_shapes
 
@@ -40,7 +40,7 @@ def start_at_draws(
     """Stage the start at given noise of the continuous initial sites and given values of the discrete ones."""
     plan = user_model.plan
     given = shapes_of(summed)
-    specs = noise_specs(user_model, [name for name in initial if name not in given], smooth=True)
+    specs = smooth_noise(user_model, [name for name in initial if name not in given])
 
     def fn(data, theta, noise, draws):
         out: dict[str, Any] = {}
@@ -70,7 +70,7 @@ def step_at_draws(
     """Stage one step at given noise of the continuous innovations and given values of the discrete ones."""
     plan = user_model.plan
     given = shapes_of(summed)
-    specs = noise_specs(user_model, [name for name in user_model.innovations if name not in given], smooth=True)
+    specs = smooth_noise(user_model, [name for name in user_model.innovations if name not in given])
 
     def fn(data, theta, carry, x, noise, draws):
         out: dict[str, Any] = {}

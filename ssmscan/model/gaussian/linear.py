@@ -11,7 +11,7 @@ step and since the derivative of V is the expectation of that of what is ahead,
 
 the law of z and V held fixed.  What is in brackets is quadratic in z, and its mean that over the points
 :math:`\bar z \pm \sqrt{n} b_i`, :math:`b_i` the n columns of a factor of the covariance: one gradient of steps side by
-side.  Fisher's identity: Douc, Moulines & Stoffer (2014), *Nonlinear Time Series*, chapter 10; the points:
+side.  For Fisher's identity see Douc, Moulines & Stoffer (2014), *Nonlinear Time Series*, chapter 10; for the points
 Arasaratnam & Haykin (2009), *IEEE Trans. Automat. Contr.* 54(6).
 
 Where the quadratic form is that of no normal law, because a factor in the model outweighs the states, there is no
@@ -28,10 +28,10 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.model.gaussian import algebra
-from ssmscan.model.gaussian.backward import Gains, backward
+from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.expansion import Expansion, Path, expand
-from ssmscan.model.gaussian.fit import Fit, result
-from ssmscan.model.gaussian.search import Pass, follow, unmoved
+from ssmscan.model.gaussian.law import Fit, result
+from ssmscan.model.gaussian.search import Pass, back_with, follow, unmoved
 from ssmscan.model.gaussian.vectors import VectorModel
 from ssmscan.model.protocols import PyTree
 
@@ -61,8 +61,8 @@ def _(primals: tuple[VectorModel], tangents: tuple[VectorModel]) -> tuple[Array,
 
 
 def _fit(model: VectorModel, now: Pass) -> Fit:
-    finite = jnp.isfinite(jnp.sum(now.path.terms))
-    return result(model, now, jnp.full((), PASSES, np.int32), jnp.ones((), bool), finite)
+    finite = jnp.isfinite(jnp.sum(now.path.log_weights))
+    return result(model, now, jnp.full((), PASSES, np.int32), finite & now.definite, finite & now.definite)
 
 
 def _smooth(model: VectorModel) -> tuple[Pass, Expansion, Expansion]:
@@ -73,9 +73,8 @@ def _smooth(model: VectorModel) -> tuple[Pass, Expansion, Expansion]:
         # Where the path lies is of no consequence for the value, and so for its derivatives.
         path = follow(model, *lax.stop_gradient(state), jnp.ones(()))
         begin, steps = expand(model, path)
-        first, gains = backward(begin, steps, (begin.full, steps.full), path, jnp.zeros(()))
-        least = jnp.minimum(first.least_pivot, jnp.min(gains.least_pivot))
-        return (path, first, gains), (Pass(path, first, gains, least > 0.0, least), begin, steps)
+        found = back_with(begin, steps, (begin.full, steps.full), path)
+        return (path, found.first, found.gains), (found, begin, steps)
 
     noise = jnp.zeros((model.num_steps, coordinates.step_size))
     nowhere = unmoved(model, jnp.zeros(coordinates.initial_size), noise)

@@ -9,6 +9,7 @@ samplers    a draw, or a point of the support where there is no sampler
 support     the values of those that have finitely many
 gammas      Gamma, Beta and their like by rejection
 transport   smooth maps whose density is corrected, where there is no exact one
+moments     smooth stand-ins where there is no smooth map, for the Gaussian approximation alone
 rows        one of the independent rows of a distribution
 score       the gradient of a draw without a smooth map
 

@@ -48,6 +48,7 @@ class MapKind(enum.Enum):
     REJECTION = "rejection"
     SAMPLER = "sampler"
     IN_PLACE = "in place"
+    STAND_IN = "stand-in"
 
 
 class _Family(NamedTuple):

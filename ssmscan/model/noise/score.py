@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ssmscan.model.noise.families import MapKind, NoiseMap
-from ssmscan.model.noise.in_place import InPlace
+from ssmscan.model.noise.families import MapKind
+from ssmscan.model.noise.moments import SiteMap
 
 
-def is_rough(map_: NoiseMap | InPlace) -> bool:
+def is_rough(map_: SiteMap) -> bool:
     """Return whether a map from noise has no derivative."""
     return map_.kind in (MapKind.INVERSE_CDF, MapKind.REJECTION, MapKind.SAMPLER)
 

@@ -6,6 +6,7 @@ user_arguments  arguments of `trace` that explain why a model failed on them
 discovery       meet the model once, abstractly: its sites, its loops, their shapes
 user_model      the user's function, what discovery found, and how it is run again
 functions       the staged functions: densities, start, step, prior, constraints
+real_values     the model with real counts, for the Gaussian approximation
 forward_draws   the same for simulation and prediction
 roles           parameter, initial state, innovation or observation, and why
 left_out        sites that take no part in inference

@@ -27,6 +27,7 @@ from ssmscan.model.handlers.stand_ins import placeholder
 from ssmscan.model.handlers.substitutions import Handled
 from ssmscan.model.noise.families import NoiseMap, particle_map
 from ssmscan.model.noise.in_place import InPlace, gradient_map
+from ssmscan.model.noise.moments import StandIn, stand_in
 from ssmscan.model.noise.samplers import has_sampler
 from ssmscan.model.noise.support import finite_support
 
@@ -62,6 +63,8 @@ class TracedSite(NamedTuple):
         masked: whether a mask may leave elements of a draw out of the density.
         reweighted: whether it counts, as a parameter, otherwise than by the law that it is drawn from.
         drawable: whether its distribution has a sampler.
+        stand_in: what stands for it in the Gaussian approximation where no map from noise is smooth, or why it is held
+            at one value there; else None.
     """
 
     name: str
@@ -85,6 +88,7 @@ class TracedSite(NamedTuple):
     masked: bool = False
     reweighted: bool = False
     drawable: bool = True
+    stand_in: StandIn | None = None
 
     @property
     def num_values(self) -> int:
@@ -270,6 +274,7 @@ def _describe(message: SiteMessage, *, outside: bool = False) -> TracedSite:
         masked=message.masked,
         reweighted=message.reweighted,
         drawable=not latent or isinstance(smooth, NoiseMap) or has_sampler(fn),
+        stand_in=stand_in(fn, smooth) if latent else None,
     )
 
 

@@ -28,7 +28,7 @@ from ssmscan.model.jaxprs.placeholders import Shape, like
 from ssmscan.model.noise.families import NoiseMap
 from ssmscan.model.noise.samplers import draw
 from ssmscan.model.staging.discovery import TracedSite
-from ssmscan.model.staging.functions import known_outside, noise_specs
+from ssmscan.model.staging.functions import known_outside, smooth_noise
 from ssmscan.model.staging.user_model import KEY, UserModel, x_shapes
 
 
@@ -178,7 +178,7 @@ def step_places(user_model: UserModel, parameters: Collection[str]) -> Staged:
 def _given_noise(user_model: UserModel, names: Collection[str]) -> dict[str, Shape]:
     """Return the shapes of the base noise of the sites that have it."""
     sites = user_model.outside | user_model.innovations
-    return noise_specs(user_model, [n for n in names if isinstance(sites[n].smooth, NoiseMap)], smooth=True)
+    return smooth_noise(user_model, [n for n in names if isinstance(sites[n].smooth, NoiseMap)])
 
 
 def _place(site: TracedSite, fn: Any, noise: dict, key: jax.Array, found: dict) -> jax.Array:

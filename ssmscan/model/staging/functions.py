@@ -17,7 +17,7 @@ Forward simulation is in `forward_draws`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,8 +30,8 @@ from ssmscan.model.handlers.running import LeaveModel
 from ssmscan.model.handlers.scans import Loop
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import Shape, like, sum_of, zeros
-from ssmscan.model.noise.families import NoiseMap
 from ssmscan.model.noise.in_place import InPlace
+from ssmscan.model.noise.moments import SiteMap
 from ssmscan.model.noise.samplers import draw
 from ssmscan.model.noise.score import is_rough
 from ssmscan.model.staging.discovery import TracedSite
@@ -93,12 +93,10 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
     return user_model.stage(fn, arguments, keep=True) if stage is None else stage(fn, arguments)
 
 
-def start_noise(
-    user_model: UserModel, parameters: Collection[str], initial: Collection[str], *, smooth: bool
-) -> Staged:
-    """Stage the start of one particle as a function of base noise."""
-    plan, specs = user_model.plan, noise_specs(user_model, initial, smooth=smooth)
-    rough = [name for name in initial if is_rough(_map(user_model.outside[name], smooth))]
+def start_noise(user_model: UserModel, parameters: Collection[str], maps: Mapping[str, SiteMap]) -> Staged:
+    """Stage the start of one particle as a function of base noise; `maps` of the initial-state sites."""
+    plan = user_model.plan
+    rough = [name for name, map_ in maps.items() if is_rough(map_)]
 
     def fn(data, theta, noise):
         out: dict[str, Any] = {}
@@ -106,43 +104,41 @@ def start_noise(
         known = known_outside(user_model, theta)
 
         def outside(name, fn):
-            if name not in initial:
+            if name not in maps:
                 return known(name, fn)
-            map_ = _map(user_model.outside[name], smooth)
-            corrections.add(map_, fn, noise[name])
-            faults.append(map_.fault(fn))
-            return _draw(map_, fn, noise[name])
+            corrections.add(maps[name], fn, noise[name])
+            faults.append(maps[name].fault(fn))
+            return _draw(maps[name], fn, noise[name])
 
         def at_main(loop: Loop):
             out["carry"] = like(loop.init, plan.carry)
             raise LeaveModel
 
         messages = user_model.run(data, outside, at_main)
-        out["values"] = {m.name: m.value for m in messages if m.name in initial}
-        out["log_excess"] = sum_of([*(m.log_excess() for m in messages if m.name in initial), *faults])
+        out["values"] = {m.name: m.value for m in messages if m.name in maps}
+        out["log_excess"] = sum_of([*(m.log_excess() for m in messages if m.name in maps), *faults])
         out["log_rough"] = sum_of(m.log_density() for m in messages if m.name in rough)
         out["log_observation"] = {m.name: m.log_prob() for m in messages if m.fn is not None and m.observed}
         out["correction"], out["law"] = sum_of(corrections.mended), sum_of(corrections.law)
         return out
 
-    return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": specs})
+    return user_model.stage(fn, {"theta": user_model.shapes(parameters), "noise": noise_shapes(maps)})
 
 
-def step_noise(user_model: UserModel, parameters: Collection[str], *, smooth: bool) -> Staged:
-    """Stage one step of one particle as a function of base noise."""
+def step_noise(user_model: UserModel, parameters: Collection[str], maps: Mapping[str, SiteMap]) -> Staged:
+    """Stage one step of one particle as a function of base noise; `maps` of the innovations."""
     plan = user_model.plan
-    specs = noise_specs(user_model, user_model.innovations, smooth=smooth)
-    rough = [name for name, site in user_model.innovations.items() if is_rough(_map(site, smooth))]
+    rough = [name for name, map_ in maps.items() if is_rough(map_)]
 
     def fn(data, theta, carry, x, noise):
         out: dict[str, Any] = {}
         corrections, faults = Corrections(), []
 
         def value_of(site: TracedSite, fn):
-            map_ = _map(site, smooth)
-            corrections.add(map_, fn, noise[site.name])
+            map_, own = maps[site.name], noise[site.name]
+            corrections.add(map_, fn, own)
             faults.append(map_.fault(fn))
-            return jnp.asarray(_draw(map_, fn, noise[site.name]), site.dtype)
+            return jnp.asarray(_draw(map_, fn, own), site.dtype)
 
         def at_main(loop: Loop):
             out["carry"], out["y"], messages = user_model.step(loop, carry, x, value_of)
@@ -158,8 +154,8 @@ def step_noise(user_model: UserModel, parameters: Collection[str], *, smooth: bo
         user_model.run(data, known_outside(user_model, theta), at_main)
         return out
 
-    arguments = {"theta": user_model.shapes(parameters), "carry": plan.carry, "x": x_shapes(plan), "noise": specs}
-    return user_model.stage(fn, arguments)
+    arguments = {"theta": user_model.shapes(parameters), "carry": plan.carry, "x": x_shapes(plan)}
+    return user_model.stage(fn, {**arguments, "noise": noise_shapes(maps)})
 
 
 def distribution_function(message: SiteMessage) -> tuple[jax.Array, jax.Array]:
@@ -206,10 +202,15 @@ def by_element(user_model: UserModel) -> Staged:
     return user_model.stage(fn, _all_values(user_model))
 
 
-def noise_specs(user_model: UserModel, names: Collection[str], *, smooth: bool) -> dict[str, Shape]:
-    """Return the shapes of the base noise of some sites."""
+def smooth_noise(user_model: UserModel, names: Collection[str]) -> dict[str, Shape]:
+    """Return the shapes of what gradient engines move of some sites, all of which have it."""
     sites = user_model.outside | user_model.innovations
-    specs = {name: _map(sites[name], smooth).spec for name in names}
+    return noise_shapes({name: map_ for name in names if (map_ := sites[name].smooth) is not None})
+
+
+def noise_shapes(maps: Mapping[str, SiteMap]) -> dict[str, Shape]:
+    """Return the shapes of the base noise of some sites."""
+    specs = {name: map_.spec for name, map_ in maps.items()}
     return {n: KEY if s.is_key else Shape(s.shape, jnp.result_type(float)) for n, s in specs.items()}
 
 
@@ -317,7 +318,7 @@ class Corrections:
         self.mended: list[jax.Array] = []
         self.law: list[jax.Array] = []
 
-    def add(self, map_: NoiseMap | InPlace, fn: Distribution, noise: jax.Array) -> None:
+    def add(self, map_: SiteMap, fn: Distribution, noise: jax.Array) -> None:
         """Add that of one state."""
         if isinstance(map_, InPlace):
             self.law.append(map_.log_density(unmasked(fn), noise))
@@ -325,11 +326,7 @@ class Corrections:
             self.mended.append(map_.log_correction(fn, noise))
 
 
-def _map(site: TracedSite, smooth: bool):
-    return site.smooth if smooth else site.particle
-
-
-def _draw(map_: NoiseMap | InPlace, fn: Distribution, noise: jax.Array) -> jax.Array:
+def _draw(map_: SiteMap, fn: Distribution, noise: jax.Array) -> jax.Array:
     """Compute the value of some noise, held constant where its density carries the derivative."""
     value = map_.apply(fn, noise)
     return jax.lax.stop_gradient(value) if is_rough(map_) else value

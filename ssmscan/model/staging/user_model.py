@@ -160,6 +160,13 @@ class UserModel(NamedTuple):
 
     def step(self, loop: Loop, carry, x, value_of: Callable) -> tuple[PyTree, PyTree, dict[str, SiteMessage]]:
         """Run one step with `value_of(site, fn)` for the innovations; messages by clean name."""
+        new, y, messages = self.step_as_written(loop, carry, x, value_of)
+        return like(new, self.plan.carry), y, messages
+
+    def step_as_written(
+        self, loop: Loop, carry, x, value_of: Callable
+    ) -> tuple[PyTree, PyTree, dict[str, SiteMessage]]:
+        """Run one step; the carry has the dtypes that the model gives it."""
         t, user_x = x
         sites = self.plan.inside
 
@@ -174,7 +181,7 @@ class UserModel(NamedTuple):
             name = sites[k].name if message is None else message.name
             _refuse_other(sites[k] if k < len(sites) else None, name, message and (message.fn or ""))
         named = {site.name: message for site, message in zip(sites, messages)}
-        return like(new, self.plan.carry), y, named
+        return new, y, named
 
     def inputs(self, loop: Loop) -> PyTree:
         """Return the inputs x of the steps, time in front."""

@@ -4,7 +4,8 @@ front             `StateSpaceModel`, of one loop or several: start reading here
 core              `Core`: one loop, its staged functions and the data they read
 parameters        theta as a user passes it: checked, cast, unconstrained and back
 dynamics          a loop at one parameter value: start, step, densities of one particle
-elements          the proof that elements of a panel do not interact, and the staged functions of one
+elements          whether a model is a panel, whose elements do not interact
+element_proof     the proof for one size and axis of the elements, and the staged functions of one
 element_dynamics  the same as `dynamics`, of one element; its filter is in `ssmscan.particles.panels`
 paths             a loop run at given noise or values
 places            where states are that gradient engines sample in place
@@ -22,6 +23,7 @@ forward_runs      the evidence, against that of forward runs of NumPyro
 requirements      what engines ask of a model before they run
 program           a loop without its data, shared by equal models: its functions, marginal and elements
 loop_functions    all that is staged of a loop, and the roles of its sites
+one_particle      start and step of one particle under each choice of maps from noise to values
 selections        what of the functions by value one use needs
 partition         a model of several independent loops, a program for each
 """

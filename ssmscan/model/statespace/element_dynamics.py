@@ -12,12 +12,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.noise.score import gradient_alone
 from ssmscan.model.protocols import (
     Evaluated,
     EvaluatedStart,
-    NoiseDynamics,
     Panel,
     PyTree,
     Start,
@@ -27,8 +25,9 @@ from ssmscan.model.protocols import (
 )
 from ssmscan.model.sites import Site
 from ssmscan.model.statespace.core import Core
+from ssmscan.model.statespace.element_proof import OneElement
 from ssmscan.model.statespace.linear_gaussian import exactness
-from ssmscan.model.statespace.loop_functions import varying
+from ssmscan.model.statespace.one_particle import varying, without_held
 
 
 class _Shared:
@@ -38,17 +37,14 @@ class _Shared:
         elements = core.program.elements
         if isinstance(elements, str):
             raise TypeError("the model is not a panel")
-        self.theta, self.program = theta, core.program
+        self.core, self.theta, self.elements = core, theta, elements
         self.num_steps, self.start_observed = core.num_steps, core.program.start_observed
         self.initial = tuple(_of_one(site, elements.panel) for site in core.initial)
         self.innovations = tuple(_of_one(site, elements.panel) for site in core.innovations)
-        self.initial_noise = {site.name: elements.noise[site.name] for site in core.initial}
-        self.step_noise = {site.name: elements.noise[site.name] for site in core.innovations}
-
-        def bind(staged: Staged) -> Callable:
-            return staged.bind(core.arrays, theta=theta, unroll=True)
-
-        self.start, self.step, self.evaluate = map(bind, (elements.start, elements.step, elements.evaluate))
+        self.particles = self.guided = _Bound(core, theta, elements.particles)
+        if elements.guided is not elements.particles:
+            self.guided = _Bound(core, theta, elements.guided)
+        self.evaluate = elements.evaluate.bind(core.arrays, theta=theta, unroll=True)
         # What few proposals ask for is bound where it is called.
         self.evaluate_start = partial(elements.evaluate_start, core.arrays, theta=theta)
         self.cdf = partial(elements.cdf, core.arrays, theta=theta)
@@ -56,57 +52,77 @@ class _Shared:
         self.xs = core.inputs(theta)
 
 
-class ElementDynamics:
-    """One element at one parameter value; see `LoopDynamics`. Arrays keep the axis of the elements, at size one."""
+class _Bound:
+    """What moves and weighs one element under some maps, at the parameters."""
 
-    def __init__(self, shared: _Shared, number: jax.Array):
-        self._shared, self._number = shared, number
-        self.theta, self.xs, self.num_steps = shared.theta, shared.xs, shared.num_steps
-        self.start_observed, self.initial, self.innovations = shared.start_observed, shared.initial, shared.innovations
-        self.initial_noise, self.step_noise = shared.initial_noise, shared.step_noise
+    def __init__(self, core: Core, theta: Theta, one: OneElement):
+        self.start, self.step = (staged.bind(core.arrays, theta=theta, unroll=True) for staged in (one.start, one.step))
+        innovations = [site.name for site in core.innovations]
+        self.initial_noise, self.held_start = without_held(one.noise, core.program.initial, one.held)
+        self.step_noise, self.held_step = without_held(one.noise, innovations, one.held)
+        self.one = one
 
-    @property
-    def linear_gaussian(self) -> bool:
-        """Whether carries, noise and data are jointly normal: those of an element are where those of all are."""
-        return exactness(self._shared.program).exact
 
-    def init(self, noise: Mapping[str, jax.Array]) -> Start:
-        """Start one particle from base noise."""
-        out = self._shared.start(m=self._number, noise=dict(noise))
-        return Start(out["carry"], out["log_weight"] + gradient_alone(out["log_rough"]), out["values"])
+class ElementUnderMaps:
+    """One element as a function of base noise, under some maps; see `UnderMaps`."""
+
+    def __init__(self, bound: _Bound, number: jax.Array):
+        self._bound, self._number = bound, number
+        self.initial_noise, self.step_noise, self.held = bound.initial_noise, bound.step_noise, bound.one.held
 
     @property
     def varying(self) -> tuple[bool, ...]:
         """For each leaf of the carry, whether it is real and noise reaches it."""
-        particles = self._shared.program.particles
-        return varying(particles.start, particles.step)
+        return varying(self._bound.one.start, self._bound.one.step, frozenset(self.held))
+
+    def init(self, noise: Mapping[str, jax.Array]) -> Start:
+        """Start one particle from base noise."""
+        out = self._bound.start(m=self._number, noise={**self._bound.held_start, **noise})
+        return Start(out["carry"], out["log_weight"] + self._of_rough(out), out["values"])
+
+    def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
+        """Move one particle by base noise and weigh it."""
+        out = self._bound.step(m=self._number, carry=carry, x=x, noise={**self._bound.held_step, **noise})
+        return Step(out["carry"], out["log_weight"] + self._of_rough(out), out["values"], out["cdf"])
+
+    def _of_rough(self, out: dict) -> jax.Array:
+        return jnp.zeros(()) if self.held else gradient_alone(out["log_rough"])
+
+
+class ElementDynamics(ElementUnderMaps):
+    """One element at one parameter value; see `LoopDynamics`. Arrays keep the axis of the elements, at size one."""
+
+    def __init__(self, shared: _Shared, number: jax.Array):
+        super().__init__(shared.particles, number)
+        self._shared = shared
+        self.theta, self.xs, self.num_steps = shared.theta, shared.xs, shared.num_steps
+        self.start_observed, self.initial, self.innovations = shared.start_observed, shared.initial, shared.innovations
+        self.moved = shared.elements.moved
 
     @property
-    def moved(self) -> tuple[str, ...]:
-        """Names of the latent sites with a smooth map from noise."""
-        return tuple(site.name for site in (*self.initial, *self.innovations))
+    def linear_gaussian(self) -> bool:
+        """Whether carries, noise and data are jointly normal: those of an element are where those of all are."""
+        return exactness(self._shared.core.program).exact
 
     @property
-    def guided(self) -> NoiseDynamics:
-        """The dynamics under the smooth maps."""
-        if self._shared.program.smooth is not self._shared.program.particles:
-            raise NotImplementedError
-        return self
+    def guided(self) -> ElementUnderMaps:
+        """The dynamics under the maps that a Gaussian proposal draws in."""
+        return self._under(self._shared.guided)
 
     @property
-    def surrogate(self) -> NoiseDynamics:
-        """The dynamics under maps that are smooth for every site."""
-        return self.guided
+    def surrogate(self) -> ElementUnderMaps:
+        """The dynamics that the Gaussian approximation expands, made where it is asked for."""
+        shared, surrogate = self._shared, self._shared.elements.surrogate
+        same = surrogate is shared.elements.guided
+        return self._under(shared.guided if same else _Bound(shared.core, self.theta, surrogate))
+
+    def _under(self, bound: _Bound) -> ElementUnderMaps:
+        return self if bound is self._bound else ElementUnderMaps(bound, self._number)
 
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
         """Start one particle at given values of the initial-state sites."""
         out = self._shared.evaluate_start(m=self._number, values=dict(values))
         return EvaluatedStart(out["carry"], out["log_initial"], out["log_observation"])
-
-    def step(self, carry: PyTree, x: PyTree, noise: Mapping[str, jax.Array]) -> Step:
-        """Move one particle by base noise and weigh it."""
-        out = self._shared.step(m=self._number, carry=carry, x=x, noise=dict(noise))
-        return Step(out["carry"], out["log_weight"] + gradient_alone(out["log_rough"]), out["values"], out["cdf"])
 
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Evaluate the densities of one step at given innovations."""

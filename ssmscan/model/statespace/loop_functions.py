@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
 
 from ssmscan.model.handlers.moving import RowAxis, start_name
 from ssmscan.model.handlers.scans import SeveralLoops
-from ssmscan.model.jaxprs.dataflow import Reached, Staged
+from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.noise.in_place import InPlace
-from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.staging import forward_draws, functions, left_out, roles
-from ssmscan.model.staging.discovery import Plan, TracedSite
+from ssmscan.model.staging.discovery import Plan
 from ssmscan.model.staging.hidden_noise import refuse_hidden_noise
-from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop
+from ssmscan.model.staging.post_loop import PostLoop, stage_post_loop, step_output
 from ssmscan.model.staging.user_model import Part, UserModel
 from ssmscan.model.statespace import selections
+from ssmscan.model.statespace.one_particle import OfNoise, OneParticle, latent_sites, stage_maps, stage_surrogate
 from ssmscan.model.statespace.selections import Computed, DataFacts, Densities, Replicates, names_of
 
 
@@ -37,42 +33,6 @@ class Places(NamedTuple):
     sites: tuple[str, ...]
     start: Staged
     step: Staged
-
-
-class OfNoise(NamedTuple):
-    """The start and a step of one particle as functions of base noise.
-
-    Attributes:
-        start: theta, noise -> see `functions.start_noise`.
-        step: theta, carry, x, noise -> see `functions.step_noise`.
-        specs: the noise of each latent site that is not a parameter.
-    """
-
-    start: Staged
-    step: Staged
-    specs: dict[str, NoiseSpec]
-
-
-@lru_cache(maxsize=256)
-def varying(start: Staged, step: Staged) -> tuple[bool, ...]:
-    """Find the real leaves of the carry that noise reaches, by a fixpoint of what reaches what in a step."""
-    reached = {
-        k for k, pairs in enumerate(jax.tree.leaves(start.reaches("carry"), is_leaf=_is_set)) if _by_noise(pairs)
-    }
-    sources = jax.tree.leaves(step.reaches("carry"), is_leaf=_is_set)
-    reached |= {k for k, pairs in enumerate(sources) if _by_noise(pairs)}
-    while grown := {k for k, pairs in enumerate(sources) if any(("carry", i) in pairs for i in reached)} - reached:
-        reached |= grown
-    leaves = jax.tree.leaves(step.argument("carry"))
-    return tuple(k in reached and jnp.issubdtype(leaf.dtype, jnp.inexact) for k, leaf in enumerate(leaves))
-
-
-def _is_set(node: object) -> bool:
-    return isinstance(node, set)
-
-
-def _by_noise(pairs: set[Reached]) -> bool:
-    return any(argument == "noise" for argument, _ in pairs)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,6 +58,8 @@ class LoopFunctions:
         cdf: outside, carry, x, values -> "cdf".
         particles: the start and a step under the maps for particles.
         smooth: the same under the smooth maps, the same object where the maps are; None where a site has none.
+        guided: the same under the smooth maps of the sites that have one from noise, of the others those for particles.
+        surrogate: the same, smooth stand-ins in the place of the others, and everything that they make real.
         places: where the states are that gradient engines sample in place; None where there are none.
         prior: key -> "theta".
         constrain, unconstrain: between z and theta; None where parameters are discrete.
@@ -122,6 +84,8 @@ class LoopFunctions:
     cdf: Staged
     particles: OfNoise
     smooth: OfNoise | None
+    guided: OfNoise
+    surrogate: OneParticle
     places: Places | None
     prior: Staged
     constrain: Staged | None
@@ -148,6 +112,17 @@ class LoopFunctions:
         """Names of the initial-state sites."""
         return self.names(Role.INITIAL)
 
+    def one_particle(self, maps: OfNoise) -> OneParticle:
+        """Return what moves and weighs one particle under some maps whose values are those of the model."""
+        output = step_output(self.plan)
+        return OneParticle(maps, self.post_loop.step, self.densities.start_rows, self.plan.carry, output, {})
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """Names of the latent sites with a smooth map from noise, initial ones first."""
+        stand_ins = {site.name for site in (*self.plan.outside, *self.plan.inside) if site.stand_in is not None}
+        return tuple(name for name in (*self.initial, *self.names(Role.INNOVATION)) if name not in stand_ins)
+
 
 def stage_loop(
     user_model: UserModel, declared: tuple[str, ...], initial: tuple[str, ...], value: Staged, joint: Staged | None
@@ -165,16 +140,19 @@ def stage_loop(
     flow = roles.data_flow(value, plan)
     if flow.elsewhere - user_model.part.foreign - user_model.part.joint:
         raise SeveralLoops(tuple(sorted({plan.main, *plan.horizons})))
-    post_loop = stage_post_loop(user_model, value, flow.after & {s.name for s in plan.outside if s.observed})
+    after = flow.after & {s.name for s in plan.outside if s.observed}
+    post_loop = stage_post_loop(user_model, value, after)
     unread = left_out.unread(value, plan)
     sites = _sites(user_model, flow, post_loop, declared, initial, unread)
     parameters, initial = names_of(sites, Role.PARAMETER), names_of(sites, Role.INITIAL)
     refuse_hidden_noise(user_model, value)
-    particles, smooth = _maps(user_model, parameters, initial)
+    particles, smooth, guided = stage_maps(user_model, parameters, initial)
     prior = functions.prior(user_model, parameters)
     discrete = ", ".join(repr(n) for n in parameters if user_model.outside[n].discrete)
     starting = {n for n, reached in post_loop.start.items() if reached & set(initial)}
     observed_start = names_of(sites, Role.START_OBSERVATION)
+    densities = selections.densities(value, user_model.part, sites, post_loop, starting)
+    own = OneParticle(guided, post_loop.step, densities.start_rows, plan.carry, step_output(plan), {})
     scaled = any(s.scaled for s in plan.outside if s.name in initial)
     return LoopFunctions(
         plan=plan,
@@ -194,6 +172,8 @@ def stage_loop(
         cdf=value.select("cdf"),
         particles=particles,
         smooth=smooth,
+        guided=guided,
+        surrogate=stage_surrogate(user_model, parameters, initial, own, after),
         places=_places(user_model, parameters, initial),
         prior=prior,
         constrain=None if discrete else functions.constrain(user_model, parameters),
@@ -203,20 +183,11 @@ def stage_loop(
         ),
         step_draw=forward_draws.step_draw(user_model, parameters),
         step_predict=forward_draws.step_predict(user_model, parameters),
-        densities=selections.densities(value, user_model.part, sites, post_loop, starting),
+        densities=densities,
         data=selections.data_facts(value, user_model.part, sites),
         replicates=selections.replicates(value, plan, user_model.part, sites),
         computed=selections.computed(value, plan, user_model.part, sites),
     )
-
-
-def latent_sites(user_model: UserModel, parameters: tuple[str, ...]) -> dict[str, TracedSite]:
-    """Return the latent sites of this loop that are no parameters."""
-    return {
-        name: site
-        for name, site in (user_model.outside | user_model.innovations).items()
-        if site.latent and name not in parameters and name not in user_model.part.foreign
-    }
 
 
 def _sites(
@@ -272,23 +243,3 @@ def _places(user_model: UserModel, parameters: tuple[str, ...], initial: tuple[s
         return None
     start = forward_draws.start_places(user_model, parameters, initial)
     return Places(sites, start, forward_draws.step_places(user_model, parameters))
-
-
-def _maps(
-    user_model: UserModel, parameters: tuple[str, ...], initial: tuple[str, ...]
-) -> tuple[OfNoise, OfNoise | None]:
-    """Stage start and step under the maps for particles, and under the smooth ones."""
-    latent = latent_sites(user_model, parameters)
-
-    def staged(smooth: bool) -> OfNoise:
-        maps = {n: s.smooth if smooth else s.particle for n, s in latent.items()}
-        return OfNoise(
-            functions.start_noise(user_model, parameters, initial, smooth=smooth),
-            functions.step_noise(user_model, parameters, smooth=smooth),
-            {n: noise_map.spec for n, noise_map in maps.items() if noise_map is not None},
-        )
-
-    particles = staged(False)
-    if all(s.particle == s.smooth for s in latent.values()):
-        return particles, particles
-    return particles, None if any(s.smooth is None for s in latent.values()) else staged(True)

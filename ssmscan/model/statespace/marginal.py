@@ -30,7 +30,8 @@ from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.protocols import NoiseSpec, Theta
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.staging.post_loop import as_output
-from ssmscan.model.statespace.loop_functions import LoopFunctions, OfNoise
+from ssmscan.model.statespace.loop_functions import LoopFunctions
+from ssmscan.model.statespace.one_particle import OfNoise
 
 PyTree = Any
 

@@ -25,7 +25,7 @@ from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from ssmscan.errors import ModelError
-from ssmscan.model.gaussian.fit import Fit
+from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.gaussian.linear import fit_linear, log_likelihood
 from ssmscan.model.gaussian.moments import draw_path
 from ssmscan.model.gaussian.vectors import VectorModel, in_vectors, join_noise
