@@ -125,9 +125,8 @@ def _guide(carry: Array, mean: Array, feedback: Array, scale_tril: Array) -> Gui
     sums = [jnp.sum(x) for x in (carry, mean, feedback, scale_tril, whiten)]
     good = jnp.isfinite(sum(sums, jnp.zeros(()))) & jnp.all(jnp.diagonal(scale_tril) > 0)
     unit = jnp.eye(len(mean), dtype=mean.dtype)
-    none = jax.tree.map(jnp.zeros_like, (carry, mean, feedback))
-    own, found = Guide(*none, unit, unit), Guide(carry, mean, feedback, scale_tril, whiten)
-    return jax.tree.map(partial(jnp.where, good), found, own)
+    own = Guide(jnp.zeros_like(carry), jnp.zeros_like(mean), jnp.zeros_like(feedback), unit, unit)
+    return jax.tree.map(partial(jnp.where, good), Guide(carry, mean, feedback, scale_tril, whiten), own)
 
 
 def _value(carry: Array, gradient: Array, curvature: Array) -> Value:
