@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import ssmscan
-from ssmscan.particles.choosing import APART, COMPARABLE, STARTS, Findings, Measured, Mode, count_modes, efficiency
+from ssmscan.particles.choosing import Findings, Measured, efficiency
+from ssmscan.particles.mode_search import APART, COMPARABLE, STARTS, Mode, count_modes
 from tests.particles.bimodal import ONE_MODE, SEVERAL_MODES
 
 KEY = jax.random.key(0)
