@@ -1,6 +1,6 @@
 """Noise of the likelihood estimate: bootstrap, one-step and look-ahead proposals on ten models as users write them.
 
-    python benchmarks/look_ahead.py [--out benchmarks/results/look_ahead.json] [--quick] [--models NAME ...]
+    python benchmarks/look_ahead.py [--out benchmarks/results/look_ahead.json] [--sizes N ...] [--models NAME ...]
 
 For each model and N = 2, 10, 64 and 512: the standard deviation of log Z-hat over replicates at the parameters that
 made the data, and the time of one estimate, the Gaussian approximation included.  The one-step proposal is Laplace's
@@ -237,7 +237,7 @@ def fastest(run: Callable, times: int) -> float:
     return min(found)
 
 
-def study(name: str, sizes: tuple[int, ...], replicates: int, batch: int = 10) -> dict[str, Any]:
+def study(name: str, sizes: list[int], replicates: int, batch: int = 10) -> dict[str, Any]:
     """Measure one model."""
     ssm, theta = MODELS[name]()
     theta = ssm.canonical(theta)
@@ -278,12 +278,13 @@ def main() -> None:
     """Print a line a model, and write all of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2, 10, 64, 512])
+    parser.add_argument("--replicates", type=int, default=100)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     options = parser.parse_args()
     rows = []
     for name in options.models:
-        rows.append(study(name, (10, 64) if options.quick else (2, 10, 64, 512), 20 if options.quick else 100))
+        rows.append(study(name, options.sizes, options.replicates))
         print(json.dumps(rows[-1]), flush=True)
         if options.out:
             options.out.write_text(json.dumps({"jax": jax.__version__, "rows": rows}, indent=1) + "\n")
