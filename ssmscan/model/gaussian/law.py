@@ -56,7 +56,7 @@ def result(model: VectorModel, now: Pass, passes: Array, converged: Array, finit
         initial_scale_tril=now.first.scale_tril,
         mean=path.noise + now.gains.change,
         gains=now.gains,
-        carries=jnp.concatenate([jax.vmap(of_carry)(path.carries), of_carry(path.last)[None]]),
+        carries=jnp.concatenate([jax.vmap(of_carry, axis_size=model.num_steps)(path.carries), of_carry(path.last)[None]]),
         carry_trees=path.carries,
         log_likelihood=algebra.total(increments),
         increments=increments,
