@@ -34,12 +34,15 @@ from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.predict import predict
 from ssmscan.inference.tempering import TemperedSMC
+from ssmscan.model.gaussian.backward import Gains
+from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.noise_outside import noise_outside
 from ssmscan.model.protocols import (
     Dynamics,
     Evaluated,
     EvaluatedStart,
     Model,
+    NoiseDynamics,
     NoiseSpec,
     Panel,
     Start,
@@ -52,6 +55,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
+from ssmscan.particles.choosing import choose_proposal
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
@@ -60,10 +64,11 @@ from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.genealogy import backward_sample, trace_ancestry
 from ssmscan.particles.guided import Guided
+from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_resume import resume
 from ssmscan.particles.printing import Card
-from ssmscan.particles.proposals import Bootstrap, Move, Proposal
+from ssmscan.particles.proposals import Bootstrap, Move, Proposal, SeriesProposal
 from ssmscan.particles.resampling import Resampling, multinomial, stratified, systematic
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
@@ -121,6 +126,8 @@ __all__ = [
     "multinomial",
     "Bootstrap",
     "Guided",
+    "LookAhead",
+    "choose_proposal",
     "Mean",
     "SD",
     "Quantiles",
@@ -136,6 +143,7 @@ __all__ = [
     "Dynamics",
     "Estimator",
     "Proposal",
+    "SeriesProposal",
     "Resampling",
     "Store",
     "Summary",
@@ -145,6 +153,9 @@ __all__ = [
     "Factor",
     "Evidence",
     "NoiseSpec",
+    "NoiseDynamics",
+    "Fit",
+    "Gains",
     "Panel",
     "Start",
     "EvaluatedStart",

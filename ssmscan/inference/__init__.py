@@ -11,6 +11,7 @@
 | `curvature`, `averages` | its standard errors; averages of noisy numbers |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
 | `paths` | state paths of the draws, from noise or from the keys of accepted runs |
+| `approximation` | `gaussian_approximation`: the states given data and parameters by their mode and curvature |
 | `deterministics` | deterministics outside the loop, added to a result |
 | `reporting` | the `Result` of a sampler |
 | `predict` | the observations again, from any result |

@@ -6,6 +6,10 @@ choose the number of particles (`ssmscan.inference.sizing`); the chains move wit
 the medoid of the better half of the points they visited.  It is a point of the posterior even where chains sit on
 several modes, between which their medians lie.
 
+Where the user has not said which estimator to use, and the bootstrap filter needs more than `FEW` particles there, the
+*proposal* is chosen at the first central theta that chains have moved to (`ssmscan.particles.choosing`), and kept.
+What it looks ahead with is a function of the proposed theta alone, so that the chain stays exact.
+
 The efficiency of a pseudo-marginal random walk is flat around :math:`\sigma_* = 1.2` (Doucet, Pitt, Deligiannidis
 & Kohn 2015, *Biometrika* 102(2): 1.0 to 1.7; Sherlock, Thiery, Roberts & Rosenthal 2015, *Ann. Stat.* 43(1)).
 Even a proposal of length zero is accepted only with probability :math:`2 \Phi(-\sigma / \sqrt 2)`; adaptation
@@ -19,7 +23,7 @@ with a proposal of length zero: nothing else is compiled.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +34,13 @@ from scipy.special import ndtr
 from ssmscan.inference.interrupts import interruptible
 from ssmscan.inference.pmmh_chain import Chain, Control, PMMHState, PMMHStep, Trace, evaluate
 from ssmscan.inference.progress import Chunk, Progress, call_timed, compile_chunk, phase, run_chunks
-from ssmscan.inference.sizing import best_size, next_size
+from ssmscan.inference.sizing import FEWEST, best_size, next_size
 from ssmscan.model.protocols import Model, Theta
+from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.particles.choosing import choose_proposal
 from ssmscan.particles.estimators import Estimator, sized
+from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.look_ahead import LookAhead
 
 PRIOR_DRAWS = 128
 ROUNDS = 3
@@ -65,6 +73,24 @@ def central(trace: Trace) -> Theta:
     return jax.tree.map(lambda leaf: leaf[medoid], late.z)
 
 
+FEW = 64
+"""With so many particles of the bootstrap filter nothing is worth the compilation of another."""
+
+
+class Aim(NamedTuple):
+    """What a pilot is to find.
+
+    Attributes:
+        sd: wanted standard deviation of the log likelihood estimate.
+        size: whether to choose the number of particles.
+        proposal: whether to choose the proposal.
+    """
+
+    sd: float
+    size: bool
+    proposal: bool
+
+
 class Pilot:
     """The pilot: what it has found so far, and what has been spent.
 
@@ -74,6 +100,8 @@ class Pilot:
         chains: the chains where the pilot left them.
         sd: standard deviation of the log likelihood estimate at the central theta, nan if it was never measured.
         num_steps: steps of adaptation that were taken.
+        aim: what to find.
+        choice: why it uses the proposal that it does, in sentences; empty where that was not its to choose.
         limit: what kept the search from more particles, a clause; empty if nothing did.
         compile_seconds, seconds: what it took.
         particle_steps: particles moved.
@@ -81,9 +109,17 @@ class Pilot:
     """
 
     def __init__(
-        self, key: jax.Array, ssm: Model, estimator: Estimator, num_chains: int, seconds: float, *, progress: bool
+        self,
+        key: jax.Array,
+        ssm: StateSpaceModel,
+        estimator: Estimator,
+        num_chains: int,
+        seconds: float,
+        *,
+        progress: bool,
     ):
         self.key, self.ssm, self.progress = key, ssm, progress
+        self.aim, self.choice = Aim(np.inf, False, False), ""
         self.estimator, self.num_chains = estimator, num_chains
         self.deadline = time.perf_counter() + seconds
         self.allowed = f"its {seconds:g} seconds (pilot_seconds) did not allow for more"
@@ -99,12 +135,11 @@ class Pilot:
         """Acceptance to aim at."""
         return target_acceptance(self.sd if np.isfinite(self.sd) else np.inf)
 
-    def run(self, num_steps: int, *, target_sd: float | None, max_particles: int) -> Pilot:
-        """Start the chains, move them, and choose the number of particles and the target acceptance.
+    def run(self, num_steps: int, *, max_particles: int) -> Pilot:
+        """Start the chains, move them, and choose what `aim` says and the target acceptance.
 
         Args:
             num_steps: steps of each chain in a round.
-            target_sd: wanted standard deviation of the log likelihood estimate; None keeps the number of particles.
             max_particles: the largest number to choose.
 
         Raises:
@@ -114,8 +149,10 @@ class Pilot:
             centre = self.start()
             for round_ in range(ROUNDS + 1):
                 # Before the chains have moved, a bad start may ask for any number: one stride is enough to move.
-                tries = 0 if target_sd is None or self.out_of_time else 1 if round_ == 0 else np.inf
-                self.fit(centre, target_sd or np.inf, max_particles, tries)
+                tries = 0 if not self.aim.size or self.out_of_time else 1 if round_ == 0 else np.inf
+                if round_ == 1 and self.aim.proposal and not self.out_of_time:
+                    self.choose(centre)
+                self.fit(centre, self.aim.sd if self.aim.size else np.inf, max_particles, tries)
                 if round_ == ROUNDS or self.out_of_time:
                     break
                 centre = self.move(num_steps, round_, centre)
@@ -205,9 +242,33 @@ class Pilot:
         self.sd = float(np.std(estimates, ddof=1)) if np.all(np.isfinite(estimates)) else np.inf
         return self.sd
 
+    def choose(self, centre: Theta) -> None:
+        """Choose the proposal at one theta, where the bootstrap filter needs many particles."""
+        size = self.estimator.num_particles
+        needed = size * (self.replicate(centre) / self.aim.sd) ** 2
+        enough = FEW if self.aim.size else size
+        if needed <= enough:
+            self.choice = f"Bootstrap, of which {enough} particles are enough here: nothing else was tried"
+            return
+        began = time.perf_counter()
+        with phase("PMMH pilot: choosing the proposal", progress=self.progress), interruptible():
+            theta = self.ssm.constrain(jax.tree.map(jnp.asarray, centre))
+            proposal, reason = choose_proposal(
+                self.next_key(), self.ssm, theta, num_particles=None if self.aim.size else size
+            )
+        self.seconds += time.perf_counter() - began
+        self.choice = reason.rstrip(".")
+        if isinstance(proposal, LookAhead):
+            self.too_noisy = {}
+            size = FEWEST if self.aim.size else size
+            self.use(ParticleFilter(size, proposal=proposal, summaries=()))
+
     def resize(self, num_particles: int) -> None:
         """Use another number of particles, with new estimates where the chains are."""
-        estimator = self.estimator.with_num_particles(num_particles)
+        self.use(self.estimator.with_num_particles(num_particles))
+
+    def use(self, estimator: Estimator) -> None:
+        """Use another estimator, with new estimates where the chains are."""
         self.chunk = self.compile(estimator)
         self.estimator = estimator
         state = self.still(self.chains.state.z, 1, "", bar=False).state.state

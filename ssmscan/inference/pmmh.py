@@ -18,7 +18,7 @@ import numpy as np
 from ssmscan.arguments import require_flag, require_number
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.paths import paths_from_keys
-from ssmscan.inference.pilot import Pilot
+from ssmscan.inference.pilot import Aim, Pilot
 from ssmscan.inference.pmmh_chain import Control, PMMHStep, Trace
 from ssmscan.inference.progress import Progress, no_steps, run_chunks
 from ssmscan.inference.reporting import result_of
@@ -34,6 +34,9 @@ from ssmscan.results.data import Costs
 from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
 from ssmscan.results.result import Result
 from ssmscan.results.table import significant
+
+PLAIN = ParticleFilter(100, summaries=())
+"""The estimator from which the pilot starts where none is given."""
 
 ROUND_SHARE = 8
 """Each round of the pilot takes this part of the warm-up."""
@@ -62,7 +65,7 @@ class PMMH:
         >>> result.title, result.states["h"].shape
         ('PMMH: 4 chains of 5000 draws', (4, 100, 50))
 
-        The mean of several filters is an estimator too: `PMMH(estimator=ssmscan.Replicates(pmmh.estimator, 4))`.
+        The mean of several filters is an estimator too: `PMMH(estimator=Replicates(ParticleFilter(100), 4))`.
 
     Attributes:
         num_samples: draws kept in each chain.
@@ -71,7 +74,9 @@ class PMMH:
         num_particles: number of particles of the estimator, or None to let the pilot choose.
         target_sd: standard deviation of the log likelihood estimate that the pilot aims at.
         estimator: of the likelihood: a `ParticleFilter`, or `Replicates` of one, whose number of particles is where the
-            pilot starts; or `ExactLikelihood()` of a linear Gaussian model.
+            pilot starts; or `ExactLikelihood()` of a linear Gaussian model. None is a particle filter whose proposal
+            the pilot chooses where the bootstrap filter needs many particles, see `ssmscan.choose_proposal`; the notes
+            of the result say which, and why.
         num_paths: state paths kept in each chain, evenly spread over its draws.
         progress: whether to show a progress bar on a terminal.
         max_particles: the pilot chooses no more, rounded down to a power of two.
@@ -83,7 +88,7 @@ class PMMH:
     num_chains: int = 4
     num_particles: int | None = None
     target_sd: float = 1.2
-    estimator: Estimator = ParticleFilter(100, summaries=())
+    estimator: Estimator | None = None
     num_paths: int = 500
     progress: bool = True
     max_particles: int = 2**14
@@ -96,7 +101,8 @@ class PMMH:
         require_number("pilot_seconds", self.pilot_seconds, 0.0, np.inf)
         if self.num_particles is not None:
             require_counts(self, num_particles=2)
-        require_estimator("estimator", self.estimator)
+        if self.estimator is not None:
+            require_estimator("estimator", self.estimator)
         require_flag("progress", self.progress)
 
     def run(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
@@ -132,11 +138,11 @@ class PMMH:
         return warn_of_concerns(result)
 
     def _pilot(self, key: jax.Array, ssm: StateSpaceModel) -> Pilot:
-        size = self.num_particles or min(self.estimator.num_particles, self.max_particles)
-        estimator = self.estimator.with_num_particles(size)
+        given = self.estimator or PLAIN
+        estimator = given.with_num_particles(self.num_particles or min(given.num_particles, self.max_particles))
         pilot = Pilot(key, ssm, estimator, self.num_chains, float(self.pilot_seconds), progress=self.progress)
-        target_sd = self.target_sd if self.num_particles is None else None
-        return pilot.run(self.num_warmup // ROUND_SHARE, target_sd=target_sd, max_particles=self.max_particles)
+        pilot.aim = Aim(self.target_sd, self.num_particles is None, self.estimator is None)
+        return pilot.run(self.num_warmup // ROUND_SHARE, max_particles=self.max_particles)
 
     def _sample(self, ssm: StateSpaceModel, pilot: Pilot) -> tuple[Progress, Progress]:
         """Finish the warm-up, freeze the proposal, and make the draws."""
@@ -264,6 +270,8 @@ def _notes(pilot: Pilot, again: np.ndarray, stored: np.ndarray) -> tuple[str, ..
         f"{sized(pilot.estimator)}, standard deviation of the log likelihood estimate "
         f"{pilot.sd:.2f} at the centre, target acceptance {pilot.target:.3f}"
     ]
+    if pilot.choice:
+        notes.append(pilot.choice)
     differ = int(np.sum(~np.isclose(again, stored, rtol=1e-4, atol=1e-3)))
     if differ:
         notes.append(f"{differ} of {again.size} replayed filter runs differ from the accepted ones by rounding")

@@ -13,6 +13,7 @@ What a filter is made of
     proposals        what moves and weighs a cloud: `Bootstrap`
     proposed_laws    checks of the distributions that a user's function proposes to `Guided`
     guided           `Guided`, a proposal of the user's own
+    look_ahead       `LookAhead`, the proposal that sees the whole series
     compiled         functions compiled with settings: what is static, what is an argument
     filter_step      the algorithm: start, update, and the whole run as a scan of updates; `State`, `StepInfo`
     clouds           weighted particles, and what a run keeps of them
@@ -23,6 +24,7 @@ What a filter is made of
 A whole run
     printing         how results are shown
     filter_record    the arrays of a run
+    tail_index       whether the variance of weights exists
     concerns         what speaks against a run, in sentences
     filter_result    `FilterResult`, what a run found, of one loop or several
     panels           one filter for each element of a panel, and their results joined; the model's side is
@@ -37,6 +39,7 @@ A filter that goes on, and the front
     online           `Online`, a filter between two steps
     memory           whether a result fits
     filter           `ParticleFilter` and `log_likelihood`
+    choosing         `choose_proposal`, which measures whether looking ahead pays and can be trusted
     exact_likelihood `ExactLikelihood`, an estimator without particles
     online_resume    `resume`, which reads a saved filter
 """

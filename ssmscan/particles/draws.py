@@ -118,6 +118,29 @@ def _by_columns(data: Array, *, shape: tuple[int, ...], stream: int) -> Array:
     return jnp.moveaxis(drawn, 0, -1).reshape(shape)
 
 
+_GOLDEN = np.uint32(2654435769)
+"""2^32 over the golden ratio: its multiples spread evenly, those of consecutive numbers too."""
+
+
+def spread_choice(key: Array, probability: float, n: int, stream: int) -> Array:
+    """Choose each of n particles with one probability, evenly spread over the cloud.
+
+    They are chosen by one uniform number and not independently: as many as on average, and as many of each family,
+    since particles of one ancestor are neighbours.
+
+    Args:
+        key: as in `standard_normal`.
+        probability: in [0, 1), known.
+        n: number of particles.
+        stream: number of a sequence under this key that nothing else uses.
+
+    Returns:
+        (n,) bool.
+    """
+    a, b = threefry(jax.random.key_data(key), jnp.full((1,), stream, np.uint32), jnp.zeros(1, np.uint32))
+    return lax.iota(np.uint32, n) * _GOLDEN + (a ^ b) < np.uint32(round(probability * 2.0**32))
+
+
 def draw_noise(key: Array, specs: Mapping[str, NoiseSpec], n: int, *, first_stream: int = 0) -> dict[str, Array]:
     """Draw the base noise of n particles for every site.
 

@@ -29,6 +29,8 @@ class FilterRecord:
         failed_step: int32, step of the event that `status` tells of, -1 the start, -2 none.
         failed_element: int32, the element of a panel it happened to, else 0.
         faulty_step: int32, first step with a log weight that was NaN or +inf, -1 the start, -2 none.
+        sparsest: (n,) log weights with which ancestors were drawn, what is ahead included, of up to 1,000 particles
+            where ess was smallest, elements of a panel in front; None where particles know no later data.
         history: what the store kept to draw paths from; the tree of each element of a panel by itself, in front.
         observations: names of the observed sites.
         start_observed: whether the series begin with the start.
@@ -48,6 +50,7 @@ class FilterRecord:
     failed_step: Array
     failed_element: Array
     faulty_step: Array
+    sparsest: Array | None
     history: History | Tree | None
     observations: tuple[str, ...] = field(metadata=_STATIC)
     start_observed: bool = field(metadata=_STATIC)

@@ -138,6 +138,7 @@ def result_of_steps(
         failed_step=last[0].failed_step,
         failed_element=None,  # type: ignore[arg-type]
         faulty_step=last[0].faulty_step,
+        sparsest=None if last[0].sparsest is None else last[0].sparsest.log_weights,
         history=history,
         observations=(),
         start_observed=start_observed,

@@ -2,29 +2,26 @@ r"""One step of every filter: resample if needed, propagate, weigh.
 
 With carried log weights :math:`\log w_i` (below) and incremental ones :math:`g_i` of a proposal,
 
-.. math::  \log \ell_t = \log \sum_i e^{\log w_i + g_i}, \qquad
-           \log W_i = \log w_i + g_i - \log \ell_t .
+.. math::  \log \ell_t = \log \sum_i e^{\log w_i + g_i}, \qquad \log W_i = \log w_i + g_i - \log \ell_t .
 
-:math:`\ell_t` estimates :math:`p(y_t | y_{1:t-1})`, their product the likelihood, without bias
-(Del Moral 2004, section 7.4.2; Chopin & Papaspiliopoulos 2020, algorithms 10.1 and 10.3).
+:math:`\ell_t` estimates :math:`p(y_t | y_{1:t-1})`, their product the likelihood, without bias (Del Moral 2004, section
+7.4.2; Chopin & Papaspiliopoulos 2020, algorithms 10.1 and 10.3).
 
-The carried weight obeys one rule.  Without resampling it is :math:`\log W_i`.  Resampling with
-probabilities V, which are W unless the proposal looks ahead, when :math:`V_i \propto W_i e^{h_i}`, makes it
-:math:`\log W_{a_i} - \log V_{a_i} - \log N`, *never renormalised*.  The product is then unbiased for
-every scheme with :math:`E[\text{offspring of } i] = N V_i` and every decision to resample that is a
-function of the past.  Renormalising biases auxiliary filters by percents at small N.
+The carried weight obeys one rule.  Without resampling it is :math:`\log W_i`.  Resampling with probabilities V, which
+are W unless the proposal looks ahead, when :math:`V_i \propto W_i e^{h_i}`, makes it :math:`\log W_{a_i} - \log V_{a_i}
+- \log N`, *never renormalised*.  The product is then unbiased for every scheme with :math:`E[\text{offspring of } i] =
+N V_i` and every decision to resample that is a function of the past.  Renormalising biases auxiliary filters.
 
-Gradients in theta see the same rule with :math:`\log V` held constant: the carried weight has value
-:math:`-\log N` but the gradient of :math:`\log W_{a_i}` (Scibior & Wood 2021, "Differentiable
-particle filtering without modifying the forward pass").  An innovation that is no smooth function of its noise
-puts the gradient of its log-density into its weight, see `ssmscan.model.noise.score`.
+Gradients in theta see the same rule with :math:`\log V` held constant: the carried weight has value :math:`-\log N` but
+the gradient of :math:`\log W_{a_i}` (Scibior & Wood 2021, arXiv 2106.10314).  An innovation that is no smooth function
+of its noise puts the gradient of its log-density into its weight, see `ssmscan.model.noise.score`.
 
 Here h is the sum of `Move.log_ahead`, known when a particle has moved, and of `log_auxiliary`, from the next input.  W
 stays the filtering weight, that of summaries, stores and paths; whether to resample and the effective sample size
 follow W exp(log_ahead): uneven filtering weights of a cloud that was drawn by what is still to come are no loss.
 
-When every weight is zero the run goes on with equal weights, so that nothing is NaN and replicates
-beside it under vmap are untouched, but its increments are -inf from there on and the status says so.
+When every weight is zero the run goes on with equal weights, so that nothing is NaN and replicates beside it under vmap
+are untouched, but its increments are -inf from there on and the status says so.
 """
 
 from __future__ import annotations
@@ -47,7 +44,7 @@ from ssmscan.particles.draws import unrolled_threefry
 from ssmscan.particles.loop import keep_for_gradient, scan_remembering_little
 from ssmscan.particles.proposals import Move, Proposal
 from ssmscan.particles.resampling import Resampling
-from ssmscan.particles.weights import CompensatedSum, Weighed, normalise, uniform
+from ssmscan.particles.weights import CompensatedSum, Sparsest, Weighed, normalise, uniform
 
 COMPLETE, FAULTY, VANISHED = 0, 1, 2
 """Status: all is well; some log weight was NaN or +inf and counted as zero; every weight was zero."""
@@ -86,6 +83,7 @@ class State(NamedTuple):
         weights: (N,) their exponentials.
         log_ahead: (N,) what the proposal sees ahead of each particle, see `Move`; None where it looks no further.
         ess: () effective sample size of the weights times exp(log_ahead).
+        sparsest: the cloud where that was least; None where `log_ahead` is.
         log_likelihood: running log likelihood.
         pending: () log of the mean weight of a start that is weighed but not observed, which belongs to the increment
             of the first step, and 0 from there on; None where the particles of such a start are equal.
@@ -103,6 +101,7 @@ class State(NamedTuple):
     weights: Array
     log_ahead: Array | None
     ess: Array
+    sparsest: Sparsest | None
     log_likelihood: CompensatedSum
     pending: Array | None
     status: Array
@@ -180,6 +179,7 @@ def start(settings: Settings, key: Array, dynamics: Dynamics) -> StartInfo:
         weights=jnp.full(n, 1 / n, float),
         log_ahead=drawn.log_ahead,
         ess=jnp.full((), n, float),
+        sparsest=None if drawn.log_ahead is None else Sparsest.of_equal(n),
         log_likelihood=CompensatedSum.zero(),
         pending=None,
         status=jnp.full((), COMPLETE, np.int32),
@@ -206,8 +206,8 @@ def step_keys(key: Array, count: Array | int) -> Array:
 def update(settings: Settings, state: State, dynamics: Dynamics, x: Any) -> tuple[State, StepInfo]:
     """Advance by one step: resample if needed, propagate, weigh.
 
-    Compiled alone, XLA may round it differently in the last digit than inside a loop;
-    `scan_updates` over two or more steps at a time gives the bits of the whole run.
+    Compiled alone, XLA may round it differently in the last digit than inside a loop; `scan_updates` over two or more
+    steps at a time gives the bits of the whole run.
 
     Args:
         settings: scheme, threshold, proposal.
@@ -289,19 +289,20 @@ def _carried(needed: Array | bool, ratio: Array, log_weights: Array) -> Array:
 def _record(state: State, weighed: Weighed, step: Array, drawn: Move) -> State:
     """Record new weights: log likelihood, effective sample size, and the first step of the worst event."""
     event = jnp.where(weighed.log_sum == -jnp.inf, VANISHED, jnp.where(weighed.faulty, FAULTY, COMPLETE))
-    event = event.astype(np.int32)
-    status = jnp.maximum(state.status, event)
+    status = jnp.maximum(state.status, event.astype(np.int32))
     # Once a cloud has vanished it goes on from states that cannot be.
     first_fault = weighed.faulty & (state.faulty_step == NOWHERE) & (state.status != VANISHED)
-    ess = weighed.ess
-    if drawn.log_ahead is not None:
-        ess = normalise(lax.stop_gradient(weighed.log_weights + drawn.log_ahead)).ess
+    ess, sparsest = weighed.ess, state.sparsest
+    if drawn.log_ahead is not None and sparsest is not None:
+        ahead = normalise(lax.stop_gradient(weighed.log_weights + drawn.log_ahead))
+        ess, sparsest = ahead.ess, sparsest.or_sparser(ahead)
     return state._replace(
         carry=drawn.carry,
         log_weights=weighed.log_weights,
         weights=weighed.weights,
         log_ahead=drawn.log_ahead,
         ess=jnp.where(status == VANISHED, 0, ess),
+        sparsest=sparsest,
         log_likelihood=state.log_likelihood.add(jnp.where(status == VANISHED, -jnp.inf, weighed.log_sum)),
         status=status,
         failed_step=jnp.where(status > state.status, step, state.failed_step),

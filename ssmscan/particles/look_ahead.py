@@ -34,10 +34,10 @@ Gradients go through gains and means, by which a linear Gaussian model has the e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import jax
@@ -50,9 +50,9 @@ from ssmscan.model.gaussian.algebra import inverse_factor, product
 from ssmscan.model.gaussian.fit import fit_vectors
 from ssmscan.model.gaussian.vectors import Coordinates, NoiseShapes, in_vectors, join_noise
 from ssmscan.model.protocols import Dynamics, NoiseSpec, PyTree, Values
-from ssmscan.particles.draws import START_STREAM, draw_noise, standard_normal
+from ssmscan.particles.draws import START_STREAM, draw_noise, spread_choice
 from ssmscan.particles.loop import keep_for_gradient
-from ssmscan.particles.proposals import Move
+from ssmscan.particles.proposals import Move, Proposal
 
 
 class Guide(NamedTuple):
@@ -103,14 +103,15 @@ class LookAhead:
         require_number("defence", self.defence, 0, 1)
         require_number("bound", self.bound, 0, 1e6)
 
-    def prepare(self, dynamics: Dynamics) -> tuple[Prepared, tuple[Guide, Value]]:
-        """Approximate the smoothing law; the plan has the law of the noise of each step, and the value after it."""
+    def prepare(self, dynamics: Dynamics) -> tuple[Proposal, Any]:
+        """Approximate the smoothing law; the plan has the `Guide` of each step, and the `Value` after it."""
         model = in_vectors(dynamics)
         found, coordinates = fit_vectors(model), model.coordinates
         first, m = coordinates.moved_initial, coordinates.moved_step
         gains, carries = found.gains, found.carries
-        nothing = jnp.zeros(0), found.initial_mean[:first], jnp.zeros((first, 0))
-        start = _guide(*nothing, found.initial_scale_tril[:first, :first])
+        start = _guide(
+            jnp.zeros(0), found.initial_mean[:first], jnp.zeros((first, 0)), found.initial_scale_tril[:first, :first]
+        )
         steps = jax.vmap(_guide)(carries[:-1], found.mean[:, :m], gains.feedback[:, :m], gains.scale_tril[:, :m, :m])
         values = jax.vmap(_value)(*lax.stop_gradient((carries[:-1], gains.gradient, gains.curvature)))
         after = jax.tree.map(lambda leaf: jnp.concatenate([leaf[1:], jnp.zeros_like(leaf[:1])]), values)
@@ -124,8 +125,8 @@ def _guide(carry: Array, mean: Array, feedback: Array, scale_tril: Array) -> Gui
     sums = [jnp.sum(x) for x in (carry, mean, feedback, scale_tril, whiten)]
     good = jnp.isfinite(sum(sums, jnp.zeros(()))) & jnp.all(jnp.diagonal(scale_tril) > 0)
     unit = jnp.eye(len(mean), dtype=mean.dtype)
-    plain = Guide(*map(jnp.zeros_like, (carry, mean, feedback)), unit, unit)
-    return jax.tree.map(partial(jnp.where, good), Guide(carry, mean, feedback, scale_tril, whiten), plain)
+    own = Guide(jnp.zeros_like(carry), jnp.zeros_like(mean), jnp.zeros_like(feedback), unit, unit)
+    return jax.tree.map(partial(jnp.where, good), Guide(carry, mean, feedback, scale_tril, whiten), own)
 
 
 def _value(carry: Array, gradient: Array, curvature: Array) -> Value:
@@ -195,9 +196,7 @@ class Prepared:
         noise = draw_noise(key, specs, n, first_stream=stream)
         if not self.defence:
             return noise, None
-        # A component for each particle and not for each place in the cloud, where ancestors come sorted.
-        below = NormalDist().inv_cdf(self.defence)
-        return noise, standard_normal(key, (n,), stream + len(specs)) < below
+        return noise, spread_choice(key, self.defence, n, stream + len(specs))
 
     def _guided(self, guide: Guide, carry: Array, z: Array, own: Array | None) -> tuple[Array, Array]:
         """Return noise of one particle from standard normals z (m,), and log p(e) / q(e), a scalar."""
@@ -209,7 +208,7 @@ class Prepared:
             e, z = jnp.where(own, z, e), jnp.where(own, _times(guide.whiten, z - mean), z)
         log_ratio = jnp.sum(jnp.log(jnp.diagonal(guide.scale_tril))) + 0.5 * jnp.sum(z * z - e * e)
         if own is not None:
-            log_ratio = -jnp.logaddexp(np.log1p(-self.defence) - log_ratio, np.log(self.defence))
+            log_ratio = -_log_sum(math.log1p(-self.defence) - log_ratio, math.log(self.defence))
         return e, log_ratio
 
     def _log_ahead(self, value: Value, carry: PyTree) -> Array:
@@ -228,3 +227,8 @@ def _times(a: Array, b: Array) -> Array:
     """Multiply as exactly as on a CPU: what is drawn and its density must agree."""
     with jax.default_matmul_precision("highest"):
         return product(a, b)
+
+
+def _log_sum(x: Array, y: float) -> Array:
+    """Compute log(e^x + e^y); half the cost of logaddexp, whose log1p is of no use here."""
+    return jnp.maximum(x, y) + jnp.log(1.0 + jnp.exp(-jnp.abs(x - y)))

@@ -83,6 +83,39 @@ def uniform(n: int) -> Array:
     return jnp.full(n, -math.log(n), float)
 
 
+SAMPLED = 1000
+"""Particles of the sparsest cloud that are kept, at most."""
+
+
+class Sparsest(NamedTuple):
+    """The cloud with the smallest effective sample size by now.
+
+    Attributes:
+        ess: () its effective sample size.
+        log_weights: (n,) its log weights, of n <= `SAMPLED` particles evenly spaced.
+    """
+
+    ess: Array
+    log_weights: Array
+
+    @classmethod
+    def of_equal(cls, n: int) -> Sparsest:
+        """Return a cloud of n particles of the same weight."""
+        return cls(jnp.full((), n, float), _sampled(uniform(n)))
+
+    def or_sparser(self, cloud: Weighed) -> Sparsest:
+        """Return this cloud, or another if it is sparser."""
+        sparser = cloud.ess < self.ess
+        return Sparsest(
+            jnp.where(sparser, cloud.ess, self.ess),
+            jnp.where(sparser, _sampled(cloud.log_weights), self.log_weights),
+        )
+
+
+def _sampled(log_weights: Array) -> Array:
+    return log_weights[:: -(-len(log_weights) // SAMPLED)]
+
+
 class CompensatedSum(NamedTuple):
     """A running sum and what rounding has taken from it; the value is total + lost."""
 

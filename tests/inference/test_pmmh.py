@@ -186,7 +186,7 @@ def test_data_that_no_parameter_explains_are_refused():
         SMALL.run(jax.random.key(0), ssmscan.trace(impossible, Y))
 
 
-@pytest.mark.parametrize("wrong", [ParticleFilter, None, 100, PMMH(), {"num_particles": 100}])
+@pytest.mark.parametrize("wrong", [ParticleFilter, 100, PMMH(), {"num_particles": 100}])
 def test_what_is_no_filter_is_refused_by_name(wrong):
     for kind in (PMMH, ssmscan.MaximumLikelihood, lambda estimator: Replicates(estimator, 2)):
         with pytest.raises(TypeError, match="^estimator: expected an estimator of the likelihood such as Part.*, got"):

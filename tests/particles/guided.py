@@ -124,6 +124,19 @@ def several_series(y):
     scan(transition, start, y)
 
 
+def two_series(y, v):
+    rho, sx, sy = parameters()
+    for name, data in (("y", y), ("v", v)):
+        start = numpyro.sample(f"x_{name}0", dist.Normal(0, sx / jnp.sqrt(1 - rho**2)))
+
+        def transition(x, value, name=name):
+            x = numpyro.sample(f"x_{name}", dist.Normal(rho * x, sx))
+            numpyro.sample(name, dist.Normal(x, sy), obs=value)
+            return x, None
+
+        scan(transition, start, data)
+
+
 def with_gaps(y: np.ndarray) -> np.ndarray:
     y = y.copy()
     y[[0, 3, 4]] = np.nan

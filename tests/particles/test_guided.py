@@ -165,23 +165,10 @@ def test_everything_on_a_hundred_thousand_filters(part):
     assert guided.main([part]) == 0
 
 
-def two_series(y, v):
-    rho, sx, sy = guided.parameters()
-    for name, data in (("y", y), ("v", v)):
-        start = numpyro.sample(f"x_{name}0", dist.Normal(0, sx / jnp.sqrt(1 - rho**2)))
-
-        def transition(x, value, name=name):
-            x = numpyro.sample(f"x_{name}", dist.Normal(rho * x, sx))
-            numpyro.sample(name, dist.Normal(x, sy), obs=value)
-            return x, None
-
-        scan(transition, start, data)
-
-
 @pytest.mark.slow
 def test_of_several_loops_each_is_guided():
     y, v = guided.series(THETA, 10), guided.series(THETA, 6, 1)
-    ssm = ssmscan.trace(two_series, jnp.asarray(y, float), jnp.asarray(v, float))
+    ssm = ssmscan.trace(guided.two_series, jnp.asarray(y, float), jnp.asarray(v, float))
 
     def propose(theta, carry, y):
         return best(theta, carry, {"y": next(iter(y.values()))})

@@ -48,23 +48,22 @@ class Gains(NamedTuple):
 
 
 def one_step(
-    expansion: Expansion, weights: Array, noise: Array, term: Array, after: tuple[Array, Array], damping: Array
+    expansion: Expansion, weights: Array, noise: Array, log_weight: Array, after: tuple[Array, Array]
 ) -> Gains:
     """Go back through one step.
 
     Args:
         expansion: of the step.
         weights: (n, n) the curvature W to use.
-        noise, term: nominal noise, and log weight minus |e|^2 / 2.
+        noise, log_weight: of the nominal path.
         after: p and P of the value function after the step.
-        damping: () what is added to the diagonal of S, for shorter steps.
     """
     p, big_p = after
     m, d = len(noise), expansion.transition.shape[1] - len(noise)
     a, b = expansion.transition[:, :d], expansion.transition[:, d:]
     product = algebra.product
     pb = product(big_p, b)
-    s = (1.0 + damping) * jnp.eye(m, dtype=noise.dtype) + weights[d:, d:] + product(b.T, pb)
+    s = jnp.eye(m, dtype=noise.dtype) + weights[d:, d:] + product(b.T, pb)
     lower, least = algebra.factor(algebra.symmetric(s))
     inverse = algebra.inverse_factor(lower)
     slope = expansion.gradient[d:] - noise + product(b.T, p)
@@ -86,22 +85,19 @@ def one_step(
         scale_tril=inverse.T if m == 1 else algebra.covariance_factor(lower),
         gradient=expansion.gradient[:d] + product(a.T, p) + product(feedback.T, slope),
         curvature=algebra.symmetric(curvature),
-        increment=term + promise - 0.5 * log_determinant,
+        increment=log_weight - 0.5 * jnp.sum(noise**2) + promise - 0.5 * log_determinant,
         promise=promise,
         least_pivot=least,
     )
 
 
-def backward(
-    begin: Expansion, steps: Expansion, weights: tuple[Array, Array], path: Path, damping: Array
-) -> tuple[Gains, Gains]:
+def backward(begin: Expansion, steps: Expansion, weights: tuple[Array, Array], path: Path) -> tuple[Gains, Gains]:
     """Go back from the end to the start.
 
     Args:
         begin, steps: expansions of the start and of the steps.
         weights: the curvatures W to use, of the start and of the steps.
         path: the nominal path.
-        damping: () what is added to the diagonals of S.
 
     Returns:
         Gains of the start, whose carry has no coordinates, and of the steps, T in front.
@@ -110,11 +106,11 @@ def backward(
     nothing = jnp.zeros(d, path.noise.dtype), jnp.zeros((d, d), path.noise.dtype)
 
     def back(after: tuple[Array, Array], inputs: tuple) -> tuple[tuple[Array, Array], Gains]:
-        expansion, curved, noise, term = inputs
-        gains = one_step(expansion, curved, noise, term, after, damping)
+        expansion, curved, noise, log_weight = inputs
+        gains = one_step(expansion, curved, noise, log_weight, after)
         return (gains.gradient, gains.curvature), gains
 
-    inputs = steps, weights[1], path.noise, path.terms[1:]
+    inputs = steps, weights[1], path.noise, path.log_weights[1:]
     after, gains = lax.scan(back, nothing, inputs, reverse=True)
-    first = one_step(begin, weights[0], path.initial_noise, path.terms[0], after, damping)
+    first = one_step(begin, weights[0], path.initial_noise, path.log_weights[0], after)
     return first, gains

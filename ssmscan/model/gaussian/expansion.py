@@ -35,14 +35,14 @@ class Path(NamedTuple):
         noise: (T, m).
         carries: carry before each step, T in front of every leaf.
         last: carry after the last step.
-        terms: (T + 1,) log weight minus |e|^2 / 2, of the start and of each step.
+        log_weights: (T + 1,) of the start and of each step.
     """
 
     initial_noise: Array
     noise: Array
     carries: PyTree
     last: PyTree
-    terms: Array
+    log_weights: Array
 
 
 class Expansion(NamedTuple):
@@ -58,6 +58,10 @@ class Expansion(NamedTuple):
     gradient: Array
     full: Array
     weights: Array
+
+    def weighed(self, share: Array) -> Expansion:
+        """Count the log weights by a share of theirs: the costate is linear in them."""
+        return Expansion(self.transition, share * self.gradient, share * self.full, share * self.weights)
 
 
 def expand(model: VectorModel, path: Path) -> tuple[Expansion, Expansion]:

@@ -9,14 +9,12 @@ and any path gives it.  *Laplace*: the path is the mode, and the curvature is th
 
 Derivatives in whatever the dynamics depend on hold the path that the search found fixed and go through two more
 passes: one Newton step from it, and the expansion there.  At the mode that step has the derivative of the mode itself,
-by the implicit function theorem; a linear Gaussian model needs the last pass alone, as any path will do.  Nothing of it
-is compiled where no derivative is taken.
+by the implicit function theorem.  Nothing of it is compiled where no derivative is taken.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,46 +22,14 @@ import numpy as np
 from jax import Array
 from jax.dtypes import float0
 
-from ssmscan.model.gaussian import algebra
-from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.expansion import expand
-from ssmscan.model.gaussian.search import NUDGE, Pass, back, follow, search, unmoved
+from ssmscan.model.gaussian.law import Fit, result
+from ssmscan.model.gaussian.linear import fit_linear
+from ssmscan.model.gaussian.search import NUDGE, back, follow, search, unmoved
 from ssmscan.model.gaussian.vectors import Coordinates, VectorModel, in_vectors, join_noise
-from ssmscan.model.protocols import Dynamics, PyTree, Values
+from ssmscan.model.protocols import Dynamics, Values
 
-MAX_PASSES = 30
-
-
-class Fit(NamedTuple):
-    """A Gaussian approximation of the smoothing law; of one particle, of one loop or one element of a panel.
-
-    Attributes:
-        initial_mean: (m_0,) mean of the noise of the start.
-        initial_scale_tril: (m_0, m_0) lower triangular factor of its covariance.
-        mean: (T, m) mean of the noise of each step at the nominal carry.
-        gains: feedback, covariance and value function of each step, T in front.
-        carries: (T + 1, d) nominal carries, before each step and at the end.
-        carry_trees: the same before each step as the model has them, with leaves that are not coordinates.
-        log_likelihood: () log p(y | theta) of the loop, as exact as the word says.
-        increments: (T + 1,) its parts, of the start first; what is ahead is in them.
-        passes: () int32, how many it took.
-        converged: () bool, whether the path is the mode to rounding.
-        definite: () bool, whether the curvature is the whole one, and that of a maximum.
-        finite: () bool, whether the path has a finite log density.
-    """
-
-    initial_mean: Array
-    initial_scale_tril: Array
-    mean: Array
-    gains: Gains
-    carries: Array
-    carry_trees: PyTree
-    log_likelihood: Array
-    increments: Array
-    passes: Array
-    converged: Array
-    definite: Array
-    finite: Array
+MAX_PASSES = 50
 
 
 def fit(
@@ -87,6 +53,8 @@ def fit(
 def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = None, max_passes: int = MAX_PASSES) -> Fit:
     """Approximate the smoothing law of a model in vectors; arguments as of `fit`."""
     coordinates = model.coordinates
+    if model.exact:
+        return fit_linear(model)
     if start is None:
         initial = NUDGE * _pattern(coordinates.initial_size)
         noise = NUDGE * _pattern(model.num_steps * coordinates.step_size).reshape(model.num_steps, -1)
@@ -111,15 +79,14 @@ def _fitted(model: VectorModel, initial: Array, noise: Array, nudged: bool, max_
 def _(nudged: bool, max_passes: int, primals: tuple, tangents: tuple) -> tuple[Fit, Fit]:
     model, initial, noise = primals
     found = _fitted(model, initial, noise, nudged, max_passes)
-    no_damping = jnp.zeros(())
+    whole = jnp.ones(())
 
     def last(model: VectorModel) -> Fit:
         nominal = unmoved(model, found.initial_mean, found.mean)
         path = follow(model, *nominal, jnp.ones(()))
-        now = back(expand(model, path), path, found.definite, no_damping)
-        if not model.exact:
-            path = follow(model, path, now.first, now.gains, jnp.ones(()))
-            now = back(expand(model, path), path, found.definite, no_damping)
+        now = back(expand(model, path), path, found.definite.astype(whole.dtype), whole)
+        path = follow(model, path, now.first, now.gains, whole)
+        now = back(expand(model, path), path, found.definite.astype(whole.dtype), whole)
         return result(model, now, found.passes, found.converged, found.finite)
 
     _, tangent = jax.jvp(last, (model,), (tangents[0],))
@@ -129,23 +96,3 @@ def _(nudged: bool, max_passes: int, primals: tuple, tangents: tuple) -> tuple[F
 def _real_tangent(value: Array, tangent: Array) -> Array | np.ndarray:
     """Return a tangent as JAX wants it: that of an integer has no type of its own."""
     return tangent if jnp.issubdtype(value.dtype, jnp.inexact) else np.zeros(value.shape, float0)
-
-
-def result(model: VectorModel, now: Pass, passes: Array, converged: Array, finite: Array) -> Fit:
-    """Return what is known after the last pass."""
-    path, of_carry = now.path, model.coordinates.of_carry
-    increments = jnp.concatenate([now.first.increment[None], now.gains.increment])
-    return Fit(
-        initial_mean=path.initial_noise + now.first.change,
-        initial_scale_tril=now.first.scale_tril,
-        mean=path.noise + now.gains.change,
-        gains=now.gains,
-        carries=jnp.concatenate([jax.vmap(of_carry)(path.carries), of_carry(path.last)[None]]),
-        carry_trees=path.carries,
-        log_likelihood=algebra.total(increments),
-        increments=increments,
-        passes=passes,
-        converged=converged,
-        definite=now.definite,
-        finite=finite,
-    )

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ssmscan.model.gaussian import algebra
-from ssmscan.model.gaussian.fit import Fit
+from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.gaussian.vectors import VectorModel
 from ssmscan.model.protocols import PyTree, Values
 

@@ -2,7 +2,8 @@ r"""The search for the most probable path of the noise: forward passes with a li
 
 A forward pass follows :math:`e_t = e_{*,t} + \alpha k_t + K_t (c_t - c_{*,t})` through the model itself, for several
 step lengths alpha side by side, and keeps the path with the largest log density.  Where none is better than the one
-there is, the next backward pass is damped (Levenberg 1944) and uses the projected curvature.  A search has *settled*
+there is, or only after a short step, the log weights count by less in the next passes, which makes for a wider law;
+every long step raises their share again, up to one: the modes are followed from the prior on.  A search has *settled*
 when a full step promises next to nothing: the value is off by the square root of what is promised.
 
 The search starts from the model's prior path moved a little, since at noise zero some log densities have a kink: of the
@@ -27,6 +28,8 @@ LENGTHS = (1.0, 0.6, 0.3, 0.1, 0.03, 0.01, 0.001, -0.01)
 """Step lengths that are tried; at a kink the way up may be back."""
 SETTLED = 0.75
 """Power of the rounding unit that a full step may still promise where a search has settled."""
+FULL = (1.0, 0.75, 0.5, 0.0)
+"""Shares of the full curvature that are tried, the rest being the projected one."""
 NUDGE = 0.02
 """Size of the noise from which a search starts."""
 
@@ -53,8 +56,7 @@ class Search(NamedTuple):
 
     Attributes:
         now: the last pass.
-        damping: () of the last backward pass.
-        cautious: () bool, whether the full curvature is not tried for now.
+        share: () by how much the log weights counted of the last backward pass.
         passes: () int32.
         promise: () what a full step promises.
         finite: () bool, whether the path has a finite log density.
@@ -62,8 +64,7 @@ class Search(NamedTuple):
     """
 
     now: Pass
-    damping: Array
-    cautious: Array
+    share: Array
     passes: Array
     promise: Array
     finite: Array
@@ -81,12 +82,16 @@ def follow(model: VectorModel, nominal: Path, first: Gains, gains: Gains, length
         moved = coordinates.of_carry(carry) - coordinates.of_carry(before)
         noise = noise + length * change + algebra.product(feedback, moved)
         after, log_weight, _ = model.step(carry, x, noise)
-        return after, (noise, carry, log_weight - 0.5 * jnp.sum(noise**2))
+        return after, (noise, carry, log_weight)
 
     inputs = model.xs, nominal.noise, nominal.carries, gains.change, gains.feedback
-    last, (noise, carries, terms) = lax.scan(step, carry, inputs)
-    begun = log_weight - 0.5 * jnp.sum(initial**2)
-    return Path(initial, noise, carries, last, jnp.concatenate([begun[None], terms]))
+    last, (noise, carries, log_weights) = lax.scan(step, carry, inputs)
+    return Path(initial, noise, carries, last, jnp.concatenate([log_weight[None], log_weights]))
+
+
+def _half_square(path: Path) -> Array:
+    """Return half the sum of squares of the noise; trials in front where there are."""
+    return 0.5 * (jnp.sum(path.initial_noise**2, axis=-1) + jnp.sum(path.noise**2, axis=(-2, -1)))
 
 
 def unmoved(model: VectorModel, initial: Array, noise: Array) -> tuple[Path, Gains, Gains]:
@@ -106,29 +111,47 @@ def unmoved(model: VectorModel, initial: Array, noise: Array) -> tuple[Path, Gai
     return path, none(initial, 0), none(noise, d, steps)
 
 
-def passed(model: VectorModel, path: Path, damping: Array, cautious: Array) -> Pass:
+def passed(model: VectorModel, path: Path, share: Array) -> Pass:
     """Go back around a path: with the full curvature where that is of a maximum, else with the projected one."""
     expanded = expand(model, path)
 
     def attempt(state: tuple[Array, Pass]) -> tuple[Array, Pass]:
-        full = state[0] == 0
-        return state[0] + np.int32(1), back(expanded, path, full, damping)
+        return state[0] + np.int32(1), back(expanded, path, jnp.asarray(FULL)[state[0]], share)
 
-    level = jnp.where(cautious, np.int32(1), np.int32(0))
+    level = jnp.zeros((), np.int32)
     shapes = jax.eval_shape(attempt, (level, None))[1]
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     begun = level, empty._replace(path=path)
-    level, found = lax.while_loop(lambda s: (s[0] < 2) & ~(s[1].least_pivot > 0.0), attempt, begun)
+    level, found = lax.while_loop(lambda s: (s[0] < len(FULL)) & ~(s[1].least_pivot > 0.0), attempt, begun)
     return found
 
 
-def back(expanded: tuple[Expansion, Expansion], path: Path, full: Array, damping: Array) -> Pass:
-    """Go back around a path with the full curvature or with the projected one."""
-    begin, steps = expanded
-    weights = lax.cond(full, lambda: (begin.full, steps.full), lambda: _projected(begin, steps))
-    first, gains = backward(begin, steps, weights, path, damping)
+def back(expanded: tuple[Expansion, Expansion], path: Path, full: Array, share: Array) -> Pass:
+    """Go back around a path with so much of the full curvature and the rest of the projected one.
+
+    Args:
+        expanded: expansions of the start and of the steps.
+        path: the path.
+        full: () between zero and one.
+        share: () by how much the log weights count.
+    """
+    begin, steps = (each.weighed(share) for each in expanded)
+    whole = begin.full, steps.full
+
+    def mixed() -> tuple[Array, Array]:
+        rest = _projected(begin, steps)
+        return jax.tree.map(lambda a, b: full * a + (1.0 - full) * b, whole, rest)
+
+    weights = lax.cond(full == 1.0, lambda: whole, mixed)
+    found = back_with(begin, steps, weights, path)
+    return found._replace(definite=found.definite & (full == 1.0))
+
+
+def back_with(begin: Expansion, steps: Expansion, weights: tuple[Array, Array], path: Path) -> Pass:
+    """Go back around a path with some curvature; it is definite where that is of a maximum."""
+    first, gains = backward(begin, steps, weights, path)
     least = jnp.minimum(first.least_pivot, jnp.min(gains.least_pivot))
-    return Pass(path, first, gains, full & (least > 0.0), least)
+    return Pass(path, first, gains, least > 0.0, least)
 
 
 def _projected(begin: Expansion, steps: Expansion) -> tuple[Array, Array]:
@@ -157,23 +180,24 @@ def search(model: VectorModel, initial: Array, noise: Array, *, nudged: bool, ma
     def go(state: Search) -> Search:
         now, begins = state.now, state.passes == 0
         trials = jax.vmap(follow, in_axes=(None, None, None, None, 0))(model, now.path, now.first, now.gains, lengths)
-        gained = jnp.sum(trials.terms - now.path.terms, axis=1)
+        weights = jnp.sum(trials.log_weights - now.path.log_weights, axis=1)
+        gained = state.share * weights - _half_square(trials) + _half_square(now.path)
         gained = jnp.where(jnp.isfinite(gained), gained, -jnp.inf)
         best = jnp.argmax(gained) if nudged else jnp.where(begins, 0, jnp.argmax(gained))
         better = (gained[best] > 0.0) | begins | (state.promise < tolerance)
         chosen = jax.tree.map(lambda leaf: leaf[best], trials)
         path = jax.tree.map(lambda new, old: jnp.where(better, new, old), chosen, now.path)
-        longest = lengths[best] >= 0.5
-        damping = jnp.where(better, jnp.where(longest, 0.2, 1.0) * state.damping, 8.0 * state.damping + 0.1)
-        damping = jnp.where((damping < 0.01) | (state.passes >= max_passes - 1), 0.0, damping)
-        cautious = ~better | (state.cautious & ~longest)
-        after = passed(model, path, damping, cautious)
+        length = lengths[best]
+        factor = jnp.where(length >= 0.5, 4.0, jnp.where(length >= 0.2, 1.0, 0.3))
+        share = jnp.where(better, factor, 0.1) * state.share
+        share = jnp.where(state.passes >= max_passes - 1, 1.0, jnp.minimum(share, 1.0))
+        after = passed(model, path, share)
         promise = after.first.promise + jnp.sum(after.gains.promise)
-        finite = jnp.isfinite(jnp.sum(path.terms)) & jnp.isfinite(promise)
-        settled = finite & (promise < tolerance) & (damping == 0.0)
-        return Search(after, damping, cautious, state.passes + np.int32(1), promise, finite, settled)
+        finite = jnp.isfinite(jnp.sum(path.log_weights)) & jnp.isfinite(promise)
+        settled = finite & (promise < tolerance) & (share == 1.0)
+        return Search(after, share, state.passes + np.int32(1), promise, finite, settled)
 
     zero, none = jnp.zeros(()), jnp.zeros((), bool)
     begun = Pass(*unmoved(model, initial, noise), none, zero)
-    state = Search(begun, zero, none, jnp.zeros((), np.int32), zero, ~none, none)
+    state = Search(begun, jnp.ones(()), jnp.zeros((), np.int32), zero, ~none, none)
     return lax.while_loop(lambda s: (s.passes < max_passes) & s.finite & ~s.settled, go, state)

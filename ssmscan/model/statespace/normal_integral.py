@@ -25,8 +25,8 @@ from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from ssmscan.errors import ModelError
-from ssmscan.model.gaussian.fit import Fit
-from ssmscan.model.gaussian.linear import fit_linear
+from ssmscan.model.gaussian.law import Fit
+from ssmscan.model.gaussian.linear import fit_linear, log_likelihood
 from ssmscan.model.gaussian.moments import draw_path
 from ssmscan.model.gaussian.vectors import VectorModel, in_vectors, join_noise
 from ssmscan.model.protocols import Dynamics, NoiseSpec, PyTree, Theta, Values
@@ -66,7 +66,7 @@ class NormalIntegral:
 
     def log_densities(self, core: LoopWithData, theta: Theta, noise: Mapping[str, Array]) -> Densities:
         """Compute the log-density of all data given the parameters; NaN where the states have no normal law."""
-        found = _each(core, theta, lambda _, dynamics: _log_likelihood(fit_linear(in_vectors(dynamics))))
+        found = _each(core, theta, lambda _, dynamics: log_likelihood(in_vectors(dynamics)))
         likelihood = jnp.sum(found) + core.log_static(theta)
         return Densities(jnp.zeros_like(likelihood), likelihood)
 
@@ -78,7 +78,7 @@ class NormalIntegral:
             model = in_vectors(dynamics)
             found = fit_linear(model)
             values, noise = draw_path(key, model, found)
-            return values, _log_likelihood(found) + _log_ratio(model, found, noise)
+            return values, log_likelihood(model) + _log_ratio(model, found, noise)
 
         values, log_ratio = _each(core, theta, draw, key)
         states = values if core.panel is None else join_values(values, core.panel)
@@ -95,10 +95,6 @@ def _each(core: LoopWithData, theta: Theta, run: Callable[..., T], key: Array | 
     if key is None:
         return jax.vmap(lambda number: run(None, at(number)))(numbers)
     return jax.vmap(lambda number: run(jax.random.fold_in(key, number), at(number)))(numbers)
-
-
-def _log_likelihood(found: Fit) -> Array:
-    return jnp.where(found.definite, found.log_likelihood, jnp.nan)
 
 
 def _log_ratio(model: VectorModel, found: Fit, noise: Values) -> Array:

@@ -1,0 +1,33 @@
+"""The tail index against ArviZ, and against tails that are known."""
+
+import arviz
+import numpy as np
+import pytest
+
+from ssmscan.particles.tail_index import tail_index
+
+
+@pytest.mark.parametrize("n", [64, 1000])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0, 30.0])
+def test_arviz_has_the_same(n, scale):
+    for seed in range(3):
+        log_weights = scale * np.random.default_rng(seed).standard_normal(n)
+        _, expected = arviz.psislw(log_weights)
+        np.testing.assert_allclose(tail_index(log_weights), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [0.2, 0.5, 1.0])
+def test_tails_that_are_known_are_found(k):
+    draws = np.random.default_rng(0).pareto(1 / k, (200, 1000))
+    found = np.array([tail_index(np.log1p(x)) for x in draws])
+    assert abs(found.mean() - k) < 0.07 and found.std() < 1.5 * (1 + k) / np.sqrt(95)
+
+
+def test_what_has_no_tail():
+    assert tail_index(np.zeros(100)) == tail_index(np.arange(20.0)) == -np.inf
+    one = np.full(1000, -1e4)
+    one[3] = 0.0
+    assert tail_index(one) == np.inf
+    assert tail_index(np.where(np.arange(1000) < 900, np.nan, 0.0)) == -np.inf
+    one[:500], one[600] = -np.inf, 0.0
+    assert tail_index(one) == np.inf
