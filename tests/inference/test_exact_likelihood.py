@@ -40,6 +40,7 @@ def at_a_point(linear):
     return jax.jit(lambda key: (EXACT.estimate(key, linear, theta), EXACT.sample_path(key, linear, theta)))(KEY)
 
 
+@pytest.mark.slow
 def test_the_estimate_is_the_likelihood_and_a_path_comes_with_it(at_a_point):
     estimate, path = at_a_point
     np.testing.assert_allclose(estimate.log_likelihood, truth(**THETA).log_likelihood, rtol=1e-5)

@@ -193,6 +193,7 @@ def test_dimension(size):
             np.testing.assert_allclose(log_likelihood(ssm, ssm.canonical(case.theta)), expected, rtol=rtol)
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_other_one():
     model = truth.LinearGaussian.scalar(1000.0, 300.0**2 + 38.0**2, 1.0, 38.0**2, 1.0, 123.0**2)
     other = truth.linear_gaussian(model, NILE[:, None])
@@ -274,6 +275,7 @@ def test_draws_have_the_joint_law(name):
     draws_against_the_joint_law(name)
 
 
+@pytest.mark.slow
 def test_noise_far_out_has_its_density():
     """Data say that the noise of the start was 50: nothing is clipped."""
 
