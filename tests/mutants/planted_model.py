@@ -88,8 +88,8 @@ MODEL = [
     Mutant(
         "a branch on the state counted as none",
         "model/jaxprs/degree.py",
-        "return _UNKNOWN if orders[0] else max(orders[1:])",
-        "return max(orders[1:])",
+        'if name == "select_n":\n        return _UNKNOWN if orders[0] else max(orders[1:])',
+        'if name == "select_n":\n        return max(orders[1:])',
         (DEGREE, LINEAR),
     ),
     Mutant(
