@@ -40,6 +40,6 @@ A filter that goes on, and the front
     memory           whether a result fits
     filter           `ParticleFilter` and `log_likelihood`
     choosing         `choose_proposal`, which measures whether looking ahead pays and can be trusted
-    exact_likelihood `ExactLikelihood`, an estimator without particles
+    exact_likelihood  `ExactLikelihood`, an estimator without particles
     online_resume    `resume`, which reads a saved filter
 """
