@@ -34,12 +34,15 @@ from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.predict import predict
 from ssmscan.inference.tempering import TemperedSMC
+from ssmscan.model.gaussian.backward import Gains
+from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.noise_outside import noise_outside
 from ssmscan.model.protocols import (
     Dynamics,
     Evaluated,
     EvaluatedStart,
     Model,
+    NoiseDynamics,
     NoiseSpec,
     Panel,
     Start,
@@ -150,6 +153,9 @@ __all__ = [
     "Factor",
     "Evidence",
     "NoiseSpec",
+    "NoiseDynamics",
+    "Fit",
+    "Gains",
     "Panel",
     "Start",
     "EvaluatedStart",

@@ -53,7 +53,7 @@ WORDS = ("exact", "Laplace", "surrogate")
         "ssm",
         "theta",
     ],
-    meta_fields=[],
+    meta_fields=["replaced"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class GaussianPath:
@@ -75,6 +75,8 @@ class GaussianPath:
         passes: () int32, how many it took; of several loops or elements the most.
         fits: gains, value functions and increments of each loop; elements of a panel in front.
         ssm, theta: the model and the parameters.
+        replaced: names of the states that are no smooth functions of noise, for which others of the same mean and
+            variance stand, or their median.
     """
 
     log_likelihood: Array
@@ -90,6 +92,7 @@ class GaussianPath:
     fits: tuple[Fit, ...]
     ssm: Any = field(repr=False)
     theta: Theta = field(repr=False)
+    replaced: tuple[str, ...]
 
     @property
     def word(self) -> str:
@@ -114,6 +117,12 @@ class GaussianPath:
                 f"The search for the mode has not settled after {passes} passes, and the log likelihood is not known: "
                 "states and draws are around another path. Allow for more with max_passes=, pass the noise of a better "
                 "path as start=, or use ParticleFilter, which needs no mode."
+            )
+        if self.replaced:
+            listed = ", ".join(repr(name) for name in self.replaced)
+            return (
+                f"The mode was found in {passes} passes, of a model in which a normal law, or its median, stands for "
+                f"{listed}: the log likelihood is that of a surrogate. ParticleFilter estimates it without bias."
             )
         if word == "surrogate":
             return (
@@ -194,17 +203,18 @@ def gaussian_approximation(
         fits=tuple(loop.fits[0] for loop in found),
         ssm=ssm,
         theta=theta,
+        replaced=tuple(name for loop in found for name in loop.replaced),
     )
 
 
 @partial(jax.jit, static_argnames=("max_passes",))
 def _approximated(ssm: Model, theta: Theta, start: Values | None, *, max_passes: int) -> GaussianPath:
     """Approximate one loop; without the likelihood that no state reaches."""
-    kept: list[tuple[Coordinates, bool]] = []
+    kept: list[tuple[Coordinates, bool, tuple[str, ...]]] = []
 
     def run(_: None, dynamics: Dynamics, noise: Values | None) -> _Loop:
         model = in_vectors(dynamics)
-        kept.append((model.coordinates, model.exact))
+        kept.append((model.coordinates, model.exact, model.replaced))
         found = fit_vectors(model, start=None if noise is None else (noise, noise), max_passes=max_passes)
         return _Loop(found, moments(model, found))
 
@@ -212,8 +222,8 @@ def _approximated(ssm: Model, theta: Theta, start: Values | None, *, max_passes:
     of_element = () if noise is None or ssm.panel is None else (noise,)
     one = run if of_element else partial(run, noise=noise)
     found, of = each_filter(one, ssm, theta, None, *of_element, together=True)
-    coordinates, exact = kept[-1]
-    laplace = jnp.all(found.converged & found.definite)
+    coordinates, exact, replaced = kept[-1]
+    laplace = jnp.all(found.converged & found.definite) & (not replaced)
     kind = jnp.where(exact & jnp.all(found.finite), EXACT, jnp.where(laplace, LAPLACE, SURROGATE)).astype(np.int32)
     one_each = {name: jnp.sqrt(_diagonal(x)) for name, x in of.covariance.items()}
     sd = {name: x.reshape(of.mean[name].shape) for name, x in one_each.items()}
@@ -233,6 +243,7 @@ def _approximated(ssm: Model, theta: Theta, start: Values | None, *, max_passes:
         fits=(found,),
         ssm=None,
         theta={},
+        replaced=replaced,
     )
 
 

@@ -253,7 +253,9 @@ class Pilot:
         began = time.perf_counter()
         with phase("PMMH pilot: choosing the proposal", progress=self.progress), interruptible():
             theta = self.ssm.constrain(jax.tree.map(jnp.asarray, centre))
-            proposal, reason = choose_proposal(self.next_key(), self.ssm, theta)
+            proposal, reason = choose_proposal(
+                self.next_key(), self.ssm, theta, num_particles=None if self.aim.size else size
+            )
         self.seconds += time.perf_counter() - began
         self.choice = reason.rstrip(".")
         if isinstance(proposal, LookAhead):

@@ -229,9 +229,18 @@ def integrate_states(ssm: StateSpaceModel) -> StateSpaceModel:
     its exact likelihood is `ExactLikelihood()`.  Results of the two models can be compared.
 
     Example:
-        >>> import ssmscan
-        >>> from ssmscan import datasets
-        >>> ssm = ssmscan.integrate_states(ssmscan.trace(local_level, datasets.nile().values))
+        >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, ssmscan
+        >>> from numpyro.contrib.control_flow import scan
+        >>> def random_walk(y):
+        ...     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        ...     def step(x, y):
+        ...         x = numpyro.sample("x", dist.Normal(x, scale))
+        ...         numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        ...         return x, None
+        ...     scan(step, 0.0, y)
+        >>> ssm = ssmscan.integrate_states(ssmscan.trace(random_walk, jnp.array([0.3, 0.9, 1.4])))
+        >>> print(f"{ssm.log_likelihood_given_noise({'scale': 0.5}, {}):.4f}")
+        -3.9292
 
     Args:
         ssm: what `ssmscan.trace` returned.

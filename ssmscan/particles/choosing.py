@@ -11,7 +11,8 @@ deviation :math:`\sigma`, has per second the efficiency
 .. math::  \max_l \; l^2 \, 2 \Phi\!\left( -\tfrac12 \sqrt{l^2 + 2 \sigma^2} \right) / t
 
 (Sherlock, Thiery, Roberts & Rosenthal 2015, *Ann. Statist.* 43(1)), at the best number of particles N: :math:`\sigma^2`
-falls and the time t grows in proportion to N, but for the time that the Gaussian approximation takes at each theta.
+falls and the time t grows in proportion to N, but for the time that the Gaussian approximation takes at each theta; or
+at the number that is given.
 
 **Trust.**  The approximation sits on one mode.  Where the states given all data have several, its estimates are
 unbiased only by runs that are never seen, and what is seen is steady and too low.  It is not taken if
@@ -22,15 +23,14 @@ unbiased only by runs that are never seen, and what is seen is steady and too lo
   standard deviation :math:`\sigma_b` is above one;
 - more than a quarter of its runs have heavy-tailed weights, see `ssmscan.particles.concerns`.  Good approximations are
   told in 2 % of runs, bimodal models in 60 to 100 %: of 64 runs, 16 are never and always reached;
-- searches for the mode from `STARTS` random paths find another one with a Laplace approximation that is not
-  negligible, within `COMPARABLE` on the log scale.  This needs no estimate of the bootstrap filter, which may be
-  useless; a mode whose basin has a share s of the prior paths is missed with probability :math:`(1 - s)^{STARTS}`.
+- searches for the mode from random paths find another one that is not negligible, see
+  `ssmscan.particles.mode_search`.  This needs no estimate of the bootstrap filter, which may be useless.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -43,9 +43,7 @@ from scipy.special import ndtr
 
 from ssmscan.arguments import require_integer
 from ssmscan.errors import ModelError
-from ssmscan.model.gaussian.fit import fit_vectors
-from ssmscan.model.gaussian.vectors import NoiseShapes, in_vectors
-from ssmscan.model.protocols import Dynamics, Model, Theta, Values
+from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles.concerns import heavy_tail
@@ -53,18 +51,16 @@ from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.particles.loop import each
-from ssmscan.particles.panels import each_filter
+from ssmscan.particles.mode_search import STARTS, count_modes, search_modes
 from ssmscan.particles.proposals import Bootstrap
 
+TRIED = 64
+"""Number of particles with which both are tried: fewer have no tail to look at."""
 REPLICATES, BATCH = 64, 16
 ENOUGH_SECONDS = 4.0
 """After this time for one proposal, no more batches of replicates."""
 SIGNIFICANT = 4.0
 HEAVY_SHARE = 0.25
-STARTS = 6
-COMPARABLE = 5.0
-APART = 0.5
-"""Noise of two modes differs by more than this somewhere; that of one, found twice, by rounding."""
 WORTH = 1.5
 """Factor by which looking ahead must be worth more: times are measured, and ties would be decided by the machine."""
 LEAST, MOST = 16, 2**14
@@ -72,7 +68,7 @@ LEAST, MOST = 16, 2**14
 
 
 def choose_proposal(
-    key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, num_particles: int = 64
+    key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], *, num_particles: int | None = None
 ) -> tuple[Bootstrap | LookAhead, str]:
     """Choose between `Bootstrap()` and `LookAhead()` by estimates of the likelihood at given parameters.
 
@@ -82,7 +78,7 @@ def choose_proposal(
         key: one PRNG key, typed or raw; draw nothing else with it.
         ssm: what `ssmscan.trace` returned.
         theta: value of every parameter by name.
-        num_particles: number of particles with which both are tried.
+        num_particles: number of particles that will be used; None where the best may be, whatever it is.
 
     Returns:
         The proposal, and why, in sentences with the numbers.
@@ -115,16 +111,16 @@ def choose_proposal(
         )
     require_observed(ssm)
     require_drawn(ssm)
-    n = require_integer("num_particles", num_particles, at_least=2)
+    size = None if num_particles is None else require_integer("num_particles", num_particles, at_least=2)
     keys = jax.random.split(as_key(key), 3)
     theta = ssm.canonical(theta)
-    plain, ahead = (ParticleFilter(n, proposal=proposal, summaries=()) for proposal in (Bootstrap(), LookAhead()))
+    plain, ahead = (ParticleFilter(TRIED, proposal=proposal, summaries=()) for proposal in (Bootstrap(), LookAhead()))
     every = [jax.random.split(one, (REPLICATES // BATCH, BATCH)) for one in keys[:2]]
     try:
         lowered = [
             _runs.lower(every[0][0], ssm, theta, settings=plain),
             _runs.lower(every[1][0], ssm, theta, settings=ahead),
-            _searches.lower(keys[2], ssm, theta),
+            search_modes.lower(keys[2], ssm, theta),
         ]
     except ModelError as error:
         return Bootstrap(), f"Bootstrap, since LookAhead cannot be used here: {error}"
@@ -132,10 +128,10 @@ def choose_proposal(
         run_plain, run_ahead, search = pool.map(lambda program: program.compile(), lowered)
     modes, fit_seconds = _timed(search, keys[2], ssm, theta)
     found = Findings(
-        n,
-        _measure(lambda keys: run_plain(keys, ssm, theta), every[0], n),
-        _measure(lambda keys: run_ahead(keys, ssm, theta), every[1], n),
-        [_count_modes(loop) for loop in modes],
+        size,
+        _measure(lambda keys: run_plain(keys, ssm, theta), every[0]),
+        _measure(lambda keys: run_ahead(keys, ssm, theta), every[1]),
+        [count_modes(loop) for loop in modes],
         fit_seconds / STARTS,
     )
     return (LookAhead(), found.reason()) if found.look_ahead else (Bootstrap(), found.reason())
@@ -176,17 +172,17 @@ class Measured(NamedTuple):
             return -np.inf, 0.0
         return float(self.log_likelihood.mean()), self.sd / np.sqrt(len(self.log_likelihood))
 
-    def worth(self, num_particles: int, fixed: float) -> tuple[float, int]:
-        """Return the efficiency per second at the best number of particles, and that number.
+    def worth(self, num_particles: int | None, fixed: float) -> tuple[float, int]:
+        """Return the efficiency per second, and the number of particles that has it.
 
         Args:
-            num_particles: N of what was measured.
-            fixed: the part of the time that does not grow with N.
+            num_particles: the number that will be used; None is the best.
+            fixed: the part of the time that does not grow with it.
         """
-        sizes = LEAST * 2 ** np.arange(int(np.log2(MOST / LEAST)) + 1)
+        sizes = np.array([num_particles]) if num_particles else LEAST * 2 ** np.arange(int(np.log2(MOST / LEAST)) + 1)
         fixed = min(fixed, 0.9 * self.seconds)
-        seconds = fixed + (self.seconds - fixed) * sizes / num_particles
-        worth = [efficiency(self.sd * np.sqrt(num_particles / size)) for size in sizes] / seconds
+        seconds = fixed + (self.seconds - fixed) * sizes / TRIED
+        worth = [efficiency(self.sd * np.sqrt(TRIED / size)) for size in sizes] / seconds
         return float(worth.max()), int(sizes[worth.argmax()])
 
 
@@ -200,13 +196,13 @@ class Findings(NamedTuple):
     """What speaks for and against looking ahead.
 
     Attributes:
-        num_particles: N of both.
+        num_particles: the number that will be used, None where the best may be.
         plain, ahead: what was measured.
         modes: for each loop, how many searches settled, and how many of them at another mode than the best.
         fit_seconds: time of one search.
     """
 
-    num_particles: int
+    num_particles: int | None
     plain: Measured
     ahead: Measured
     modes: list[tuple[int, int]]
@@ -248,7 +244,7 @@ class Findings(NamedTuple):
         """Return why, in sentences."""
         (_, size), (_, size_ahead) = self._worth
         numbers = (
-            f"With {self.num_particles} particles the standard deviation of the log likelihood estimate is "
+            f"With {TRIED} particles the standard deviation of the log likelihood estimate is "
             f"{self.plain.sd:.2g} with Bootstrap, in {_time(self.plain.seconds)}, and {self.ahead.sd:.2g} with "
             f"LookAhead, in {_time(self.ahead.seconds)}"
         )
@@ -281,85 +277,31 @@ def _runs(keys: Array, ssm: Model, theta: Theta, *, settings: ParticleFilter) ->
     return each(one, keys)
 
 
-def _measure(run: Any, batches: Array, num_particles: int) -> Measured:
+def _measure(run: Callable[[Array], tuple[Array, list]], batches: Array) -> Measured:
     """Make estimates, batch by batch, until there are enough or the time is over."""
     began, seconds, estimates, heavy = time.perf_counter(), np.inf, [], []
     for keys in batches:
         (log_likelihood, loops), took = _timed(run, keys)
         seconds = min(seconds, took / len(keys))
         estimates.append(np.asarray(log_likelihood, np.float64))
-        heavy += [any(_is_heavy(loop, i, num_particles) for loop in loops) for i in range(len(keys))]
+        heavy += [any(_is_heavy(loop, i) for loop in loops) for i in range(len(keys))]
         if time.perf_counter() - began > ENOUGH_SECONDS:
             break
     found = np.concatenate(estimates)
     return Measured(np.where(np.isnan(found), -np.inf, found), seconds, float(np.mean(heavy)))
 
 
-def _is_heavy(loop: tuple[Array, Array | None], number: int, num_particles: int) -> bool:
+def _is_heavy(loop: tuple[Array, Array | None], number: int) -> bool:
     """Return whether a run of one loop has heavy-tailed weights, in any element."""
     if loop[1] is None:
         return False
     ess, clouds = np.asarray(loop[0][number]), np.asarray(loop[1][number])
     ess = ess.reshape(len(ess), -1)
     pairs = zip(ess.T, clouds.reshape(ess.shape[1], -1))
-    return any(heavy_tail(one, num_particles, cloud) is not None for one, cloud in pairs)
+    return any(heavy_tail(one, TRIED, cloud) is not None for one, cloud in pairs)
 
 
 def _timed(program: Any, *arguments: Any) -> tuple[Any, float]:
     began = time.perf_counter()
     value = jax.block_until_ready(program(*arguments))
     return jax.device_get(value), time.perf_counter() - began
-
-
-class Mode(NamedTuple):
-    """Where a search from a random path ended.
-
-    Attributes:
-        noise: (m,) all noise of the path.
-        log_likelihood: () its Laplace approximation.
-        settled: () bool, whether it is a mode.
-    """
-
-    noise: Array
-    log_likelihood: Array
-    settled: Array
-
-
-@jax.jit
-def _searches(key: Array, ssm: Model, theta: Theta) -> list[Mode | None]:
-    """Search for the mode of each loop from random paths; the elements of a panel in front, then the searches."""
-    return [each_filter(_modes, loop, theta, key) for loop in ssm.loops]
-
-
-def _modes(key: Array, dynamics: Dynamics) -> Mode | None:
-    model = in_vectors(dynamics)
-    if model.exact:
-        return None
-    coordinates, steps = model.coordinates, model.num_steps
-
-    def search(key: Array) -> Mode:
-        first, rest = jax.random.split(key)
-        start = _normal(first, coordinates.initial), _normal(rest, coordinates.step, steps)
-        found = fit_vectors(model, start=start)
-        noise = jnp.concatenate([found.initial_mean, found.mean.ravel()])
-        return Mode(noise, found.log_likelihood, found.converged & found.finite)
-
-    return each(search, jax.random.split(key, STARTS))
-
-
-def _normal(key: Array, shapes: NoiseShapes, *lead: int) -> Values:
-    keys = jax.random.split(key, max(len(shapes), 1))
-    return {name: jax.random.normal(one, (*lead, *shape)) for one, (name, shape) in zip(keys, shapes)}
-
-
-def _count_modes(found: Mode | None) -> tuple[int, int]:
-    """Count the searches that settled, and those that did so at a mode beside the best that is not negligible."""
-    if found is None:
-        return 0, 0
-    settled = np.reshape(found.settled, (-1, STARTS)) & np.isfinite(found.log_likelihood).reshape(-1, STARTS)
-    height = np.where(settled, np.reshape(found.log_likelihood, (-1, STARTS)), -np.inf)
-    noise = np.reshape(found.noise, (*height.shape, -1))
-    best = np.take_along_axis(noise, height.argmax(1)[:, None, None], 1)
-    apart = np.abs(noise - best).max(2, initial=0.0) > APART
-    near = height > height.max(1, keepdims=True) - COMPARABLE
-    return int(settled.sum()), int((settled & apart & near).sum())

@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.contrib.control_flow import scan
+from scipy.stats import binom, norm
 
 import ssmscan
 
@@ -181,7 +182,7 @@ def test_states_are_the_models_own_values_and_draws_have_their_moments():
     np.testing.assert_allclose(path.mean["twice"], 2.0 * path.mean["x"])
     np.testing.assert_allclose(path.sd["twice"], 2.0 * path.sd["x"])
     noise = {name: path.noise[name] for name in ("x0", "x")}
-    np.testing.assert_allclose(ssm.states_from_noise(THETA, noise)["x"], path.mean["x"], rtol=1e-6)
+    np.testing.assert_allclose(ssm.states_from_noise(THETA, noise)["x"], path.mean["x"], atol=1e-5)
     draws = path.sample(jax.random.key(0), 20_000)
     assert draws["x"].shape == (20_000, 12)
     # The delta method is not exact here, and the draws are on the curved states: a tenth of a standard deviation.
@@ -244,3 +245,26 @@ def test_noise_to_start_from_is_asked_for_by_site():
     ssm = ssmscan.trace(volatility, Y)
     with pytest.raises(ValueError, match=r"start: expected noise of the sites \['h0', 'h'\].*It lacks \['h'\]"):
         ssmscan.gaussian_approximation(ssm, THETA, start={"h0": 0.0})
+
+
+@pytest.mark.slow
+def test_counts_are_replaced_by_normals_and_that_is_said():
+    def survivors(y):
+        rate = numpyro.sample("rate", dist.Beta(5.0, 1.0))
+
+        def step(alive, y):
+            alive = numpyro.sample("alive", dist.Binomial(alive, probs=rate))
+            numpyro.sample("y", dist.Normal(alive, 8.0), obs=y)
+            return alive, None
+
+        scan(step, 400, y)
+
+    ssm = ssmscan.trace(survivors, jnp.array([380.0, 365.0, 340.0, 325.0, 310.0, 290.0]))
+    path = ssmscan.gaussian_approximation(ssm, {"rate": 0.95})
+    counts = np.arange(401)
+    law, exact = np.eye(401)[400], 0.0
+    for y in np.asarray(ssm.observed["y"]):  # the forward pass over all counts
+        law = law @ binom.pmf(counts[None, :], counts[:, None], 0.95) * norm.pdf(y, counts, 8.0)
+        exact, law = exact + np.log(law.sum()), law / law.sum()
+    assert path.word == "surrogate" and "stands for 'alive'" in path.message()
+    assert abs(path.log_likelihood - exact) < 0.05

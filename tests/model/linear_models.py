@@ -216,8 +216,8 @@ def tracking(z):
     state = numpyro.sample("state0", dist.MultivariateNormal(jnp.zeros(4), 4.0 * jnp.eye(4)))
 
     def step(state, z):
-        cov = push**2 * jnp.asarray(PUSH)
-        state = numpyro.sample("state", dist.MultivariateNormal(jnp.asarray(MOVE) @ state, cov))
+        cov = push**2 * jnp.asarray(PUSH, float)
+        state = numpyro.sample("state", dist.MultivariateNormal(jnp.asarray(MOVE, float) @ state, cov))
         numpyro.sample("z", dist.MultivariateNormal(state[:2], noise**2 * jnp.eye(2)), obs=z)
         return state, state
 
@@ -284,8 +284,8 @@ def wide(size: int, steps: int = 25) -> Case:
         x = numpyro.sample("x0", dist.Normal(jnp.zeros(size), 1.0).to_event(1))
 
         def step(x, y):
-            x = numpyro.sample("x", dist.Normal(jnp.asarray(F) @ x, scale).to_event(1))
-            numpyro.sample("y", dist.Normal(jnp.asarray(H) @ x, 0.3).to_event(1), obs=y)
+            x = numpyro.sample("x", dist.Normal(jnp.asarray(F, float) @ x, scale).to_event(1))
+            numpyro.sample("y", dist.Normal(jnp.asarray(H, float) @ x, 0.3).to_event(1), obs=y)
             return x, None
 
         scan(step, x, y)

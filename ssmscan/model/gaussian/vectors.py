@@ -148,7 +148,7 @@ class Written(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["start_arrays", "step_arrays", "xs"],
-    meta_fields=["coordinates", "start_written", "step_written", "num_steps", "exact"],
+    meta_fields=["coordinates", "start_written", "step_written", "num_steps", "exact", "replaced"],
 )
 @dataclass(frozen=True, eq=False)
 class VectorModel:
@@ -162,6 +162,7 @@ class VectorModel:
         step_written: carry, x, noise -> carry, log weight, values.
         num_steps: T.
         exact: whether the model is linear and Gaussian.
+        replaced: names of the sites that the surrogate replaces by others.
     """
 
     start_arrays: list[Array]
@@ -172,6 +173,7 @@ class VectorModel:
     step_written: Written
     num_steps: int
     exact: bool
+    replaced: tuple[str, ...]
 
     def start(self, noise: Array) -> tuple[PyTree, Array, Values]:
         """Start one particle from noise (m_0,): carry, log weight, values of the initial sites."""
@@ -218,6 +220,7 @@ def in_vectors(dynamics: Dynamics) -> VectorModel:
         step_written=Written(step_jaxpr.jaxpr, jax.tree.structure(moved_on)),
         num_steps=dynamics.num_steps,
         exact=dynamics.linear_gaussian,
+        replaced=tuple(s.name for s in (*dynamics.initial, *dynamics.innovations) if s.name not in moved),
     )
 
 
