@@ -21,8 +21,8 @@ mixture,
 
 .. math::  -\log \big( (1 - \alpha) \, q_t / N(0, I) + \alpha \big) \le -\log \alpha,
 
-and V is held within `bound` + d of its value at the nominal carry, d the number of coordinates of the carry.  A step whose gains are not numbers falls back to the
-model's own draws; so does V.  Sites without a smooth map are drawn from the model, guided by V alone.
+and V is held within `bound` + d of its value at the nominal carry, d the number of coordinates of the carry.  A step
+whose gains are not numbers falls back to the model's own draws; so does V.  Sites without a smooth map are drawn from the model, guided by V alone.
 
 Use it where a bootstrap filter starves: informative data, long series, several dimensions, a posterior with one mode.
 Means and quantiles are of the filtering law, to which the weights lead back from a cloud that knows the future; where
@@ -90,9 +90,9 @@ class LookAhead:
 
     Attributes:
         defence: share of the particles that draw from the model, where the model is not linear and Gaussian.
-        bound: largest difference of the value function from that at the nominal carry, on the log scale, there, to which
-            the dimension of the carry is added, twice the mean of a quadratic form. Larger, it costs more where the law
-            has other modes than the one that was found.
+        bound: largest difference of the value function from that at the nominal carry, on the log scale, less
+            the dimension of the carry, which the spread of the particles takes. Larger, it costs more where the law has
+            other modes than the one that was found.
 
     Raises:
         ValueError: a share that is not in (0, 1), or a bound that is not positive.
