@@ -22,7 +22,8 @@ mixture,
 .. math::  -\log \big( (1 - \alpha) \, q_t / N(0, I) + \alpha \big) \le -\log \alpha,
 
 and V is held within `bound` + d of its value at the nominal carry, d the number of coordinates of the carry.  A step
-whose gains are not numbers falls back to the model's own draws; so does V.  Sites without a smooth map are drawn from the model, guided by V alone.
+whose gains are not numbers falls back to the model's own draws, and a V that is not a number to none.  Sites without a
+smooth map are drawn from the model, guided by V alone.
 
 Use it where a bootstrap filter starves: informative data, long series, several dimensions, a posterior with one mode.
 Means and quantiles are of the filtering law, to which the weights lead back from a cloud that knows the future; where
