@@ -52,6 +52,17 @@ def see_after(what):
     return lambda path, s, y: numpyro.sample("z", dist.Normal(what(path), s), obs=y)
 
 
+def seen_a_step_later(y):
+    """Nothing but the carry is no affine function."""
+    x = numpyro.sample("x0", dist.Normal(0.0, 1.0))
+
+    def step(x, y):
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        return numpyro.sample("x", dist.Normal(0.5 * x * x, 1.0)), None
+
+    scan(step, x, y)
+
+
 LINEAR = {
     "an affine law": chain(
         draw=lambda x: dist.TransformedDistribution(dist.Normal(0.0, 1.0), dist.transforms.AffineTransform(x, 2.0))
@@ -64,6 +75,7 @@ LINEAR = {
     "an error of its own": chain(after=lambda path, s, y: numpyro.sample("e", dist.Normal(0.0, s), obs=y - path)),
 }
 ALMOST = {
+    "seen a step later": (seen_a_step_later, "because of mul"),
     "a small sine": (chain(move=lambda x: x + 1e-6 * jnp.sin(x)), "'y' \\(Normal\\).*because of sin \\(test_linear"),
     "a small square": (chain(move=lambda x: x + 1e-8 * x * x), "because of mul \\(test_linear_gaussian.py:"),
     "an absolute value": (chain(move=jnp.abs), "because of abs"),
@@ -94,7 +106,16 @@ def traced(model, *args):
     return ssmscan.trace(model, *args)
 
 
-QUICK = {"nile", "feedback", "an error of its own", "a small sine", "a branch", "a scale", "Laplace shocks"}
+QUICK = {
+    "nile",
+    "seen a step later",
+    "feedback",
+    "an error of its own",
+    "a small sine",
+    "a branch",
+    "a scale",
+    "Laplace shocks",
+}
 
 
 def each(names):
@@ -193,6 +214,7 @@ def test_dimension(size):
             np.testing.assert_allclose(log_likelihood(ssm, ssm.canonical(case.theta)), expected, rtol=rtol)
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_other_one():
     model = truth.LinearGaussian.scalar(1000.0, 300.0**2 + 38.0**2, 1.0, 38.0**2, 1.0, 123.0**2)
     other = truth.linear_gaussian(model, NILE[:, None])
@@ -274,6 +296,7 @@ def test_draws_have_the_joint_law(name):
     draws_against_the_joint_law(name)
 
 
+@pytest.mark.slow
 def test_noise_far_out_has_its_density():
     """Data say that the noise of the start was 50: nothing is clipped."""
 

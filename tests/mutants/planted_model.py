@@ -10,6 +10,8 @@ PARTS = "tests/model/test_tracing.py::test_parts_add_up_to_the_density_of_the_or
 JACOBIAN = "tests/model/test_tracing.py::test_unconstrained_space_round_trips"
 MISSING = "tests/model/test_densities.py::test_only_elements_that_are_present_have_a_density"
 NOISE = "tests/model/test_densities.py::test_noise_with_its_correction_has_the_law_of_the_family"
+DEGREE = "tests/model/test_degree.py"
+LINEAR = "tests/model/test_linear_gaussian.py"
 REFERENCE = "tests/inference/test_nuts.py::test_reference_and_likelihood_make_the_posterior"
 
 MODEL = [
@@ -75,5 +77,40 @@ MODEL = [
         "log_likelihood = log_static + log_start + jnp.sum(weights) + correction",
         "log_likelihood = log_start + jnp.sum(weights) + correction",
         (f"{PARTS}[conditioned]",),
+    ),
+    Mutant(
+        "a product has the degree of its larger factor",
+        "model/jaxprs/degree.py",
+        "return sum(orders)",
+        "return max(orders)",
+        (DEGREE, LINEAR),
+    ),
+    Mutant(
+        "a branch on the state counted as none",
+        "model/jaxprs/degree.py",
+        'if name == "select_n":\n        return _UNKNOWN if orders[0] else max(orders[1:])',
+        'if name == "select_n":\n        return max(orders[1:])',
+        (DEGREE, LINEAR),
+    ),
+    Mutant(
+        "what a logarithm is compared with taken to be a number",
+        "model/jaxprs/degree.py",
+        "return 0 if max(orders) < MORE and _holds_for_numbers(eqn) else _UNKNOWN",
+        "return 0 if _holds_for_numbers(eqn) else _UNKNOWN",
+        (DEGREE,),
+    ),
+    Mutant(
+        "a leaf of the carry that is quadratic taken to be affine",
+        "model/statespace/linear_gaussian.py",
+        "return degree._replace(order=MORE) if degree.order > AFFINE.order else degree",
+        "return AFFINE if degree.order > AFFINE.order else degree",
+        (LINEAR,),
+    ),
+    Mutant(
+        "noise of a normal clipped",
+        "model/noise/quantiles.py",
+        "eps, loc, scale = aligned(eps, fn.loc, fn.scale)",
+        "eps, loc, scale = cast(eps, fn.loc, fn.scale)",
+        (LINEAR,),
     ),
 ]

@@ -147,6 +147,8 @@ def _order(eqn: Any, orders: list[int]) -> int:
         return int(power) * orders[0] if power in (0.0, 1.0, 2.0) else _UNKNOWN
     if name == "select_n":
         return _UNKNOWN if orders[0] else max(orders[1:])
+    if name == "polynomial":
+        return _UNKNOWN if orders[0] else max(orders[1:])
     if name == "triangular_solve":
         return _UNKNOWN if orders[0] else orders[1]
     if name == "convert_element_type":

@@ -50,7 +50,7 @@ def exactness(loop: LoopFunctions) -> Exactness:
     for name in (*loop.initial, *loop.names(Role.INNOVATION)):
         site = traced[name]
         if site.particle != site.smooth or site.particle is None or site.particle.kind is not MapKind.EXACT:
-            return Exactness(False, f"site '{name}' ({site.family}) is not normal")
+            return Exactness(False, f"'{name}' ({site.family}) is not normal")
     return _Follow(loop).exactness()
 
 
