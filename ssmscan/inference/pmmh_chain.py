@@ -31,6 +31,7 @@ from jax.flatten_util import ravel_pytree
 
 from ssmscan.model.protocols import Model, Theta
 from ssmscan.particles.estimators import Estimator
+from ssmscan.particles.loop import each
 
 
 class PMMHState(NamedTuple):
@@ -165,7 +166,10 @@ class PMMHStep:
 
     def __call__(self, control: Control, chains: Chain) -> tuple[Chain, Trace]:
         """Advance all chains; their leaves have the chains in front."""
-        return jax.vmap(partial(self._advance, control))(chains)
+        advance = partial(self._advance, control)
+        # What is searched for at each theta, side by side, takes as long as the slowest search, and minutes to compile.
+        apart = self.estimator.uses_later_data and self.estimator.num_particles
+        return each(advance, chains) if apart else jax.vmap(advance)(chains)
 
     def _advance(self, control: Control, chain: Chain) -> tuple[Chain, Trace]:
         key, key_step = jax.random.split(chain.key)

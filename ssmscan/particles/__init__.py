@@ -39,6 +39,7 @@ A filter that goes on, and the front
     online           `Online`, a filter between two steps
     memory           whether a result fits
     filter           `ParticleFilter` and `log_likelihood`
+    mode_search      searches for several modes of the states given all data
     choosing         `choose_proposal`, which measures whether looking ahead pays and can be trusted
     exact_likelihood  `ExactLikelihood`, an estimator without particles
     online_resume    `resume`, which reads a saved filter

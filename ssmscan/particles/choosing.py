@@ -23,9 +23,8 @@ unbiased only by runs that are never seen, and what is seen is steady and too lo
   standard deviation :math:`\sigma_b` is above one;
 - more than a quarter of its runs have heavy-tailed weights, see `ssmscan.particles.concerns`.  Good approximations are
   told in 2 % of runs, bimodal models in 60 to 100 %: of 64 runs, 16 are never and always reached;
-- searches for the mode from `STARTS` random paths find another one with a Laplace approximation that is not
-  negligible, within `COMPARABLE` on the log scale.  This needs no estimate of the bootstrap filter, which may be
-  useless; a mode whose basin has a share s of the prior paths is missed with probability :math:`(1 - s)^{STARTS}`.
+- searches for the mode from random paths find another one that is not negligible, see
+  `ssmscan.particles.mode_search`.  This needs no estimate of the bootstrap filter, which may be useless.
 """
 
 from __future__ import annotations
@@ -44,9 +43,7 @@ from scipy.special import ndtr
 
 from ssmscan.arguments import require_integer
 from ssmscan.errors import ModelError
-from ssmscan.model.gaussian.fit import fit_vectors
-from ssmscan.model.gaussian.vectors import NoiseShapes, in_vectors
-from ssmscan.model.protocols import Dynamics, Model, Theta, Values
+from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles.concerns import heavy_tail
@@ -54,7 +51,7 @@ from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.particles.loop import each
-from ssmscan.particles.panels import each_filter
+from ssmscan.particles.mode_search import STARTS, count_modes, search_modes
 from ssmscan.particles.proposals import Bootstrap
 
 TRIED = 64
@@ -64,10 +61,6 @@ ENOUGH_SECONDS = 4.0
 """After this time for one proposal, no more batches of replicates."""
 SIGNIFICANT = 4.0
 HEAVY_SHARE = 0.25
-STARTS = 6
-COMPARABLE = 5.0
-APART = 0.5
-"""Noise of two modes differs by more than this somewhere; that of one, found twice, by rounding."""
 WORTH = 1.5
 """Factor by which looking ahead must be worth more: times are measured, and ties would be decided by the machine."""
 LEAST, MOST = 16, 2**14
@@ -127,7 +120,7 @@ def choose_proposal(
         lowered = [
             _runs.lower(every[0][0], ssm, theta, settings=plain),
             _runs.lower(every[1][0], ssm, theta, settings=ahead),
-            _searches.lower(keys[2], ssm, theta),
+            search_modes.lower(keys[2], ssm, theta),
         ]
     except ModelError as error:
         return Bootstrap(), f"Bootstrap, since LookAhead cannot be used here: {error}"
@@ -138,7 +131,7 @@ def choose_proposal(
         size,
         _measure(lambda keys: run_plain(keys, ssm, theta), every[0]),
         _measure(lambda keys: run_ahead(keys, ssm, theta), every[1]),
-        [_count_modes(loop) for loop in modes],
+        [count_modes(loop) for loop in modes],
         fit_seconds / STARTS,
     )
     return (LookAhead(), found.reason()) if found.look_ahead else (Bootstrap(), found.reason())
@@ -312,57 +305,3 @@ def _timed(program: Any, *arguments: Any) -> tuple[Any, float]:
     began = time.perf_counter()
     value = jax.block_until_ready(program(*arguments))
     return jax.device_get(value), time.perf_counter() - began
-
-
-class Mode(NamedTuple):
-    """Where a search from a random path ended.
-
-    Attributes:
-        noise: (m,) all noise of the path.
-        log_likelihood: () its Laplace approximation.
-        settled: () bool, whether it is a mode.
-    """
-
-    noise: Array
-    log_likelihood: Array
-    settled: Array
-
-
-@jax.jit
-def _searches(key: Array, ssm: Model, theta: Theta) -> list[Mode | None]:
-    """Search for the mode of each loop from random paths; the elements of a panel in front, then the searches."""
-    return [each_filter(_modes, loop, theta, key) for loop in ssm.loops]
-
-
-def _modes(key: Array, dynamics: Dynamics) -> Mode | None:
-    model = in_vectors(dynamics)
-    if model.exact:
-        return None
-    coordinates, steps = model.coordinates, model.num_steps
-
-    def search(key: Array) -> Mode:
-        first, rest = jax.random.split(key)
-        start = _normal(first, coordinates.initial), _normal(rest, coordinates.step, steps)
-        found = fit_vectors(model, start=start)
-        noise = jnp.concatenate([found.initial_mean, found.mean.ravel()])
-        return Mode(noise, found.log_likelihood, found.converged & found.finite)
-
-    return each(search, jax.random.split(key, STARTS))
-
-
-def _normal(key: Array, shapes: NoiseShapes, *lead: int) -> Values:
-    keys = jax.random.split(key, max(len(shapes), 1))
-    return {name: jax.random.normal(one, (*lead, *shape)) for one, (name, shape) in zip(keys, shapes)}
-
-
-def _count_modes(found: Mode | None) -> tuple[int, int]:
-    """Count the searches that settled, and those that did so at a mode beside the best that is not negligible."""
-    if found is None:
-        return 0, 0
-    settled = np.reshape(found.settled, (-1, STARTS)) & np.isfinite(found.log_likelihood).reshape(-1, STARTS)
-    height = np.where(settled, np.reshape(found.log_likelihood, (-1, STARTS)), -np.inf)
-    noise = np.reshape(found.noise, (*height.shape, -1))
-    best = np.take_along_axis(noise, height.argmax(1)[:, None, None], 1)
-    apart = np.abs(noise - best).max(2, initial=0.0) > APART
-    near = height > height.max(1, keepdims=True) - COMPARABLE
-    return int(settled.sum()), int((settled & apart & near).sum())

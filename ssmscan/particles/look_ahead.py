@@ -21,8 +21,9 @@ mixture,
 
 .. math::  -\log \big( (1 - \alpha) \, q_t / N(0, I) + \alpha \big) \le -\log \alpha,
 
-and V is held within `bound` of its value at the nominal carry.  A step whose gains are not numbers falls back to the
-model's own draws; so does V.  Sites without a smooth map are drawn from the model, guided by V alone.
+and V is held within `bound` + d of its value at the nominal carry, d the number of coordinates of the carry.  A step
+whose gains are not numbers falls back to the model's own draws, and a V that is not a number to none.  Sites without a
+smooth map are drawn from the model, guided by V alone.
 
 Use it where a bootstrap filter starves: informative data, long series, several dimensions, a posterior with one mode.
 Means and quantiles are of the filtering law, to which the weights lead back from a cloud that knows the future; where
@@ -90,14 +91,16 @@ class LookAhead:
 
     Attributes:
         defence: share of the particles that draw from the model, where the model is not linear and Gaussian.
-        bound: largest difference of the value function from that at the nominal carry, on the log scale, there.
+        bound: largest difference of the value function from that at the nominal carry, on the log scale, less
+            the dimension of the carry, which the spread of the particles takes. Larger, it costs more where the law has
+            other modes than the one that was found.
 
     Raises:
         ValueError: a share that is not in (0, 1), or a bound that is not positive.
     """
 
     defence: float = 0.02
-    bound: float = 20.0
+    bound: float = 4.0
 
     def __post_init__(self) -> None:
         require_number("defence", self.defence, 0, 1)
@@ -115,7 +118,7 @@ class LookAhead:
         steps = jax.vmap(_guide)(carries[:-1], found.mean[:, :m], gains.feedback[:, :m], gains.scale_tril[:, :m, :m])
         values = jax.vmap(_value)(*lax.stop_gradient((carries[:-1], gains.gradient, gains.curvature)))
         after = jax.tree.map(lambda leaf: jnp.concatenate([leaf[1:], jnp.zeros_like(leaf[:1])]), values)
-        settings = (0.0, np.inf) if model.exact else (float(self.defence), float(self.bound))
+        settings = (0.0, np.inf) if model.exact else (float(self.defence), float(self.bound) + coordinates.size)
         return Prepared(coordinates, *settings, start, jax.tree.map(lambda leaf: leaf[0], values)), (steps, after)
 
 

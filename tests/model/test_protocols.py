@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ssmscan
-from ssmscan.model.protocols import Dynamics, Evaluated, EvaluatedStart, Model, Start, Step
+from ssmscan.model.protocols import Dynamics, Evaluated, EvaluatedStart, Model, NoiseDynamics, Start, Step
 from tests.model.test_observed import GAPS, PANELS
 from tests.particles.handmade import autoregression
 
@@ -42,8 +42,12 @@ def test_dynamics_have_every_member_and_a_step_by_noise_is_the_step_at_its_value
     ssm = models["by hand" if name == "by hand" else "traced"]
     theta = ssm.canonical({"rho": 0.5, "sx": 1.0, "sy": 0.5} if name == "by hand" else {"s": 0.5})
     dynamics = ssm.elements_at(theta)(jnp.int32(2)) if name == "element" else ssm.at(theta)
-    for member in members(Dynamics):
+    for member in (*members(Dynamics), *members(NoiseDynamics)):
         getattr(dynamics, member)
+    for under in (dynamics.guided, dynamics.surrogate):
+        for member in members(NoiseDynamics):
+            getattr(under, member)
+    assert set(dynamics.moved) <= {site.name for site in (*dynamics.initial, *dynamics.innovations)}
     start_noise, step_noise = (
         {n: jax.random.normal(KEY, spec.shape) for n, spec in specs.items()}
         for specs in (dynamics.initial_noise, dynamics.step_noise)

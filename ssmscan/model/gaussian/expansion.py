@@ -77,7 +77,7 @@ def expand(model: VectorModel, path: Path) -> tuple[Expansion, Expansion]:
         carry, log_weight, _ = model.step(into(carry, z[:d]), x, z[d:])
         return of_carry(carry), log_weight
 
-    vectors = jax.vmap(of_carry)(carries)
+    vectors = jax.vmap(of_carry, axis_size=model.num_steps)(carries)
     z = jnp.concatenate([vectors, path.noise], axis=1)
     transition, gradient = jax.vmap(jax.jacfwd(step))(z, carries, model.xs)
     initial_transition, initial_gradient = jax.jacfwd(start)(path.initial_noise)

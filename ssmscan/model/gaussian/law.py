@@ -50,13 +50,14 @@ class Fit(NamedTuple):
 def result(model: VectorModel, now: Pass, passes: Array, converged: Array, finite: Array) -> Fit:
     """Return what is known after the last pass."""
     path, of_carry = now.path, model.coordinates.of_carry
+    before = jax.vmap(of_carry, axis_size=model.num_steps)(path.carries)
     increments = jnp.concatenate([now.first.increment[None], now.gains.increment])
     return Fit(
         initial_mean=path.initial_noise + now.first.change,
         initial_scale_tril=now.first.scale_tril,
         mean=path.noise + now.gains.change,
         gains=now.gains,
-        carries=jnp.concatenate([jax.vmap(of_carry)(path.carries), of_carry(path.last)[None]]),
+        carries=jnp.concatenate([before, of_carry(path.last)[None]]),
         carry_trees=path.carries,
         log_likelihood=algebra.total(increments),
         increments=increments,

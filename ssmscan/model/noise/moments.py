@@ -195,7 +195,7 @@ def _split_value(fn: Any, noise: Array) -> Array:
         if mixed:
             variance = variance * (rest + left) / (rest + 1.0)
         values.append(matched(left * share, variance, jnp.zeros_like(left), left, noise[..., k]))
-        left = left - values[-1]
+        left = jnp.maximum(left - values[-1], 0.0)
     return jnp.stack([*values, left], axis=-1)
 
 

@@ -74,7 +74,7 @@ def step_draw(user_model: UserModel, parameters: Collection[str]) -> Staged:
             new, y, messages = run_step(simulated, t, carry, user_x, lambda i, _, fn: drawn(fn))
             out["carry"], out["y"] = like(new, plan.carry), y
             out["values"] = {
-                s.name: jnp.asarray(m.value)
+                s.name: jnp.asarray(m.value, s.dtype if s.latent else None)
                 for s, m in zip(plan.inside, messages)
                 if m.fn is None or can_be_drawn(m.fn)
             }
