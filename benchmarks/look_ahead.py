@@ -1,4 +1,4 @@
-"""Noise of the likelihood estimate: bootstrap, one-step and look-ahead proposals on ten models as users write them.
+"""Noise of the likelihood estimate: bootstrap, one-step and look-ahead proposals on nine models as users write them.
 
     python benchmarks/look_ahead.py [--out benchmarks/results/look_ahead.json] [--sizes N ...] [--models NAME ...]
 

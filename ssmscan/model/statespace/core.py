@@ -157,7 +157,8 @@ def described(cores: Sequence[Core], fixed: Sequence[str]) -> str:
     """Lay out what was found: the sites, the elements, what is fixed at trace and what is summed out."""
     steps, table = " and ".join(str(core.num_steps) for core in cores), site_table(sites_of(cores, *Role))
     if len(cores) > 1:
-        return f"State-space model of {len(cores)} independent loops of {steps} steps\n{table}"
+        marginals = [text for core in cores if (text := core.program.marginal.describe())]
+        return "\n".join((f"State-space model of {len(cores)} independent loops of {steps} steps", table, *marginals))
     program = cores[0].program
     lines = [
         f"State-space model of {steps} steps",
