@@ -270,8 +270,8 @@ def _notes(pilot: Pilot, again: np.ndarray, stored: np.ndarray) -> tuple[str, ..
         f"{sized(pilot.estimator)}, standard deviation of the log likelihood estimate "
         f"{pilot.sd:.2f} at the centre, target acceptance {pilot.target:.3f}"
     ]
-    if pilot.choice:
-        notes.append(pilot.choice)
+    if pilot.aim.proposal:
+        notes.append(pilot.choice or "Bootstrap, as the pilot ended before another proposal could be tried")
     differ = int(np.sum(~np.isclose(again, stored, rtol=1e-4, atol=1e-3)))
     if differ:
         notes.append(f"{differ} of {again.size} replayed filter runs differ from the accepted ones by rounding")

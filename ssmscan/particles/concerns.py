@@ -19,10 +19,10 @@ the tails of its law are too light, its estimate is silently too low, and the ef
 have all missed the same, does not show by how much.  What shows is that single steps undo the cloud: where the
 approximation is good none leaves less than a quarter of it effective (measured: 29 % at the least, on volatility,
 counts, binomial data and a linear model, with 64 and 1,000 particles; with Student-t observations of three degrees of
-freedom 2 of 100 runs do), and where it is not the weights there have infinite variance, a tail index of at least 1/2
-(`ssmscan.particles.tail_index`).  A run that has both is not to be trusted.  On data of which the sign of the state is
-not known (Kitagawa's benchmark, |x|) every run is told, on a double well and a square with faint observations 6 to 9 of
-10.  What no particle of a run has seen it cannot tell: `ssmscan.choose_proposal` compares with the bootstrap filter.
+freedom 2 to 20 of 100 runs do), and where it is not the weights there have infinite variance, a tail index of at least
+1/2 (`ssmscan.particles.tail_index`).  A run that has both is not to be trusted.  On data of which the sign of the state
+is not known (Kitagawa's benchmark, |x|) every run is told, on a double well and a square with faint observations 6 to 9
+of 10.  What no particle of a run has seen it cannot tell: `ssmscan.choose_proposal` compares with the bootstrap filter.
 
 **Weights that are not numbers.**  A particle whose log weight is NaN or +inf counts as impossible, so that the estimate
 is unbiased for the model in which such states cannot be.  That is another model than the one that was written.

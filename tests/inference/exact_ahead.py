@@ -35,13 +35,13 @@ NAMES = ("theta", "log theta", "theta^2", "theta y_T", "theta log(1 + sum y)")
 
 
 def model(y):
-    """x_0 ~ N(0, 1), x_t = 0.8 x_{t-1} + theta e_t, y_t ~ Poisson(exp(x_t)); theta is a scale."""
+    """x_0 ~ N(0, 1), x_t = 0.8 x_{t-1} + theta e_t, y_t ~ Poisson(exp(3 + x_t)); theta is a scale."""
     theta = numpyro.sample("theta", dist.LogNormal(-0.5, 1.0))
     x_0 = numpyro.sample("x_0", dist.Normal(0.0, 1.0))
 
     def transition(x, y):
         x = numpyro.sample("x", dist.Normal(0.8 * x, theta))
-        numpyro.sample("y", dist.Poisson(jnp.exp(jnp.minimum(x, 6.0))), obs=y)
+        numpyro.sample("y", dist.Poisson(jnp.exp(jnp.minimum(3.0 + x, 9.0))), obs=y)
         return x, None
 
     scan(transition, x_0, y)

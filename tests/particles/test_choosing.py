@@ -40,7 +40,7 @@ def test_it_is_taken_where_it_pays_and_nothing_speaks_against_it():
     ("found", "said"),
     [
         (findings(measured(-103.0, 0.1)), r"estimates are lower than those of Bootstrap, by 3\.0 \+- 0\.4 on"),
-        (findings(GOOD._replace(heavy=0.3)), "30% of its runs have heavy-tailed weights"),
+        (findings(GOOD._replace(heavy=0.5)), "50% of its runs have heavy-tailed weights"),
         (findings(GOOD, modes=[(6, 0), (5, 2)]), "2 of 11 searches from random paths found another mode"),
         (findings(GOOD._replace(log_likelihood=np.append(GOOD.log_likelihood, -np.inf))), "an estimate of it is -inf"),
         (findings(measured(-99.0, 0.9, 5e-3), measured(-99.0, 1.0)), "It is taken from 1.5 times on"),
