@@ -67,7 +67,7 @@ def test_what_is_not_linear_and_gaussian_is_refused():
             engine.run(KEY, ssm)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_how_it_ended_is_said(linear):
     assert EXACT.describe(KEY, linear, THETA) == "The likelihood is exact."
     never = ssmscan.trace(chain(after=lambda path, s, y: numpyro.factor("f", jnp.where(s > 1.0, -jnp.inf, 0.0))), Y[:3])
@@ -96,7 +96,7 @@ def test_pmmh_on_the_exact_likelihood(linear, exact):
     assert not any("replayed" in note for note in result.notes)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_nuts_on_the_parameters_alone(linear, exact):
     integrated = ssmscan.integrate_states(linear)
     result = ssmscan.NUTS(num_samples=1500, num_warmup=500, num_chains=2, progress=False).run(KEY, integrated)

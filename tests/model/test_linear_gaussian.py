@@ -118,13 +118,18 @@ QUICK = {
 }
 
 
+SOME = ("tracking", "panel", "after_the_loop", "regression")
+RARE = pytest.mark.heavy, pytest.mark.slow
+
+
 def each(names):
     """Return names as parameters, most of them of slow tests: each model is traced."""
     return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("name", each(CASES))
+@pytest.mark.parametrize("name", [name for name in CASES if name in QUICK])
 def test_what_users_write_is_recognised(name):
+    """The others are: their likelihood is exact, see below."""
     case = CASES[name]
     assert exactness(traced(case.model, *case.args).program) == (True, "")
 
@@ -194,17 +199,17 @@ def integrated(name):
     return ssm, ssm.canonical(case.theta)
 
 
-@pytest.mark.parametrize("name", ["nile", *(pytest.param(n, marks=pytest.mark.slow) for n in CASES if n != "nile")])
+@pytest.mark.parametrize("name", ["nile", *(pytest.param(n, marks=RARE[n in SOME]) for n in CASES if n != "nile")])
 def test_the_likelihood_is_that_of_the_joint_law(name):
     expected = exact_log_likelihood(name)
-    if name in ("nile", "tracking"):
+    if name == "nile":
         np.testing.assert_allclose(log_likelihood(*integrated(name)), expected, rtol=1e-5)
     with jax.enable_x64(True):
         np.testing.assert_allclose(log_likelihood(*integrated(name)), expected, rtol=1e-9)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, pytest.param(20, marks=pytest.mark.heavy), 40])
+@pytest.mark.parametrize("size", [2, *(pytest.param(size, marks=pytest.mark.heavy) for size in (20, 40))])
 def test_dimension(size):
     case = linear_models.wide(size)
     expected = dense(case.matrices()).log_likelihood
@@ -290,8 +295,8 @@ def draws_against_the_joint_law(name, num_draws=2000):
         assert max(np.abs(z).max(), np.abs(ratio).max()) < truth.z_threshold(2 * z.size)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["panel", pytest.param("seasonal", marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["panel", "seasonal"])
 def test_draws_have_the_joint_law(name):
     draws_against_the_joint_law(name)
 
