@@ -146,8 +146,10 @@ def dense(ssm, theta):
     return log_likelihood, back(jnp.asarray(e)), back(jnp.sqrt(jnp.diag(jnp.asarray(covariance))))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
+QUICK = growth_with_an_observed_start
+
+
+@pytest.mark.parametrize("model", [m if m is QUICK else pytest.param(m, marks=pytest.mark.slow) for m in MODELS])
 def test_against_the_dense_mode_and_curvature_of_all_noise(model):
     ssm = ssmscan.trace(model, *MODELS[model])
     path = ssmscan.gaussian_approximation(ssm, THETA)

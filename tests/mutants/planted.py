@@ -116,8 +116,8 @@ KERNEL = [
     Mutant(
         "status of a vanished cloud forgotten at the next step",
         "particles/filter_step.py",
-        "status = jnp.maximum(state.status, event)",
-        "status = event",
+        "status = jnp.maximum(state.status, event.astype(np.int32))",
+        "status = event.astype(np.int32)",
         (f"{FILTER}::test_a_dead_cloud_ends_with_minus_infinity_and_keeps_what_was_before",),
     ),
     Mutant(
@@ -151,8 +151,8 @@ KERNEL = [
     Mutant(
         "look-ahead probabilities without stop_gradient",
         "particles/filter_step.py",
-        "lax.stop_gradient(normalise(log_weights + log_auxiliary))",
-        "normalise(log_weights + log_auxiliary)",
+        "lax.stop_gradient(normalise(log_weights + log_ahead))",
+        "normalise(log_weights + log_ahead)",
         (GRADIENT,),
     ),
     Mutant(

@@ -12,6 +12,7 @@ MISSING = "tests/model/test_densities.py::test_only_elements_that_are_present_ha
 NOISE = "tests/model/test_densities.py::test_noise_with_its_correction_has_the_law_of_the_family"
 DEGREE = "tests/model/test_degree.py"
 LINEAR = "tests/model/test_linear_gaussian.py"
+DENSE = "tests/inference/test_approximation.py::test_against_the_dense_mode_and_curvature_of_all_noise"
 REFERENCE = "tests/inference/test_nuts.py::test_reference_and_likelihood_make_the_posterior"
 
 MODEL = [
@@ -39,8 +40,8 @@ MODEL = [
     Mutant(
         "observations after the loop off by one row",
         "model/statespace/dynamics.py",
-        "return self._row(t=t, y=as_output",
-        "return self._row(t=t + 1, y=as_output",
+        "return self._row(t=t, y=like",
+        "return self._row(t=t + 1, y=like",
         (f"{PARTS}[after_the_loop]",),
     ),
     Mutant(
@@ -112,5 +113,33 @@ MODEL = [
         "eps, loc, scale = aligned(eps, fn.loc, fn.scale)",
         "eps, loc, scale = cast(eps, fn.loc, fn.scale)",
         (LINEAR,),
+    ),
+    Mutant(
+        "half of a determinant counted whole",
+        "model/gaussian/backward.py",
+        "+ promise - 0.5 * log_determinant",
+        "+ promise - log_determinant",
+        (DENSE,),
+    ),
+    Mutant(
+        "curvature of the transition left out at the mode",
+        "model/gaussian/expansion.py",
+        "return -weights - rest, -weights",
+        "return -weights, -weights",
+        (DENSE,),
+    ),
+    Mutant(
+        "costate of the step before",
+        "model/gaussian/expansion.py",
+        "return g + algebra.product(a.T, after), after",
+        "return g + algebra.product(a.T, after), g + algebra.product(a.T, after)",
+        (DENSE,),
+    ),
+    Mutant(
+        "noise of a step without its own variance",
+        "model/gaussian/moments.py",
+        "algebra.product(covariance, sides.T)) + algebra.product(own, own.T)",
+        "algebra.product(covariance, sides.T))",
+        (DENSE,),
     ),
 ]
