@@ -12,6 +12,9 @@ MISSING = "tests/model/test_densities.py::test_only_elements_that_are_present_ha
 NOISE = "tests/model/test_densities.py::test_noise_with_its_correction_has_the_law_of_the_family"
 DEGREE = "tests/model/test_degree.py"
 LINEAR = "tests/model/test_linear_gaussian.py"
+ONE = "tests/model/test_one_particle.py"
+HELD = f"{ONE}::test_a_category_is_held_at_its_median_and_draws_no_gradient"
+VARYING = f"{ONE}::test_leaves_that_vary_are_the_real_ones_that_noise_reaches"
 REFERENCE = "tests/inference/test_nuts.py::test_reference_and_likelihood_make_the_posterior"
 
 MODEL = [
@@ -39,8 +42,8 @@ MODEL = [
     Mutant(
         "observations after the loop off by one row",
         "model/statespace/dynamics.py",
-        "return self._row(t=t, y=as_output",
-        "return self._row(t=t + 1, y=as_output",
+        "return self._row(t=t, y=like",
+        "return self._row(t=t + 1, y=like",
         (f"{PARTS}[after_the_loop]",),
     ),
     Mutant(
@@ -112,5 +115,19 @@ MODEL = [
         "eps, loc, scale = aligned(eps, fn.loc, fn.scale)",
         "eps, loc, scale = cast(eps, fn.loc, fn.scale)",
         (LINEAR,),
+    ),
+    Mutant(
+        "draw of a category given the gradient of its density where it is held",
+        "model/statespace/dynamics.py",
+        'return jnp.zeros(()) if self.held else gradient_alone(out["log_rough"])',
+        'return gradient_alone(out["log_rough"])',
+        (HELD,),
+    ),
+    Mutant(
+        "leaves of the carry that vary looked for in one step",
+        "model/statespace/one_particle.py",
+        "        reached |= grown\n    leaves",
+        "        break\n    leaves",
+        (VARYING,),
     ),
 ]
