@@ -207,10 +207,10 @@ def test_a_count_that_must_be_an_integer_is_held_and_the_others_are_not():
 
 
 def regimes(y):
-    """A category chooses the scale of a walk."""
+    """A category, whose probability depends on a walk, chooses its scale."""
 
     def step(x, y):
-        busy = numpyro.sample("busy", dist.Bernoulli(0.8))
+        busy = numpyro.sample("busy", dist.Bernoulli(logits=1.0 + x))
         x = numpyro.sample("x", dist.Normal(x, jnp.where(busy == 1, 2.0, 0.1)))
         numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
         return x, None
@@ -224,6 +224,14 @@ def test_a_category_is_held_at_its_median_and_draws_no_gradient():
     assert dynamics.guided is dynamics and set(surrogate.held) == {"busy"} and set(surrogate.step_noise) == {"x"}
     out = surrogate.step(jnp.float32(0.0), first(dynamics), {"x": jnp.float32(1.0)})
     np.testing.assert_allclose(out.carry, 2.0)
+
+    def slope(under, noise):
+        return jax.grad(lambda x: under.step(x, first(dynamics), {"x": jnp.float32(1.0), **noise}).log_weight)(
+            jnp.float32(0.0)
+        )
+
+    np.testing.assert_allclose(slope(surrogate, {}), -(2.0 - DATA[0]), rtol=1e-5)
+    assert slope(dynamics, {"busy": jnp.float32(0.0)}) > 0.1 + slope(surrogate, {})
     assert surrogate.varying == (True,)
 
 

@@ -13,6 +13,9 @@ NOISE = "tests/model/test_densities.py::test_noise_with_its_correction_has_the_l
 DEGREE = "tests/model/test_degree.py"
 LINEAR = "tests/model/test_linear_gaussian.py"
 DENSE = "tests/inference/test_approximation.py::test_against_the_dense_mode_and_curvature_of_all_noise"
+ONE = "tests/model/test_one_particle.py"
+HELD = f"{ONE}::test_a_category_is_held_at_its_median_and_draws_no_gradient"
+VARYING = f"{ONE}::test_leaves_that_vary_are_the_real_ones_that_noise_reaches"
 REFERENCE = "tests/inference/test_nuts.py::test_reference_and_likelihood_make_the_posterior"
 
 MODEL = [
@@ -141,5 +144,19 @@ MODEL = [
         "algebra.product(covariance, sides.T)) + algebra.product(own, own.T)",
         "algebra.product(covariance, sides.T))",
         (DENSE,),
+    ),
+    Mutant(
+        "draw of a category given the gradient of its density where it is held",
+        "model/statespace/dynamics.py",
+        'return jnp.zeros(()) if self.held else gradient_alone(out["log_rough"])',
+        'return gradient_alone(out["log_rough"])',
+        (HELD,),
+    ),
+    Mutant(
+        "leaves of the carry that vary looked for in one step",
+        "model/statespace/one_particle.py",
+        "        reached |= grown\n    leaves",
+        "        break\n    leaves",
+        (VARYING,),
     ),
 ]
