@@ -17,9 +17,9 @@ piece of code, takes XLA seconds to compile, or minutes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.extend.random as jer
@@ -30,6 +30,8 @@ from jax import Array, lax
 from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import NoiseSpec
 from ssmscan.model.threefry import normal_of_words, threefry
+
+T = TypeVar("T")
 
 _SINGLE_WORD_COUNTERS = 2**32
 
@@ -139,6 +141,16 @@ def spread_choice(key: Array, probability: float, n: int, stream: int) -> Array:
     """
     a, b = threefry(jax.random.key_data(key), jnp.full((1,), stream, np.uint32), jnp.zeros(1, np.uint32))
     return lax.iota(np.uint32, n) * _GOLDEN + (a ^ b) < np.uint32(round(probability * 2.0**32))
+
+
+def drawn_once(draw: Callable[[], T]) -> T:
+    """Draw, and have the numbers in memory.
+
+    Where filters are vmapped, XLA on a CPU else computes the cipher anew inside of all that reads its numbers, which
+    takes minutes to compile.  A loop of one round it would unroll.
+    """
+    _, rounds = lax.scan(lambda nothing, _: (nothing, draw()), None, None, length=2)
+    return jax.tree.map(lambda leaf: leaf[0], rounds)
 
 
 def draw_noise(key: Array, specs: Mapping[str, NoiseSpec], n: int, *, first_stream: int = 0) -> dict[str, Array]:

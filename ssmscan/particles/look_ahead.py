@@ -51,7 +51,7 @@ from ssmscan.model.gaussian.algebra import inverse_factor, product
 from ssmscan.model.gaussian.fit import fit_vectors
 from ssmscan.model.gaussian.vectors import Coordinates, NoiseShapes, in_vectors, join_noise
 from ssmscan.model.protocols import Dynamics, NoiseSpec, PyTree, Values
-from ssmscan.particles.draws import START_STREAM, draw_noise, spread_choice
+from ssmscan.particles.draws import START_STREAM, draw_noise, drawn_once, spread_choice
 from ssmscan.particles.loop import keep_for_gradient
 from ssmscan.particles.proposals import Move, Proposal
 
@@ -100,7 +100,7 @@ class LookAhead:
     """
 
     defence: float = 0.02
-    bound: float = 4.0
+    bound: float = 8.0
 
     def __post_init__(self) -> None:
         require_number("defence", self.defence, 0, 1)
@@ -166,7 +166,7 @@ class Prepared:
         """Draw the initial sites."""
         guided = dynamics.guided
         moved = _of(dynamics.moved, self.coordinates.initial)
-        noise, own = self._draw(key, guided.initial_noise, n, START_STREAM)
+        noise, own = drawn_once(lambda: self._draw(key, guided.initial_noise, n, START_STREAM))
 
         def one(noise: Values, own: Array | None) -> Move:
             e, log_ratio = self._guided(self.start, jnp.zeros(0), join_noise(moved, noise), own)

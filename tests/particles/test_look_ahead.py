@@ -216,3 +216,13 @@ def test_gains_that_are_not_numbers_fall_back_to_the_models_own_draws():
     values = jax.vmap(module._value)(*nothing[1])
     found = ParticleFilter(2000, proposal=replace(proposal, plan=(steps, values))).run(KEY, ssm, handmade.THETA)
     assert abs(found.log_likelihood - handmade.exact(ssm).log_likelihood) < 0.5
+
+
+@pytest.mark.slow
+def test_few_particles_of_many_filters_side_by_side():
+    """Small clouds under vmap, which XLA once took minutes to compile."""
+    ssm, theta, _ = heavy()
+    settings = ParticleFilter(8, proposal=LookAhead(), summaries=())
+    keys = jax.random.split(KEY, 3)
+    together = jax.jit(jax.vmap(lambda key: settings.run(key, ssm, theta).log_likelihood))(keys)
+    np.testing.assert_allclose(together, [settings.run(k, ssm, theta).log_likelihood for k in keys], rtol=1e-5)
