@@ -77,9 +77,9 @@ def test_a_plain_model_is_not_checked_and_one_under_a_handler_is(checked):
 
 
 def test_a_wrong_row_after_the_loop_is_named_with_both_numbers(monkeypatch, checked):
-    rows = LoopDynamics._log_rows
+    rows = LoopDynamics.log_rows
     wrong = lambda self, *args: {name: value + 0.1 for name, value in rows(self, *args).items()}  # noqa: E731
-    monkeypatch.setattr(LoopDynamics, "_log_rows", wrong)
+    monkeypatch.setattr(LoopDynamics, "log_rows", wrong)
     with pytest.raises(ssmscan.ModelError, match=r"site 'y' has log-density -.* where NumPyro counts -") as found:
         ssmscan.trace(after, Y)
     ours, theirs = map(float, re.findall(r"-\d+\.\d+", str(found.value)))
