@@ -230,11 +230,15 @@ def test_a_pilot_that_cannot_reach_its_target_says_so_at_once_and_at_the_end(lin
 
 
 @SLOW
-def test_eleven_unknown_starts_are_too_many_for_a_filter():
+def test_eleven_unknown_starts_are_too_many_for_a_filter_that_does_not_look_ahead():
     t = np.arange(48)
     data = 10 + 3 * np.sin(2 * np.pi * t / 12) + np.random.default_rng(0).normal(0, 0.5, len(t))
     ssm = ssmscan.trace(structural, data)
     engine = ssmscan.PMMH(num_samples=2, num_warmup=8, num_paths=0, max_particles=64)
+    with pytest.warns(ssmscan.ResultWarning, match="fewer than four draws"):
+        found = engine.run(KEY, ssm)
+    assert any(note.startswith("LookAhead") for note in found.notes) and not found.doubts
+    engine = replace(engine, estimator=ssmscan.ParticleFilter(100, summaries=()))
     with pytest.warns(ssmscan.ResultWarning, match="The pilot could not bring the standard deviation"):
         found = engine.run(KEY, ssm)
     assert "with 64 particles" in found.doubts[0] and "priors that say more, of the start above all" in found.doubts[0]
