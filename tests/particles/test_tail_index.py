@@ -7,6 +7,7 @@ import pytest
 from ssmscan.particles.tail_index import tail_index
 
 
+@pytest.mark.skipif(not hasattr(arviz, "psislw"), reason="ArviZ 1 has another cut of the tail")
 @pytest.mark.parametrize("n", [64, 1000])
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0, 30.0])
 def test_arviz_has_the_same(n, scale):
