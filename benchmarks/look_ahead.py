@@ -31,7 +31,8 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan import datasets
-from ssmscan.model.gaussian.fit import fit
+from ssmscan.model.gaussian.fit import fit_vectors
+from ssmscan.model.gaussian.vectors import in_vectors
 from ssmscan.particles.choosing import Measured
 from ssmscan.particles.draws import draw_noise
 from ssmscan.particles.proposals import Bootstrap, Move
@@ -223,7 +224,7 @@ def estimates(keys: jax.Array, ssm: Any, theta: Any, *, settings: Any) -> jax.Ar
 @jax.jit
 def fitted(ssm: Any, theta: Any) -> jax.Array:
     """Find the Gaussian approximation."""
-    return fit(ssm.at(theta))[0].log_likelihood
+    return fit_vectors(in_vectors(ssm.at(theta))).log_likelihood
 
 
 def fastest(run: Callable, times: int) -> float:

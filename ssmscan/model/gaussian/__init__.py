@@ -1,6 +1,6 @@
 """The Gaussian approximation of the smoothing law of a model at given parameters, on its base noise.
 
-fit          `fit`: from `Dynamics` to gains, the value function and the log likelihood; start reading here
+fit          `fit_vectors`: from a model to gains, the value function and the log likelihood; start reading here
 linear       the same of a linear Gaussian model, without a search
 law          `Fit`: what they return
 vectors      a model as functions of vectors: which leaves of the carry and which noise are coordinates

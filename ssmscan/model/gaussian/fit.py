@@ -1,6 +1,6 @@
 r"""The Gaussian approximation of a model at theta: gains, value function, log likelihood.
 
-    found = fit(ssm.at(theta))
+    found = fit_vectors(in_vectors(ssm.at(theta)))
     found.log_likelihood, found.converged, found.gains.scale_tril
 
 One word says what the log likelihood is.  *Exact*: the model is linear and Gaussian, which is proved from its jaxprs,
@@ -26,32 +26,21 @@ from ssmscan.model.gaussian.expansion import expand
 from ssmscan.model.gaussian.law import Fit, result
 from ssmscan.model.gaussian.linear import fit_linear
 from ssmscan.model.gaussian.search import NUDGE, back, follow, search, unmoved
-from ssmscan.model.gaussian.vectors import Coordinates, VectorModel, in_vectors, join_noise
-from ssmscan.model.protocols import Dynamics, Values
+from ssmscan.model.gaussian.vectors import VectorModel, join_noise
+from ssmscan.model.protocols import Values
 
 MAX_PASSES = 50
 
 
-def fit(
-    dynamics: Dynamics, *, start: tuple[Values, Values] | None = None, max_passes: int = MAX_PASSES
-) -> tuple[Fit, Coordinates]:
-    """Approximate the smoothing law of a loop at theta.
+def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = None, max_passes: int = MAX_PASSES) -> Fit:
+    """Approximate the smoothing law of a model in vectors.
 
     Args:
-        dynamics: the model at theta.
+        model: the model at theta.
         start: noise of the start and, with T in front, of the steps, by site, from which to search; None is the prior
             path moved a little.
         max_passes: largest number of passes.
-
-    Returns:
-        The approximation, and where the coordinates are.
     """
-    model = in_vectors(dynamics)
-    return fit_vectors(model, start=start, max_passes=max_passes), model.coordinates
-
-
-def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = None, max_passes: int = MAX_PASSES) -> Fit:
-    """Approximate the smoothing law of a model in vectors; arguments as of `fit`."""
     coordinates = model.coordinates
     if model.exact:
         return fit_linear(model)
