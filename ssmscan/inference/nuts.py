@@ -169,7 +169,7 @@ class NUTS:
                     f"{np.flatnonzero(~np.asarray(found)).tolist()}: look for data outside the support of their "
                     "distribution, or for a prior that reaches where the model has no value"
                 )
-            chunk = compile_chunk(step, _operand(ssm, self.target_accept), states)
+            chunk = compile_chunk(step, _operand(ssm, self.target_accept), states, replicates=True)
         attempts = [self._attempt(chunk, ssm, states, self.target_accept)]
         if self._may_rewarm and attempts[0].diverging and not attempts[0].interrupted:
             # From the end of the warm-up, not from the draw it was seen at, which depends on how the run was cut.

@@ -26,10 +26,12 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.stages import Wrapped
 from tqdm.auto import tqdm
 
 from ssmscan.inference.interrupts import hold_interrupts, interruptible, keep_interrupt
+from ssmscan.inference.spreading import mesh_for, spread
 from ssmscan.model.protocols import Model, PyTree
 from ssmscan.particles.memory import result_bytes
 
@@ -89,9 +91,16 @@ class Progress(NamedTuple):
     interrupted: bool
 
 
-@partial(jax.jit, static_argnames=("step", "capacity"))
-def _advance(operand: PyTree, state: PyTree, count: jax.Array, *, step: Step, capacity: int) -> tuple[PyTree, PyTree]:
+@partial(jax.jit, static_argnames=("step", "capacity", "mesh"))
+def _advance(
+    operand: PyTree, state: PyTree, count: jax.Array, *, step: Step, capacity: int, mesh: Mesh | None
+) -> tuple[PyTree, PyTree]:
     """Take count steps and return the state and the outputs, zeros from count on."""
+    advance = partial(_loop, step=step, capacity=capacity)
+    return (advance if mesh is None else spread(advance, state, mesh))(operand, state, count)
+
+
+def _loop(operand: PyTree, state: PyTree, count: jax.Array, *, step: Step, capacity: int) -> tuple[PyTree, PyTree]:
     step = jax.jit(step)  # traced once, here and in the loop
     _, output = jax.eval_shape(step, operand, state)
     buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), output)
@@ -167,12 +176,21 @@ def map_draws(method: Callable, ssm: Model, *arguments: PyTree) -> Timed:
     )
 
 
-def compile_chunk(step: Step, operand: PyTree, state: PyTree) -> Chunk:
-    """Compile the loop over steps for arguments of these shapes."""
+def compile_chunk(step: Step, operand: PyTree, state: PyTree, *, replicates: bool = False) -> Chunk:
+    """Compile the loop over steps for arguments of these shapes.
+
+    Args:
+        step: what is done again and again.
+        operand: arrays handed to every step.
+        state: where to start.
+        replicates: whether the leading axis of all leaves of the state, and of the outputs of a step, are replicates,
+            which are spread over the devices; the step is called with some of them.
+    """
     start = time.perf_counter()
+    mesh = mesh_for(len(jax.tree.leaves(state)[0])) if replicates else None
     capacity = capacity_for(jax.eval_shape(jax.jit(step), operand, state)[1])
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    compiled, _ = compile_timed(_advance, operand, state, count, step=step, capacity=capacity)
+    compiled, _ = compile_timed(_advance, operand, state, count, step=step, capacity=capacity, mesh=mesh)
     return Chunk(compiled, capacity, time.perf_counter() - start)
 
 

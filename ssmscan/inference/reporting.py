@@ -11,6 +11,7 @@ import numpy as np
 from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.paths import Paths
 from ssmscan.inference.settings import describe, versions
+from ssmscan.inference.spreading import idle_cores
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
@@ -70,7 +71,7 @@ def result_of(
         versions=versions(package),
         observed=ssm.observed,
         interrupted=interrupted or paths.interrupted,
-        notes=notes,
+        notes=(*notes, *idle_cores(0 if independent_runs else len(next(iter(sample_stats.values()))))),
         doubts=(*doubts, *paths.doubts(wanted)),
         initial=tuple(site.name for site in ssm.initial if site.name in paths.states),
         state_probabilities=paths.probabilities,
