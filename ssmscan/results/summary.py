@@ -39,7 +39,8 @@ from ssmscan.results import containers
 PROBABILITIES = (0.05, 0.5, 0.95)
 STATISTICS = ("mean", "sd", "5 %", "50 %", "95 %")
 
-_SPACING = 3.0
+SPACING = 3.0
+"""Standard errors to either side at which a quantile's error is read off the distribution function."""
 
 
 class Estimate(NamedTuple):
@@ -160,11 +161,11 @@ def _mean_error(draws: np.ndarray, derivative: float = 1.0) -> tuple[float, floa
 
 
 def _quantile_error(ordered: np.ndarray, p: float, ess: float) -> tuple[float, float]:
-    ranks = special.betaincinv(ess * p + 1.0, ess * (1.0 - p) + 1.0, special.ndtr([-_SPACING, _SPACING]))
+    ranks = special.betaincinv(ess * p + 1.0, ess * (1.0 - p) + 1.0, special.ndtr([-SPACING, SPACING]))
     low, high = _quantiles(ordered, ranks)
-    effective_draws_between = _SPACING * np.sqrt(p * (1.0 - p) * ess)
+    effective_draws_between = SPACING * np.sqrt(p * (1.0 - p) * ess)
     df = 1.0 / (5.0 / ess + 1.0 / effective_draws_between)
-    return (high - low) / (2.0 * _SPACING), df
+    return (high - low) / (2.0 * SPACING), df
 
 
 def _summarise_runs(draws: np.ndarray) -> ScalarSummary:
