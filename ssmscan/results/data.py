@@ -20,8 +20,9 @@ from ssmscan.results.plain_values import (
     as_texts,
     require_holdable,
 )
-from ssmscan.results.summary import ScalarSummary, scalars, summarise
+from ssmscan.results.summary import Sample, ScalarSummary, scalars, summarise
 from ssmscan.results.weighted import effective_number, normalised, summarise_weighted
+from ssmscan.tail_index import tail_index
 
 ARRAYS = (
     "draws", "states", "sample_stats", "observed", "state_probabilities", "deterministics", "points", "continuation"
@@ -119,8 +120,16 @@ class ResultData:
 
     @property
     def effective_points(self) -> float:
-        """Number of points of equal weight that would give a mean of the same precision, (sum w)^2 / sum w^2."""
+        """Number of points of equal weight that are worth as much, (sum w)^2 / sum w^2; 0 without points."""
         return effective_number(self.log_weights)
+
+    @cached_property
+    def tail_index(self) -> float | None:
+        """k-hat, the tail index of the weights: infinite variance from 0.5, errors not reliable above 0.7.
+
+        None without weighted points, -inf where the largest weights are all the same.
+        """
+        return tail_index(self.log_weights) if self.points else None
 
     @cached_property
     def summaries(self) -> dict[str, ScalarSummary]:
@@ -130,9 +139,7 @@ class ResultData:
         """
         self._require_draws()
         if self.points:
-            weights = normalised(self.log_weights)
-            points = {name: values[None] for name, values in self.points.items()}
-            return {label: summarise_weighted(x[0], weights) for label, x in scalars(points)}
+            return {label: summarise_weighted(*sample) for label, sample in samples(self).items()}
         return {label: summarise(x, independent_runs=self.independent_runs) for label, x in scalars(self.draws)}
 
     @property
@@ -185,6 +192,8 @@ class ResultData:
             raise ValueError(
                 f"log_weights has {len(self.log_weights)} weights and points is empty: give points as well"
             )
+        if self.points and self.num_draws and not len(self.log_weights):
+            raise ValueError("points without log_weights have no meaning: give both")
         if self.points and self.points.keys() != shapes.keys():
             raise ValueError(f"points must be of the parameters {sorted(shapes)}, as draws, got {sorted(self.points)}")
         for name, values in self.points.items():
@@ -196,3 +205,12 @@ class ResultData:
         for name, values in arrays.items():
             if values.shape[: len(leading)] != leading:
                 raise ValueError(f"{field}[{name!r}] must have a shape that begins with {leading}, got {values.shape}")
+
+
+def samples(result: ResultData) -> dict[str, Sample]:
+    """Return values and weights of each scalar parameter, by label: the weighted points where there are any."""
+    if not result.points:
+        return {label: Sample.of(x) for label, x in scalars(result.draws)}
+    weights = normalised(result.log_weights)
+    points = {name: values[None] for name, values in result.points.items()}
+    return {label: Sample(x[0], weights) for label, x in scalars(points)}
