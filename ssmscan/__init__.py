@@ -13,6 +13,7 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
+    tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
@@ -75,6 +76,7 @@ from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastStep
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
+from ssmscan.results.criteria import Criteria, Tolerances
 from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
@@ -109,6 +111,8 @@ __all__ = [
     "compare",
     "Comparison",
     "Verdict",
+    "Tolerances",
+    "Criteria",
     "plots",
     "load",
     # states: paths, forecasts, long and growing series
