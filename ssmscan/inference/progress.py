@@ -58,6 +58,17 @@ class Step(Hashable, Protocol):
         """Advance the state; operand holds the arrays that do not change (the model and its data)."""
 
 
+class Saving(Protocol):
+    """What a run writes into now and then; see `ssmscan.inference.going_on.Checkpoint`."""
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write."""
+
+    def write(self, state: PyTree, outputs: PyTree, /) -> None:
+        """Write what there is."""
+
+
 class Chunk(NamedTuple):
     """A compiled loop over steps.
 
@@ -210,6 +221,7 @@ def run_chunks(
     leave: bool = True,
     deadline: float = np.inf,
     enough: Callable[[PyTree], bool] | None = None,
+    checkpoint: Saving | None = None,
 ) -> Progress:
     """Take num_steps steps, or as many as there were before Control-C, the deadline or enough.
 
@@ -223,6 +235,7 @@ def run_chunks(
         leave: whether the bar stays on the terminal when it is full.
         deadline: value of `time.perf_counter` after which no chunk is begun.
         enough: looks at the outputs of each chunk; once it returns True, no more steps are taken.
+        checkpoint: is given the state and all outputs whenever it says that it is due.
 
     Returns:
         The `Progress`.  A run stopped before its first chunk was complete has outputs of length 0.
@@ -242,6 +255,8 @@ def run_chunks(
                 bar.update(count)
                 if enough is not None and enough(pieces[-1]):
                     break
+                if checkpoint is not None and checkpoint.due:
+                    checkpoint.write(state, _join(pieces))
                 # At most a doubling, so that one quick step does not make the next chunk a long one.
                 pace = count / max(time.perf_counter() - began, 1e-9)
                 count = int(np.clip(pace * SECONDS_PER_CHUNK, 1, 2 * count))
@@ -250,7 +265,7 @@ def run_chunks(
     with hold_interrupts():
         state, count = reached
         done = sum(_length(piece) for piece in pieces[:count])
-        outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces[:count])
+        outputs = _join(pieces[:count])
         if interrupted and done == num_steps:
             interrupted = False
             keep_interrupt()
@@ -267,6 +282,10 @@ def no_steps(step: Step, operand: PyTree, state: PyTree) -> Progress:
 def _first(count: int, outputs: PyTree) -> PyTree:
     # On the host: on the device every count would compile a slice.
     return jax.tree.map(lambda leaf: np.array(np.asarray(leaf)[:count]), outputs)
+
+
+def _join(pieces: list[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
 
 
 def _length(piece: PyTree) -> int:

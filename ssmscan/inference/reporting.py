@@ -33,6 +33,8 @@ def result_of(
     log_evidence: tuple[float, float] | None = None,
     used: Any = None,
     package: str = "numpyro",
+    continuation: Mapping[str, np.ndarray] | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Result:
     """Build the result of a sampler, deterministics of the model included.
 
@@ -51,6 +53,7 @@ def result_of(
         log_evidence: estimate and standard error, None where there is none.
         used: what the engine chose in place of a setting, added to the settings.
         package: whose kernels did the work.
+        continuation, origin: what it takes to go on, and what the run belongs to; see `ssmscan.inference.going_on`.
     """
     estimate, error = (None, None) if log_evidence is None else log_evidence
     result = Result(
@@ -75,5 +78,7 @@ def result_of(
         doubts=(*doubts, *paths.doubts(wanted)),
         initial=tuple(site.name for site in ssm.initial if site.name in paths.states),
         state_probabilities=paths.probabilities,
+        continuation=dict(continuation or {}),
+        origin=dict(origin or {}),
     )
     return with_deterministics(ssm, result)
