@@ -13,6 +13,7 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
+    tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
@@ -33,6 +34,7 @@ from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.predict import predict
+from ssmscan.inference.spreading import use_cores
 from ssmscan.inference.tempering import TemperedSMC
 from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.law import Fit
@@ -74,6 +76,7 @@ from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastStep
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
+from ssmscan.results.criteria import Criteria, Tolerances
 from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
@@ -100,6 +103,7 @@ __all__ = [
     "Result",
     "MaximumLikelihood",
     "Maximum",
+    "use_cores",
     "ParticleFilter",
     "FilterResult",
     "log_likelihood",
@@ -107,6 +111,8 @@ __all__ = [
     "compare",
     "Comparison",
     "Verdict",
+    "Tolerances",
+    "Criteria",
     "plots",
     "load",
     # states: paths, forecasts, long and growing series

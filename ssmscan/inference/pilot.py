@@ -202,7 +202,7 @@ class Pilot:
         """Compile the chain step with an estimator."""
         text = f"PMMH: compiling for {sized(estimator)}"
         with phase(text, progress=self.progress), interruptible():
-            chunk = compile_chunk(PMMHStep(estimator), self.control(0.0), self.chains)
+            chunk = compile_chunk(PMMHStep(estimator), self.control(0.0), self.chains, replicates=True)
         self.compile_seconds += chunk.compile_seconds
         return chunk
 
