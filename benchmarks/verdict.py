@@ -6,8 +6,8 @@
 `ssmscan.cross_check` with its defaults, a fresh process each, on as many cores.  Cold: XLA's persistent cache is empty
 when the process starts, and is filled by it; warm: the same key once more with what the cold one left.  The clock
 begins before Python does and ends at the verdict.  Prints a line for each run and writes all there are so far, with
-the verdict, when each look was and what it saw, the effective draws and the costs of both engines, and the load
-average before it.
+the verdict, when each look was and what it saw, the effective draws and the costs of both engines, CPU seconds, and
+the load average before it: on a busy machine the clock says little.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def one_run(name: str, key: int, cores: int, seconds: float) -> dict[str, Any]:
     engines = {} if check.comparison is None else {report.name: report for report in check.comparison.engines}
     return {
         "ended": time.time(),
+        "CPU s": time.process_time(),
         "verdict": check.verdict.value,
         "sentences": check.sentences,
         "looks": [
@@ -86,7 +87,7 @@ def line(record: dict[str, Any]) -> str:
         f"{found['warm-up s']:.0f} + {found['run s']:.0f} s"
         for name, found in record["engines"].items()
     )
-    return f"{head}{record['seconds']:6.1f} s {record['verdict']:11s} {len(record['looks'])} looks; {engines}"
+    return f"{head}{record['seconds']:6.1f} s (CPU {record['CPU s']:.0f}) {record['verdict']:11s} {len(record['looks'])} looks; {engines}"
 
 
 def table(records: list[dict[str, Any]]) -> str:

@@ -68,11 +68,18 @@ def tilted(model: Callable[..., None], fault: Fault) -> Callable[..., None]:
 
 
 def wrong(engine: Any, ssm: ssmscan.StateSpaceModel) -> Any:
-    """Return the engine, which runs this model whatever it is given: a fault that no other engine has."""
+    """Return the engine, which runs this model whatever it is given: a fault that no other engine has.
+
+    Its results hold the data of the right model, as those of an engine with a wrong density would: `compare` does not
+    see the fault from them.
+    """
 
     class Wrong(type(engine)):  # type: ignore[misc]
-        def run(self, key: Any, right: ssmscan.StateSpaceModel, **options: Any) -> ssmscan.Result:
-            return super().run(key, ssm, **options)
+        def run(
+            self, key: Any, right: ssmscan.StateSpaceModel, *, start: ssmscan.Result | None = None
+        ) -> ssmscan.Result:
+            before = None if start is None else dataclasses.replace(start, observed=ssm.observed)
+            return dataclasses.replace(super().run(key, ssm, start=before), observed=right.observed)
 
     Wrong.__name__ = type(engine).__name__
     return Wrong(**{field.name: getattr(engine, field.name) for field in dataclasses.fields(engine)})
