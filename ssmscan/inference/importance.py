@@ -44,7 +44,7 @@ from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import paths_from_keys
 from ssmscan.inference.progress import Chunk, compile_chunk, phase
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.settings import describe, require_counts, require_parameters, require_result_can_hold, spread
+from ssmscan.inference.settings import require_counts, require_parameters, require_result_can_hold, spread
 from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed

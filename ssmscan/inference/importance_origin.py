@@ -1,4 +1,4 @@
-"""What a result of the importance sampler belongs to, so that it is gone on from by the same sampler and model alone."""
+"""What a result of the importance sampler belongs to, which alone it is gone on with."""
 
 from __future__ import annotations
 
