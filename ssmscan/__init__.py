@@ -35,6 +35,7 @@ from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.predict import predict
+from ssmscan.inference.spreading import use_cores
 from ssmscan.inference.tempering import TemperedSMC
 from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.law import Fit
@@ -104,6 +105,7 @@ __all__ = [
     "Result",
     "MaximumLikelihood",
     "Maximum",
+    "use_cores",
     "ParticleFilter",
     "FilterResult",
     "log_likelihood",
