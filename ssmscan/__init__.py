@@ -13,11 +13,12 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
+    tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
     results/                  what came out: draws, summaries, agreement, plots
-    inference/                parameters: NUTS, PMMH, tempered SMC, maximum likelihood
+    inference/                parameters: NUTS, PMMH, importance sampling, tempered SMC, maximum likelihood
     stochastic_volatility     a model to copy and change
     demo, __main__            `ssmscan demo`: that model by three samplers
 
@@ -28,11 +29,13 @@ has its own.
 from ssmscan.errors import ModelError
 from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
+from ssmscan.inference.importance import ImportanceSampler
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.predict import predict
+from ssmscan.inference.spreading import use_cores
 from ssmscan.inference.tempering import TemperedSMC
 from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.law import Fit
@@ -74,6 +77,7 @@ from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastStep
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
+from ssmscan.results.criteria import Criteria, Tolerances
 from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
@@ -96,10 +100,12 @@ __all__ = [
     # engines, and what they return
     "NUTS",
     "PMMH",
+    "ImportanceSampler",
     "TemperedSMC",
     "Result",
     "MaximumLikelihood",
     "Maximum",
+    "use_cores",
     "ParticleFilter",
     "FilterResult",
     "log_likelihood",
@@ -107,6 +113,8 @@ __all__ = [
     "compare",
     "Comparison",
     "Verdict",
+    "Tolerances",
+    "Criteria",
     "plots",
     "load",
     # states: paths, forecasts, long and growing series

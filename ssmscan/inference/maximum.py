@@ -218,7 +218,7 @@ class _Run:
         try:
             compiling = phase(f"{label}: compiling", progress=self.settings.progress)
             with gradients_required("MaximumLikelihood"), compiling, interruptible():
-                chunk = compile_chunk(step, operand, state)
+                chunk = compile_chunk(step, operand, state, replicates=needed)
         except KeyboardInterrupt:
             if needed:
                 raise

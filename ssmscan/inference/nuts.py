@@ -18,8 +18,11 @@ is wanted.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,17 +32,18 @@ from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import ParamInfo
 
 from ssmscan.arguments import require_flag, require_number
+from ssmscan.inference.going_on import Checkpoint, begin, origin_of, strided
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
+from ssmscan.inference.nuts_run import KEPT_NOISE, Run
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
 from ssmscan.inference.posterior import Position, log_posterior, start_noise
 from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phase, run_chunks
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, Attempt, diverged, rewarmed, warmed_anew
-from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold, spread
+from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, diverged, rewarmed
+from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold
 from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
-from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
 
@@ -135,12 +139,25 @@ class NUTS:
         require_flag("rewarm", self.rewarm)
         require_flag("progress", self.progress)
 
-    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
+    def run(
+        self,
+        key: jax.Array,
+        ssm: StateSpaceModel,
+        *,
+        start: Result | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: float = 60.0,
+    ) -> Result:
         """Sample the posterior of the parameters and the states.
 
         Args:
-            key: one PRNG key, typed or raw.
+            key: one PRNG key, typed or raw; of no effect on a run that goes on.
             ssm: a model from `ssmscan.trace`.
+            start: a result of NUTS for this model, to whose chains `num_samples` draws each are added without warm-up;
+                the draws are those of one longer run, bit by bit.
+            checkpoint: a file that holds what there is, written now and then; a run that was killed goes on from it
+                when it is called again in the same words.
+            every: seconds between two writings.
 
         Returns:
             A `Result`; stopped by Control-C, it holds the draws made by then, none if still in warm-up.
@@ -149,84 +166,108 @@ class NUTS:
             ModelError: if an innovation, initial state or parameter is not a smooth
                 function of noise, nor a discrete state that can be summed out, or JAX has no gradient of the model;
                 before anything is compiled.
-            ValueError: if no starting point with a finite density is found.
+            ValueError: if no starting point with a finite density is found, or `start` or `checkpoint` is of something
+                else.
         """
         require_observed(ssm)
+        key = one_key(key)
+        before, added_to, saving = begin(self, key, ssm, start, checkpoint, every)
         with hold_interrupts():
-            result = self._sample(one_key(key), ssm)
+            result = self._sample(key, ssm, before, added_to + self.num_samples, saving)
         return warn_of_concerns(result)
 
-    def _sample(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
+    def _sample(
+        self, key: jax.Array, ssm: StateSpaceModel, before: Result | None, wanted: int, saving: Checkpoint
+    ) -> Result:
         require_result_can_hold(ssm, self)
-        step = NUTSStep(self.num_warmup, self.max_tree_depth)
+        num_warmup = self.num_warmup if before is None else int(before.settings["num_warmup"])
+        step = NUTSStep(num_warmup, self.max_tree_depth)
         with gradients_required("NUTS"), phase("NUTS: compiling", progress=self.progress), interruptible():
             keys = jax.random.split(key, self.num_chains)
-            start, start_seconds = compile_timed(_start, keys, ssm, step=step)
-            states, found = start(keys, ssm)
-            if not np.all(found):
-                raise ValueError(
-                    f"no point with a finite log density in {INIT_ATTEMPTS} attempts for chain(s) "
-                    f"{np.flatnonzero(~np.asarray(found)).tolist()}: look for data outside the support of their "
-                    "distribution, or for a prior that reaches where the model has no value"
-                )
-            chunk = compile_chunk(step, _operand(ssm, self.target_accept), states)
-        attempts = [self._attempt(chunk, ssm, states, self.target_accept)]
-        if self._may_rewarm and attempts[0].diverging and not attempts[0].interrupted:
-            # From the end of the warm-up, not from the draw it was seen at, which depends on how the run was cut.
-            keys = jax.random.split(jax.random.fold_in(key, REWARM_STREAM), self.num_chains)
-            states = warmed_anew(keys, states, attempts[0].warmup.state)
-            attempts.append(self._attempt(chunk, ssm, states, REWARM_ACCEPT))
-        return self._result(key, ssm, start_seconds + chunk.compile_seconds, attempts)
+            start_seconds = 0.0
+            if before is None:
+                start, start_seconds = compile_timed(_start, keys, ssm, step=step)
+                states, found = start(keys, ssm)
+                if not np.all(found):
+                    raise ValueError(
+                        f"no point with a finite log density in {INIT_ATTEMPTS} attempts for chain(s) "
+                        f"{np.flatnonzero(~np.asarray(found)).tolist()}: look for data outside the support of their "
+                        "distribution, or for a prior that reaches where the model has no value"
+                    )
+                run = Run.new(key, states, self.target_accept, num_warmup)
+            else:
+                shapes, _ = jax.eval_shape(partial(_start, step=step), keys, ssm)
+                run = Run.gone_on(before, key, shapes)
+            chunk = compile_chunk(step, _operand(ssm, self.target_accept), run.state, replicates=True)
+        run.compile_seconds += start_seconds + chunk.compile_seconds
+        self._advance(chunk, ssm, run, wanted, saving)
+        if self._may_rewarm(run) and run.tally.diverging and not run.interrupted:
+            run.warm_up_again(jax.random.split(jax.random.fold_in(run.key, REWARM_STREAM), self.num_chains))
+            self._advance(chunk, ssm, run, wanted, saving)
+        return self._result(ssm, run)
 
-    @property
-    def _may_rewarm(self) -> bool:
-        return self.rewarm and self.target_accept < REWARM_ACCEPT
+    def _may_rewarm(self, run: Run) -> bool:
+        return self.rewarm and run.first is None and self.target_accept < REWARM_ACCEPT
 
-    def _attempt(self, chunk: Chunk, ssm: StateSpaceModel, states: HMCState, target_accept: float) -> Attempt:
+    def _advance(self, chunk: Chunk, ssm: StateSpaceModel, run: Run, wanted: int, saving: Checkpoint) -> None:
         """Warm up and draw, until a divergence if another warm-up may follow."""
-        operand, again = _operand(ssm, target_accept), "" if target_accept == self.target_accept else " again"
-        enough = diverged if self._may_rewarm and not again else None
-        warmup = run_chunks(
-            chunk, operand, states, self.num_warmup, label=f"NUTS warm-up{again}", progress=self.progress
-        )
-        left = 0 if warmup.interrupted else self.num_samples
-        sampled = run_chunks(
-            chunk, operand, warmup.state, left, label=f"NUTS{again}", progress=self.progress, enough=enough
-        )
-        return Attempt(target_accept, warmup, sampled)
+        operand, again = _operand(ssm, run.target_accept), "" if run.first is None else " again"
+        enough = diverged if self._may_rewarm(run) else None
+        if enough is not None and run.tally.diverging:
+            return
 
-    def _result(self, key: jax.Array, ssm: StateSpaceModel, compile_seconds: float, attempts: list[Attempt]) -> Result:
-        kept = next((one for one in reversed(attempts) if one.sampled.done), attempts[-1])
-        by_chain = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), kept.sampled.outputs)
-        wanted = spread(kept.sampled.done, self.num_paths)
+        def advance(label: str, num_steps: int, **options: Any) -> None:
+            def build(state: HMCState, outputs: Drawn) -> Result:
+                return self._result(ssm, run.ahead(state, outputs), whole=False)
+
+            run.take(
+                run_chunks(
+                    chunk,
+                    operand,
+                    run.state,
+                    num_steps,
+                    label=f"{label}{again}",
+                    progress=self.progress,
+                    checkpoint=saving.of(build),
+                    **options,
+                )
+            )
+
+        advance("NUTS warm-up", run.warmup_left)
+        if not run.interrupted:
+            advance("NUTS", max(wanted - run.done, 0), enough=enough)
+
+    def _result(self, ssm: StateSpaceModel, run: Run, *, whole: bool = True) -> Result:
+        """Build the result; one that is not whole has no state paths."""
+        kept = run.kept()
+        by_chain = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), kept.outputs)
+        wanted = strided(kept.done, self.num_paths if whole else 0, kept.stride)
         paths = paths_from_noise(
-            jax.random.fold_in(key, STATES_STREAM),
+            jax.random.fold_in(run.key, STATES_STREAM),
             ssm,
             by_chain["draws"],
             by_chain["noise"],
             wanted,
             num_chains=self.num_chains,
-            progress=self.progress,
+            progress=self.progress and whole,
         )
-        notes, doubts = rewarmed(attempts, kept)
-        total = sum(one.warmup.seconds + one.sampled.seconds for one in attempts)
-        return result_of(
+        notes, doubts = rewarmed(run.first, kept.tally, stopped=kept is not run)
+        result = result_of(
             self,
             ssm,
             draws=by_chain["draws"],
             paths=paths,
             wanted=len(wanted),
             sample_stats=_with_depth(by_chain["stats"], self.max_tree_depth),
-            costs=Costs(
-                compile_seconds=compile_seconds,
-                warmup_seconds=total - kept.sampled.seconds,
-                run_seconds=kept.sampled.seconds,
-                gradient_evaluations=sum(one.gradients for one in attempts),
-            ),
-            interrupted=any(one.interrupted for one in attempts),
+            costs=run.costs,
+            interrupted=run.interrupted or not whole,
             notes=notes,
             doubts=doubts,
+            continuation=run.continuation(max(self.num_paths, KEPT_NOISE)),
+            origin={"model": origin_of(ssm), **run.origin(max(self.num_paths, KEPT_NOISE))},
         )
+        settings = {**result.settings, "num_warmup": run.num_warmup, "num_samples": result.num_draws}
+        return dataclasses.replace(result, settings=settings)
 
 
 def _operand(ssm: StateSpaceModel, target_accept: float) -> tuple[StateSpaceModel, jax.Array]:

@@ -210,8 +210,16 @@ def paths_from_noise(
     batches = whole_draws(num_chains, len(kept))
     inputs = jax.tree.map(lambda leaf: batches.split(np.asarray(leaf)[:, kept]), (draws, noise))
     weights = jnp.asarray(batches.real, jnp.result_type(float))
-    inputs = (jax.random.split(key, weights.shape), *inputs, weights)
+    numbers = np.broadcast_arrays(np.arange(num_chains, dtype=np.uint32)[:, None], kept.astype(np.uint32))
+    inputs = (_own_keys(key, *map(batches.split, numbers)), *inputs, weights)
     return _make(from_noise, ssm, inputs, batches, kept, progress=progress)
+
+
+@jax.jit
+def _own_keys(key: jax.Array, chains: jax.Array, draws: jax.Array) -> jax.Array:
+    """Return a key for each draw of each chain, which is the same in a longer run."""
+    own = jax.vmap(lambda chain, draw: jax.random.fold_in(jax.random.fold_in(key, chain), draw))
+    return own(chains.ravel(), draws.ravel()).reshape(chains.shape)
 
 
 def paths_from_keys(

@@ -26,10 +26,12 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.stages import Wrapped
 from tqdm.auto import tqdm
 
 from ssmscan.inference.interrupts import hold_interrupts, interruptible, keep_interrupt
+from ssmscan.inference.spreading import mesh_for, spread
 from ssmscan.model.protocols import Model, PyTree
 from ssmscan.particles.memory import result_bytes
 
@@ -54,6 +56,17 @@ class Step(Hashable, Protocol):
 
     def __call__(self, operand: PyTree, state: PyTree, /) -> tuple[PyTree, PyTree]:
         """Advance the state; operand holds the arrays that do not change (the model and its data)."""
+
+
+class Saving(Protocol):
+    """What a run writes into now and then; see `ssmscan.inference.going_on.Checkpoint`."""
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write."""
+
+    def write(self, state: PyTree, outputs: PyTree, /) -> None:
+        """Write what there is."""
 
 
 class Chunk(NamedTuple):
@@ -89,9 +102,16 @@ class Progress(NamedTuple):
     interrupted: bool
 
 
-@partial(jax.jit, static_argnames=("step", "capacity"))
-def _advance(operand: PyTree, state: PyTree, count: jax.Array, *, step: Step, capacity: int) -> tuple[PyTree, PyTree]:
+@partial(jax.jit, static_argnames=("step", "capacity", "mesh"))
+def _advance(
+    operand: PyTree, state: PyTree, count: jax.Array, *, step: Step, capacity: int, mesh: Mesh | None
+) -> tuple[PyTree, PyTree]:
     """Take count steps and return the state and the outputs, zeros from count on."""
+    advance = partial(_loop, step=step, capacity=capacity)
+    return (advance if mesh is None else spread(advance, state, mesh))(operand, state, count)
+
+
+def _loop(operand: PyTree, state: PyTree, count: jax.Array, *, step: Step, capacity: int) -> tuple[PyTree, PyTree]:
     step = jax.jit(step)  # traced once, here and in the loop
     _, output = jax.eval_shape(step, operand, state)
     buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), output)
@@ -167,12 +187,21 @@ def map_draws(method: Callable, ssm: Model, *arguments: PyTree) -> Timed:
     )
 
 
-def compile_chunk(step: Step, operand: PyTree, state: PyTree) -> Chunk:
-    """Compile the loop over steps for arguments of these shapes."""
+def compile_chunk(step: Step, operand: PyTree, state: PyTree, *, replicates: bool = False) -> Chunk:
+    """Compile the loop over steps for arguments of these shapes.
+
+    Args:
+        step: what is done again and again.
+        operand: arrays handed to every step.
+        state: where to start.
+        replicates: whether the leading axis of all leaves of the state, and of the outputs of a step, are replicates,
+            which are spread over the devices; the step is called with some of them.
+    """
     start = time.perf_counter()
+    mesh = mesh_for(len(jax.tree.leaves(state)[0])) if replicates else None
     capacity = capacity_for(jax.eval_shape(jax.jit(step), operand, state)[1])
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    compiled, _ = compile_timed(_advance, operand, state, count, step=step, capacity=capacity)
+    compiled, _ = compile_timed(_advance, operand, state, count, step=step, capacity=capacity, mesh=mesh)
     return Chunk(compiled, capacity, time.perf_counter() - start)
 
 
@@ -192,6 +221,7 @@ def run_chunks(
     leave: bool = True,
     deadline: float = np.inf,
     enough: Callable[[PyTree], bool] | None = None,
+    checkpoint: Saving | None = None,
 ) -> Progress:
     """Take num_steps steps, or as many as there were before Control-C, the deadline or enough.
 
@@ -205,6 +235,7 @@ def run_chunks(
         leave: whether the bar stays on the terminal when it is full.
         deadline: value of `time.perf_counter` after which no chunk is begun.
         enough: looks at the outputs of each chunk; once it returns True, no more steps are taken.
+        checkpoint: is given the state and all outputs whenever it says that it is due.
 
     Returns:
         The `Progress`.  A run stopped before its first chunk was complete has outputs of length 0.
@@ -224,6 +255,8 @@ def run_chunks(
                 bar.update(count)
                 if enough is not None and enough(pieces[-1]):
                     break
+                if checkpoint is not None and checkpoint.due:
+                    checkpoint.write(state, _join(pieces))
                 # At most a doubling, so that one quick step does not make the next chunk a long one.
                 pace = count / max(time.perf_counter() - began, 1e-9)
                 count = int(np.clip(pace * SECONDS_PER_CHUNK, 1, 2 * count))
@@ -232,7 +265,7 @@ def run_chunks(
     with hold_interrupts():
         state, count = reached
         done = sum(_length(piece) for piece in pieces[:count])
-        outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces[:count])
+        outputs = _join(pieces[:count])
         if interrupted and done == num_steps:
             interrupted = False
             keep_interrupt()
@@ -249,6 +282,10 @@ def no_steps(step: Step, operand: PyTree, state: PyTree) -> Progress:
 def _first(count: int, outputs: PyTree) -> PyTree:
     # On the host: on the device every count would compile a slice.
     return jax.tree.map(lambda leaf: np.array(np.asarray(leaf)[:count]), outputs)
+
+
+def _join(pieces: list[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
 
 
 def _length(piece: PyTree) -> int:

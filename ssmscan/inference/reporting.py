@@ -11,6 +11,7 @@ import numpy as np
 from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.paths import Paths
 from ssmscan.inference.settings import describe, versions
+from ssmscan.inference.spreading import idle_cores
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
@@ -32,6 +33,8 @@ def result_of(
     log_evidence: tuple[float, float] | None = None,
     used: Any = None,
     package: str = "numpyro",
+    continuation: Mapping[str, np.ndarray] | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Result:
     """Build the result of a sampler, deterministics of the model included.
 
@@ -50,6 +53,7 @@ def result_of(
         log_evidence: estimate and standard error, None where there is none.
         used: what the engine chose in place of a setting, added to the settings.
         package: whose kernels did the work.
+        continuation, origin: what it takes to go on, and what the run belongs to; see `ssmscan.inference.going_on`.
     """
     estimate, error = (None, None) if log_evidence is None else log_evidence
     result = Result(
@@ -70,9 +74,11 @@ def result_of(
         versions=versions(package),
         observed=ssm.observed,
         interrupted=interrupted or paths.interrupted,
-        notes=notes,
+        notes=(*notes, *idle_cores(0 if independent_runs else len(next(iter(sample_stats.values()))))),
         doubts=(*doubts, *paths.doubts(wanted)),
         initial=tuple(site.name for site in ssm.initial if site.name in paths.states),
         state_probabilities=paths.probabilities,
+        continuation=dict(continuation or {}),
+        origin=dict(origin or {}),
     )
     return with_deterministics(ssm, result)

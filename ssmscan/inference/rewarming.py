@@ -35,24 +35,29 @@ class Attempt(NamedTuple):
     sampled: Progress
 
     @property
-    def diverging(self) -> int:
-        """Draws that ended in a divergence."""
-        return int(self.sampled.outputs["stats"]["diverging"].sum())
+    def tally(self) -> Tally:
+        """How many of the draws diverged, and the gradients that were evaluated."""
+        diverging = self.sampled.outputs["stats"]["diverging"]
+        gradients = sum(int(run.outputs["stats"]["n_steps"].sum()) for run in (self.warmup, self.sampled))
+        return Tally(int(diverging.sum()), diverging.size, self.target_accept, gradients)
 
     @property
     def interrupted(self) -> bool:
         """Whether Control-C ended it."""
         return self.warmup.interrupted or self.sampled.interrupted
 
-    @property
-    def gradients(self) -> int:
-        """Gradients evaluated."""
-        return sum(int(run.outputs["stats"]["n_steps"].sum()) for run in (self.warmup, self.sampled))
+
+class Tally(NamedTuple):
+    """What is to be known of an attempt when its draws are dropped; JSON can hold it."""
+
+    diverging: int
+    size: int
+    target_accept: float
+    gradients: int
 
     def __str__(self) -> str:
         """Return how many of the draws diverged, as text."""
-        size = self.sampled.outputs["stats"]["diverging"].size
-        return f"{self.diverging:,} of {size:,} draws at target_accept {self.target_accept:g}"
+        return f"{self.diverging:,} of {self.size:,} draws at target_accept {self.target_accept:g}"
 
 
 def diverged(outputs: Mapping[str, Any]) -> bool:
@@ -68,18 +73,23 @@ def warmed_anew(keys: jax.Array, begun: HMCState, warm: HMCState) -> HMCState:
     return begun._replace(adapt_state=begun.adapt_state._replace(**scales), rng_key=keys, **point)
 
 
-def rewarmed(attempts: list[Attempt], kept: Attempt) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what is to be noted of a new warm-up, and what is to be doubted after it."""
-    if len(attempts) == 1:
+def rewarmed(first: Tally | None, kept: Tally, *, stopped: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what is to be noted of a new warm-up, and what is to be doubted after it.
+
+    Args:
+        first: the draws that led to it, None where none was needed.
+        kept: the draws that are kept.
+        stopped: whether the run was stopped in the new warm-up, so that those kept are the first.
+    """
+    if first is None:
         return (), ()
-    first, second = attempts
-    if kept is first:
+    if stopped:
         return (), (
             f"{first} ended in a divergence, and the run was stopped in the new warm-up at {REWARM_ACCEPT:g} that "
             "followed: these are the draws before it.",
         )
-    note = f"{first} ended in a divergence: they were dropped, and after a new warm-up {second} did."
-    if not second.diverging:
+    note = f"{first} ended in a divergence: they were dropped, and after a new warm-up {kept} did."
+    if not kept.diverging:
         return (note,), ()
     return (note,), (
         f"{first} had ended in a divergence, and a new warm-up at {REWARM_ACCEPT:g} did not get rid of all: what is "

@@ -20,7 +20,7 @@ have all missed the same, does not show by how much.  What shows is that single 
 approximation is good none leaves less than a quarter of it effective (measured: 29 % at the least, on volatility,
 counts, binomial data and a linear model, with 64 and 1,000 particles; with Student-t observations of three degrees of
 freedom 2 to 20 of 100 runs do), and where it is not the weights there have infinite variance, a tail index of at least
-1/2 (`ssmscan.particles.tail_index`).  A run that has both is not to be trusted.  On data of which the sign of the state
+1/2 (`ssmscan.tail_index`).  A run that has both is not to be trusted.  On data of which the sign of the state
 is not known (Kitagawa's benchmark, |x|) every run is told, on a double well and a square with faint observations 6 to 9
 of 10.  What no particle of a run has seen it cannot tell: `ssmscan.choose_proposal` compares with the bootstrap filter.
 
@@ -39,7 +39,7 @@ import numpy as np
 from ssmscan.particles.clouds import Tree
 from ssmscan.particles.filter_record import FilterRecord
 from ssmscan.particles.filter_step import FAULTY, NOWHERE, VANISHED
-from ssmscan.particles.tail_index import INFINITE_VARIANCE, tail_index
+from ssmscan.tail_index import INFINITE_VARIANCE, tail_index
 
 FEW, SHARE, HANDFUL = 10.0, 0.1, 5.0
 """A step starves with fewer effective particles than FEW and than this SHARE of the cloud.  It is told when the starved

@@ -5,8 +5,9 @@
 | `data` | what did the engine draw, what did it cost: fields and their checks |
 | `result` | `Result`, which has them: summary, concerns; save, load, hand to ArviZ |
 | `plain_values` | which names and types can a result hold, asked before anything is drawn |
-| `summary` | what do the draws say about one number, and how well |
+| `summary`, `weighted` | what do the draws say about one number, and how well: of equal weight, and of unequal |
 | `health` | can it be trusted, and if not, what to do |
+| `criteria` | how large a difference matters, and how sure a verdict has to be |
 | `comparable`, `agreement`, `verdicts` | may results be compared, do engines agree, and what did each cost |
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
 | `plots`, `curves` | states over data, effective sample size per step, agreement, posterior densities |

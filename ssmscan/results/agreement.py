@@ -16,22 +16,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssmscan.results import health
 from ssmscan.results.comparable import different_states, require_comparable
-from ssmscan.results.data import Costs
+from ssmscan.results.criteria import DEFAULT, Criteria, Tolerances, require_criteria
+from ssmscan.results.data import Costs, samples
 from ssmscan.results.printing import evidence, moments, quality
 from ssmscan.results.result import Result
-from ssmscan.results.summary import STATISTICS, ScalarSummary, scalars
+from ssmscan.results.summary import STATISTICS, TAILS, ScalarSummary
 from ssmscan.results.table import MISSING, Table, count, significant
 from ssmscan.results.verdicts import (
-    LEVEL,
-    SIGNIFICANCE,
-    TOLERANCE,
     Difference,
     Fault,
     Judgement,
     Verdict,
     differences,
-    find_fault,
     judge,
     no_verdict,
     wasserstein,
@@ -45,7 +43,7 @@ class EngineReport(NamedTuple):
     Attributes:
         name: the name it was given in `compare`.
         engine: the method.
-        size: chains or runs, and draws in each, in words.
+        size: chains or runs, and draws in each, or points and how many are effective, in words.
         summaries: label of each scalar parameter -> what its draws say.
         costs: what the run cost.
         smallest_ess: the smallest bulk ESS over the parameters.
@@ -91,7 +89,7 @@ class PairReport(NamedTuple):
     @property
     def within(self) -> float:
         """Largest difference that the intervals leave open, in posterior sds; nan where no verdict is given."""
-        return float(np.max([(-d.low, d.high) for d in self.differences]))
+        return float(np.max([d.reach for d in self.differences]))
 
     @property
     def verdict(self) -> Verdict:
@@ -107,11 +105,13 @@ class Comparison:
         engines: one report an engine, in the order given.
         pairs: one report a pair.
         notes: what else is to be known before the verdicts are believed, in sentences.
+        criteria: what the verdicts rest on.
     """
 
     engines: tuple[EngineReport, ...]
     pairs: tuple[PairReport, ...]
     notes: tuple[str, ...] = ()
+    criteria: Criteria = DEFAULT
 
     def tables(self) -> tuple[Table, ...]:
         """Return the tables: verdicts, differences, parameters, costs."""
@@ -135,12 +135,8 @@ class Comparison:
         for pair in self.pairs:
             verdict, reason, factor = pair.judgement
             draws = f"x{significant(factor)}" if verdict is Verdict.CANNOT_TELL else MISSING
-            within = MISSING if np.isnan(pair.within) else f"{pair.within:.2f} sd"
-            rows.append((pair.title, verdict.value, within, draws, reason))
-        title = (
-            f"Verdicts: agree = {LEVEL:.0%} simultaneous intervals within ±{TOLERANCE} sd, "
-            f"disagree = Holm p < {SIGNIFICANCE}, cannot tell = more draws needed, equal within = reach of intervals"
-        )
+            rows.append((pair.title, verdict.value, _reach(pair), draws, reason))
+        title = f"Verdicts: {self.criteria}, cannot tell = more draws needed, equal within = reach of intervals"
         concerns = [f"{report.name}: {' '.join(report.concerns)}" for report in self.engines if report.concerns]
         columns = ("pair", "verdict", "equal within", "more draws", "because")
         return Table(title, columns, tuple(rows), labels=5, notes=(*self.notes, *concerns))
@@ -189,7 +185,13 @@ class Comparison:
         return Table(title, columns, tuple(rows), labels=2)
 
 
-def compare(*unnamed: Any, **results: Result) -> Comparison:
+def compare(
+    *unnamed: Any,
+    tolerances: Tolerances = DEFAULT.tolerances,
+    level: float = DEFAULT.level,
+    significance: float = DEFAULT.significance,
+    **results: Result,
+) -> Comparison:
     """Compare engines that sampled the same parameters.
 
     Example:
@@ -204,6 +206,9 @@ def compare(*unnamed: Any, **results: Result) -> Comparison:
 
     Args:
         unnamed: nothing; a result without a name is refused.
+        tolerances: differences that do not matter, by statistic, in posterior sds.
+        level: simultaneous level of the intervals that have to lie within them for *agree*.
+        significance: Holm-adjusted p value below which a difference beyond them makes *disagree*.
         results: name -> result, at least two, as in ``compare(nuts=..., pmmh=...)``.
 
     Returns:
@@ -212,46 +217,52 @@ def compare(*unnamed: Any, **results: Result) -> Comparison:
     Raises:
         TypeError: if something is not a `Result`, or has no name.
         ValueError: if there are fewer than two, one has no draws, two hold the same draws, or they sampled different
-            parameters or were given different data.
+            parameters or were given different data; if a tolerance is not positive or a level not between 0 and 1.
     """
+    criteria = require_criteria(tolerances, level, significance)
     require_comparable(unnamed, results)
-    draws = {name: dict(scalars(result.draws)) for name, result in results.items()}
+    values = {name: samples(result) for name, result in results.items()}
     summaries = {name: result.summaries for name, result in results.items()}
-    faults = {
-        name: fault
-        for name, result in results.items()
-        if (fault := find_fault(summaries[name], independent_runs=result.independent_runs))
-    }
+    faults = {name: fault for name, result in results.items() if (fault := health.fault(result))}
     pairs = list(itertools.combinations(results, 2))
     raw = {pair: differences(*(summaries[name] for name in pair)) for pair in pairs}
     fit = [pair for pair in pairs if faults.keys().isdisjoint(pair)]
-    family = with_intervals([d for pair in fit for d in raw[pair]])
+    family = with_intervals([d for pair in fit for d in raw[pair]], criteria)
     judged = iter(family)
     reports = []
     for pair in pairs:
         if pair in fit:
             own = tuple(itertools.islice(judged, len(raw[pair])))
-            judgement = judge(own, len(family))
+            judgement = judge(own, len(family), criteria)
         else:
             own = raw[pair]
-            judgement = no_verdict(own, {name: faults[name] for name in pair if name in faults})
-        (one, x), (other, y) = ((summaries[name], draws[name]) for name in pair)
+            judgement = no_verdict(own, {name: faults[name] for name in pair if name in faults}, criteria)
+        (one, x), (other, y) = ((summaries[name], values[name]) for name in pair)
         distances = {label: wasserstein(x[label], y[label], one[label], other[label]) for label in x}
         reports.append(PairReport(*pair, judgement, own, distances))
     engines = tuple(_engine_report(name, result, summaries[name], faults.get(name)) for name, result in results.items())
-    return Comparison(engines, tuple(reports), different_states(results))
+    return Comparison(engines, tuple(reports), different_states(results), criteria)
+
+
+def _reach(pair: PairReport) -> str:
+    """Return how far the intervals of a pair reach, tail quantiles apart since their tolerance is."""
+    if np.isnan(pair.within):
+        return MISSING
+    tails, rest = ([d.reach for d in pair.differences if (d.statistic in TAILS) is kind] for kind in (True, False))
+    return f"{max(rest):.2f} sd, 5 and 95 % {max(tails):.2f} sd"
 
 
 def _engine_report(name: str, result: Result, summaries: dict[str, ScalarSummary], fault: Fault | None) -> EngineReport:
     seconds = result.costs.warmup_seconds + result.costs.run_seconds
     smallest = min(s.ess_bulk for s in summaries.values())
     estimate = None if result.log_evidence is None else (result.log_evidence, result.log_evidence_error)
-    unit = "runs" if result.independent_runs else "chains"
-    end = ", interrupted" if result.interrupted else ""
+    size = f"{result.num_chains} {'runs' if result.independent_runs else 'chains'} x {result.num_draws}"
+    if result.points:
+        size = f"{len(result.log_weights)} points, {result.effective_points:.0f} effective"
     return EngineReport(
         name=name,
         engine=result.engine,
-        size=f"{result.num_chains} {unit} x {result.num_draws}{end}",
+        size=f"{size}, interrupted" if result.interrupted else size,
         summaries=summaries,
         costs=result.costs,
         smallest_ess=smallest,

@@ -110,10 +110,11 @@ def _counted(differs: np.ndarray) -> str:
 
 def _share_draws(x: Result, y: Result) -> bool:
     """Return whether some chain of one begins as one of the other, as that of a longer run with the same key does."""
-    length = min(x.num_draws, y.num_draws)
+    made = [{name: v[None] for name, v in r.points.items()} or r.draws for r in (x, y)]
+    length = min(next(iter(arrays.values())).shape[1] for arrays in made)
     one, other = (
-        np.concatenate([np.reshape(v[:, :length], (len(v), length, -1)) for _, v in sorted(r.draws.items())], axis=2)
-        for r in (x, y)
+        np.concatenate([np.reshape(v[:, :length], (len(v), length, -1)) for _, v in sorted(arrays.items())], axis=2)
+        for arrays in made
     )
     varies = np.any(one != one[:, :1], axis=(1, 2))
     return any(np.array_equal(a, b) for a, moves in zip(one, varies) if moves for b in other)

@@ -10,11 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.results.plain_values import as_flag, as_indices, as_json, as_number, as_numbers, as_texts, require_holdable
-from ssmscan.results.summary import ScalarSummary, scalars, summarise
+from ssmscan.results.plain_values import (
+    as_flag,
+    as_indices,
+    as_json,
+    as_log_weights,
+    as_number,
+    as_numbers,
+    as_texts,
+    require_holdable,
+)
+from ssmscan.results.summary import Sample, ScalarSummary, scalars, summarise
+from ssmscan.results.weighted import effective_number, normalised, summarise_weighted
+from ssmscan.tail_index import tail_index
 
-ARRAYS = ("draws", "states", "sample_stats", "observed", "state_probabilities", "deterministics")
-"""The fields that hold arrays by site."""
+ARRAYS = (
+    "draws", "states", "sample_stats", "observed", "state_probabilities", "deterministics", "points", "continuation"
+)  # fmt: skip
+"""The fields that hold arrays by name."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +78,17 @@ class ResultData:
     initial: tuple[str, ...] = ()
     state_probabilities: dict[str, np.ndarray] = field(default_factory=dict)
     deterministics: dict[str, np.ndarray] = field(default_factory=dict)
+    points: dict[str, np.ndarray] = field(default_factory=dict)
+    log_weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    continuation: dict[str, np.ndarray] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make arrays NumPy's, settings what a file gives back, and check all shapes."""
         for name in ARRAYS:
             object.__setattr__(self, name, as_numbers(name, getattr(self, name)))
         object.__setattr__(self, "state_draws", as_indices("state_draws", self.state_draws))
+        object.__setattr__(self, "log_weights", as_log_weights("log_weights", self.log_weights))
         for name in ("notes", "doubts", "initial"):
             object.__setattr__(self, name, as_texts(name, getattr(self, name)))
         for name in ("independent_runs", "interrupted"):
@@ -78,7 +96,7 @@ class ResultData:
         for name in ("log_evidence", "log_evidence_error"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else as_number(name, value))
-        for name in ("settings", "versions"):
+        for name in ("settings", "versions", "origin"):
             object.__setattr__(self, name, as_json(name, getattr(self, name)))
         as_texts("engine", [self.engine])
         if not isinstance(self.costs, Costs):
@@ -100,15 +118,36 @@ class ResultData:
         """(chains, draws); a model without parameters has only what the engine says of each draw."""
         return (*self.draws.values(), *self.sample_stats.values())[0].shape[:2]
 
+    @property
+    def effective_points(self) -> float:
+        """Number of points of equal weight that are worth as much, (sum w)^2 / sum w^2; 0 without points."""
+        return effective_number(self.log_weights)
+
+    @cached_property
+    def tail_index(self) -> float | None:
+        """k-hat, the tail index of the weights: infinite variance from 0.5, errors not reliable above 0.7.
+
+        None without weighted points, -inf where the largest weights are all the same.
+        """
+        return tail_index(self.log_weights) if self.points else None
+
     @cached_property
     def summaries(self) -> dict[str, ScalarSummary]:
-        """What the draws say about each scalar parameter, by label as in ``"beta[0,1]"``; computed once."""
+        """What the draws say about each scalar parameter, by label as in ``"beta[0,1]"``; computed once.
+
+        Where there are weighted points, it is what these say.
+        """
         self._require_draws()
+        if self.points:
+            return {label: summarise_weighted(*sample) for label, sample in samples(self).items()}
         return {label: summarise(x, independent_runs=self.independent_runs) for label, x in scalars(self.draws)}
 
     @property
     def title(self) -> str:
         """The engine and the number of draws, in one line."""
+        if self.points:
+            size = f"{len(self.log_weights):,} points, {self.effective_points:,.0f} effective"
+            return f"{self.engine}: {size}{', interrupted' if self.interrupted else ''}"
         unit = "independent runs" if self.independent_runs else "chains"
         end = ", interrupted" if self.interrupted else ""
         return f"{self.engine}: {self.num_chains} {unit} of {self.num_draws} draws{end}"
@@ -141,13 +180,37 @@ class ResultData:
             self._require_leading("states", {name: values}, paths)
             if name not in self.initial and values.ndim < 3:
                 raise ValueError(f"states[{name!r}] must be (chains, paths, time, ...), got {values.shape}")
+        self._check_points()
         require_holdable(self.draws, self.deterministics)
         require_holdable({**self.draws, **self.deterministics}, self.states, self.observed)
         require_holdable(self.sample_stats)
         require_holdable(self.state_probabilities)
+
+    def _check_points(self) -> None:
+        shapes = {name: values.shape[2:] for name, values in self.draws.items()}
+        if len(self.log_weights) and not self.points:
+            raise ValueError(
+                f"log_weights has {len(self.log_weights)} weights and points is empty: give points as well"
+            )
+        if self.points and self.num_draws and not len(self.log_weights):
+            raise ValueError("points without log_weights have no meaning: give both")
+        if self.points and self.points.keys() != shapes.keys():
+            raise ValueError(f"points must be of the parameters {sorted(shapes)}, as draws, got {sorted(self.points)}")
+        for name, values in self.points.items():
+            if values.shape != (expected := (len(self.log_weights), *shapes[name])):
+                raise ValueError(f"points[{name!r}] must have shape {expected}, one row a weight, got {values.shape}")
 
     @staticmethod
     def _require_leading(field: str, arrays: Mapping[str, np.ndarray], leading: tuple[int | None, ...]) -> None:
         for name, values in arrays.items():
             if values.shape[: len(leading)] != leading:
                 raise ValueError(f"{field}[{name!r}] must have a shape that begins with {leading}, got {values.shape}")
+
+
+def samples(result: ResultData) -> dict[str, Sample]:
+    """Return values and weights of each scalar parameter, by label: the weighted points where there are any."""
+    if not result.points:
+        return {label: Sample.of(x) for label, x in scalars(result.draws)}
+    weights = normalised(result.log_weights)
+    points = {name: values[None] for name, values in result.points.items()}
+    return {label: Sample(x[0], weights) for label, x in scalars(points)}

@@ -8,7 +8,9 @@ sentences, `Result.doubts`.  The draws themselves say the rest, whoever made the
 * a tree at its limit (`sample_stats["reached_max_treedepth"]`) makes draws that depend on each other, not wrong ones:
   said from one in a hundred;
 * a random walk (`sample_stats["accepted"]`) that hardly moves in some chain;
-* R-hat above 1.01, or fewer than 400 effective draws in the bulk or the tails (Vehtari et al. 2021, section 4).
+* R-hat above 1.01, or fewer than 400 effective draws in the bulk or the tails (Vehtari et al. 2021, section 4);
+* weights of which one point has most, or whose tail is so heavy that their errors say little (see `verdicts`), and
+  fewer than 400 effective points.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 
 from ssmscan.results.data import ResultData
 from ssmscan.results.table import significant
-from ssmscan.results.verdicts import find_fault
+from ssmscan.results.verdicts import Fault, find_fault, find_fault_of_weights
 
 Of = TypeVar("Of", bound=ResultData)
 
@@ -33,6 +35,12 @@ STUCK_ACCEPTANCE = 0.02
 
 class ResultWarning(UserWarning):
     """A run has ended, and what it found cannot be trusted as it is; the message says why and what to do."""
+
+
+def fault(result: ResultData) -> Fault | None:
+    """Return why the draws of a result, or its weighted points, deserve no verdict, None where they do."""
+    weights = result.log_weights if result.points else None
+    return find_fault(result.summaries, independent_runs=result.independent_runs, log_weights=weights)
 
 
 def concerns(result: ResultData) -> tuple[str, ...]:
@@ -103,12 +111,14 @@ def _stuck(result: ResultData) -> list[str]:
 def _diagnostics(result: ResultData) -> list[str]:
     if not result.summaries:
         return []
-    fault = find_fault(result.summaries, independent_runs=result.independent_runs)
-    if fault is None:
+    if result.points and (found := find_fault_of_weights(result.log_weights)):
+        return [
+            f"The proposal does not cover the posterior ({found.reason}), and no number here can be relied on, nor its "
+            "error. More points seldom help: use another engine, or write the model in parameters whose posterior is "
+            "nearer to a normal law."
+        ]
+    if (found := fault(result)) is None:
         return []
-    more = (
-        f"take about {significant(fault.more_draws)} times as many"
-        if np.isfinite(fault.more_draws)
-        else "take more draws"
-    )
-    return [f"The draws do not represent the posterior well enough ({fault.reason}): {more}."]
+    unit = "points" if result.points else "draws"
+    times = f"about {significant(found.more_draws)} times as many" if np.isfinite(found.more_draws) else f"more {unit}"
+    return [f"The {unit} do not represent the posterior well enough ({found.reason}): take {times}."]

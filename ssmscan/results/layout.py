@@ -3,6 +3,9 @@
 The groups are ArviZ's: posterior, sample_stats, observed_data.  What the model computes of its parameters is in the
 posterior; state paths are when every draw has one, otherwise they are in a group `states`, whose draw coordinate says
 which draw each path belongs to.
+
+What no reader but this package needs stands beside them: weighted points, their weights, and what it takes to go on,
+whose names, which an engine chose, are in the header and need not be those of variables.
 """
 
 from __future__ import annotations
@@ -32,6 +35,17 @@ def groups(result: ResultData) -> dict[str, dict[str, Variable]]:
     elif states:
         states["draw"] = Variable(("draw",), result.state_draws)
     return found
+
+
+def own_groups(result: ResultData) -> dict[str, dict[str, Variable]]:
+    """Return the variables of the groups that only a file of this package has."""
+    going_on = {_numbered(i): values for i, values in enumerate(result.continuation.values())}
+    found = {
+        "paths": {"state_draws": Variable(("path",), result.state_draws)},
+        "points": variables(result, result.points, ("point",), timed=False),
+        "continuation": variables(result, going_on, (), timed=False),
+    }
+    return found | ({"weights": {"log_weights": Variable(("point",), result.log_weights)}} if result.points else {})
 
 
 def variables(
@@ -64,11 +78,20 @@ def arrays(groups: Mapping[str, Mapping[str, Any]], sites: Mapping[str, list[str
         KeyError: if a group or a variable is missing.
     """
     states = "states" if "states" in groups else "posterior"
-    places = ("posterior", states, "sample_stats", "observed_data", "state_probabilities", "posterior")
-    return {
+    places = ("posterior", states, "sample_stats", "observed_data", "state_probabilities", "posterior", "points")
+    found = {
         field: {site: groups[place][variable_name(site)] for site in sites.get(field, ())}
         for field, place in zip(ARRAYS, places)
     }
+    found["continuation"] = {
+        name: groups["continuation"][_numbered(i)] for i, name in enumerate(sites.get("continuation", ()))
+    }
+    weights = groups["weights"]["log_weights"] if found["points"] else np.zeros(0)
+    return {**found, "log_weights": weights, "state_draws": groups["paths"]["state_draws"]}
+
+
+def _numbered(i: int) -> str:
+    return f"array_{i}"
 
 
 def _times(result: ResultData) -> dict[int, str]:

@@ -59,6 +59,22 @@ def as_indices(field: str, values: Any) -> np.ndarray:
     return found.astype(np.int64)
 
 
+def as_log_weights(field: str, values: Any) -> np.ndarray:
+    """Return a field's logarithms of weights, float64; -inf is no weight.
+
+    Raises:
+        TypeError: if it is not a list of numbers.
+        ValueError: if one of them is neither a number nor -inf.
+    """
+    found = _array(field, "all", values)
+    if found.ndim != 1 or not (found.dtype.kind in _NUMBERS or _is_narrow(found.dtype)):
+        raise TypeError(f"{field} must be a list of numbers, got {found.dtype} of shape {found.shape}")
+    found = found.astype(np.float64)
+    if (wrong := np.isnan(found) | (found == np.inf)).any():
+        raise ValueError(f"{field} must be numbers or -inf (no weight), and {_counted(wrong)} neither")
+    return found
+
+
 def as_texts(field: str, values: Any) -> tuple[str, ...]:
     """Return a field's sentences or names as a tuple.
 
@@ -169,6 +185,10 @@ def _shared(sites: list[Any]) -> list[str]:
         for name, sharing in by_name.items()
         if len(sharing) > 1
     ]
+
+
+def _counted(wrong: np.ndarray) -> str:
+    return f"{int(wrong.sum()):,} of {wrong.size:,} {'is' if wrong.sum() == 1 else 'are'}"
 
 
 def _is_narrow(dtype: np.dtype) -> bool:

@@ -24,7 +24,6 @@ from ssmscan.results.curves import Categories, Path
 from ssmscan.results.result import Result
 from ssmscan.results.summary import PROBABILITIES
 from ssmscan.results.table import significant
-from ssmscan.results.verdicts import TOLERANCE
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -177,7 +176,7 @@ def ess(filtered: Filtered, *, ax: Any = None) -> Any:
 
 
 def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None, ax: Any = None) -> Any:
-    """Draw every difference between engines with its simultaneous interval, over the band of agreement.
+    """Draw every difference between engines with its simultaneous interval, over the tolerance of its statistic.
 
     A pair without a verdict is drawn pale, with one standard error on either side.
 
@@ -195,7 +194,10 @@ def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None
     shown = [[d for label in labels for d in pair.differences if d.parameter == label] for pair in comparison.pairs]
     rows = len(shown[0])
     ax = _axes(ax, (6.0, 1.2 + 0.2 * rows * max(1.0, 0.5 * len(shown))))
-    ax.axvspan(-TOLERANCE, TOLERANCE, color=GREEN, alpha=0.12, linewidth=0)
+    tolerances = comparison.criteria.tolerances
+    half_widths = np.array([tolerances.of(d.statistic) for d in shown[0]])
+    band = {"height": 1.0, "color": GREEN, "alpha": 0.12, "linewidth": 0}
+    ax.barh(np.arange(rows), 2.0 * half_widths, left=-half_widths, **band)
     ax.axvline(0.0, color=GREY, linewidth=0.8)
     for k, (pair, differences) in enumerate(zip(comparison.pairs, shown)):
         y = np.arange(rows) + 0.6 * ((k + 0.5) / len(shown) - 0.5)
@@ -209,7 +211,7 @@ def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None
     ax.set_ylim(rows - 0.4, -0.6)
     for boundary in range(5, rows, 5):
         ax.axhline(boundary - 0.5, color=GREY, linewidth=0.4)
-    ax.set_xlabel(f"difference in posterior sds (shaded: ±{TOLERANCE})")
+    ax.set_xlabel(f"difference in posterior sds\nshaded: {tolerances}")
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize="small")
     return ax
 

@@ -21,7 +21,7 @@ FEW = 6
 DOUBTS = "It cannot be trusted as it is:"
 _LABEL = 12
 # what the title says, and what no draw depends on
-_UNSHOWN = ("type", "num_samples", "num_chains", "num_runs", "progress")
+_UNSHOWN = ("type", "num_samples", "num_points", "num_chains", "num_runs", "progress")
 
 
 def text(result: ResultData, concerns: tuple[str, ...]) -> str:
@@ -120,8 +120,8 @@ def _brief(value: Any, depth: int = 1) -> str:
 def _states(result: ResultData) -> str:
     shapes = ", ".join(_array((name, values[0, 0])) for name, values in result.states.items() if values.size)
     paths = len(result.state_draws)
-    unit = "run" if result.independent_runs else "chain"
-    return f"{shapes or ', '.join(result.states)}: {count(paths)} {'path' if paths == 1 else 'paths'} in each {unit}"
+    each = "" if result.points else f" in each {'run' if result.independent_runs else 'chain'}"
+    return f"{shapes or ', '.join(result.states)}: {count(paths)} {'path' if paths == 1 else 'paths'}{each}"
 
 
 def _array(item: tuple[str, np.ndarray]) -> str:

@@ -21,12 +21,13 @@ from ssmscan.results.containers import Variable
 from ssmscan.results.data import ARRAYS, Costs, ResultData
 from ssmscan.results.plain_values import as_json, as_numbers
 from ssmscan.results.table import Table
+from ssmscan.results.weighted import weighted_mean
 
 CONCERNS = "ssmscan_concerns"
 """Attribute of what ArviZ reads: why the result cannot be trusted as it is."""
 
-_FORMAT = 3
-_IN_GROUPS = (*ARRAYS, "state_draws", "costs")
+_FORMAT = 4
+_IN_GROUPS = (*ARRAYS, "state_draws", "log_weights", "costs")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,12 @@ class Result(ResultData):
             of the forward-backward recursion; they vary less than frequencies in `states`.
         deterministics: deterministic outside the loop -> (chains, draws, *shape), if parameters decide it; those that
             states decide are in `states`.  They are computed from the draws: summary and compare leave them out.
+        points: parameter -> (points, *shape), draws of unequal weight, as an importance sampler makes them; empty where
+            draws have equal weight.  Where there are points, `draws` are resampled from them, for whatever reads draws,
+            and mean, summary, concerns and compare are about the points and their weights.
+        log_weights: (points,) logarithm of the weight of each point up to a constant, -inf for none.
+        continuation: what it takes an engine to go on from this result, by names that it chose; not shown.
+        origin: what the run belongs to, as JSON can hold it, so that an engine goes on only from its own; not shown.
 
     Raises:
         ValueError: if an array does not have the shape above; it names the array.
@@ -87,6 +94,8 @@ class Result(ResultData):
             ValueError: if there are no draws.
         """
         self._require_draws()
+        if self.points:
+            return {name: weighted_mean(values, self.log_weights) for name, values in self.points.items()}
         return {name: values.mean(axis=(0, 1)) for name, values in self.draws.items()}
 
     def to_arviz(self, *, posterior_predictive: Mapping[str, np.ndarray] | None = None) -> Any:
@@ -119,7 +128,7 @@ class Result(ResultData):
 
         An existing file is replaced in one step, never left half written.
         """
-        groups = {**layout.groups(self), "paths": {"state_draws": Variable(("path",), self.state_draws)}}
+        groups = {**layout.groups(self), **layout.own_groups(self)}
         sites = {name: list(getattr(self, name)) for name in ARRAYS}
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _IN_GROUPS}
         header = {**plain, "costs": dataclasses.asdict(self.costs), "format": _FORMAT, "sites": sites}
@@ -147,8 +156,8 @@ def load(path: str | os.PathLike[str]) -> Result:
     try:
         found, sites = int(header.pop("format")), header.pop("sites")
         if found == _FORMAT:
-            costs, state_draws = Costs(**as_json("costs", header.pop("costs"))), groups["paths"]["state_draws"]
-            return Result(**layout.arrays(groups, sites), **header, costs=costs, state_draws=state_draws)
+            costs = Costs(**as_json("costs", header.pop("costs")))
+            return Result(**layout.arrays(groups, sites), **header, costs=costs)
     except KeyError as error:
         raise storage.damaged(path, f"it has no {error}") from error
     except (AttributeError, TypeError, ValueError) as error:

@@ -38,8 +38,10 @@ from ssmscan.results import containers
 
 PROBABILITIES = (0.05, 0.5, 0.95)
 STATISTICS = ("mean", "sd", "5 %", "50 %", "95 %")
+TAILS = ("5 %", "95 %")
 
-_SPACING = 3.0
+SPACING = 3.0
+"""Standard errors to either side at which a quantile's error is read off the distribution function."""
 
 
 class Estimate(NamedTuple):
@@ -80,6 +82,24 @@ class ScalarSummary(NamedTuple):
     def sd(self) -> Estimate:
         """The posterior standard deviation."""
         return self.statistics[1]
+
+
+class Sample(NamedTuple):
+    """Values (n,) of one scalar and their weights (n,), which sum to one."""
+
+    values: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, draws: np.ndarray) -> Sample:
+        """Return draws of any shape, all of equal weight."""
+        return cls(draws.reshape(-1), np.full(draws.size, 1.0 / max(draws.size, 1)))
+
+    def distribution(self, at: np.ndarray) -> np.ndarray:
+        """Return the weight of the values that are no larger than each of `at`."""
+        order = np.argsort(self.values, kind="stable")
+        steps = np.concatenate([[0.0], np.cumsum(self.weights[order])])
+        return np.minimum(steps[np.searchsorted(self.values[order], at, side="right")], 1.0)
 
 
 def scalars(draws: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
@@ -160,11 +180,11 @@ def _mean_error(draws: np.ndarray, derivative: float = 1.0) -> tuple[float, floa
 
 
 def _quantile_error(ordered: np.ndarray, p: float, ess: float) -> tuple[float, float]:
-    ranks = special.betaincinv(ess * p + 1.0, ess * (1.0 - p) + 1.0, special.ndtr([-_SPACING, _SPACING]))
+    ranks = special.betaincinv(ess * p + 1.0, ess * (1.0 - p) + 1.0, special.ndtr([-SPACING, SPACING]))
     low, high = _quantiles(ordered, ranks)
-    effective_draws_between = _SPACING * np.sqrt(p * (1.0 - p) * ess)
+    effective_draws_between = SPACING * np.sqrt(p * (1.0 - p) * ess)
     df = 1.0 / (5.0 / ess + 1.0 / effective_draws_between)
-    return (high - low) / (2.0 * _SPACING), df
+    return (high - low) / (2.0 * SPACING), df
 
 
 def _summarise_runs(draws: np.ndarray) -> ScalarSummary:

@@ -5,11 +5,13 @@ posterior sds, :math:`d = (a - b)/s` with :math:`s^2 = (s_a^2 + s_b^2)/2`, whose
 simulation errors, :math:`e^2 = (e_a^2 + e_b^2)/s^2`, with Welch's degrees of freedom.  K such differences
 are judged together, all parameters, statistics and pairs of a comparison:
 
-* *agree*: all K intervals of simultaneous level 99 % (Bonferroni) lie within :math:`\pm 0.15`.  This is a
-  statement about size: a difference may be real and too small to matter, and is then named.
-* *disagree*: a difference is not zero, with a p value below 0.001 after Holm's correction (Holm 1979,
-  Scandinavian Journal of Statistics 6, p. 67).
+* *agree*: all K intervals of one simultaneous level (Bonferroni) lie within the tolerances of their statistics.  This
+  is a statement about size: a difference may be real and too small to matter, and is then named.
+* *disagree*: a difference whose interval reaches beyond its tolerance is not zero, with a small p value after Holm's
+  correction (Holm 1979, Scandinavian Journal of Statistics 6, p. 67).
 * *cannot tell*: neither.  The draws are too few, and the factor by which says how many are needed.
+
+Tolerances, level and significance are `Criteria`, an argument of every function that judges.
 
 The distance between the two distribution functions, which no list of statistics exhausts, is Wasserstein's
 :math:`W_1 = \int |F_a - F_b|`.  It is positive for any two samples.  If both are from one law with
@@ -20,6 +22,11 @@ distribution function F, then :math:`F_a - F_b` at x is nearly normal with varia
 
 the null value printed beside it (for independent draws: del Barrio, Gine & Matran 1999, Annals of
 Probability 27, p. 1014).
+
+Weighted points have these distribution functions and effective sizes too.  What they may lack is a variance: their
+weights have a Pareto tail of index k, estimated by k-hat, and errors from the weights cannot be relied on where it is
+above :math:`\min(1 - 1/\log_{10} S, \, 0.7)`, S the number of points (Vehtari, Simpson, Gelman, Yao & Gabry 2024, JMLR
+25(72), section 3).
 """
 
 from __future__ import annotations
@@ -31,19 +38,19 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from ssmscan.results.summary import PROBABILITIES, STATISTICS, Estimate, ScalarSummary
-
-TOLERANCE = 0.15
-"""Differences below this many posterior sds do not matter."""
-
-LEVEL = 0.99
-"""Simultaneous level of the intervals."""
-
-SIGNIFICANCE = 0.001
-"""Holm-adjusted p value below which engines disagree."""
+from ssmscan.results.criteria import Criteria
+from ssmscan.results.summary import PROBABILITIES, STATISTICS, Estimate, Sample, ScalarSummary
+from ssmscan.results.weighted import effective_number, normalised
+from ssmscan.tail_index import tail_index
 
 MAXIMUM_RHAT = 1.01
 MINIMUM_ESS = 400.0
+
+MAXIMUM_TAIL_INDEX = 0.7
+"""k-hat of weights above which their errors are not to be relied on, however many points there are."""
+
+MAXIMUM_SHARE = 0.5
+"""Share of the weight that one point may have."""
 
 _POWER = 0.9
 _FEW_DEGREES = 15.0
@@ -74,6 +81,11 @@ class Difference(NamedTuple):
     low: float = float("nan")
     high: float = float("nan")
     p_value: float = float("nan")
+
+    @property
+    def reach(self) -> float:
+        """The largest size that the interval leaves open."""
+        return max(-self.low, self.high)
 
     def __str__(self) -> str:
         return f"{self.parameter} {_WORDS[self.statistic]}"
@@ -111,7 +123,7 @@ def pooled_sd(first: ScalarSummary, second: ScalarSummary) -> float:
     return float(np.sqrt((first.sd.value**2 + second.sd.value**2) / 2.0))
 
 
-def with_intervals(family: Sequence[Difference]) -> tuple[Difference, ...]:
+def with_intervals(family: Sequence[Difference], criteria: Criteria) -> tuple[Difference, ...]:
     """Return the differences with intervals that hold together and p values that count their number."""
     size = len(family)
     p_values = np.array([_p_value(d.estimate) for d in family])
@@ -120,82 +132,112 @@ def with_intervals(family: Sequence[Difference]) -> tuple[Difference, ...]:
     adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(size, 0, -1)), 1.0)
     judged = []
     for difference, p_value in zip(family, adjusted):
-        half = difference.estimate.half_width(1.0 - (1.0 - LEVEL) / size)
+        half = difference.estimate.half_width(1.0 - (1.0 - criteria.level) / size)
         value = difference.estimate.value
         judged.append(difference._replace(low=value - half, high=value + half, p_value=float(p_value)))
     return tuple(judged)
 
 
-def judge(family: Sequence[Difference], size: int) -> Judgement:
+def judge(family: Sequence[Difference], size: int, criteria: Criteria) -> Judgement:
     """Return the verdict on one pair of engines.
 
     Args:
         family: the differences of the pair, `with_intervals`.
         size: the number of differences the intervals hold for together.
+        criteria: those that the intervals were made with.
     """
-    outside = [d for d in family if d.low < -TOLERANCE or d.high > TOLERANCE]
-    clearest = min(family, key=lambda d: d.p_value)
-    real = clearest.p_value < SIGNIFICANCE
+
+    def share(d: Difference) -> float:
+        return d.reach / criteria.tolerances.of(d.statistic)
+
+    outside = [d for d in family if share(d) > 1.0]
+    furthest = max(family, key=share)
     if not outside:
-        furthest = max(family, key=lambda d: max(-d.low, d.high))
-        reason = f"all within ±{TOLERANCE} sd, the furthest {_with_interval(furthest)}"
-        if real:
+        clearest = min(family, key=lambda d: d.p_value)
+        reason = f"all within {criteria.tolerances}, the furthest {_with_interval(furthest)}"
+        if clearest.p_value < criteria.significance:
             reason += f"; small but real: {_with_interval(clearest)}, p = {clearest.p_value:.2g}"
         return Judgement(Verdict.AGREE, reason, 1.0)
-    if real:
-        return Judgement(Verdict.DISAGREE, f"{_with_interval(clearest)}, p = {clearest.p_value:.2g}", 1.0)
-    worst = max(outside, key=lambda d: max(-d.low, d.high))
-    reason = _with_interval(worst)
+    clearest = min(outside, key=lambda d: d.p_value)
+    if clearest.p_value < criteria.significance:
+        reason = f"{_with_interval(clearest)}, beyond {_tolerance(clearest, criteria)}, p = {clearest.p_value:.2g}"
+        return Judgement(Verdict.DISAGREE, reason, 1.0)
+    worst = furthest
+    reason = f"{_with_interval(worst)}, beyond {_tolerance(worst, criteria)}"
     if worst.estimate.df < _FEW_DEGREES:
         reason += f"; error with {worst.estimate.df:.0f} degrees of freedom: more independent runs help most"
-    return Judgement(Verdict.CANNOT_TELL, reason, more_draws(family, size))
+    return Judgement(Verdict.CANNOT_TELL, reason, more_draws(family, size, criteria))
 
 
-def more_draws(family: Sequence[Difference], size: int) -> float:
+def more_draws(family: Sequence[Difference], size: int, criteria: Criteria) -> float:
     """Return by what factor to lengthen both runs so that an answer is likely.
 
     Errors shrink with the square root of the draws.  If the engines sample the same law, the factor brings
     the least certain statistic inside the tolerance with probability 0.9.  Where the errors are already that
     small, it is the factor at which a difference as large as the one seen would be *disagree*.
     """
+    tolerances = [criteria.tolerances.of(d.statistic) for d in family]
     agree = [
-        (e.half_width(1.0 - (1.0 - LEVEL) / size) + e.half_width(_POWER)) / TOLERANCE
-        for e in (d.estimate for d in family)
+        (d.estimate.half_width(1.0 - (1.0 - criteria.level) / size) + d.estimate.half_width(_POWER)) / tolerance
+        for d, tolerance in zip(family, tolerances)
     ]
     if (factor := max(agree) ** 2) > 1.0:
         return float(factor)
     disagree = [
-        d.estimate.half_width(1.0 - SIGNIFICANCE / size) / abs(d.estimate.value)
-        for d in family
-        if d.low < -TOLERANCE or d.high > TOLERANCE
+        d.estimate.half_width(1.0 - criteria.significance / size) / abs(d.estimate.value)
+        for d, tolerance in zip(family, tolerances)
+        if d.reach > tolerance
     ]
     return float(max(min(disagree, default=1.0) ** 2, 1.0))
 
 
-def find_fault(summaries: dict[str, ScalarSummary], *, independent_runs: bool) -> Fault | None:
-    """Return why an engine's draws deserve no verdict, None where they do.
+def find_fault(
+    summaries: dict[str, ScalarSummary], *, independent_runs: bool, log_weights: np.ndarray | None = None
+) -> Fault | None:
+    """Return why an engine's draws, or its weighted points, deserve no verdict, None where they do.
 
     Its factor rests on R-hat squared minus one falling like one over the draws, which holds for chains
     whose only fault is to be short.
     """
+    if log_weights is not None and (fault := find_fault_of_weights(log_weights)):
+        return fault
     undefined = [k for k, s in summaries.items() if not np.isfinite([s.ess_bulk, s.ess_tail, s.rhat]).all()]
     if undefined:
         cause = "a single run" if independent_runs else "fewer than four draws"
+        cause = cause if log_weights is None else "too few points"
         return Fault(f"{', '.join(undefined)}: {cause}, or draws all equal or not finite", float("nan"))
     rhat, where_rhat = max((s.rhat, label) for label, s in summaries.items())
     ess, where_ess = min((min(s.ess_bulk, s.ess_tail), label) for label, s in summaries.items())
     reasons = []
+    points = MINIMUM_ESS if log_weights is None else effective_number(log_weights)
     # As they are printed: 1.010 is not more than 1.01, 400 not fewer than 400.
     if round(rhat, 3) > MAXIMUM_RHAT:
         reasons.append(f"R-hat of {where_rhat} is {rhat:.3f} > {MAXIMUM_RHAT}")
     if round(ess) < MINIMUM_ESS:
         reasons.append(f"ESS of {where_ess} is {ess:.0f} < {MINIMUM_ESS:.0f}")
+    if round(points) < MINIMUM_ESS:
+        reasons.append(f"{points:.0f} effective points < {MINIMUM_ESS:.0f}")
     if not reasons:
         return None
-    return Fault(", ".join(reasons), max(MINIMUM_ESS / ess, (rhat**2 - 1.0) / (MAXIMUM_RHAT**2 - 1.0)))
+    return Fault(", ".join(reasons), max(MINIMUM_ESS / min(ess, points), (rhat**2 - 1.0) / (MAXIMUM_RHAT**2 - 1.0)))
 
 
-def no_verdict(family: Sequence[Difference], faults: dict[str, Fault]) -> Judgement:
+def find_fault_of_weights(log_weights: np.ndarray) -> Fault | None:
+    """Return why no number that rests on these weights can be relied on, None where there is no reason."""
+    number = len(log_weights)
+    share = float(np.max(normalised(log_weights), initial=0.0))
+    if np.isnan(share):
+        return Fault("no point has any weight", float("nan"))
+    if share > MAXIMUM_SHARE:
+        return Fault(f"one of {number:,} points has {100 * share:.0f} % of the weight", float("nan"))
+    index = tail_index(log_weights)
+    limit = min(1.0 - 1.0 / np.log10(max(number, 2)), MAXIMUM_TAIL_INDEX)
+    if round(index, 2) > round(limit, 2):
+        return Fault(f"k-hat of the weights is {index:.2f} > {limit:.2f}", float("nan"))
+    return None
+
+
+def no_verdict(family: Sequence[Difference], faults: dict[str, Fault], criteria: Criteria) -> Judgement:
     """Decline to judge a pair because of faults of one or both engines (name -> fault).
 
     The factor cures the faults and makes an answer likely, the errors taken as if they were known.
@@ -204,24 +246,22 @@ def no_verdict(family: Sequence[Difference], faults: dict[str, Fault]) -> Judgem
     factors = [fault.more_draws for fault in faults.values()]
     if all(np.isfinite(d.estimate.error) for d in family):
         known = [d._replace(estimate=d.estimate._replace(df=np.inf)) for d in family]
-        factors.append(more_draws(known, len(family)))
+        factors.append(more_draws(known, len(family), criteria))
     return Judgement(Verdict.CANNOT_TELL, reason, float(np.max(factors)))
 
 
-def wasserstein(first: np.ndarray, second: np.ndarray, one: ScalarSummary, other: ScalarSummary) -> tuple[float, float]:
+def wasserstein(first: Sample, second: Sample, one: ScalarSummary, other: ScalarSummary) -> tuple[float, float]:
     """Return the Wasserstein-1 distance of two samples and the distance expected of equal laws, in sds.
 
     Args:
-        first: draws (chains, draws) of one engine.
-        second: draws of the other, any shape.
+        first: values and weights of one engine.
+        second: those of the other.
         one: summary of `first`.
         other: summary of `second`.
     """
-    first, second = np.sort(first, axis=None), np.sort(second, axis=None)
-    points = np.sort(np.concatenate([first, second]))
+    points = np.sort(np.concatenate([first.values, second.values]))
     gaps, left = np.diff(points), points[:-1]
-    F_first = np.searchsorted(first, left, side="right") / first.size
-    F_second = np.searchsorted(second, left, side="right") / second.size
+    F_first, F_second = first.distribution(left), second.distribution(left)
     F = (F_first + F_second) / 2.0
     per_draw = (np.interp(F, PROBABILITIES, 1.0 / np.array(s.ess_quantiles)) for s in (one, other))
     expected = np.sqrt(2.0 / np.pi) * np.sum(gaps * np.sqrt(F * (1.0 - F) * sum(per_draw)))
@@ -243,6 +283,10 @@ def _p_value(estimate: Estimate) -> float:
     if estimate.error == 0.0:
         return float(estimate.value == 0.0)
     return float(2.0 * special.stdtr(estimate.df, -abs(estimate.value) / estimate.error))
+
+
+def _tolerance(difference: Difference, criteria: Criteria) -> str:
+    return f"±{criteria.tolerances.of(difference.statistic):g}"
 
 
 def _with_interval(difference: Difference) -> str:

@@ -11,8 +11,8 @@ import pytest
 
 from ssmscan.model.protocols import Panel
 from ssmscan.particles.filter_step import VANISHED
-from ssmscan.particles.tail_index import tail_index
 from ssmscan.particles.weights import SAMPLED, Sparsest, normalise, uniform
+from ssmscan.tail_index import tail_index
 from tests.particles.test_concerns import VAGUE, run
 
 KEY = jax.random.key(0)

@@ -7,9 +7,10 @@ import pytest
 from scipy import stats
 
 from ssmscan.results.agreement import Comparison, compare
+from ssmscan.results.criteria import DEFAULT, Tolerances
 from ssmscan.results.data import Costs
-from ssmscan.results.summary import Estimate, summarise
-from ssmscan.results.verdicts import Difference, Verdict, differences, more_draws, wasserstein, with_intervals
+from ssmscan.results.summary import STATISTICS, Estimate, Sample, summarise
+from ssmscan.results.verdicts import Difference, Verdict, differences, judge, more_draws, wasserstein, with_intervals
 from tests.results import compare_power
 from tests.results.samples import autoregression, result
 from tests.truth import ERROR_RATE, z_threshold
@@ -86,9 +87,9 @@ def test_a_single_run_of_a_particle_sampler_gets_no_verdict():
 
 
 def test_twice_the_factor_settles_what_the_draws_could_not():
-    before = compare(one=engine(0, 1000), other=engine(1, 1000)).pairs[0].judgement
+    before = compare(one=engine(0, 300), other=engine(1, 300)).pairs[0].judgement
     assert before.verdict is Verdict.CANNOT_TELL
-    longer = int(2 * before.more_draws * 1000)
+    longer = int(2 * before.more_draws * 300)
     assert verdict(engine(2, longer), engine(3, longer)) is Verdict.AGREE
 
 
@@ -118,9 +119,71 @@ def test_units_change_nothing():
 def test_holm_by_hand():
     # p values 0.01, 0.04, 0.03 become 0.03, 0.06, 0.06
     raw = [Difference("a", "mean", Estimate(stats.norm.isf(p / 2), 1.0, np.inf)) for p in (0.01, 0.04, 0.03)]
-    np.testing.assert_allclose([d.p_value for d in with_intervals(raw)], [0.03, 0.06, 0.06])
+    np.testing.assert_allclose([d.p_value for d in with_intervals(raw, DEFAULT)], [0.03, 0.06, 0.06])
     half = stats.norm.isf(0.01 / 3 / 2)
-    np.testing.assert_allclose([d.high - d.estimate.value for d in with_intervals(raw)], half)
+    np.testing.assert_allclose([d.high - d.estimate.value for d in with_intervals(raw, DEFAULT)], half)
+
+
+def judged(criteria, **values):
+    """Return the judgement of differences that are known to 0.01 sd."""
+    family = [Difference("a", name, Estimate(value, 0.01, np.inf)) for name, value in values.items()]
+    family = with_intervals(family, criteria)
+    return judge(family, len(family), criteria)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_each_statistic_has_its_own_tolerance(statistic):
+    limit = 0.3 if statistic in ("5 %", "95 %") else 0.15
+    inside, outside = (judged(DEFAULT, **{statistic: value}) for value in (limit - 0.05, -limit - 0.05))
+    assert (inside.verdict, outside.verdict) == (Verdict.AGREE, Verdict.DISAGREE)
+    assert "±0.15 sd (mean, sd, median) and ±0.3 sd (5 and 95 % quantiles)" in inside.reason
+    assert f", beyond ±{limit:g}, p = " in outside.reason
+    strict = DEFAULT._replace(tolerances=Tolerances(0.01, 0.01, 0.01, 0.01))
+    assert judged(strict, **{statistic: limit - 0.05}).verdict is Verdict.DISAGREE
+    loose = DEFAULT._replace(tolerances=Tolerances(1.0, 1.0, 1.0, 1.0))
+    assert judged(loose, **{statistic: -limit - 0.05}).verdict is Verdict.AGREE
+
+
+def test_a_small_real_difference_is_no_disagreement_where_another_is_uncertain():
+    family = [Difference("a", "mean", Estimate(0.05, 0.005, np.inf)), Difference("b", "mean", Estimate(0.0, 0.1, 50.0))]
+    judgement = judge(with_intervals(family, DEFAULT), 2, DEFAULT)
+    assert judgement.verdict is Verdict.CANNOT_TELL and judgement.reason.startswith("b mean")
+
+
+def test_level_and_significance_are_spent_as_told():
+    raw = [Difference("a", "mean", Estimate(0.2, 0.05, np.inf))]
+    for significance, verdict in ((1e-3, Verdict.DISAGREE), (1e-5, Verdict.CANNOT_TELL)):
+        criteria = DEFAULT._replace(significance=significance, level=0.9999)
+        (d,) = with_intervals(raw, criteria)
+        assert d.high - d.low == pytest.approx(2 * 0.05 * stats.norm.isf(0.00005))
+        assert judge([d], 1, criteria).verdict is verdict
+
+
+def test_criteria_are_arguments_of_compare_and_shown():
+    one, other = engine(0, 10_000), engine(1, 10_000)
+    asked = {"tolerances": Tolerances(quantiles=0.02), "level": 0.9983, "significance": 2e-4}
+    comparison = compare(one=one, other=other, **asked)
+    assert comparison.pairs[0].verdict is Verdict.CANNOT_TELL
+    title = comparison.tables()[0].title
+    assert "99.83 % simultaneous intervals within ±0.15 sd (mean, sd, median) and ±0.02 sd (5 and 95" in title
+    assert "Holm p < 0.0002" in title
+    (row,) = compare(one=one, other=other).tables()[0].rows
+    assert row[2].split()[1:5] == ["sd,", "5", "and", "95"] and float(row[2].split()[0]) < float(row[2].split()[-2])
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"tolerances": 0.1}, TypeError, "tolerances: expected ssmscan.Tolerances, got 0.1"),
+        ({"tolerances": Tolerances(sd=-0.1)}, ValueError, "tolerances.sd: expected a number strictly between 0 and 10"),
+        ({"tolerances": Tolerances(mean="x")}, TypeError, "tolerances.mean"),
+        ({"level": 99}, ValueError, "level: expected a number strictly between 0 and 1"),
+        ({"significance": None}, TypeError, "significance: expected a number"),
+    ],
+)
+def test_criteria_that_cannot_be_are_named(asked, error, message):
+    with pytest.raises(error, match=message):
+        compare(one=engine(0), other=engine(1), **asked)
 
 
 def test_differences_carry_the_degrees_of_freedom_of_welch():
@@ -134,8 +197,8 @@ def test_differences_carry_the_degrees_of_freedom_of_welch():
 
 
 def test_more_draws_shrink_the_interval_into_the_tolerance():
-    uncertain = with_intervals([Difference("a", "mean", Estimate(0.0, 0.1, np.inf))])
-    factor = more_draws(uncertain, 1)
+    uncertain = with_intervals([Difference("a", "mean", Estimate(0.0, 0.1, np.inf))], DEFAULT)
+    factor = more_draws(uncertain, 1, DEFAULT)
     half = stats.norm.isf(0.005) * 0.1 / np.sqrt(factor)
     # what remains of the tolerance is exceeded by the estimate with probability 0.1
     assert 2 * stats.norm.sf((0.15 - half) / (0.1 / np.sqrt(factor))) == pytest.approx(0.1)
@@ -147,7 +210,7 @@ def test_wasserstein_distance_is_that_of_scipy():
     one, other = summarise(x), summarise(y)
     scale = np.sqrt((x.var() + y.var()) / 2)
     expected = stats.wasserstein_distance(x.ravel(), y.ravel()) / scale
-    assert wasserstein(x, y, one, other)[0] == pytest.approx(expected)
+    assert wasserstein(Sample.of(x), Sample.of(y), one, other)[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("time", [1.0, 10.0])
@@ -156,7 +219,7 @@ def test_wasserstein_of_equal_laws_is_its_null_value_on_average(time):
     pairs = []
     for _ in range(40):
         x, y = autoregression(rng, (2, 4, 1000), time)
-        pairs.append(wasserstein(x, y, summarise(x), summarise(y)))
+        pairs.append(wasserstein(Sample.of(x), Sample.of(y), summarise(x), summarise(y)))
     distance, null = np.array(pairs).T
     standard_error = distance.std() / np.sqrt(len(distance))
     # three quantiles stand for the effective sizes of all: within 5 % of the null value

@@ -19,7 +19,23 @@ from ssmscan.results.result import Result, load
 from tests.results.samples import result
 
 CHAINS, DRAWS, STEPS = 2, 20, 7
-ARRAYS = ("draws", "states", "sample_stats", "observed")
+ARRAYS = ("draws", "states", "sample_stats", "observed", "points", "continuation")
+WEIGHTED = {
+    "draws": {"scope/phi": np.zeros((1, DRAWS)), "beta": np.ones((1, DRAWS, 2))},
+    "points": {"scope/phi": np.arange(3.0), "beta": np.arange(6, dtype=np.float32).reshape(3, 2)},
+    "log_weights": np.array([0.1 + 0.2, -np.inf, -1e5]),
+    "sample_stats": {},
+    "states": {},
+    "state_draws": [],
+    "initial": (),
+}
+CONTINUATION = {
+    "": np.arange(4, dtype=np.uint32),
+    "['a/b'].x": np.array(True),
+    "['a.b'].x": np.zeros((0, 2), np.int32),
+    "flags": np.array([True, False]),
+    "time": np.float32(0.1),
+}
 
 
 def example(**changes):
@@ -60,9 +76,10 @@ def assert_same(one: Result, other: Result) -> None:
         assert list(arrays) == list(others)
         for name in arrays:
             np.testing.assert_array_equal(arrays[name], others[name], strict=True)
-    np.testing.assert_array_equal(one.state_draws, other.state_draws, strict=True)
+    for name in ("state_draws", "log_weights"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), strict=True)
     for field in dataclasses.fields(Result):
-        if field.name not in (*ARRAYS, "state_draws"):
+        if field.name not in (*ARRAYS, "state_draws", "log_weights"):
             assert getattr(one, field.name) == getattr(other, field.name)
 
 
@@ -77,8 +94,11 @@ def assert_same(one: Result, other: Result) -> None:
          "state_draws": [], "initial": ()},
         {"observed": {}, "sample_stats": {}, "log_evidence": None, "log_evidence_error": None},
         {"settings": {"long": "x" * 100_000}},
+        WEIGHTED,
+        {"continuation": CONTINUATION, "origin": {"phase": ["sampling", 1], "digest": "αβγ"}},
     ],
-    ids=["paths of some draws", "no states", "no paths", "a path a draw", "interrupted", "bare", "long"],
+    ids=["paths of some draws", "no states", "no paths", "a path a draw", "interrupted", "bare", "long", "weighted",
+         "to be continued"],
 )  # fmt: skip
 def test_a_file_gives_back_the_same_result(tmp_path, changes):
     original = example(**changes)
@@ -190,8 +210,8 @@ def test_a_damaged_file_is_not_believed(tmp_path):
         ({"engine": 3}, "engine of a Result must be text, got"),
         ({"format": ...}, "it has no 'format'"),
         ({"format": "new"}, "invalid literal"),
-        ({"format": 99}, "has format 99 of a later ssmscan, and this one reads format 3: update ssmscan"),
-        ({"format": 2}, "has format 2 of an earlier ssmscan, and this one reads format 3: run the engine again, or"),
+        ({"format": 99}, "has format 99 of a later ssmscan, and this one reads format 4: update ssmscan"),
+        ({"format": 3}, "has format 3 of an earlier ssmscan, and this one reads format 4: run the engine again, or"),
         ({"costs": {"compile_seconds": 1.0}}, "warmup_seconds"),
         ({"costs": 3}, "costs"),
         ({"sites": {"draws": ["absent"]}}, "it has no 'absent'"),
@@ -221,7 +241,7 @@ def test_a_file_of_format_1_has_no_checksum_and_is_refused_all_the_same(tmp_path
     path = example().save(tmp_path / "r.nc")
     path.write_bytes(path.read_bytes().partition(b"ssmscan sha256 ")[0])
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="has format 1 of an earlier ssmscan, and this one reads format 3: run the"):
+    with pytest.raises(ValueError, match="has format 1 of an earlier ssmscan, and this one reads format 4: run the"):
         load(path)
     assert arviz.from_netcdf(path)["posterior"]["beta"].shape[:2] == (CHAINS, DRAWS)
 
@@ -278,6 +298,13 @@ def test_paths_of_all_draws_are_in_the_posterior():
         ({"deterministics": {"beta": np.zeros((2, 20))}}, ValueError, "the sites 'beta', 'beta' all become 'beta'"),
         ({"observed": {"a/b": np.zeros(2), "a.b": np.ones(2)}}, ValueError, "become 'a.b' in a file"),
         ({"draws": {".": np.zeros((2, 20))}}, ValueError, "no variable of a netCDF file"),
+        (WEIGHTED | {"points": {}}, ValueError, "log_weights has 3 weights and points is empty"),
+        (WEIGHTED | {"points": {"phi": np.zeros(3)}}, ValueError, r"points must be of the parameters \['beta', 'scope"),
+        (WEIGHTED | {"log_weights": np.zeros(2)}, ValueError, r"points\['scope/phi'\] must have shape \(2,\)"),
+        (WEIGHTED | {"log_weights": [0.0, np.nan, 0.0]}, ValueError, "-inf .no weight., and 1 of 3 is neither"),
+        (WEIGHTED | {"log_weights": "all"}, TypeError, "log_weights must be a list of numbers"),
+        ({"continuation": {"key": object()}}, TypeError, r"continuation\['key'\] must be an array of numbers"),
+        ({"origin": {"f": print}}, TypeError, "origin of a Result must be what JSON can hold"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, error, message):

@@ -4,7 +4,7 @@ import arviz
 import numpy as np
 import pytest
 
-from ssmscan.particles.tail_index import tail_index
+from ssmscan.tail_index import tail_index
 
 
 @pytest.mark.skipif(not hasattr(arviz, "psislw"), reason="ArviZ 1 has another cut of the tail")
