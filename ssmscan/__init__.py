@@ -29,6 +29,8 @@ has its own.
 from ssmscan.errors import ModelError
 from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
+from ssmscan.inference.cross_check import cross_check
+from ssmscan.inference.engines import Engine
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
@@ -76,6 +78,7 @@ from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastStep
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
+from ssmscan.results.checked import CrossCheck, Look
 from ssmscan.results.criteria import Criteria, Tolerances
 from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
@@ -108,6 +111,8 @@ __all__ = [
     "FilterResult",
     "log_likelihood",
     # do they agree
+    "cross_check",
+    "CrossCheck",
     "compare",
     "Comparison",
     "Verdict",
@@ -147,6 +152,7 @@ __all__ = [
     # protocols, for one's own
     "Model",
     "Dynamics",
+    "Engine",
     "Estimator",
     "Proposal",
     "SeriesProposal",
@@ -181,6 +187,7 @@ __all__ = [
     "Estimate",
     "EngineReport",
     "PairReport",
+    "Look",
     "Judgement",
     "Difference",
     "Fault",

@@ -153,7 +153,9 @@ def _normal_scores(x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Return the normal quantile of each value's place in the weighted distribution, ties sharing theirs."""
     _, inverse = np.unique(x, return_inverse=True)
     mass = np.bincount(inverse, w)
-    return special.ndtri((np.cumsum(mass) - mass / 2.0)[inverse])
+    # The sum of what is hardly anything rounds to one, whose normal quantile is infinite.
+    eps = np.finfo(np.float64).eps
+    return special.ndtri(np.clip(np.cumsum(mass) - mass / 2.0, eps, 1.0 - eps)[inverse])
 
 
 def _piece_of(used: np.ndarray) -> np.ndarray:
