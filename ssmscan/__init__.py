@@ -18,7 +18,7 @@ Data flow one way, and a folder imports only from those before it:
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
     results/                  what came out: draws, summaries, agreement, plots
-    inference/                parameters: NUTS, PMMH, tempered SMC, maximum likelihood
+    inference/                parameters: NUTS, PMMH, importance sampling, tempered SMC, maximum likelihood
     stochastic_volatility     a model to copy and change
     demo, __main__            `ssmscan demo`: that model by three samplers
 
@@ -31,6 +31,7 @@ from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
+from ssmscan.inference.importance import ImportanceSampler
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
@@ -102,6 +103,7 @@ __all__ = [
     # engines, and what they return
     "NUTS",
     "PMMH",
+    "ImportanceSampler",
     "TemperedSMC",
     "Result",
     "MaximumLikelihood",

@@ -37,7 +37,7 @@ FOLDERS = {
 """What a folder may import from this package, in the order in which data flows."""
 
 ROOMS = (
-    ("protocols", "sites", "keys", "threefry"),
+    ("protocols", "sites", "keys", "threefry", "time_loops"),
     ("jaxprs",),
     ("noise",),
     ("handlers",),

@@ -5,6 +5,9 @@
 | `nuts`, `rewarming` | `NUTS`: NumPyro's sampler on parameters and noise; its second warm-up where draws diverge |
 | `pmmh`, `pmmh_chain` | `PMMH`: a random walk on an estimate of the likelihood; its exact step |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
+| `importance`, `importance_points` | `ImportanceSampler`: weighted points of a frozen proposal; one of them |
+| `importance_proposal`, `importance_adapt` | the proposal, a mixture; how it is found from the prior |
+| `importance_weights`, `importance_origin` | its weights; what a result of it belongs to |
 | `tempering`, `tempering_step` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
 | `exact` | what is left of it where nothing is: the exact evidence and states |
 | `maximum`, `ascent` | `MaximumLikelihood`: gradient ascent on the likelihood; its step |

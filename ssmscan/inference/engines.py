@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from ssmscan.arguments import refusal, require_mapping
+from ssmscan.inference.importance import ImportanceSampler
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.tempering import TemperedSMC
@@ -59,7 +60,7 @@ class Engaged(NamedTuple):
     @property
     def uses(self) -> str:
         """What it takes the likelihood from, empty for an engine that is not known here."""
-        if isinstance(self.engine, PMMH):
+        if isinstance(self.engine, PMMH | ImportanceSampler):
             return "" if isinstance(self.engine.estimator, ExactLikelihood) else FILTER
         return DENSITY if isinstance(self.engine, NUTS | TemperedSMC) else ""
 
@@ -85,10 +86,12 @@ def shared(engaged: list[Engaged]) -> tuple[str, ...]:
 def choices(ssm: StateSpaceModel, progress: bool) -> list[list[Engaged]]:
     """Return rows of engines, in each of which the first that runs the model is to be taken."""
     settings: dict[str, Any] = {"num_paths": 0, "progress": progress}
-    pmmh = Engaged("pmmh", PMMH(num_warmup=1000, num_samples=2000, **settings))  # type: ignore[arg-type]
-    tempered = Engaged("tempered", TemperedSMC(num_runs=6, **settings))  # type: ignore[arg-type]
     nuts = Engaged("nuts", NUTS(num_warmup=500, **settings))
-    return [[nuts, tempered], [pmmh]]
+    tempered = Engaged("tempered", TemperedSMC(num_runs=6, **settings))
+    importance = Engaged("importance", ImportanceSampler(**settings))
+    pmmh = Engaged("pmmh", PMMH(num_warmup=1000, num_samples=2000, **settings))
+    few = sum(int(np.prod(site.shape)) for site in ssm.parameters) <= MANY_PARAMETERS
+    return [[nuts, tempered], [importance, pmmh] if few else [pmmh, importance]]
 
 
 def require_engines(engines: Any) -> list[tuple[str, Engine]]:

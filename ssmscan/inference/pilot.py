@@ -13,7 +13,8 @@ What it looks ahead with is a function of the proposed theta alone, so that the 
 The efficiency of a pseudo-marginal random walk is flat around :math:`\sigma_* = 1.2` (Doucet, Pitt, Deligiannidis
 & Kohn 2015, *Biometrika* 102(2): 1.0 to 1.7; Sherlock, Thiery, Roberts & Rosenthal 2015, *Ann. Stat.* 43(1)).
 Even a proposal of length zero is accepted only with probability :math:`2 \Phi(-\sigma / \sqrt 2)`; adaptation
-that aims above it shrinks the proposal to nothing, so the target is half of it, at most 0.234.
+that aims above it shrinks the proposal to nothing, so the target is half of it, at most 0.234, or 0.44 for a single
+parameter.
 
 The pilot ends: each number of particles is tried once in a round, none that would take longer than the time left, and
 rounds that are cut short leave their steps to the warm-up.  Starts and replicates are steps of the same compiled chain
@@ -50,9 +51,12 @@ CANDIDATES = 500
 """Points among which the central one is looked for."""
 
 
-def target_acceptance(sd: float) -> float:
-    """Return half the acceptance of a proposal of length zero, between 0.01 and 0.234."""
-    return float(np.clip(ndtr(-sd / np.sqrt(2)), 0.01, 0.234))
+def target_acceptance(sd: float, dim: int) -> float:
+    """Return half the acceptance of a proposal of length zero, at least 0.01 and at most what suits exact densities.
+
+    That is 0.44 for one coordinate and 0.234 for many (Roberts & Rosenthal 2001, *Stat. Sci.* 16(4), section 2.2).
+    """
+    return float(np.clip(ndtr(-sd / np.sqrt(2)), 0.01, 0.44 if dim == 1 else 0.234))
 
 
 def central(trace: Trace) -> Theta:
@@ -128,12 +132,12 @@ class Pilot:
         self.chunk: Chunk | None = None
         self.sd, self.limit, self.interrupted = np.nan, "", False
         self.too_noisy: dict[int, float] = {}
-        self.chains = _unstarted(self.next_keys(), ssm, estimator)
+        self.chains = unstarted(self.next_keys(), ssm, estimator)
 
     @property
     def target(self) -> float:
         """Acceptance to aim at."""
-        return target_acceptance(self.sd if np.isfinite(self.sd) else np.inf)
+        return target_acceptance(self.sd if np.isfinite(self.sd) else np.inf, self.chains.scale.shape[-1])
 
     def run(self, num_steps: int, *, max_particles: int) -> Pilot:
         """Start the chains, move them, and choose what `aim` says and the target acceptance.
@@ -306,7 +310,7 @@ class Pilot:
     def move(self, num_steps: int, round_: int, centre: Theta) -> Theta:
         """Move the chains by a round, adapting; return the centre of where they have been, if they have moved."""
         label = f"PMMH pilot: round {round_ + 1} of {ROUNDS}, {sized(self.estimator)}, noise {self.sd:.2g}"
-        run = self.advance(self.chains, num_steps, target_acceptance(self.sd), label, deadline=self.deadline)
+        run = self.advance(self.chains, num_steps, self.target, label, deadline=self.deadline)
         self.chains = run.state
         self.num_steps += run.done
         if run.interrupted:
@@ -324,7 +328,7 @@ def _prior_draws(keys: jax.Array, ssm: Model) -> Theta:
     return jax.vmap(jax.vmap(lambda key: ssm.unconstrain(ssm.sample_start(key))))(keys)
 
 
-def _unstarted(keys: jax.Array, ssm: Model, estimator: Estimator) -> Chain:
+def unstarted(keys: jax.Array, ssm: Model, estimator: Estimator) -> Chain:
     """Make chains with an estimate of -inf, from which any proposal with a finite one is taken."""
 
     def start(key: jax.Array) -> PMMHState:

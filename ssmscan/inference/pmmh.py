@@ -8,6 +8,8 @@ of noise.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import warnings
 from dataclasses import dataclass
 
@@ -16,13 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_number
-from ssmscan.inference.interrupts import hold_interrupts
+from ssmscan.inference.going_on import Arrays, Checkpoint, begin, origin_of, words
+from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import paths_from_keys
-from ssmscan.inference.pilot import Aim, Pilot
-from ssmscan.inference.pmmh_chain import Control, PMMHStep, Trace
-from ssmscan.inference.progress import Progress, no_steps, run_chunks
+from ssmscan.inference.pilot import Aim, Pilot, unstarted
+from ssmscan.inference.pmmh_chain import Chain, Control, PMMHStep, Trace
+from ssmscan.inference.pmmh_run import Run
+from ssmscan.inference.progress import compile_chunk, no_steps, phase, run_chunks
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.settings import require_counts, require_parameters, require_result_can_hold, spread
+from ssmscan.inference.settings import describe, require_counts, require_parameters, require_result_can_hold, spread
 from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
@@ -30,6 +34,7 @@ from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import Estimator, require_estimator, sized
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.filter_step import FAULTY
+from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.results.data import Costs
 from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
 from ssmscan.results.result import Result
@@ -105,12 +110,25 @@ class PMMH:
             require_estimator("estimator", self.estimator)
         require_flag("progress", self.progress)
 
-    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
+    def run(
+        self,
+        key: jax.Array,
+        ssm: StateSpaceModel,
+        *,
+        start: Result | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: float = 60.0,
+    ) -> Result:
         """Sample the posterior of the parameters and the states.
 
         Args:
-            key: one PRNG key, typed or raw.
+            key: one PRNG key, typed or raw; of no effect on a run that goes on.
             ssm: a model from `ssmscan.trace`.
+            start: a result of PMMH for this model, to whose chains `num_samples` draws each are added without pilot and
+                warm-up; the draws are those of one longer run, bit by bit.
+            checkpoint: a file that holds what there is, written now and then; a run that was killed after its pilot
+                goes on from it when it is called again in the same words.
+            every: seconds between two writings.
 
         Returns:
             A `Result`; stopped by Control-C, it holds the draws made by then, none if still in warm-up, and the state
@@ -122,77 +140,109 @@ class PMMH:
         Raises:
             ModelError: if a parameter is discrete, or there are none.
             TypeError: if a site is not of real numbers.
-            ValueError: if no draw from the prior has positive likelihood.
+            ValueError: if no draw from the prior has positive likelihood, or `start` or `checkpoint` is of something
+                else.
         """
         require_observed(ssm)
         require_drawn(ssm)
         require_parameters(ssm)
         require_result_can_hold(ssm, self)
         key = as_key(key)
+        before, added_to, saving = begin(self, key, ssm, start, checkpoint, every)
         with hold_interrupts():
-            pilot = self._pilot(key, ssm)
-            if doubts := self._pilot_doubts(pilot):
-                warnings.warn(" ".join(doubts), ResultWarning, stacklevel=2)
-            warmup, sampled = self._sample(ssm, pilot)
-            result = self._result(ssm, pilot, warmup, sampled)
+            run = self._tuned(key, ssm) if before is None else self._gone_on(before, ssm)
+            if before is None and run.doubts:
+                warnings.warn(" ".join(run.doubts), ResultWarning, stacklevel=2)
+            self._sample(ssm, run, added_to + self.num_samples, saving)
+            result = self._result(ssm, run)
         return warn_of_concerns(result)
 
-    def _pilot(self, key: jax.Array, ssm: StateSpaceModel) -> Pilot:
+    def _tuned(self, key: jax.Array, ssm: StateSpaceModel) -> Run:
+        """Run the pilot."""
         given = self.estimator or PLAIN
         estimator = given.with_num_particles(self.num_particles or min(given.num_particles, self.max_particles))
         pilot = Pilot(key, ssm, estimator, self.num_chains, float(self.pilot_seconds), progress=self.progress)
         pilot.aim = Aim(self.target_sd, self.num_particles is None, self.estimator is None)
-        return pilot.run(self.num_warmup // ROUND_SHARE, max_particles=self.max_particles)
+        pilot.run(self.num_warmup // ROUND_SHARE, max_particles=self.max_particles)
+        return Run.of_pilot(pilot, words(key), self.num_warmup, doubts=self._pilot_doubts(pilot))
 
-    def _sample(self, ssm: StateSpaceModel, pilot: Pilot) -> tuple[Progress, Progress]:
+    def _gone_on(self, before: Result, ssm: StateSpaceModel) -> Run:
+        """Go on with the chains of a result."""
+        used = before.origin["estimator"]
+        given = self.estimator or PLAIN
+        if used["looks_ahead"] and self.estimator is None:
+            given = ParticleFilter(used["num_particles"], proposal=LookAhead(), summaries=())
+        estimator = given.with_num_particles(used["num_particles"])
+        if describe(estimator) != before.settings["used"]:
+            raise ValueError(
+                "start: it was made with an estimator of the likelihood that this engine would not choose again; give "
+                "the same one as estimator="
+            )
+        keys = jax.random.split(as_key(jax.random.key(0)), self.num_chains)
+        run = Run.gone_on(before, estimator, unstarted(keys, ssm, estimator))
+        with phase(f"PMMH: compiling for {sized(estimator)}", progress=self.progress), interruptible():
+            control = Control(ssm, run.target_array, jnp.asarray(False))
+            run.chunk = compile_chunk(PMMHStep(estimator), control, run.chains, replicates=True)
+        run.compile_seconds += run.chunk.compile_seconds
+        return run
+
+    def _sample(self, ssm: StateSpaceModel, run: Run, wanted: int, saving: Checkpoint) -> None:
         """Finish the warm-up, freeze the proposal, and make the draws."""
-        control = Control(ssm, jnp.asarray(pilot.target, pilot.chains.scale.dtype), jnp.asarray(True))
-        if pilot.chunk is None:
-            none = no_steps(PMMHStep(pilot.estimator), control, pilot.chains)
-            return none, none
-        left = 0 if pilot.interrupted else self.num_warmup - pilot.num_steps
-        show = self.progress and not pilot.interrupted
-        warmup = run_chunks(pilot.chunk, control, pilot.chains, left, label="PMMH warm-up", progress=show)
-        frozen = control._replace(adapting=jnp.asarray(False))
-        left = 0 if pilot.interrupted or warmup.interrupted else self.num_samples
-        return warmup, run_chunks(pilot.chunk, frozen, warmup.state, left, label="PMMH", progress=show)
+        control = Control(ssm, run.target_array, jnp.asarray(run.warmup_left > 0))
+        if run.chunk is None:
+            none = no_steps(PMMHStep(run.estimator), control, run.chains)
+            run.take(none, ssm)
+            return
 
-    def _result(self, ssm: StateSpaceModel, pilot: Pilot, warmup: Progress, sampled: Progress) -> Result:
-        trace = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), sampled.outputs)
-        kept, estimator = spread(sampled.done, self.num_paths), pilot.estimator
+        def advance(label: str, num_steps: int) -> None:
+            def build(chains: Chain, outputs: Trace) -> Result:
+                return self._result(ssm, run.ahead(chains, outputs), whole=False)
+
+            assert run.chunk is not None
+            adapting = control._replace(adapting=jnp.asarray(run.warmup_left > 0))
+            show = self.progress and not run.interrupted
+            made = run_chunks(
+                run.chunk, adapting, run.chains, num_steps, label=label, progress=show, checkpoint=saving.of(build)
+            )
+            run.take(made, ssm)
+
+        if run.warmup_left:
+            advance("PMMH warm-up", 0 if run.interrupted else run.warmup_left)
+        advance("PMMH", 0 if run.interrupted or run.warmup_left else max(wanted - run.done, 0))
+
+    def _result(self, ssm: StateSpaceModel, run: Run, *, whole: bool = True) -> Result:
+        """Build the result; one that is not whole has no state paths."""
+        theta, stats = run.by_chain()
+        kept, room = spread(run.done, self.num_paths if whole else 0), self.num_paths
         paths = paths_from_keys(
-            trace.filter_key, ssm, trace.theta, kept, estimator, room=self.num_paths, progress=self.progress
+            stats["filter_key"], ssm, theta, kept, run.estimator, room=room, progress=self.progress and whole
         )
         again = np.zeros((self.num_chains, 0)) if paths.log_likelihood is None else paths.log_likelihood
-        runs = (warmup.done + sampled.done) * self.num_chains + again.size
-        return result_of(
+        result = result_of(
             self,
             ssm,
-            draws=trace.theta,
+            draws=theta,
             paths=paths,
             wanted=len(kept),
-            sample_stats={
-                "acceptance_rate": trace.acceptance,
-                "accepted": trace.accepted,
-                "log_likelihood_estimate": trace.log_likelihood,
-                "filter_key": trace.filter_key,
-                "filter_status": trace.status.astype(np.int8),
-            },
+            sample_stats=stats,
             costs=Costs(
-                compile_seconds=pilot.compile_seconds,
-                warmup_seconds=pilot.seconds + warmup.seconds,
-                run_seconds=sampled.seconds,
-                particle_steps=pilot.particle_steps + runs * estimator.particle_steps(ssm),
+                compile_seconds=run.compile_seconds,
+                warmup_seconds=run.warmup_seconds,
+                run_seconds=run.run_seconds,
+                particle_steps=run.particle_steps + again.size * run.estimator.particle_steps(ssm),
             ),
-            interrupted=pilot.interrupted or warmup.interrupted or sampled.interrupted,
-            notes=_notes(pilot, again, trace.log_likelihood[:, paths.draws]),
+            interrupted=run.interrupted or not whole,
+            notes=(*run.notes, *_differing(again, stats["log_likelihood_estimate"][:, paths.draws])),
             doubts=(
-                *self._pilot_doubts(pilot),
-                *fault_doubts(trace, ssm, estimator),
-                *acceptance_doubts(trace.accepted),
+                *run.doubts,
+                *fault_doubts(theta, stats, run.faulty_proposals, ssm, run.estimator),
+                *acceptance_doubts(stats["accepted"]),
             ),
-            used=estimator,
+            used=run.estimator,
+            continuation=run.continuation(),
+            origin={"model": origin_of(ssm), **run.origin()},
         )
+        return dataclasses.replace(result, settings={**result.settings, "num_samples": result.num_draws})
 
     def _pilot_doubts(self, pilot: Pilot) -> tuple[str, ...]:
         """Return what to say of a pilot that did not find what it looked for."""
@@ -219,19 +269,21 @@ class PMMH:
         )
 
 
-def fault_doubts(trace: Trace, ssm: StateSpaceModel, estimator: Estimator) -> tuple[str, ...]:
+def fault_doubts(
+    theta: Arrays, stats: Arrays, faulty_proposals: int, ssm: StateSpaceModel, estimator: Estimator
+) -> tuple[str, ...]:
     """Return what to say of filters that met log weights that are not numbers, with where for one of them."""
-    drawn, proposed = trace.status == FAULTY, trace.proposed_status == FAULTY
-    if not (drawn.any() or proposed.any()):
+    drawn = stats["filter_status"] == FAULTY
+    if not (drawn.any() or faulty_proposals):
         return ()
     where = ""
     if drawn.any():
         chain, draw = np.argwhere(drawn)[0]
-        theta = jax.tree.map(lambda leaf: jnp.asarray(leaf[chain, draw]), trace.theta)
-        said = estimator.describe(as_key(jnp.asarray(trace.filter_key[chain, draw])), ssm, theta)
+        here = jax.tree.map(lambda leaf: jnp.asarray(leaf[chain, draw]), theta)
+        said = estimator.describe(as_key(jnp.asarray(stats["filter_key"][chain, draw])), ssm, here)
         where = f" Draw {draw} of chain {chain}: {said}"
     return (
-        f"{int(drawn.sum()):,} of {drawn.size:,} draws and {int(proposed.sum()):,} of the proposals come from filters "
+        f"{int(drawn.sum()):,} of {drawn.size:,} draws and {faulty_proposals:,} of the proposals come from filters "
         "in which log weights of particles were not numbers and counted as impossible, so that the likelihood of these "
         f"parameters is too low: mend the density of the model.{where}",
     )
@@ -264,15 +316,9 @@ def _percent(shares: np.ndarray) -> str:
     return ", ".join(significant(100 * float(share)) for share in shares) + " %"
 
 
-def _notes(pilot: Pilot, again: np.ndarray, stored: np.ndarray) -> tuple[str, ...]:
-    """Return sentences on what the pilot chose, and on replayed runs that differ from the accepted ones."""
-    notes = [
-        f"{sized(pilot.estimator)}, standard deviation of the log likelihood estimate "
-        f"{pilot.sd:.2f} at the centre, target acceptance {pilot.target:.3f}"
-    ]
-    if pilot.aim.proposal:
-        notes.append(pilot.choice or "Bootstrap, as the pilot ended before another proposal could be tried")
+def _differing(again: np.ndarray, stored: np.ndarray) -> tuple[str, ...]:
+    """Return a sentence on runs that were made again and differ from the accepted ones."""
     differ = int(np.sum(~np.isclose(again, stored, rtol=1e-4, atol=1e-3)))
-    if differ:
-        notes.append(f"{differ} of {again.size} replayed filter runs differ from the accepted ones by rounding")
-    return tuple(notes)
+    if not differ:
+        return ()
+    return (f"{differ} of {again.size} replayed filter runs differ from the accepted ones by rounding",)

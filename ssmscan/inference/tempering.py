@@ -13,11 +13,12 @@ Unlike NUTS it can cross between modes and gives the evidence; it costs more whe
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +28,14 @@ from tqdm import tqdm
 
 from ssmscan.arguments import require_flag, require_number
 from ssmscan.inference.exact import exact_result
+from ssmscan.inference.going_on import Checkpoint, begin, origin_of, strided
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
-from ssmscan.inference.posterior import Position, num_coordinates
+from ssmscan.inference.posterior import num_coordinates
 from ssmscan.inference.progress import compile_timed, phase
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold, spread
+from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold
+from ssmscan.inference.tempering_runs import FIRST_TUNING_MOVES, KEPT_NOISE, Ended, Made, Run
 from ssmscan.inference.tempering_step import TUNING_MOVES, Ladder, tempered
 from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import Theta
@@ -43,8 +46,6 @@ from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
 from ssmscan.results.table import significant
-
-FIRST_TUNING_MOVES = 20
 
 MOST_TEMPERATURES = 5000
 """Temperatures after which a run is given up."""
@@ -60,17 +61,6 @@ FEW_FINITE = 50
 
 LOW_ACCEPTANCE = 0.3
 """Acceptance of the last moves below which the particles are copies of a few."""
-
-
-class Run(NamedTuple):
-    """One finished run: N positions of equal weight, and what led there."""
-
-    positions: Position
-    log_evidence: float
-    temperatures: int
-    acceptance: float
-    last_acceptance: float
-    temperature: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +97,25 @@ class TemperedSMC:
         require_number("target_ess", self.target_ess, 0.0, 1.0)
         require_flag("progress", self.progress)
 
-    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
+    def run(
+        self,
+        key: jax.Array,
+        ssm: StateSpaceModel,
+        *,
+        start: Result | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: float = 60.0,
+    ) -> Result:
         """Sample the posterior of parameters and states, and estimate the evidence.
 
         Args:
-            key: one PRNG key, typed or raw.
+            key: one PRNG key, typed or raw; of no effect on a run that goes on.
             ssm: a model from `ssmscan.trace`.
+            start: a result of TemperedSMC for this model, to which `num_runs` runs are added; the draws are those of
+                as many runs from the beginning, bit by bit.
+            checkpoint: a file that holds the runs made so far; one that was killed goes on from it when it is called
+                again in the same words.
+            every: seconds between two writings.
 
         Returns:
             A `Result` with independent runs on its leading axis; stopped by Control-C, it holds the runs
@@ -122,95 +125,94 @@ class TemperedSMC:
             ModelError: if an innovation, initial state or parameter is not a smooth
                 function of noise, nor a discrete state that can be summed out; before anything is compiled.
             ImportError: if BlackJAX is not installed.
-            ValueError: if a run begins without a finite likelihood, or no run reaches the posterior.
+            ValueError: if a run begins without a finite likelihood, no run reaches the posterior, or `start` or
+                `checkpoint` is of something else.
             KeyboardInterrupt: if stopped before the first run was finished.
         """
         require_observed(ssm)
         tempered()
+        key = one_key(key)
+        before, added_to, saving = begin(self, key, ssm, start, checkpoint, every)
         with hold_interrupts():
-            result = self._sample(one_key(key), ssm)
+            result = self._sample(key, ssm, before, added_to + self.num_runs, saving)
         return warn_of_concerns(result)
 
-    def _sample(self, key: jax.Array, ssm: StateSpaceModel) -> Result:
+    def _sample(
+        self, key: jax.Array, ssm: StateSpaceModel, before: Result | None, wanted: int, saving: Checkpoint
+    ) -> Result:
         require_result_can_hold(ssm, self)
         require_drawn(ssm, Role.PARAMETER)
         require_drawn(ssm)
         if not num_coordinates(ssm):
             counts = {"num_runs": self.num_runs, "num_draws": self.num_particles, "num_paths": self.num_paths}
             return exact_result(self, key, ssm, **counts, progress=self.progress)
-        keys = jax.random.split(key, self.num_runs)
         ladder = Ladder(self.num_particles, self.chain_length, self.num_leapfrog, self.target_ess)
+        shapes, _ = jax.eval_shape(partial(_start, ladder=ladder), key, ssm)
+        made = Made(key) if before is None else Made.gone_on(before, key, shapes.cloud.particles)
+        keys = [jax.random.fold_in(made.key, number) for number in range(len(made.runs), wanted)]
         with phase("TemperedSMC: compiling", progress=self.progress), interruptible():
-            start, start_seconds = compile_timed(_start, keys[0], ssm, ladder=ladder)
-            finite = self.num_particles - np.array([int(start(key, ssm)[1]) for key in keys])
-            _require_finite(finite, self.num_particles)
-            shapes, _ = jax.eval_shape(partial(_start, ladder=ladder), keys[0], ssm)
+            start, start_seconds = compile_timed(_start, key, ssm, ladder=ladder)
+            finite = [self.num_particles - int(start(one, ssm)[1]) for one in keys]
+            _require_finite(np.array(finite), self.num_particles)
             moves = jax.ShapeDtypeStruct((), jnp.int32)
             with gradients_required("TemperedSMC"):
                 advance, advance_seconds = compile_timed(_advance, ssm, shapes, moves, ladder=ladder)
+        made = dataclasses.replace(made, compile_seconds=made.compile_seconds + start_seconds + advance_seconds)
 
-        runs: list[Run] = []
-        interrupted = False
-        began = time.perf_counter()
+        began, spent, saving = (
+            time.perf_counter(),
+            made.seconds,
+            saving.of(lambda made, _: self._result(ssm, made, False)),
+        )
         try:
-            with phase("TemperedSMC", progress=self.progress, total=self.num_runs) as bar, interruptible():
-                for run_key in keys:
-                    runs.append(_temper(run_key, ssm, start, advance, bar))
+            with phase("TemperedSMC", progress=self.progress, total=len(keys)) as bar, interruptible():
+                for run_key, number in zip(keys, finite):
+                    run = _temper(run_key, ssm, start, advance, bar)
+                    made = made.with_run(run, number, ladder, spent + time.perf_counter() - began)
                     bar.update()
+                    if saving is not None and saving.due and made.ended:
+                        saving.write(made, None)
         except KeyboardInterrupt:
-            if not any(run.temperature >= 1 for run in runs):
+            if not made.ended:
                 raise
-            interrupted = True
-        seconds = time.perf_counter() - began
-        return self._result(key, ssm, ladder, runs, finite, start_seconds + advance_seconds, seconds, interrupted)
+            made = dataclasses.replace(made, interrupted=True)
+        return self._result(ssm, made)
 
-    def _result(
-        self,
-        key: jax.Array,
-        ssm: StateSpaceModel,
-        ladder: Ladder,
-        made: list[Run],
-        finite: np.ndarray,
-        compile_seconds: float,
-        seconds: float,
-        interrupted: bool,
-    ) -> Result:
-        runs = [run for run in made if run.temperature >= 1]
-        if not runs:
-            raise ValueError(f"{_stalled(made)}; there are no draws. {STALLED_WAYS_OUT}")
-        positions = jax.tree.map(lambda *leaves: np.stack(leaves), *(run.positions for run in runs))
-        theta = jax.tree.map(np.asarray, jax.jit(_constrain)(ssm, positions.parameters))
-        kept = spread(self.num_particles, self.num_paths)
-        states_key = jax.random.fold_in(key, STATES_STREAM)
+    def _result(self, ssm: StateSpaceModel, made: Made, whole: bool = True) -> Result:
+        """Build the result; one that is not whole has no state paths."""
+        if not made.ended:
+            raise ValueError(f"{_stalled(made.runs)}; there are no draws. {STALLED_WAYS_OUT}")
+        theta = jax.tree.map(np.asarray, jax.jit(_constrain)(ssm, made.parameters))
+        kept = strided(self.num_particles, self.num_paths if whole else 0, made.stride)
+        states_key, num_runs = jax.random.fold_in(made.key, STATES_STREAM), len(made.ended)
         paths = paths_from_noise(
-            states_key, ssm, theta, positions.noise, kept, num_chains=len(runs), progress=self.progress
+            states_key, ssm, theta, made.noise, kept, num_chains=num_runs, progress=self.progress and whole
         )
-        evidence = np.array([run.log_evidence for run in runs])
-        gradients = sum(
-            run.temperatures * ladder.gradients(TUNING_MOVES)
-            + (ladder.gradients(FIRST_TUNING_MOVES) - ladder.gradients(TUNING_MOVES))
-            for run in made
-        )
-        return result_of(
+        evidence = np.array([run.log_evidence for run in made.ended])
+        most = max(self.num_paths, KEPT_NOISE)
+        result = result_of(
             self,
             ssm,
             draws=theta,
             paths=paths,
             wanted=len(kept),
-            sample_stats={"log_evidence": np.broadcast_to(evidence[:, None], (len(runs), self.num_particles))},
+            sample_stats={"log_evidence": np.broadcast_to(evidence[:, None], (num_runs, self.num_particles))},
             independent_runs=True,
             log_evidence=None if ssm.reweighted else combine_evidence(evidence),
             costs=Costs(
-                compile_seconds=compile_seconds,
+                compile_seconds=made.compile_seconds,
                 warmup_seconds=0.0,
-                run_seconds=seconds,
-                gradient_evaluations=gradients,
+                run_seconds=made.seconds,
+                gradient_evaluations=made.gradients,
             ),
-            interrupted=interrupted,
-            notes=_notes(runs, finite, self.num_particles, ssm.reweighted),
-            doubts=_doubts(made, finite, self.num_particles),
+            interrupted=made.interrupted or not whole,
+            notes=_notes(made.ended, np.array(made.finite), self.num_particles, ssm.reweighted),
+            doubts=_doubts(made.runs, np.array(made.finite), self.num_particles),
             package="blackjax",
+            continuation=made.continuation(self.num_particles, most),
+            origin={"model": origin_of(ssm), **made.origin(self.num_particles, most)},
         )
+        return dataclasses.replace(result, settings={**result.settings, "num_runs": num_runs})
 
 
 _start = jax.jit(lambda key, ssm, *, ladder: ladder.start(key, ssm), static_argnames="ladder")
@@ -239,13 +241,10 @@ def _temper(key: jax.Array, ssm: StateSpaceModel, start: Callable, advance: Call
         temperatures.append(float(report.temperature))
         acceptance.append(float(report.acceptance))
         bar.set_postfix(temperature=f"{temperatures[-1]:.1e}", refresh=False)
+    last = temperatures[-1] if finished else min(temperatures[-1], np.nextafter(1.0, 0.0))
     return Run(
-        positions=jax.tree.map(np.asarray, state.cloud.particles),
-        log_evidence=float(state.log_evidence),
-        temperatures=len(acceptance),
-        acceptance=float(np.mean(acceptance)),
-        last_acceptance=acceptance[-1],
-        temperature=temperatures[-1] if finished else min(temperatures[-1], np.nextafter(1.0, 0.0)),
+        jax.tree.map(np.asarray, state.cloud.particles),
+        Ended(float(state.log_evidence), len(acceptance), float(np.mean(acceptance)), acceptance[-1], last),
     )
 
 
@@ -257,7 +256,7 @@ def _stands_still(temperatures: list[float]) -> bool:
     return not grew or len(temperatures) > MOST_TEMPERATURES
 
 
-def _stalled(runs: list[Run]) -> str:
+def _stalled(runs: list[Ended]) -> str:
     """Return which runs were given up, and where."""
     found = [run for run in runs if not run.temperature >= 1]
     ends = ", ".join(significant(run.temperature) for run in found[:3]) + (", ..." if len(found) > 3 else "")
@@ -285,7 +284,7 @@ def _constrain(ssm: StateSpaceModel, z: Theta) -> Theta:
     return jax.vmap(jax.vmap(ssm.constrain))(z) if z else {}
 
 
-def _notes(runs: list[Run], finite: np.ndarray, num_particles: int, reweighted: tuple[str, ...]) -> tuple[str, ...]:
+def _notes(runs: list[Ended], finite: np.ndarray, num_particles: int, reweighted: tuple[str, ...]) -> tuple[str, ...]:
     steps = [run.temperatures for run in runs]
     accept = np.mean([run.acceptance for run in runs])
     notes = [f"{min(steps)} to {max(steps)} temperatures a run, mean acceptance of the moves {accept:.2f}"]
@@ -300,7 +299,7 @@ def _notes(runs: list[Run], finite: np.ndarray, num_particles: int, reweighted: 
     return tuple(notes)
 
 
-def _doubts(runs: list[Run], finite: np.ndarray, num_particles: int) -> tuple[str, ...]:
+def _doubts(runs: list[Ended], finite: np.ndarray, num_particles: int) -> tuple[str, ...]:
     """Return what speaks against the runs that came to their end."""
     found = []
     ended = [run for run in runs if run.temperature >= 1]

@@ -8,6 +8,7 @@ Below them stand rooms, each of which imports from those before it in this list 
 
 protocols              the contract between models and engines
 sites, keys, threefry  what a site is, what a PRNG key is, and the cipher that makes random bits of one
+time_loops             where a program runs, and loops over time on a CPU and on a GPU
 jaxprs/                jaxprs as data: what reaches what, one axis followed through
 noise/                 base noise and map of each distribution family
 handlers/              NumPyro's effect handlers

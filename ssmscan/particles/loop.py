@@ -28,6 +28,8 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.dtypes import float0
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from ssmscan.model.time_loops import on_cpu
+
 SHORT = 200
 """So many steps or fewer are one chunk."""
 
@@ -109,16 +111,6 @@ def _sources(jaxpr: Any, size: int) -> list[int]:
         next((j for j in range(size) if made[j] == made[i] and not unread[j]), i) if unread[i] else i
         for i in range(size)
     ]
-
-
-def on_cpu() -> bool:
-    """Return whether what is traced now will run on a CPU: where `jax.default_device` says, else on JAX's backend.
-
-    It decides how replicates are laid out, when they are traced.  Single operations, of which each kind of device has
-    its own, leave the choice to `lax.platform_dependent`, which is made when they are lowered.
-    """
-    device = jax.config.jax_default_device  # type: ignore[attr-defined]
-    return (jax.default_backend() if device is None else getattr(device, "platform", device)) == "cpu"
 
 
 def filters_at_once() -> int | None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ssmscan.particles.loop import SHORT, chunk_size, each, filters_at_once, on_cpu, scan_remembering_little
+from ssmscan.model.time_loops import on_cpu
+from ssmscan.particles.loop import SHORT, chunk_size, each, filters_at_once, scan_remembering_little
 
 
 def step(carry, x, angle):

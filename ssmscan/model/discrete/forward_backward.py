@@ -35,6 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ssmscan.model.time_loops import scan_steps
+
 FEW = 32
 """Up to FEW^2 moves gradients go back through the loop: it takes 0.7 of the time for 3^2 and 32^2, and 1.3 for 64^2."""
 
@@ -200,7 +202,7 @@ def forward(chain: Chain, moves: Moves) -> Filtered:
 
     arranged = _later_moves(chain, moves)
     first, top = shifted(log_sum_exp(_first_moves(chain, moves), 1))
-    _, (rest, tops) = lax.scan(step, first, (chain.emission[1:], chain.varying))
+    _, (rest, tops) = scan_steps(step, first, (chain.emission[1:], chain.varying))
     alphas = jnp.concatenate([first[None], rest])
     totals = log_sum_exp(alphas, 1)
     return Filtered(totals[-1] + top + jnp.sum(tops), alphas - _unless_empty(totals)[:, None])
@@ -220,7 +222,7 @@ def _backward(chain: Chain, moves: Moves, log_filter: Array, keep: Callable[[Arr
 
     last = _probabilities(log_filter[-1], 0)
     inputs = log_filter[:-1], chain.emission[1:], chain.varying
-    after_first, kept = lax.scan(step, last, inputs, reverse=True)
+    after_first, kept = scan_steps(step, last, inputs, reverse=True)
     return after_first[:, None] * _probabilities(_first_moves(chain, moves), 1), kept
 
 

@@ -18,10 +18,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from ssmscan.model.gaussian import algebra
 from ssmscan.model.gaussian.expansion import Expansion, Path
+from ssmscan.model.time_loops import scan_steps
 
 
 class Gains(NamedTuple):
@@ -111,6 +112,6 @@ def backward(begin: Expansion, steps: Expansion, weights: tuple[Array, Array], p
         return (gains.gradient, gains.curvature), gains
 
     inputs = steps, weights[1], path.noise, path.log_weights[1:]
-    after, gains = lax.scan(back, nothing, inputs, reverse=True)
+    after, gains = scan_steps(back, nothing, inputs, reverse=True)
     first = one_step(begin, weights[0], path.initial_noise, path.log_weights[0], after)
     return first, gains

@@ -20,11 +20,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from ssmscan.model.gaussian import algebra
 from ssmscan.model.gaussian.vectors import VectorModel
 from ssmscan.model.protocols import PyTree
+from ssmscan.model.time_loops import scan_steps
 
 
 class Path(NamedTuple):
@@ -87,7 +88,8 @@ def expand(model: VectorModel, path: Path) -> tuple[Expansion, Expansion]:
         return g + algebra.product(a.T, after), after
 
     nothing = jnp.zeros(d)
-    first, costates = lax.scan(costate, nothing, (transition[:, :, :d], gradient[:, :d]), reverse=True)
+    inputs = transition[:, :, :d], gradient[:, :d]
+    first, costates = scan_steps(costate, nothing, inputs, reverse=True)
 
     def curvature(function: Callable, z: Array, after: Array, *arguments: PyTree) -> tuple[Array, Array]:
         def both(z: Array) -> Array:

@@ -34,6 +34,7 @@ from ssmscan.model.gaussian.law import Fit, result
 from ssmscan.model.gaussian.search import Pass, back_with, follow, unmoved
 from ssmscan.model.gaussian.vectors import VectorModel
 from ssmscan.model.protocols import PyTree
+from ssmscan.model.time_loops import scan_steps
 
 PASSES = 2
 
@@ -111,7 +112,7 @@ def _smoothing(found: Fit, begin: Expansion, steps: Expansion) -> Smoothing:
 
     spread = product(begin.transition, found.initial_scale_tril)
     inputs = steps.transition, gains.feedback, gains.scale_tril
-    _, covariances = lax.scan(step, product(spread, spread.T), inputs)
+    _, covariances = scan_steps(step, product(spread, spread.T), inputs)
     values, vectors = jnp.linalg.eigh(covariances)
     of_carry = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None, :]
     of_noise = jnp.concatenate([gains.feedback @ of_carry, gains.scale_tril], axis=2)

@@ -23,6 +23,7 @@ from ssmscan.model.gaussian import algebra
 from ssmscan.model.gaussian.backward import Gains, backward
 from ssmscan.model.gaussian.expansion import Expansion, Path, expand
 from ssmscan.model.gaussian.vectors import VectorModel
+from ssmscan.model.time_loops import scan_steps
 
 LENGTHS = (1.0, 0.6, 0.3, 0.1, 0.03, 0.01, 0.001, -0.01)
 """Step lengths that are tried; at a kink the way up may be back."""
@@ -85,7 +86,7 @@ def follow(model: VectorModel, nominal: Path, first: Gains, gains: Gains, length
         return after, (noise, carry, log_weight)
 
     inputs = model.xs, nominal.noise, nominal.carries, gains.change, gains.feedback
-    last, (noise, carries, log_weights) = lax.scan(step, carry, inputs)
+    last, (noise, carries, log_weights) = scan_steps(step, carry, inputs)
     return Path(initial, noise, carries, last, jnp.concatenate([log_weight[None], log_weights]))
 
 

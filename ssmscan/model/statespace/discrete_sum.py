@@ -29,6 +29,7 @@ from ssmscan.model.protocols import NoiseSpec, Theta
 from ssmscan.model.statespace.chain_weights import ChainWeights, filled
 from ssmscan.model.statespace.loop_functions import LoopFunctions
 from ssmscan.model.statespace.marginal import Densities, LoopWithData, Posterior
+from ssmscan.model.time_loops import scan_steps
 
 PyTree = Any
 
@@ -186,7 +187,7 @@ class DiscreteSum:
             out = step(carry=self._carry(leaves), x=x, noise=e, draws=nothing)
             return out["leaves"], (leaves, out.get("ys", {}))
 
-        last, (paths, ys) = lax.scan(body, first, inputs)
+        last, (paths, ys) = scan_steps(body, first, inputs)
         if not joins:
             return paths, jnp.zeros((), jnp.result_type(float))
         stacked = jax.tree.unflatten(jax.tree.structure(self.loop.plan.ys), [ys[k] for k in sorted(ys)])

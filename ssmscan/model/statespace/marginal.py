@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.placeholders import sum_of
@@ -32,6 +32,7 @@ from ssmscan.model.sites import Role, Site
 from ssmscan.model.staging.post_loop import as_output
 from ssmscan.model.statespace.loop_functions import LoopFunctions
 from ssmscan.model.statespace.one_particle import OfNoise
+from ssmscan.model.time_loops import scan_steps
 
 PyTree = Any
 
@@ -182,7 +183,7 @@ class NothingIntegrated:
             out = step(carry=carry, x=x, noise=e)
             return out["carry"], (out["log_weight"], out["correction"], out["law"], out["values"], out["y"])
 
-        last, (weights, corrections, laws, values, ys) = lax.scan(
+        last, (weights, corrections, laws, values, ys) = scan_steps(
             body, start["carry"], (core.inputs(theta), loop_noise)
         )
         static = loop.densities.static(core.arrays, outside=core.outside(theta))["outside_log_prob"]

@@ -1,0 +1,80 @@
+r"""Weights of importance sampling, on the host in float64: how many are effective, their mean, draws of equal weight.
+
+Weights are never smoothed or cut: whether they can be trusted is for `ssmscan.tail_index` to say.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import logsumexp
+
+from ssmscan.inference.importance_points import Points
+from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.particles.draws import as_key
+from ssmscan.particles.estimators import Estimator
+from ssmscan.particles.filter_step import FAULTY
+
+FAULTY_SHARE, FAULTY_WEIGHT = 0.01, 0.001
+"""Shares of the points, and of all weight, from which filters without a number are said; fewer are of the defence."""
+
+
+def effective(log_weights: np.ndarray) -> float:
+    """Return (sum w)^2 / sum w^2; 0 where there is no weight."""
+    top = log_weights.max(initial=-np.inf)
+    if not np.isfinite(top):
+        return 0.0
+    weights = np.exp(log_weights - top)
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def warmest(log_weights: np.ndarray, wanted: float) -> float:
+    """Return the largest temperature, at most 1, at which enough weights are effective."""
+    wanted = min(wanted, 0.5 * np.isfinite(log_weights).sum())
+    if effective(log_weights) >= wanted:
+        return 1.0
+    low, high = np.log(1e-30), 0.0
+    with np.errstate(under="ignore"):
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if effective(np.exp(middle) * log_weights) >= wanted else (low, middle)
+    return float(np.exp(low))
+
+
+def combine(log_weights: np.ndarray) -> tuple[float, float]:
+    """Return the logarithm of the mean weight and its standard error."""
+    n = len(log_weights)
+    total = float(logsumexp(log_weights) - np.log(n))
+    if not np.isfinite(total):
+        return -np.inf, np.nan
+    return total, float(np.std(np.exp(log_weights - total), ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+
+
+def resample(log_weights: np.ndarray, key: jax.Array) -> np.ndarray:
+    """Choose as many points as there are, of equal weight, by systematic resampling with a fixed uniform; sorted."""
+    n = len(log_weights)
+    if not np.isfinite(log_weights).any():
+        return np.zeros(0, np.int64)
+    u = float(jax.random.uniform(jax.random.fold_in(as_key(key), 2**32 - 1)))
+    cumulative = np.cumsum(np.exp(log_weights - logsumexp(log_weights)))
+    last = int(np.flatnonzero(np.isfinite(log_weights))[-1])
+    return np.minimum(np.searchsorted(cumulative, (np.arange(n) + u) / n, side="right"), last)
+
+
+def faults(points: Points, log_weights: np.ndarray, ssm: StateSpaceModel, estimator: Estimator) -> tuple[str, ...]:
+    """Return what to say of filters that met log weights that are not numbers, unless a few far away did."""
+    faulty = np.flatnonzero(points.status == FAULTY)
+    if not len(faulty):
+        return ()
+    carried = np.exp(logsumexp(log_weights[faulty]) - logsumexp(log_weights))
+    if len(faulty) < FAULTY_SHARE * len(points.z) and not carried > FAULTY_WEIGHT:
+        return ()
+    i = int(faulty[np.argmax(log_weights[faulty])])
+    theta = {name: jnp.asarray(leaf[i]) for name, leaf in points.theta.items()}
+    said = estimator.describe(as_key(jnp.asarray(points.filter_key[i])), ssm, theta)
+    return (
+        f"{len(faulty):,} of {len(points.z):,} points come from filters in which log weights of particles were not "
+        "numbers and counted as impossible, so that the likelihood of these parameters is too low: mend the density of "
+        f"the model. Point {i}: {said}",
+    )
