@@ -20,7 +20,7 @@ Data flow one way, and a folder imports only from those before it:
     results/                  what came out: draws, summaries, agreement, plots
     inference/                parameters: NUTS, PMMH, importance sampling, tempered SMC, maximum likelihood
     stochastic_volatility     a model to copy and change
-    demo, __main__            `ssmscan demo`: that model by three samplers
+    demo, __main__            `ssmscan demo`: that model by two samplers
 
 `__all__` is in the order in which one meets things.  Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro
 has its own.

@@ -51,7 +51,8 @@ class CrossCheck:
     @property
     def title(self) -> str:
         """The verdict in one line."""
-        return f"Cross-check of {' and '.join(self.results)}: {self.verdict.value}"
+        of = f" of {' and '.join(self.results)}" if self.results else ""
+        return f"Cross-check{of}: {self.verdict.value}"
 
     def __str__(self) -> str:
         said = "\n".join(map(wrapped, (self.title, *self.sentences)))
