@@ -79,7 +79,7 @@ def start_process(name: str, engine: str, cores: int) -> dict[str, Any]:
     record: dict[str, Any] = {"model": name, "engine": engine, "cores": cores, "load before": os.getloadavg()[0]}
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode:
-        return {**record, "error": process.stderr.strip().splitlines()[-1:]}
+        return {**record, "error": f"{process.returncode}: {process.stderr.strip()[-300:]}"}
     return {**record, **json.loads(process.stdout.strip().splitlines()[-1])}
 
 
@@ -89,11 +89,12 @@ def line(record: dict[str, Any], on_one: float | None) -> str:
     if "error" in record:
         return f"{head}failed: {record['error']}"
     faster = f"{on_one / record['run s']:5.2f} times one core" if on_one and record["cores"] > 1 else ""
+    rates = [record[name] for name in ("a second of draws", "with warm-up", "of all")]
+    spent = [record[name] for name in ("compile s", "warm-up s", "run s", "CPU s")]
     return (
-        f"{head}{record['effective']:7,.0f} effective ({record['parameter']}); a second: {record['a second of draws']:7.1f} "
-        f"of draws, {record['with warm-up']:6.1f} with warm-up, {record['of all']:6.1f} of all; "
-        f"{record['compile s']:.0f} + {record['warm-up s']:.0f} + {record['run s']:.1f} s, CPU {record['CPU s']:.0f} s  "
-        f"{faster}"
+        f"{head}{record['effective']:7,.0f} effective ({record['parameter']}); a second {rates[0]:.1f} of draws, "
+        f"{rates[1]:.1f} with warm-up, {rates[2]:.1f} of all; {spent[0]:.0f} + {spent[1]:.0f} + {spent[2]:.1f} s, "
+        f"CPU {spent[3]:.0f} s  {faster}"
     )
 
 

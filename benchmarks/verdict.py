@@ -72,7 +72,7 @@ def start_process(name: str, key: int, options: argparse.Namespace, cache: str) 
     began = time.time()
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     if process.returncode:
-        return {**record, "error": process.stderr.strip().splitlines()[-1:]}
+        return {**record, "error": f"{process.returncode}: {process.stderr.strip()[-300:]}"}
     found = json.loads(process.stdout.strip().splitlines()[-1])
     return {**record, "seconds": found.pop("ended") - began, **found}
 
@@ -87,7 +87,8 @@ def line(record: dict[str, Any]) -> str:
         f"{found['warm-up s']:.0f} + {found['run s']:.0f} s"
         for name, found in record["engines"].items()
     )
-    return f"{head}{record['seconds']:6.1f} s (CPU {record['CPU s']:.0f}) {record['verdict']:11s} {len(record['looks'])} looks; {engines}"
+    took = f"{record['seconds']:6.1f} s (CPU {record['CPU s']:.0f})"
+    return f"{head}{took} {record['verdict']:11s} {len(record['looks'])} looks; {engines}"
 
 
 def table(records: list[dict[str, Any]]) -> str:
