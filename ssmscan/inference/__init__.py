@@ -7,11 +7,12 @@
 | `pilot`, `sizing` | what is tuned before it; how many particles |
 | `importance`, `importance_points` | `ImportanceSampler`: weighted points of a frozen proposal; one of them |
 | `importance_proposal`, `importance_adapt` | the proposal, a mixture; how it is found from the prior |
-| `importance_weights`, `importance_origin` | its weights; what a result of it belongs to |
+| `importance_weights`, `importance_doubts` | its weights; why they should not be trusted |
 | `tempering`, `tempering_step` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
 | `exact` | what is left of it where nothing is: the exact evidence and states |
 | `maximum`, `ascent` | `MaximumLikelihood`: gradient ascent on the likelihood; its step |
 | `curvature`, `averages` | its standard errors; averages of noisy numbers |
+| `cross_check`, `engines`, `looks` | two engines until they agree or disagree; which two; how often to look |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
 | `paths` | state paths of the draws, from noise or from the keys of accepted runs |
 | `approximation` | `gaussian_approximation`: the states given data and parameters by their mode and curvature |

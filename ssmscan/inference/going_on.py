@@ -31,7 +31,10 @@ from ssmscan.model.protocols import PyTree
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.results.result import Result, load
 
-FREE = ("num_samples", "num_points", "num_runs", "num_paths", "progress", "num_warmup", "rewarm", "pilot_seconds")
+FREE = (
+    *("num_samples", "num_points", "num_runs", "num_paths", "target_ess"),
+    *("progress", "num_warmup", "rewarm", "pilot_seconds"),
+)
 """Settings that a run that goes on may have changed: they say how much, and what was over when it stopped."""
 
 Arrays = dict[str, np.ndarray]

@@ -18,33 +18,36 @@ about ten parameters: a few points then carry all weight, and `concerns` says so
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import logsumexp
 
 from ssmscan.arguments import require_flag, require_number
+from ssmscan.inference.going_on import Checkpoint, begin, origin_of, words
 from ssmscan.inference.importance_adapt import Adaptation, Aim
-from ssmscan.inference.importance_origin import origin_of, require_continues
+from ssmscan.inference.importance_doubts import doubts, faults
 from ssmscan.inference.importance_points import (
     Operand,
     Points,
     PointStep,
     first_numbers,
+    in_order,
     lawless,
     make_points,
+    none_of,
     num_lanes,
 )
 from ssmscan.inference.importance_proposal import Mixture, from_prior
-from ssmscan.inference.importance_weights import combine, effective, faults, resample
+from ssmscan.inference.importance_weights import combine, resample
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import paths_from_keys
 from ssmscan.inference.progress import Chunk, compile_chunk, phase
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.settings import describe, require_counts, require_parameters, require_result_can_hold, spread
+from ssmscan.inference.settings import require_counts, require_parameters, require_result_can_hold, spread
 from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
@@ -60,14 +63,11 @@ from ssmscan.results.table import significant
 PLAIN = ParticleFilter(100, summaries=())
 """The estimator from which the adaptation starts where none is given."""
 
+TOO_NOISY = 2.0
+"""A standard deviation of the log likelihood estimate with which few points have most of the weight."""
+
 MOST_POINTS = 20
 """No more than this many points are made for each effective one that is wanted."""
-
-FEW_EFFECTIVE = 100
-"""Fewer effective points than these say little."""
-
-HEAVIEST = 0.1
-"""A share of all weight that one point should not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +119,25 @@ class ImportanceSampler:
             require_estimator("estimator", self.estimator)
         require_flag("progress", self.progress)
 
-    def run(self, key: jax.Array, ssm: StateSpaceModel, *, start: Result | None = None) -> Result:
+    def run(
+        self,
+        key: jax.Array,
+        ssm: StateSpaceModel,
+        *,
+        start: Result | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: float = 60.0,
+    ) -> Result:
         """Sample the posterior of the parameters and the states, and estimate the evidence.
 
         Args:
             key: one PRNG key, typed or raw; of no effect where there is a start.
             ssm: a model from `ssmscan.trace`.
-            start: a result of this engine for the same model and data: num_points more points are made from its
-                proposal, as many again as it has by default.  The result is that of one longer run.
+            start: a result of ImportanceSampler for this model: num_points more points are made from its proposal, as
+                many again as it has by default; points and weights are those of one longer run, bit by bit.
+            checkpoint: a file that holds what there is, written now and then; a run that was killed after its
+                adaptation goes on from it when it is called again in the same words.
+            every: seconds between two writings.
 
         Returns:
             A `Result` with points and weights; stopped by Control-C, it holds those made by then.
@@ -137,15 +148,19 @@ class ImportanceSampler:
         Raises:
             ModelError: if a parameter is discrete, or there are none.
             TypeError: if a site is not of real numbers.
-            ValueError: if no draw from the prior has positive likelihood, or start belongs to something else.
+            ValueError: if no draw from the prior has positive likelihood, or `start` or `checkpoint` is of something
+                else.
         """
         require_observed(ssm)
         require_drawn(ssm)
         require_parameters(ssm)
         require_result_can_hold(ssm, self)
+        key = as_key(key)
+        before, added_to, saving = begin(self, key, ssm, start, checkpoint, every)
         with hold_interrupts():
-            frozen = self._adapt(as_key(key), ssm) if start is None else self._going_on(start, ssm)
-            result = self._sample(ssm, frozen)
+            frozen = self._adapt(key, ssm) if before is None else self._gone_on(before)
+            wanted = added_to + (self.num_points or added_to or frozen.wanted)
+            result = self._sample(ssm, frozen, wanted, saving)
         return warn_of_concerns(result)
 
     def _adapt(self, key: jax.Array, ssm: StateSpaceModel) -> Frozen:
@@ -156,76 +171,87 @@ class ImportanceSampler:
         key_adapt, key_points = jax.random.split(key)
         found = Adaptation(key_adapt, ssm, estimator, aim, float(self.pilot_seconds), progress=self.progress).run()
         share = found.share if found.share > 0 else 0.0
-        count = int(np.clip(self.target_ess / max(share, 1e-9), self.target_ess, MOST_POINTS * self.target_ess))
         return Frozen(
-            found.estimator,
-            np.asarray(jax.random.key_data(key_points)),
-            from_prior(found.dimension) if found.proposal is None else found.proposal,
-            np.array([found.sd, share, found.temperature, found.rounds]),
-            (found.choice, found.limit),
-            found.chunk,
-            self.num_points or count,
-            None,
-            Costs(found.compile_seconds, found.seconds, 0.0, found.particle_steps),
-            found.interrupted,
+            estimator=found.estimator,
+            keys=(words(key), words(key_points)),
+            proposal=from_prior(found.dimension) if found.proposal is None else found.proposal,
+            found=(found.sd, share, found.temperature, found.rounds),
+            said=(found.choice, found.limit),
+            wanted=int(np.clip(self.target_ess / max(share, 1e-9), self.target_ess, MOST_POINTS * self.target_ess)),
+            chunk=found.chunk,
+            made=None,
+            costs=Costs(found.compile_seconds, found.seconds, 0.0, found.particle_steps),
+            interrupted=found.interrupted,
         )
 
-    def _going_on(self, start: Result, ssm: StateSpaceModel) -> Frozen:
+    def _gone_on(self, before: Result) -> Frozen:
         """Take proposal, estimator and points from a result."""
-        require_continues(start, self, ssm)
-        stored, chosen = start.continuation, start.origin["estimator"]
-        automatic = ParticleFilter(100, proposal=LookAhead(), summaries=()) if chosen["look_ahead"] else PLAIN
-        estimator = (self.estimator or automatic).with_num_particles(chosen["num_particles"])
-        made = Points(
-            stored["z"],
-            dict(start.points),
-            *(stored[name] for name in ("log_prior", "log_law", "log_likelihood", "filter_key", "status")),
-        )
-        proposal = Mixture(*(stored[f"proposal_{name}"] for name in Mixture._fields))
-        choice, limit = start.origin["said"]
-        more = self.num_points or len(made.z)
+        stored, origin = before.continuation, before.origin
+        used = origin["estimator"]
+        given = self.estimator or PLAIN
+        if used["looks_ahead"] and self.estimator is None:
+            given = ParticleFilter(used["num_particles"], proposal=LookAhead(), summaries=())
         return Frozen(
-            estimator, stored["key"], proposal, stored["found"], (choice, limit), None, more, made, start.costs, False
+            estimator=given.with_num_particles(used["num_particles"]),
+            keys=tuple(origin["keys"]),
+            proposal=Mixture(*(stored[f"proposal_{name}"] for name in Mixture._fields)),
+            found=tuple(stored["found"]),
+            said=tuple(origin["said"]),
+            wanted=origin["wanted"],
+            chunk=None,
+            made=Points(theta=dict(before.points), **{n: stored[n] for n in Points._fields if n != "theta"}),
+            costs=before.costs,
+            interrupted=False,
         )
 
-    def _sample(self, ssm: StateSpaceModel, frozen: Frozen) -> Result:
+    def _sample(self, ssm: StateSpaceModel, frozen: Frozen, wanted: int, saving: Checkpoint) -> Result:
         """Make the points, resample draws from them, and make their paths."""
-        lanes = num_lanes()
-        operand = Operand(ssm, jnp.asarray(frozen.key), frozen.proposal.on_device())
-        had = 0 if frozen.made is None else len(frozen.made.z)
-        chunk, compile_seconds = frozen.chunk, 0.0
-        interrupted, seconds = frozen.interrupted, 0.0
-        if chunk is None and not interrupted:
+        lanes, step = num_lanes(), PointStep(frozen.estimator, num_lanes())
+        operand = Operand(ssm, jnp.asarray(frozen.keys[1], jnp.uint32), frozen.proposal.on_device())
+        had = none_of(step, operand) if frozen.made is None else frozen.made
+        first = first_numbers(len(had.z), lanes)
+
+        def build(made: Points, seconds: float, *, interrupted: bool, whole: bool) -> Result:
+            points = jax.tree.map(lambda a, b: np.concatenate([a, b]), had, made)
+            costs = dataclasses.replace(
+                frozen.costs,
+                compile_seconds=frozen.costs.compile_seconds + compile_seconds,
+                run_seconds=frozen.costs.run_seconds + seconds,
+                particle_steps=frozen.costs.particle_steps + len(made.z) * frozen.estimator.particle_steps(ssm),
+            )
+            return self._result(ssm, frozen, points, costs, interrupted=interrupted, whole=whole)
+
+        chunk, compile_seconds, nothing = frozen.chunk, 0.0, none_of(step, operand)
+        if frozen.interrupted:
+            return build(nothing, 0.0, interrupted=True, whole=True)
+        if chunk is None:
             try:
                 with phase("ImportanceSampler: compiling", progress=self.progress), interruptible():
-                    step = PointStep(frozen.estimator, lanes)
-                    chunk = compile_chunk(step, operand, first_numbers(had, lanes))
+                    chunk = compile_chunk(step, operand, first, replicates=True)
                 compile_seconds = chunk.compile_seconds
             except KeyboardInterrupt:
-                interrupted = True
-        points = none_of(ssm, frozen.estimator, operand, lanes) if frozen.made is None else frozen.made
-        if chunk is not None and not interrupted:
-            label = "ImportanceSampler"
-            made = make_points(chunk, operand, lanes, had, frozen.more, label=label, progress=self.progress)
-            points = jax.tree.map(lambda a, b: np.concatenate([a, b]), points, made.points)
-            interrupted, seconds = made.interrupted, made.seconds
-        runs = len(points.z) - had
-        costs = Costs(
-            frozen.costs.compile_seconds + compile_seconds,
-            frozen.costs.warmup_seconds,
-            frozen.costs.run_seconds + seconds,
-            frozen.costs.particle_steps + runs * frozen.estimator.particle_steps(ssm),
-        )
-        return self._result(ssm, frozen, points, costs, interrupted)
+                return build(nothing, 0.0, interrupted=True, whole=True)
 
-    def _result(self, ssm: StateSpaceModel, frozen: Frozen, points: Points, costs: Costs, interrupted: bool) -> Result:
+        count = max(wanted - len(had.z), 0)
+        checkpoint = saving.of(lambda _, outputs: build(in_order(outputs, count), 0.0, interrupted=True, whole=False))
+        made = make_points(
+            chunk, operand, first, count, label="ImportanceSampler", progress=self.progress, checkpoint=checkpoint
+        )
+        return build(made.points, made.seconds, interrupted=made.interrupted, whole=True)
+
+    def _result(
+        self, ssm: StateSpaceModel, frozen: Frozen, points: Points, costs: Costs, *, interrupted: bool, whole: bool
+    ) -> Result:
+        """Build the result; one that is not whole has no state paths."""
         log_weights = points.log_weights(frozen.proposal) if len(points.z) else np.zeros(0)
-        chosen = resample(log_weights, jnp.asarray(frozen.key))
+        chosen = resample(log_weights, jnp.asarray(frozen.keys[1], jnp.uint32))
         theta, keys = {name: leaf[chosen][None] for name, leaf in points.theta.items()}, points.filter_key[chosen][None]
-        kept = spread(len(chosen), self.num_paths)
-        paths = paths_from_keys(keys, ssm, theta, kept, frozen.estimator, room=self.num_paths, progress=self.progress)
+        kept = spread(len(chosen), self.num_paths if whole else 0)
+        paths = paths_from_keys(
+            keys, ssm, theta, kept, frozen.estimator, room=self.num_paths, progress=self.progress and whole
+        )
         again = 0 if paths.log_likelihood is None else paths.log_likelihood.size
-        evidence = combine(log_weights) if len(log_weights) and not lawless(ssm) else None
+        looks_ahead = isinstance(getattr(frozen.estimator, "proposal", None), LookAhead)
         result = result_of(
             self,
             ssm,
@@ -238,34 +264,34 @@ class ImportanceSampler:
                 "filter_status": points.status[chosen][None].astype(np.int8),
                 "point": chosen[None].astype(np.int32),
             },
-            log_evidence=evidence,
+            log_evidence=combine(log_weights) if len(log_weights) and not lawless(ssm) else None,
             costs=dataclasses.replace(
                 costs, particle_steps=costs.particle_steps + again * frozen.estimator.particle_steps(ssm)
             ),
             interrupted=interrupted,
             notes=self._notes(ssm, frozen),
-            doubts=(*self._doubts(frozen, points, log_weights), *faults(points, log_weights, ssm, frozen.estimator)),
+            doubts=(
+                *doubts(points, log_weights, self._noise_doubt(frozen), frozen.found[2]),
+                *faults(points, log_weights, ssm, frozen.estimator),
+            ),
             used=frozen.estimator,
-        )
-        if not len(log_weights):
-            return result
-        look_ahead = isinstance(getattr(frozen.estimator, "proposal", None), LookAhead)
-        return dataclasses.replace(
-            result,
-            points=points.theta,
-            log_weights=log_weights,
             continuation={
-                "key": frozen.key,
-                "found": frozen.found,
+                "found": np.array(frozen.found),
                 **{f"proposal_{name}": leaf for name, leaf in frozen.proposal._asdict().items()},
                 **{name: leaf for name, leaf in points._asdict().items() if name != "theta"},
-            },
+            }
+            if len(log_weights)
+            else None,
             origin={
-                **origin_of(self, ssm),
-                "estimator": {"num_particles": frozen.estimator.num_particles, "look_ahead": look_ahead},
+                "model": origin_of(ssm),
+                "key": frozen.keys[0],
+                "keys": list(frozen.keys),
+                "estimator": {"num_particles": frozen.estimator.num_particles, "looks_ahead": looks_ahead},
                 "said": list(frozen.said),
+                "wanted": frozen.wanted,
             },
         )
+        return dataclasses.replace(result, points=points.theta, log_weights=log_weights) if len(log_weights) else result
 
     def _notes(self, ssm: StateSpaceModel, frozen: Frozen) -> tuple[str, ...]:
         sd, share, _, rounds = frozen.found
@@ -284,36 +310,16 @@ class ImportanceSampler:
             )
         return tuple(notes)
 
-    def _doubts(self, frozen: Frozen, points: Points, log_weights: np.ndarray) -> tuple[str, ...]:
-        """Return what speaks against the points."""
-        if not len(log_weights):
+    def _noise_doubt(self, frozen: Frozen) -> tuple[str, ...]:
+        sd, size = frozen.found[0], frozen.estimator.num_particles
+        if not sd > (MISSED * self.target_sd if self.num_particles is None else TOO_NOISY):
             return ()
-        found, d = [], points.z.shape[1]
-        sd, _, temperature, _ = frozen.found
-        ways = "Use NUTS or PMMH, a prior that says more, or more points"
-        if sd > MISSED * self.target_sd and (self.num_particles is None or sd > 2):
-            limit = f" ({frozen.said[1]})" if frozen.said[1] else ""
-            found.append(
-                f"The estimates of the likelihood are noisy: with {frozen.estimator.num_particles:,} particles the "
-                f"standard deviation of their logarithm is {significant(float(sd))} at the centre{limit}. Use more, "
-                "num_particles, or another proposal of the filter."
-            )
-        if temperature < 1:
-            found.append(
-                f"The proposal did not arrive: its rounds ended at temperature {significant(float(temperature))} of 1. "
-                f"{ways}."
-            )
-        top, size = float(np.exp(log_weights.max() - logsumexp(log_weights))), effective(log_weights)
-        if not np.isfinite(log_weights).any():
-            found.append("No point has any weight: the proposal missed the posterior. Use another engine.")
-        elif top > HEAVIEST:
-            found.append(
-                f"One of {len(log_weights):,} points has {100 * top:.0f} % of all weight: in {d} dimensions the "
-                f"proposal does not cover the posterior. {ways}."
-            )
-        elif size < FEW_EFFECTIVE:
-            found.append(f"Only {size:.0f} of {len(log_weights):,} points are effective, in {d} dimensions. {ways}.")
-        return tuple(found)
+        limit = f"; {frozen.said[1]}" if frozen.said[1] else ""
+        return (
+            f"The estimates of the likelihood are noisy: with {size:,} particles the standard deviation of their "
+            f"logarithm is {significant(sd)} at the centre{limit}. Use more, num_particles, or another proposal of the "
+            "filter.",
+        )
 
 
 class Frozen(NamedTuple):
@@ -321,30 +327,24 @@ class Frozen(NamedTuple):
 
     Attributes:
         estimator: of the likelihood.
-        key: uint32[2], of all points.
+        keys: words of the key of the run, and of that of the points.
         proposal: their law.
         found: what the adaptation measured: noise, effective share, temperature, rounds.
         said: why the filter has its proposal, and what kept it from more particles.
+        wanted: number of points that gives the effective number that is wanted.
         chunk: the compiled program, None where it is still to be compiled.
-        more: points to make.
         made: points that are there, None at first.
         costs: by now.
         interrupted: whether Control-C came.
     """
 
     estimator: Estimator
-    key: np.ndarray
+    keys: tuple[list[int], ...]
     proposal: Mixture
-    found: np.ndarray
-    said: tuple[str, str]
+    found: tuple[float, ...]
+    said: tuple[str, ...]
+    wanted: int
     chunk: Chunk | None
-    more: int
     made: Points | None
     costs: Costs
     interrupted: bool
-
-
-def none_of(ssm: StateSpaceModel, estimator: Estimator, operand: Operand, lanes: int) -> Points:
-    """Return points of the right shapes, of which there are none."""
-    shapes = jax.eval_shape(PointStep(estimator, lanes), operand, first_numbers(0, lanes))[1]
-    return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), shapes)

@@ -178,21 +178,17 @@ class Adaptation:
         with phase(f"ImportanceSampler: compiling for {sized(self.estimator)}", progress=self.progress):
             operand = self.operand(from_prior(self.dimension))
             with interruptible():
-                self.chunk = compile_chunk(PointStep(self.estimator, self.lanes), operand, first_numbers(0, self.lanes))
+                self.chunk = compile_chunk(
+                    PointStep(self.estimator, self.lanes), operand, first_numbers(0, self.lanes), replicates=True
+                )
         self.compile_seconds += self.chunk.compile_seconds
 
     def make(self, proposal: Mixture, count: int, label: str) -> Points:
         """Make points of one proposal."""
         assert self.chunk is not None
+        first, label = first_numbers(0, self.lanes), f"ImportanceSampler: {label}"
         made = make_points(
-            self.chunk,
-            self.operand(proposal),
-            self.lanes,
-            0,
-            count,
-            label=f"ImportanceSampler: {label}",
-            progress=self.progress,
-            leave=False,
+            self.chunk, self.operand(proposal), first, count, label=label, progress=self.progress, leave=False
         )
         self.seconds += made.seconds
         self.particle_steps += len(made.points.z) * self.estimator.particle_steps(self.ssm)

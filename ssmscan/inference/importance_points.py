@@ -129,10 +129,27 @@ class Made(NamedTuple):
     interrupted: bool
 
 
-def make_points(
-    chunk: Chunk, operand: Operand, lanes: int, start: int, count: int, *, label: str, **options: Any
-) -> Made:
-    """Make points number start, ..., start + count - 1, or as many as there was time for; options of `run_chunks`."""
-    run = run_chunks(chunk, operand, first_numbers(start, lanes), -(-count // lanes), label=label, **options)
-    points = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], run.outputs)
-    return Made(points, run.seconds, run.interrupted)
+def none_of(step: PointStep, operand: Operand) -> Points:
+    """Return points of the right shapes, of which there are none."""
+    shapes = jax.eval_shape(step, operand, first_numbers(0, step.lanes))[1]
+    return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), shapes)
+
+
+def in_order(outputs: Points, count: int) -> Points:
+    """Return the first count points of outputs (steps, lanes, ...) in the order of their numbers."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], outputs)
+
+
+def make_points(chunk: Chunk, operand: Operand, first: jax.Array, count: int, *, label: str, **options: Any) -> Made:
+    """Make count points from those with the first numbers on, or as many as there was time for.
+
+    Args:
+        chunk: the compiled step.
+        operand: what they share.
+        first: (lanes,) numbers of the first ones.
+        count: how many.
+        label: text before the progress bar.
+        options: of `run_chunks`.
+    """
+    run = run_chunks(chunk, operand, first, -(-count // len(first)), label=label, **options)
+    return Made(in_order(run.outputs, count), run.seconds, run.interrupted)

@@ -6,18 +6,10 @@ Weights are never smoothed or cut: whether they can be trusted is for `ssmscan.t
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
-from ssmscan.inference.importance_points import Points
-from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.estimators import Estimator
-from ssmscan.particles.filter_step import FAULTY
-
-FAULTY_SHARE, FAULTY_WEIGHT = 0.01, 0.001
-"""Shares of the points, and of all weight, from which filters without a number are said; fewer are of the defence."""
 
 
 def effective(log_weights: np.ndarray) -> float:
@@ -60,21 +52,3 @@ def resample(log_weights: np.ndarray, key: jax.Array) -> np.ndarray:
     cumulative = np.cumsum(np.exp(log_weights - logsumexp(log_weights)))
     last = int(np.flatnonzero(np.isfinite(log_weights))[-1])
     return np.minimum(np.searchsorted(cumulative, (np.arange(n) + u) / n, side="right"), last)
-
-
-def faults(points: Points, log_weights: np.ndarray, ssm: StateSpaceModel, estimator: Estimator) -> tuple[str, ...]:
-    """Return what to say of filters that met log weights that are not numbers, unless a few far away did."""
-    faulty = np.flatnonzero(points.status == FAULTY)
-    if not len(faulty):
-        return ()
-    carried = np.exp(logsumexp(log_weights[faulty]) - logsumexp(log_weights))
-    if len(faulty) < FAULTY_SHARE * len(points.z) and not carried > FAULTY_WEIGHT:
-        return ()
-    i = int(faulty[np.argmax(log_weights[faulty])])
-    theta = {name: jnp.asarray(leaf[i]) for name, leaf in points.theta.items()}
-    said = estimator.describe(as_key(jnp.asarray(points.filter_key[i])), ssm, theta)
-    return (
-        f"{len(faulty):,} of {len(points.z):,} points come from filters in which log weights of particles were not "
-        "numbers and counted as impossible, so that the likelihood of these parameters is too low: mend the density of "
-        f"the model. Point {i}: {said}",
-    )
