@@ -49,7 +49,7 @@ class Criteria(NamedTuple):
     Attributes:
         tolerances: differences that do not matter.
         level: simultaneous level of the intervals that have to lie within them for *agree*.
-        significance: Holm-adjusted p value below which a difference is real, for *disagree*.
+        significance: Holm-adjusted p value below which a difference beyond them is real, for *disagree*.
     """
 
     tolerances: Tolerances = Tolerances()

@@ -7,8 +7,8 @@ are judged together, all parameters, statistics and pairs of a comparison:
 
 * *agree*: all K intervals of one simultaneous level (Bonferroni) lie within the tolerances of their statistics.  This
   is a statement about size: a difference may be real and too small to matter, and is then named.
-* *disagree*: a difference whose interval reaches beyond its tolerance is not zero, with a small p value after Holm's
-  correction (Holm 1979, Scandinavian Journal of Statistics 6, p. 67).
+* *disagree*: a difference that is itself beyond its tolerance is not zero, with a small p value after Holm's correction
+  (Holm 1979, Scandinavian Journal of Statistics 6, p. 67).  One that is real and small is not worth it.
 * *cannot tell*: neither.  The draws are too few, and the factor by which says how many are needed.
 
 Tolerances, level and significance are `Criteria`, an argument of every function that judges.
@@ -159,8 +159,9 @@ def judge(family: Sequence[Difference], size: int, criteria: Criteria) -> Judgem
         if clearest.p_value < criteria.significance:
             reason += f"; small but real: {_with_interval(clearest)}, p = {clearest.p_value:.2g}"
         return Judgement(Verdict.AGREE, reason, 1.0)
-    clearest = min(outside, key=lambda d: d.p_value)
-    if clearest.p_value < criteria.significance:
+    beyond = [d for d in outside if abs(d.estimate.value) > criteria.tolerances.of(d.statistic)]
+    clearest = min(beyond, key=lambda d: d.p_value, default=furthest)
+    if beyond and clearest.p_value < criteria.significance:
         reason = f"{_with_interval(clearest)}, beyond {_tolerance(clearest, criteria)}, p = {clearest.p_value:.2g}"
         return Judgement(Verdict.DISAGREE, reason, 1.0)
     worst = furthest
@@ -175,7 +176,8 @@ def more_draws(family: Sequence[Difference], size: int, criteria: Criteria) -> f
 
     Errors shrink with the square root of the draws.  If the engines sample the same law, the factor brings
     the least certain statistic inside the tolerance with probability 0.9.  Where the errors are already that
-    small, it is the factor at which a difference as large as the one seen would be *disagree*.
+    small, it is the factor at which a difference as large as the one seen would be *disagree*, or *agree* if it is
+    within its tolerance.
     """
     tolerances = [criteria.tolerances.of(d.statistic) for d in family]
     agree = [
@@ -187,9 +189,15 @@ def more_draws(family: Sequence[Difference], size: int, criteria: Criteria) -> f
     disagree = [
         d.estimate.half_width(1.0 - criteria.significance / size) / abs(d.estimate.value)
         for d, tolerance in zip(family, tolerances)
-        if d.reach > tolerance
+        if abs(d.estimate.value) > tolerance
     ]
-    return float(max(min(disagree, default=1.0) ** 2, 1.0))
+    if disagree:
+        return float(max(min(disagree) ** 2, 1.0))
+    room = [
+        d.estimate.half_width(1.0 - (1.0 - criteria.level) / size) / max(tolerance - abs(d.estimate.value), 1e-3)
+        for d, tolerance in zip(family, tolerances)
+    ]
+    return float(max(max(room) ** 2, 1.0))
 
 
 def find_fault(
