@@ -6,8 +6,8 @@
 Workload A is `workload_a.py`; B to G are described in `workloads.py`.  Prints medians of wall and CPU seconds, the
 ratio to the fastest peer, what the first call took beyond them with all cores (tracing and compiling, in a process of
 its own), and the mean of what was computed, which says whether the libraries computed the same thing; writes
-everything as JSON.  PYTHON is an interpreter that has the peer.  Needs neither ArviZ nor BlackJAX.  Excluded: imports,
-making the data, tracing the NumPyro model (`ssmscan.trace`).
+everything as JSON, each line as soon as it is measured.  PYTHON is an interpreter that has the peer.  Needs neither
+ArviZ nor BlackJAX.  Excluded: imports, making the data, tracing the NumPyro model (`ssmscan.trace`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import platform
 import statistics
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from records import save, use_device
 from workload_a import THRESHOLD, compile_reference, data, measure, table, timed_run
 from workload_a_runners import FILTERS
 from workloads import DOES, exact_tracking
@@ -79,14 +81,14 @@ def main() -> None:
     """Parse the command line, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", nargs="+", default=[], metavar="NAME=PYTHON", help=", ".join(DOES) + " or genjax")
-    parser.add_argument("--device", default="cpu", help="a platform of JAX")
+    parser.add_argument("--device", default="cpu", help="gpu, or a platform of JAX")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--only", nargs="+", default=list("ABCDEFG"), help="workloads")
     parser.add_argument("--quick", action="store_true", help="a tenth of the particles, to see that all runs")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    os.environ["JAX_PLATFORMS"] = options.device
+    use_device(options.device)  # of the children too
     pin(set(sorted(CORES)[-1:]))  # children inherit: one thread for all
     pythons = {"ssmscan": sys.executable} | dict(argument.split("=", 1) for argument in options.peer)
     machine = f"{platform.processor() or platform.machine()}, Python {platform.python_version()}"
@@ -101,23 +103,21 @@ def main() -> None:
             programs = {name: [python, runner, name] for name, python in pythons.items() if name in FILTERS}
             if reference := compile_reference(Path(folder)):
                 programs = {"C++": reference, **programs}
-            written["A"] = [
-                measure(name, program, series, n, mode, options.runs)
-                for n in sizes
-                for mode in THRESHOLD
-                for name, program in programs.items()
-            ]
+            for n, mode, name in product(sizes, THRESHOLD, programs):
+                written["A"].append(measure(name, programs[name], series, n, mode, options.runs))
+                print(json.dumps(written["A"][-1]), flush=True)
+                save(options.out, written)
         print(f"A: nanoseconds per particle and step\n{table(written['A'])}", flush=True)
     for workload in [w for w in options.only if w != "A"]:
         for name in [name for name in pythons if workload in DOES.get(name, "")]:
             runs = options.runs if workload not in SLOW else min(options.runs, 3)
             written["workloads"].append(timed(name, pythons[name], workload, runs, options.quick))
+            print(json.dumps(written["workloads"][-1]), flush=True)
+            save(options.out, written)
     print(f"\n{workload_table(written['workloads'])}")
     if "B" in options.only:
         print(f"B: exact log-likelihood {exact_tracking():.3f}")
     print(f"load average {os.getloadavg()}")
-    if options.out:
-        options.out.write_text(json.dumps(written, indent=1))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ Four sweeps, one filter with default settings at each point, resampling when ESS
     dimension    d coordinates that pull at each other, all observed, N = 10,000, T = 100      d = 1 ... 40
     parameters   stochastic volatility, N = 1,000, T = 100, all in one call     1 ... 1,000 parameter vectors
 
-Writes OUT.json and OUT.png: medians of ns per particle, step and (third sweep) coordinate, on one thread.  The first
-call, which compiles, is reported apart.  Does not need ArviZ or BlackJAX; the figure needs Matplotlib.
+Writes OUT.json, each point as soon as it is measured, and OUT.png: medians of ns per particle, step and (third sweep)
+coordinate, on one thread.  The first call, which compiles, is reported apart.  Does not need ArviZ or BlackJAX; the
+figure needs Matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from records import save, use_device
 
 PARTICLES = (100, 300, 1000, 3000, 10_000, 100_000, 1_000_000, 4_000_000)
 STEPS = (100, 1000, 10_000, 100_000)
@@ -89,8 +90,8 @@ def coupled_filter(n: int, steps: int, dimension: int) -> Callable[[int], object
     return lambda seed: float(settings.run(jax.random.key(seed), ssm, {"scale": 0.3}).log_likelihood)
 
 
-def sweeps(runs: int, quick: bool) -> dict[str, list[dict[str, float]]]:
-    """Measure all points."""
+def sweeps(runs: int, quick: bool, keep: Callable[[dict], None]) -> dict[str, list[dict[str, float]]]:
+    """Measure all points, and hand over those there are after each."""
     limit = 10_000 if quick else 10**9
     found: dict[str, list[dict[str, float]]] = {"particles": [], "steps": [], "dimension": [], "parameters": []}
 
@@ -99,6 +100,7 @@ def sweeps(runs: int, quick: bool) -> dict[str, list[dict[str, float]]]:
         point = {"x": x, "ns": 1e9 * seconds / updates, "seconds": seconds, "compile": compiling}
         found[sweep].append({**point, "load": os.getloadavg()[0]})
         print(f"{sweep:10s} {x:8d}  {point['ns']:8.2f} ns  {seconds:8.4f} s  compile {compiling:5.2f} s", flush=True)
+        keep(found)
 
     for n in (n for n in PARTICLES if n <= limit):
         steps = max(10, min(1000, 20_000_000 // n))
@@ -139,17 +141,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--device", default="cpu", help="a platform of JAX")
+    parser.add_argument("--device", default="cpu", help="gpu, or a platform of JAX")
     parser.add_argument("--quick", action="store_true", help="the small points alone")
     options = parser.parse_args()
-    os.environ["JAX_PLATFORMS"] = options.device
+    use_device(options.device)
     if options.device == "cpu" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     machine = f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {options.device}"
     print(f"{machine}, load average {os.getloadavg()}", flush=True)
-    found = sweeps(options.runs, options.quick)
+    path = options.out and options.out.with_suffix(".json")
+    found = sweeps(options.runs, options.quick, lambda found: save(path, {"machine": machine, **found}))
     if options.out:
-        options.out.with_suffix(".json").write_text(json.dumps({"machine": machine, **found}, indent=1))
         draw(found, options.out.with_suffix(".png"))
 
 

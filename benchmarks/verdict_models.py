@@ -6,7 +6,7 @@
 | log_sp500_small | the same, priors with heavy tails | 3 | 100 returns around March 2020 |
 | GBP/USD 750 | as in the demonstration | 3 | all 750 returns |
 | Nile | level of a random walk | 2 | 100 annual flows |
-| Poisson trend | log-rate with a drifting slope | 2 | 120 counts, made by `made_up` |
+| Poisson trend | log-rate, a random walk with drift | 2 | 120 counts, made by `made_up` |
 | SIR | counts of infections and recoveries | 3 | 10 reports, those of the contract |
 | three regimes | one of three levels | 9 | 300 readings, made by `made_up` |
 | panel of 10 | ten log-rates, AR(1) | 3 | 50 counts each, made by `made_up` |
@@ -70,20 +70,17 @@ def nile(flow):
 
 
 def poisson_trend(counts):
-    """Counts whose log-rate has a level and a slope that both wander."""
+    """Counts whose log-rate drifts and wanders."""
+    drift = numpyro.sample("drift", dist.Normal(0.0, 0.1))
     sd_level = numpyro.sample("sd_level", dist.HalfNormal(0.3))
-    sd_slope = numpyro.sample("sd_slope", dist.HalfNormal(0.02))
     level_0 = numpyro.sample("level_0", dist.Normal(2.0, 1.0))
-    slope_0 = numpyro.sample("slope_0", dist.Normal(0.0, 0.05))
 
-    def week(carry, y):
-        level, slope = carry
-        slope = numpyro.sample("slope", dist.Normal(slope, sd_slope))
-        level = numpyro.sample("level", dist.Normal(level + slope, sd_level))
+    def week(level, y):
+        level = numpyro.sample("level", dist.Normal(level + drift, sd_level))
         numpyro.sample("count", dist.Poisson(jnp.exp(level)), obs=y)
-        return (level, slope), None
+        return level, None
 
-    scan(week, (level_0, slope_0), counts)
+    scan(week, level_0, counts)
 
 
 def sir(cases, population=200):
@@ -145,9 +142,8 @@ def panel_of_ten(counts):
 
 
 def trend_counts(rng: np.random.Generator) -> np.ndarray:
-    """Counts of 120 weeks: level and slope wander with sds 0.1 and 0.005."""
-    slope = np.cumsum(rng.normal(0.0, 0.005, 120))
-    return rng.poisson(np.exp(2.5 + np.cumsum(slope + rng.normal(0.0, 0.1, 120)))).astype(float)
+    """Counts of 120 weeks: the log-rate drifts by 0.01 a week and wanders with sd 0.15."""
+    return rng.poisson(np.exp(2.0 + np.cumsum(rng.normal(0.01, 0.15, 120)))).astype(float)
 
 
 def channel_currents(rng: np.random.Generator) -> np.ndarray:

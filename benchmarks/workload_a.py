@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from records import save
 
 HERE = Path(__file__).parent
 STEPS = 1000
@@ -130,10 +131,9 @@ def main() -> None:
             for mode in THRESHOLD:
                 for name, program in programs.items():
                     records.append(measure(name, program, series, n, mode, options.runs))
-                    print(".", end="", flush=True)
-    print(f"\n{table(records)}\nload average {os.getloadavg()}")
-    if options.out:
-        options.out.write_text(json.dumps(records, indent=1))
+                    print(json.dumps(records[-1]), flush=True)
+                    save(options.out, records)
+    print(f"{table(records)}\nload average {os.getloadavg()}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ Data flow one way, and a folder imports only from those before it:
     results/                  what came out: draws, summaries, agreement, plots
     inference/                parameters: NUTS, PMMH, importance sampling, tempered SMC, maximum likelihood
     stochastic_volatility     a model to copy and change
-    demo, __main__            `ssmscan demo`: that model by three samplers
+    demo, __main__            `ssmscan demo`: that model by two samplers
 
 `__all__` is in the order in which one meets things.  Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro
 has its own.
@@ -29,6 +29,8 @@ has its own.
 from ssmscan.errors import ModelError
 from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
+from ssmscan.inference.cross_check import cross_check
+from ssmscan.inference.engines import Engine
 from ssmscan.inference.importance import ImportanceSampler
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
@@ -77,6 +79,7 @@ from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastStep
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
+from ssmscan.results.checked import CrossCheck, Look
 from ssmscan.results.criteria import Criteria, Tolerances
 from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
@@ -110,6 +113,8 @@ __all__ = [
     "FilterResult",
     "log_likelihood",
     # do they agree
+    "cross_check",
+    "CrossCheck",
     "compare",
     "Comparison",
     "Verdict",
@@ -149,6 +154,7 @@ __all__ = [
     # protocols, for one's own
     "Model",
     "Dynamics",
+    "Engine",
     "Estimator",
     "Proposal",
     "SeriesProposal",
@@ -183,6 +189,7 @@ __all__ = [
     "Estimate",
     "EngineReport",
     "PairReport",
+    "Look",
     "Judgement",
     "Difference",
     "Fault",

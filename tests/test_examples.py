@@ -159,8 +159,8 @@ def test_the_demo_writes_figures_and_results(tmp_path, capsys):
         loaded = ssmscan.load(tmp_path / "made" / "here" / f"{name}.nc")
         np.testing.assert_array_equal(loaded.draws["phi"], result.draws["phi"])
     printed = capsys.readouterr().out
-    assert str(ssmscan.compare(**results)) in printed
-    # twenty draws are not enough, and the last words say so
+    assert "Cross-check of nuts and importance: " in printed
+    # a few draws are not enough, and the last words say so
     end = " ".join(printed[printed.index("posterior-sigma.png") :].split())
     for name, result in results.items():
         assert f"{name}: not to be trusted as it is. {' '.join(result.concerns())}" in end

@@ -12,6 +12,7 @@
 | `exact` | what is left of it where nothing is: the exact evidence and states |
 | `maximum`, `ascent` | `MaximumLikelihood`: gradient ascent on the likelihood; its step |
 | `curvature`, `averages` | its standard errors; averages of noisy numbers |
+| `cross_check`, `engines`, `looks` | two engines until they agree or disagree; which two; how often to look |
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
 | `paths` | state paths of the draws, from noise or from the keys of accepted runs |
 | `approximation` | `gaussian_approximation`: the states given data and parameters by their mode and curvature |

@@ -19,6 +19,7 @@ is held and Python's own rules apply.
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
 from collections.abc import Iterator
@@ -77,3 +78,29 @@ def hold_interrupts() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _REGION.holding = _REGION.pending = False
+
+
+@contextmanager
+def interrupt_after(seconds: float) -> Iterator[threading.Event]:
+    """Do after some seconds what Control-C does, if the block is not over by then; yields what says whether it did.
+
+    Only where interrupts are held: elsewhere it would be a stranger's handler that hears of it, and nothing is done.
+    """
+    happened, over, lock = threading.Event(), threading.Event(), threading.Lock()
+
+    def press() -> None:
+        with lock:
+            if not over.is_set():
+                happened.set()
+                _thread.interrupt_main()
+
+    timer = threading.Timer(max(seconds, 0.0), press)
+    timer.daemon = True
+    if _REGION.holding and threading.current_thread() is threading.main_thread():
+        timer.start()
+    try:
+        yield happened
+    finally:
+        with lock:
+            over.set()
+        timer.cancel()

@@ -27,6 +27,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ssmscan.model.time_loops import on_cpu
+
 
 class Weighed(NamedTuple):
     """A normalised cloud.
@@ -48,12 +50,9 @@ class Weighed(NamedTuple):
 
 def normalise(log_weights: Array) -> Weighed:
     """Normalise log weights of shape (N,)."""
-    # One pass finds the shift, or that there is a fault.  NaN becomes +inf because XLA's maximum of many numbers, on a
-    # CPU, does not see it.
+    # NaN becomes +inf because XLA's maximum of many numbers, on a CPU, does not see it.
     marked = jnp.where(log_weights < jnp.inf, log_weights, jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(marked))
-    faulty = ~(top < jnp.inf)
-    shift = jax.lax.cond(faulty, lambda x: jnp.max(without_faults(x)), lambda _: top, jax.lax.stop_gradient(marked))
+    shift, faulty = _shift(jax.lax.stop_gradient(marked))
     clean = without_faults(marked)
     alive = shift > -jnp.inf
     # Twice guarded: without weight the exponentials are of zero, and so are their gradients.
@@ -71,6 +70,16 @@ def normalise(log_weights: Array) -> Weighed:
         ess=jnp.where(alive, 1 / jnp.sum(weights * weights), 0),
         faulty=faulty,
     )
+
+
+def _shift(marked: Array) -> tuple[Array, Array]:
+    """Find the largest log weight that is no fault, and whether there is a fault, marked +inf; the same everywhere."""
+    if not on_cpu():
+        # Both in one pass.  At a conditional the host waits for the GPU, for longer than a small cloud takes to move.
+        return jnp.max(without_faults(marked)), jnp.any(marked == jnp.inf)
+    top = jnp.max(marked)
+    faulty = ~(top < jnp.inf)
+    return jax.lax.cond(faulty, lambda x: jnp.max(without_faults(x)), lambda _: top, marked), faulty
 
 
 def without_faults(log_weights: Array) -> Array:

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ssmscan.results.data import ResultData
+from ssmscan.results.data import ResultData, samples
 from ssmscan.results.table import significant
 from ssmscan.results.verdicts import Fault, find_fault, find_fault_of_weights
 
@@ -39,8 +39,10 @@ class ResultWarning(UserWarning):
 
 def fault(result: ResultData) -> Fault | None:
     """Return why the draws of a result, or its weighted points, deserve no verdict, None where they do."""
-    weights = result.log_weights if result.points else None
-    return find_fault(result.summaries, independent_runs=result.independent_runs, log_weights=weights)
+    if not result.points:
+        return find_fault(result.summaries, independent_runs=result.independent_runs)
+    weights, points = result.log_weights, samples(result)
+    return find_fault(result.summaries, independent_runs=False, log_weights=weights, points=points)
 
 
 def concerns(result: ResultData) -> tuple[str, ...]:
@@ -111,7 +113,7 @@ def _stuck(result: ResultData) -> list[str]:
 def _diagnostics(result: ResultData) -> list[str]:
     if not result.summaries:
         return []
-    if result.points and (found := find_fault_of_weights(result.log_weights)):
+    if result.points and (found := find_fault_of_weights(result.log_weights, samples(result))):
         return [
             f"The proposal does not cover the posterior ({found.reason}), and no number here can be relied on, nor its "
             "error. More points seldom help: use another engine, or write the model in parameters whose posterior is "

@@ -211,7 +211,8 @@ def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None
     ax.set_ylim(rows - 0.4, -0.6)
     for boundary in range(5, rows, 5):
         ax.axhline(boundary - 0.5, color=GREY, linewidth=0.4)
-    ax.set_xlabel(f"difference in posterior sds\nshaded: {tolerances}")
+    in_lines = str(tolerances).replace(") and ", "),\n")
+    ax.set_xlabel(f"difference in posterior sds, shaded:\n{in_lines}")
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize="small")
     return ax
 

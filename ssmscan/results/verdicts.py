@@ -26,13 +26,14 @@ Probability 27, p. 1014).
 Weighted points have these distribution functions and effective sizes too.  What they may lack is a variance: their
 weights have a Pareto tail of index k, estimated by k-hat, and errors from the weights cannot be relied on where it is
 above :math:`\min(1 - 1/\log_{10} S, \, 0.7)`, S the number of points (Vehtari, Simpson, Gelman, Yao & Gabry 2024, JMLR
-25(72), section 3).
+25(72), section 3).  An average of h has the tail of :math:`w h`, so the same is asked of the weights times the squared
+deviations of each parameter: a proposal with tails that are too light hides it from the weights alone.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -192,14 +193,18 @@ def more_draws(family: Sequence[Difference], size: int, criteria: Criteria) -> f
 
 
 def find_fault(
-    summaries: dict[str, ScalarSummary], *, independent_runs: bool, log_weights: np.ndarray | None = None
+    summaries: dict[str, ScalarSummary],
+    *,
+    independent_runs: bool,
+    log_weights: np.ndarray | None = None,
+    points: Mapping[str, Sample] | None = None,
 ) -> Fault | None:
     """Return why an engine's draws, or its weighted points, deserve no verdict, None where they do.
 
     Its factor rests on R-hat squared minus one falling like one over the draws, which holds for chains
     whose only fault is to be short.
     """
-    if log_weights is not None and (fault := find_fault_of_weights(log_weights)):
+    if log_weights is not None and (fault := find_fault_of_weights(log_weights, points or {})):
         return fault
     undefined = [k for k, s in summaries.items() if not np.isfinite([s.ess_bulk, s.ess_tail, s.rhat]).all()]
     if undefined:
@@ -209,31 +214,41 @@ def find_fault(
     rhat, where_rhat = max((s.rhat, label) for label, s in summaries.items())
     ess, where_ess = min((min(s.ess_bulk, s.ess_tail), label) for label, s in summaries.items())
     reasons = []
-    points = MINIMUM_ESS if log_weights is None else effective_number(log_weights)
+    effective = MINIMUM_ESS if log_weights is None else effective_number(log_weights)
     # As they are printed: 1.010 is not more than 1.01, 400 not fewer than 400.
     if round(rhat, 3) > MAXIMUM_RHAT:
         reasons.append(f"R-hat of {where_rhat} is {rhat:.3f} > {MAXIMUM_RHAT}")
     if round(ess) < MINIMUM_ESS:
         reasons.append(f"ESS of {where_ess} is {ess:.0f} < {MINIMUM_ESS:.0f}")
-    if round(points) < MINIMUM_ESS:
-        reasons.append(f"{points:.0f} effective points < {MINIMUM_ESS:.0f}")
+    if round(effective) < MINIMUM_ESS:
+        reasons.append(f"{effective:.0f} effective points < {MINIMUM_ESS:.0f}")
     if not reasons:
         return None
-    return Fault(", ".join(reasons), max(MINIMUM_ESS / min(ess, points), (rhat**2 - 1.0) / (MAXIMUM_RHAT**2 - 1.0)))
+    return Fault(", ".join(reasons), max(MINIMUM_ESS / min(ess, effective), (rhat**2 - 1.0) / (MAXIMUM_RHAT**2 - 1.0)))
 
 
-def find_fault_of_weights(log_weights: np.ndarray) -> Fault | None:
-    """Return why no number that rests on these weights can be relied on, None where there is no reason."""
+def find_fault_of_weights(log_weights: np.ndarray, points: Mapping[str, Sample]) -> Fault | None:
+    """Return why no number that rests on these weights can be relied on, None where there is no reason.
+
+    Args:
+        log_weights: (points,) up to a constant.
+        points: the scalars that have these weights, by label.
+    """
     number = len(log_weights)
     share = float(np.max(normalised(log_weights), initial=0.0))
     if np.isnan(share):
         return Fault("no point has any weight", float("nan"))
     if share > MAXIMUM_SHARE:
         return Fault(f"one of {number:,} points has {100 * share:.0f} % of the weight", float("nan"))
-    index = tail_index(log_weights)
     limit = min(1.0 - 1.0 / np.log10(max(number, 2)), MAXIMUM_TAIL_INDEX)
-    if round(index, 2) > round(limit, 2):
-        return Fault(f"k-hat of the weights is {index:.2f} > {limit:.2f}", float("nan"))
+    indices = [(tail_index(log_weights), "weights")]
+    for label, (values, weights) in points.items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            squares = np.log((values - np.where(weights > 0.0, weights * values, 0.0).sum()) ** 2)
+        indices.append((tail_index(log_weights + squares), f"weighted squared deviations of {label}"))
+    for index, what in indices:
+        if round(index, 2) > round(limit, 2):
+            return Fault(f"k-hat of the {what} is {index:.2f} > {limit:.2f}", float("nan"))
     return None
 
 

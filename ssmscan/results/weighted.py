@@ -144,7 +144,7 @@ def _quantile(ordered: np.ndarray, w: np.ndarray, n: int, p: float, q: float) ->
     ranks = special.betaincinv(ess * p + 1.0, ess * (1.0 - p) + 1.0, special.ndtr([-SPACING, SPACING]))
     low, high = quantile(ordered, w, ranks)
     between = w[(ordered >= low) & (ordered <= high)]
-    points = between.sum() ** 2 / (between @ between)
+    points = between.sum() ** 2 / (between @ between) if len(between) else 1.0
     df = 1.0 / (relative_variance / 2.0 + 2.0 / points)
     return Estimate(q, (high - low) / (2.0 * SPACING), df), float(ess)
 
@@ -153,7 +153,9 @@ def _normal_scores(x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Return the normal quantile of each value's place in the weighted distribution, ties sharing theirs."""
     _, inverse = np.unique(x, return_inverse=True)
     mass = np.bincount(inverse, w)
-    return special.ndtri((np.cumsum(mass) - mass / 2.0)[inverse])
+    limits = np.finfo(np.float64)
+    places = np.clip(np.cumsum(mass) - mass / 2.0, limits.tiny, 1.0 - limits.epsneg)
+    return special.ndtri(places)[inverse]
 
 
 def _piece_of(used: np.ndarray) -> np.ndarray:

@@ -40,6 +40,7 @@ REFERENCE = "tests/inference/test_nuts.py::test_reference_and_likelihood_make_th
 TEMPERING = "tests/inference/test_tempering.py"
 SUMMARY = "tests/results/test_summary.py"
 AGREEMENT = "tests/results/test_agreement.py"
+WEIGHTED = "tests/results/test_weighted.py"
 
 KERNEL = [
     Mutant(
@@ -406,6 +407,20 @@ RESULTS = [
         'ess = containers.ess(draws, "mean")',
         "ess = float(draws.size)",
         (SUMMARY,),
+    ),
+    Mutant(
+        "weighted points taken for draws",
+        "results/data.py",
+        "weights = normalised(result.log_weights)",
+        "weights = normalised(0.0 * result.log_weights)",
+        (WEIGHTED,),
+    ),
+    Mutant(
+        "errors of weighted points without their weights",
+        "results/weighted.py",
+        "squares = (w * (h - w @ h)",
+        "squares = (np.sqrt(w / n) * (h - w @ h)",
+        (WEIGHTED,),
     ),
 ]
 

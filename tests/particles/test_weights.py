@@ -87,3 +87,19 @@ def test_compensated_sum_keeps_the_digits_a_plain_one_loses():
 def test_compensated_sum_with_minus_infinity_is_minus_infinity():
     total = CompensatedSum.zero().add(jnp.asarray(1.0)).add(jnp.asarray(-INF)).add(jnp.asarray(2.0))
     assert total.value() == -INF
+
+
+def test_a_gpu_looks_for_faults_without_a_conditional_and_finds_the_same(monkeypatch):
+    """At a conditional the host waits for the device, at every step of a filter."""
+    clouds = [[0.0, 0.3, -2.0], [0.0, np.nan, 1.0], [INF, 0.0, -INF], [-INF] * 3, [np.nan, INF, np.nan]]
+
+    def of_all(normalised):
+        return [jax.jit(lambda x: normalised(x))(jnp.array(cloud)) for cloud in clouds]
+
+    def conditionals():
+        return "cond[" in str(jax.make_jaxpr(lambda x: normalise(x))(jnp.zeros(3)))
+
+    on_cpu, here = of_all(normalise), conditionals()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert here and not conditionals()
+    jax.tree.map(np.testing.assert_array_equal, of_all(lambda x: normalise(x)), on_cpu)

@@ -154,7 +154,7 @@ def test_agreement_shows_every_interval_and_verdict(example):
     widths = [0.3, 0.3, 0.6, 0.3, 0.6]
     np.testing.assert_allclose([bar.get_width() for bar in band], widths * 2)
     np.testing.assert_allclose([bar.get_x() for bar in band], -np.array(widths * 2) / 2)
-    assert "±0.15 sd (mean, sd, median) and ±0.3 sd" in ax.get_xlabel()
+    assert "shaded:\n±0.15 sd (mean, sd, median),\n±0.3 sd (5 and 95 % quantiles)" in ax.get_xlabel()
     segments = np.array(intervals[0].lines[2][0].get_segments())[..., 0]
     np.testing.assert_allclose(segments, [[d.low, d.high] for d in comparison.pairs[0].differences])
     assert len(plots.agreement(comparison, parameters=["phi"]).get_yticks()) == 5
