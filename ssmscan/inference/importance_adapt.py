@@ -53,14 +53,19 @@ REPLICATES = 64
 MOST_ROUNDS = 40
 """Rounds after which the temperature is taken as it is."""
 
-MOST_ROUNDS_AT_ONE = 6
+MOST_ROUNDS_AT_ONE = 8
 """Rounds at temperature one."""
 
 GOOD_SHARE = 0.5
 """Effective share of a round from which no better proposal is looked for."""
 
-GROWTH = 1.15
-"""By this factor the share must grow for another round."""
+GROWTH, PATIENCE = 1.15, 2
+"""By this factor the share must grow for more rounds, or the rounds end when so many have not."""
+
+EFFECTIVE_IN_ROUND = 150
+"""Effective points that a round at temperature one should have by the share of the last, up to `LARGEST_ROUND`."""
+
+LARGEST_ROUND = 4000
 
 SETTLED = 0.3
 """Temperature from which the number of particles is chosen."""
@@ -144,7 +149,7 @@ class Adaptation:
             self.compile()
             self.round(from_prior(self.dimension), STARTS)
             self.require_finite()
-            sized_, at_one, best = self.estimator.num_particles == 0, 0, 0.0
+            sized_, at_one, best, stands_still = self.estimator.num_particles == 0, 0, 0.0, 0
             for _ in range(MOST_ROUNDS):
                 last = self.refit()
                 if not sized_ and self.rounds > 1 and (self.temperature >= SETTLED or self.noise_matters()):
@@ -154,12 +159,15 @@ class Adaptation:
                 elif self.temperature == 1.0 and self.rounds > 1:
                     at_one += 1
                     self.share = last
-                    if last >= GOOD_SHARE or at_one == MOST_ROUNDS_AT_ONE or (at_one > 1 and last < GROWTH * best):
+                    stands_still = 0 if last >= GROWTH * best else stands_still + 1
+                    if last >= GOOD_SHARE or at_one == MOST_ROUNDS_AT_ONE or stands_still == PATIENCE:
                         break
                     best = max(best, last)
                 if self.out_of_time:
                     break
-                self.round(self.proposal, 2 * (STARTS // 4 + 40 * self.dimension))
+                usual = 2 * (STARTS // 4 + 40 * self.dimension)
+                larger = EFFECTIVE_IN_ROUND / max(last, 1e-9) if self.temperature == 1.0 else 0
+                self.round(self.proposal, max(usual, int(min(larger, LARGEST_ROUND))))
         except KeyboardInterrupt:
             self.interrupted = True
         return self

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-COMPONENTS = 6
+COMPONENTS = 10
 """Components that there is room for, a wide one included."""
 
 DEGREES = 5
