@@ -2,13 +2,16 @@
 
 | file | what it does |
 |---|---|
-| `nuts`, `rewarming` | `NUTS`: NumPyro's sampler on parameters and noise; its second warm-up where draws diverge |
-| `pmmh`, `pmmh_chain` | `PMMH`: a random walk on an estimate of the likelihood; its exact step |
+| `nuts`, `nuts_run` | `NUTS`: NumPyro's sampler on parameters and noise; a run of it under way |
+| `rewarming` | its second warm-up where draws diverge |
+| `pmmh`, `pmmh_run` | `PMMH`: a random walk on an estimate of the likelihood; a run of it under way |
+| `pmmh_chain` | its exact step |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
 | `importance`, `importance_points` | `ImportanceSampler`: weighted points of a frozen proposal; one of them |
 | `importance_proposal`, `importance_adapt` | the proposal, a mixture; how it is found from the prior |
 | `importance_weights`, `importance_doubts` | its weights; why they should not be trusted |
 | `tempering`, `tempering_step` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
+| `tempering_runs` | the runs of it made so far |
 | `exact` | what is left of it where nothing is: the exact evidence and states |
 | `maximum`, `ascent` | `MaximumLikelihood`: gradient ascent on the likelihood; its step |
 | `curvature`, `averages` | its standard errors; averages of noisy numbers |
@@ -20,6 +23,7 @@
 | `reporting` | the `Result` of a sampler |
 | `predict` | the observations again, from any result |
 | `long_run` | a long filter with progress, that stops at Control-C and goes on |
+| `going_on`, `spreading` | a run that goes on from a result or a file; replicates over cores and devices |
 | `progress`, `interrupts` | chunks, what is shown meanwhile, and where Control-C may end them |
 | `settings` | checks and records of settings |
 

@@ -13,8 +13,7 @@ What it looks ahead with is a function of the proposed theta alone, so that the 
 The efficiency of a pseudo-marginal random walk is flat around :math:`\sigma_* = 1.2` (Doucet, Pitt, Deligiannidis
 & Kohn 2015, *Biometrika* 102(2): 1.0 to 1.7; Sherlock, Thiery, Roberts & Rosenthal 2015, *Ann. Stat.* 43(1)).
 Even a proposal of length zero is accepted only with probability :math:`2 \Phi(-\sigma / \sqrt 2)`; adaptation
-that aims above it shrinks the proposal to nothing, so the target is half of it, at most 0.234, or 0.44 for a single
-parameter.
+that aims above it shrinks the proposal to nothing, so the target is half of it, at most 0.234 (0.44 for one parameter).
 
 The pilot ends: each number of particles is tried once in a round, none that would take longer than the time left, and
 rounds that are cut short leave their steps to the warm-up.  Starts and replicates are steps of the same compiled chain

@@ -113,7 +113,7 @@ print(json.dumps({"devices": jax.device_count(), "sums": sums}))
 """
 
 
-def started(cores, name, path="", seconds=0.0):
+def started(cores, name, path="", seconds=1e-3):
     command = [sys.executable, "-c", RUN, str(cores), name, str(path), str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
 

@@ -16,7 +16,7 @@ from ssmscan.inference import nuts, progress, reporting
 from ssmscan.inference.nuts import NUTS, _with_depth
 from ssmscan.inference.paths import whole_draws
 from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
-from ssmscan.inference.rewarming import Attempt, rewarmed
+from ssmscan.inference.rewarming import Tally, rewarmed
 from ssmscan.results import containers
 from ssmscan.results.summary import summarise
 from tests.inference.interrupting import control_c_at, count_compilations
@@ -90,7 +90,7 @@ def test_divergences_lead_to_one_new_warm_up_with_shorter_steps(result, linear, 
     with count_compilations() as compiled:
         tamed = rough.run(jax.random.key(0), linear)
     assert not compiled  # the target is a number at run time
-    (note,) = tamed.notes
+    note = tamed.notes[0]
     dropped = int(re.match("([0-9]+) of [0-9]+ draws at target_accept 0.3 ended in a divergence", note).group(1))
     assert dropped > 0 and "after a new warm-up 0 of 2,000 draws at target_accept 0.99 did" in note
     assert not tamed.doubts and not tamed.sample_stats["diverging"].any()
@@ -105,27 +105,20 @@ def test_divergences_lead_to_one_new_warm_up_with_shorter_steps(result, linear, 
     with pytest.warns(ssmscan.ResultWarning, match="ended in a divergence") as caught:
         left = replace(rough, rewarm=False).run(jax.random.key(0), linear)
     assert caught[0].filename == __file__
-    assert not left.notes and left.sample_stats["diverging"].any()
+    assert not any("divergence" in note for note in left.notes) and left.sample_stats["diverging"].any()
     assert any("ended in a divergence" in sentence for sentence in left.concerns())
 
 
-def test_where_draws_diverge_after_the_new_warm_up_too_it_is_said(result):
-    def attempt(target, diverging):
-        done = progress.Progress(
-            None, {"stats": {"diverging": diverging, "n_steps": diverging}}, len(diverging), 1, False
-        )
-        return Attempt(target, done, done)
-
-    few, none = np.array([[True, False], [True, False]]), np.zeros((2, 0), bool)
-    first, second = attempt(0.9, few), attempt(0.99, few)
+def test_where_draws_diverge_after_the_new_warm_up_too_it_is_said():
+    first, second = Tally(2, 4, 0.9, 10), Tally(2, 4, 0.99, 10)
     sentence = (
         "2 of 4 draws at target_accept 0.9 ended in a divergence: they were dropped, and after a new warm-up 2 of 4 "
         "draws at target_accept 0.99 did."
     )
-    (note,), (doubt,) = rewarmed([first, second], second)
+    (note,), (doubt,) = rewarmed(first, second, stopped=False)
     assert note == sentence and "a new warm-up at 0.99 did not get rid of all: what is left is" in doubt
-    assert rewarmed([first], first) == ((), ())
-    notes, (doubt,) = rewarmed([first, attempt(0.99, none)], first)
+    assert rewarmed(None, first, stopped=False) == ((), ())
+    notes, (doubt,) = rewarmed(first, first, stopped=True)
     assert not notes and "stopped in the new warm-up at 0.99" in doubt
 
 

@@ -86,7 +86,8 @@ def test_the_pilot_reaches_the_wanted_noise(result, linear, used):
 
 @pytest.mark.parametrize(("sd", "target"), [(0.0, 0.234), (1.2, 0.198), (2.0, 0.0786), (np.inf, 0.01)])
 def test_the_target_is_half_of_what_a_proposal_of_length_zero_gets(sd, target):
-    assert target_acceptance(sd) == pytest.approx(target, abs=1e-3)
+    assert target_acceptance(sd, 2) == pytest.approx(target, abs=1e-3)
+    assert target_acceptance(sd, 1) == pytest.approx(0.44 if sd == 0.0 else target, abs=1e-3)
 
 
 def test_the_scale_follows_the_formula():

@@ -15,13 +15,13 @@ import ssmscan
 from ssmscan.inference import tempering
 from ssmscan.inference.tempering import (
     MOST_TEMPERATURES,
-    Run,
     TemperedSMC,
     _doubts,
     _require_finite,
     _temper,
     combine_evidence,
 )
+from ssmscan.inference.tempering_runs import Ended
 from ssmscan.inference.tempering_step import Ladder, bisect_log, coordinate_scales
 from tests.inference.interrupting import control_c_at
 from tests.inference.models import Y, decaying, linear_gaussian
@@ -184,11 +184,15 @@ def ladder_that_reaches():
 )
 def test_a_ladder_that_does_not_advance_comes_to_an_end(ladder_that_reaches, temperatures, end, count):
     run = ladder_that_reaches(temperatures)
-    assert (run.temperature >= 1) == (end == 1.0)
+    assert (run.end.temperature >= 1) == (end == 1.0)
     if end is not None:
-        assert run.temperature == end
+        assert run.end.temperature == end
     if count is not None:
-        assert run.temperatures == count
+        assert run.end.temperatures == count
+
+
+def with_temperature(run, temperature):
+    return run._replace(end=run.end._replace(temperature=temperature))
 
 
 def test_runs_that_stand_still_are_left_out_and_named(result, ssm, monkeypatch):
@@ -196,7 +200,7 @@ def test_runs_that_stand_still_are_left_out_and_named(result, ssm, monkeypatch):
     temper = tempering._temper
 
     def stalled(*args):
-        return temper(*args)._replace(temperature=1e-12 if next(count) % 2 else 1.0)
+        return with_temperature(temper(*args), 1e-12 if next(count) % 2 else 1.0)
 
     monkeypatch.setattr(tempering, "_temper", stalled)
     kept = SMALL.run(jax.random.key(0), ssm)
@@ -206,13 +210,13 @@ def test_runs_that_stand_still_are_left_out_and_named(result, ssm, monkeypatch):
         "3 of 6 runs came to a halt on the way from the prior (temperature 0) to the posterior (1), at"
     )
     assert "draws and evidence are of the others only. Use more particles" in doubt
-    monkeypatch.setattr(tempering, "_temper", lambda *args: temper(*args)._replace(temperature=1e-12))
+    monkeypatch.setattr(tempering, "_temper", lambda *args: with_temperature(temper(*args), 1e-12))
     with pytest.raises(ValueError, match="6 of 6 runs came to a halt .* there are no draws. Use more particles"):
         SMALL.run(jax.random.key(0), ssm)
 
 
 def test_what_speaks_against_the_runs_is_said():
-    run = Run(None, 0.0, 12, 0.8, 0.8, 1.0)
+    run = Ended(0.0, 12, 0.8, 0.8, 1.0)
     assert _doubts([run] * 4, np.full(4, 400), 400) == ()
     (few,) = _doubts([run] * 3, np.full(3, 400), 400)
     assert "The spread between 3 runs" in few and "at least 4 runs" in few
