@@ -51,7 +51,7 @@ class LongRun(NamedTuple):
         shown = self.result.card()
         if not self.interrupted:
             return shown
-        stopped = f"Control-C stopped it after step {self.online.step - 1}: go on with resume_from=run.online."
+        stopped = f"Control-C stopped it after step {self.online.step - 1}: go on with start=run.online."
         return shown._replace(sentences=(*shown.sentences, stopped))
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ def long_run(
     theta: Mapping[str, Any],
     *,
     particle_filter: ParticleFilter,
-    resume_from: Online | None = None,
+    start: Online | None = None,
     progress: bool = True,
 ) -> LongRun:
     """Filter a series in chunks, with a progress bar on a terminal; Control-C keeps the steps taken.
@@ -79,7 +79,7 @@ def long_run(
         ssm: a model from `ssmscan.trace`.
         theta: value of every parameter by name.
         particle_filter: the settings.
-        resume_from: where to go on; from the start by default.
+        start: where to go on; from the start by default.
         progress: whether to show the bar.
 
     Raises:
@@ -89,11 +89,11 @@ def long_run(
     require_observed(ssm)
     require_filter(particle_filter)
     require_flag("progress", progress)
-    first = particle_filter.start(key, ssm, theta) if resume_from is None else resume_from
-    online.refuse_other(first, ssm, particle_filter, argument="resume_from")
+    first = particle_filter.start(key, ssm, theta) if start is None else start
+    online.refuse_other(first, ssm, particle_filter, argument="start")
     theta, left = ssm.canonical(theta), ssm.num_steps - first.step
     if left < 1:
-        raise ValueError(f"resume_from has taken all {ssm.num_steps} steps of the series: nothing is left to do.")
+        raise ValueError(f"start has taken all {ssm.num_steps} steps of the series: nothing is left to do.")
     chunk = _chunk(first, ssm, theta, particle_filter)
     with phase("filter: compiling", progress=progress):
         jax.block_until_ready(chunk.advance((ssm, theta), first, jnp.zeros((), jnp.int32)))

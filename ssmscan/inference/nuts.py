@@ -72,9 +72,9 @@ class NUTSStep:
             target_accept_prob=target_accept,
         )
 
-    def init(self, key: jax.Array, ssm: StateSpaceModel, position: Position) -> HMCState:
-        """Start one chain."""
-        return self.kernel(ssm).init(key, self.num_warmup, position._asdict())
+    def init(self, key: jax.Array, ssm: StateSpaceModel, point: ParamInfo) -> HMCState:
+        """Start one chain at a point with its density and gradient, which are not computed and compiled again."""
+        return self.kernel(ssm).init(key, self.num_warmup, point)
 
     def __call__(self, operand: tuple[StateSpaceModel, jax.Array], states: HMCState) -> tuple[HMCState, Drawn]:
         """Advance all chains; states has the chains in front."""
@@ -286,20 +286,20 @@ def _start(keys: jax.Array, ssm: StateSpaceModel, *, step: NUTSStep) -> tuple[HM
 
     def one(key: jax.Array) -> tuple[HMCState, jax.Array]:
         key_point, key_chain = jax.random.split(key)
-        position, found = starting_point(key_point, ssm)
-        return step.init(key_chain, ssm, position), found
+        point, found = starting_point(key_point, ssm)
+        return step.init(key_chain, ssm, point), found
 
     return jax.vmap(one)(keys)
 
 
-def starting_point(key: jax.Array, ssm: StateSpaceModel) -> tuple[Position, jax.Array]:
+def starting_point(key: jax.Array, ssm: StateSpaceModel) -> tuple[ParamInfo, jax.Array]:
     """Draw parameters uniform on (-2, 2) and small noise until density and gradient are finite.
 
     Returns:
-        The point, and whether it was found within `INIT_ATTEMPTS`.
+        The point with its potential energy and gradient, and whether it was found within `INIT_ATTEMPTS`.
     """
 
-    def propose(key: jax.Array) -> tuple[Position, jax.Array]:
+    def propose(key: jax.Array) -> tuple[ParamInfo, jax.Array]:
         key_parameters, key_noise = jax.random.split(key)
         shapes = jax.eval_shape(lambda k: ssm.unconstrain(ssm.sample_start(k)), key)
         leaves, tree = jax.tree.flatten(shapes)
@@ -308,10 +308,10 @@ def starting_point(key: jax.Array, ssm: StateSpaceModel) -> tuple[Position, jax.
             jax.random.uniform(k, leaf.shape, leaf.dtype, -INIT_RADIUS, INIT_RADIUS) for k, leaf in zip(keys, leaves)
         ]
         z = jax.tree.unflatten(tree, uniform)
-        position = Position(z, start_noise(key_noise, ssm, z))
-        density, gradient = jax.value_and_grad(lambda p: log_posterior(ssm, p))(position)
-        checks = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((density, gradient))]
-        return position, jnp.stack(checks).all()
+        position = Position(z, start_noise(key_noise, ssm, z))._asdict()
+        energy, gradient = jax.value_and_grad(lambda p: -log_posterior(ssm, Position(**p)))(position)
+        checks = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((energy, gradient))]
+        return ParamInfo(position, energy, gradient), jnp.stack(checks).all()
 
     def attempt(carry: tuple) -> tuple:
         key, _, _, attempts = carry
@@ -322,5 +322,5 @@ def starting_point(key: jax.Array, ssm: StateSpaceModel) -> tuple[Position, jax.
     shape = jax.eval_shape(propose, key)[0]
     nowhere = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
     first = (key, nowhere, jnp.array(False), jnp.array(0, jnp.int32))
-    _, position, found, _ = jax.lax.while_loop(unfinished, attempt, first)
-    return position, found
+    _, point, found, _ = jax.lax.while_loop(unfinished, attempt, first)
+    return point, found

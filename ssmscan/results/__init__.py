@@ -7,6 +7,7 @@
 | `plain_values` | which names and types can a result hold, asked before anything is drawn |
 | `summary`, `weighted` | what do the draws say about one number, and how well: of equal weight, and of unequal |
 | `health` | can it be trusted, and if not, what to do |
+| `heavy_tails` | which parameters have no mean or sd that could be compared |
 | `criteria` | how large a difference matters, and how sure a verdict has to be |
 | `comparable`, `agreement`, `verdicts` | may results be compared, do engines agree, and what did each cost |
 | `checked` | what several engines came to, look by look |

@@ -20,6 +20,7 @@ from ssmscan.results import health
 from ssmscan.results.comparable import different_states, require_comparable
 from ssmscan.results.criteria import DEFAULT, Criteria, Tolerances, require_criteria
 from ssmscan.results.data import Costs, samples
+from ssmscan.results.heavy_tails import sentences, without_moments
 from ssmscan.results.printing import evidence, moments, quality
 from ssmscan.results.result import Result
 from ssmscan.results.summary import STATISTICS, TAILS, ScalarSummary
@@ -145,8 +146,11 @@ class Comparison:
         rows = []
         for pair in self.pairs:
             for label, distances in pair.wasserstein.items():
-                estimates = [d.estimate for d in pair.differences if d.parameter == label]
-                cells = [f"{e.value:+.3f} ± {significant(e.error)}" for e in estimates]
+                found = {d.statistic: d.estimate for d in pair.differences if d.parameter == label}
+                cells = [
+                    f"{e.value:+.3f} ± {significant(e.error)}" if (e := found.get(statistic)) else MISSING
+                    for statistic in STATISTICS
+                ]
                 rows.append((pair.title, label, *cells, *map(significant, distances)))
         columns = ("pair", "parameter", *STATISTICS, "W1", "W1 if equal")
         return Table("Differences in posterior sds, ± one standard error", columns, tuple(rows), labels=2)
@@ -223,9 +227,10 @@ def compare(
     require_comparable(unnamed, results)
     values = {name: samples(result) for name, result in results.items()}
     summaries = {name: result.summaries for name, result in results.items()}
-    faults = {name: fault for name, result in results.items() if (fault := health.fault(result))}
+    heavy = without_moments(results)
+    faults = {name: fault for name, result in results.items() if (fault := health.fault(result, heavy))}
     pairs = list(itertools.combinations(results, 2))
-    raw = {pair: differences(*(summaries[name] for name in pair)) for pair in pairs}
+    raw = {pair: differences(summaries[pair[0]], summaries[pair[1]], heavy) for pair in pairs}
     fit = [pair for pair in pairs if faults.keys().isdisjoint(pair)]
     family = with_intervals([d for pair in fit for d in raw[pair]], criteria)
     judged = iter(family)
@@ -241,7 +246,7 @@ def compare(
         distances = {label: wasserstein(x[label], y[label], one[label], other[label]) for label in x}
         reports.append(PairReport(*pair, judgement, own, distances))
     engines = tuple(_engine_report(name, result, summaries[name], faults.get(name)) for name, result in results.items())
-    return Comparison(engines, tuple(reports), different_states(results), criteria)
+    return Comparison(engines, tuple(reports), (*different_states(results), *sentences(heavy)), criteria)
 
 
 def _reach(pair: PairReport) -> str:

@@ -16,6 +16,7 @@ sentences, `Result.doubts`.  The draws themselves say the rest, whoever made the
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from typing import TypeVar
 
 import numpy as np
@@ -37,11 +38,16 @@ class ResultWarning(UserWarning):
     """A run has ended, and what it found cannot be trusted as it is; the message says why and what to do."""
 
 
-def fault(result: ResultData) -> Fault | None:
-    """Return why the draws of a result, or its weighted points, deserve no verdict, None where they do."""
+def fault(result: ResultData, without: Collection[str] = ()) -> Fault | None:
+    """Return why the draws of a result, or its weighted points, deserve no verdict, None where they do.
+
+    Args:
+        result: the result.
+        without: labels of parameters whose tails are heavy in the posterior itself, so that they are no fault of it.
+    """
     if not result.points:
         return find_fault(result.summaries, independent_runs=result.independent_runs)
-    weights, points = result.log_weights, samples(result)
+    weights, points = result.log_weights, {k: x for k, x in samples(result).items() if k not in without}
     return find_fault(result.summaries, independent_runs=False, log_weights=weights, points=points)
 
 
@@ -115,9 +121,9 @@ def _diagnostics(result: ResultData) -> list[str]:
         return []
     if result.points and (found := find_fault_of_weights(result.log_weights, samples(result))):
         return [
-            f"The proposal does not cover the posterior ({found.reason}), and no number here can be relied on, nor its "
-            "error. More points seldom help: use another engine, or write the model in parameters whose posterior is "
-            "nearer to a normal law."
+            f"The proposal does not cover the posterior ({found.reason}), or that has no moments, and no mean and sd "
+            "here can be relied on, nor their error. More points seldom help: use another engine, which compare can "
+            "tell the two apart by, or write the model in parameters whose posterior is nearer to a normal law."
         ]
     if (found := fault(result)) is None:
         return []

@@ -209,7 +209,7 @@ def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None
         ax.errorbar(value, y, xerr=value - low, label=label, alpha=1.0 if judged.all() else 0.4, **style)
     ax.set_yticks(np.arange(rows), [str(d) for d in shown[0]])
     ax.set_ylim(rows - 0.4, -0.6)
-    for boundary in range(5, rows, 5):
+    for boundary in (k for k in range(1, rows) if shown[0][k].parameter != shown[0][k - 1].parameter):
         ax.axhline(boundary - 0.5, color=GREY, linewidth=0.4)
     in_lines = str(tolerances).replace(") and ", "),\n")
     ax.set_xlabel(f"difference in posterior sds, shaded:\n{in_lines}")

@@ -40,6 +40,7 @@ import numpy as np
 from scipy import special
 
 from ssmscan.results.criteria import Criteria
+from ssmscan.results.heavy_tails import quantile_sd
 from ssmscan.results.summary import PROBABILITIES, STATISTICS, Estimate, Sample, ScalarSummary
 from ssmscan.results.weighted import effective_number, normalised
 from ssmscan.tail_index import tail_index
@@ -110,12 +111,30 @@ class Fault(NamedTuple):
 _WORDS = dict(zip(STATISTICS, ("mean", "sd", "5 % quantile", "median", "95 % quantile")))
 
 
-def differences(first: dict[str, ScalarSummary], second: dict[str, ScalarSummary]) -> tuple[Difference, ...]:
-    """Return the standardised differences of all parameters and statistics, not yet judged."""
+def differences(
+    first: dict[str, ScalarSummary],
+    second: dict[str, ScalarSummary],
+    without: Mapping[str, tuple[str, ...]] | None = None,
+) -> tuple[Difference, ...]:
+    """Return the standardised differences of all parameters and statistics, not yet judged.
+
+    Args:
+        first, second: what the draws of two engines say, by label.
+        without: label -> statistics that are not compared, see `ssmscan.results.heavy_tails`.
+    """
+    without = without or {}
+
+    def scale(label: str) -> float:
+        one, other = first[label], second[label]
+        if label in without:
+            return float(np.sqrt((quantile_sd(one) ** 2 + quantile_sd(other) ** 2) / 2.0))
+        return pooled_sd(one, other)
+
     return tuple(
-        Difference(label, statistic, _difference(one, other, pooled_sd(first[label], second[label])))
+        Difference(label, statistic, _difference(one, other, scale(label)))
         for label in first
         for statistic, one, other in zip(STATISTICS, first[label].statistics, second[label].statistics)
+        if statistic not in without.get(label, ())
     )
 
 

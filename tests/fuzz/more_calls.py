@@ -101,7 +101,7 @@ def inference_calls() -> list[Call]:
                 "ssm": ssm,
                 "theta": theta,
                 "particle_filter": ssmscan.ParticleFilter(8),
-                "resume_from": None,
+                "start": None,
                 "progress": False,
             },
             {
@@ -109,7 +109,7 @@ def inference_calls() -> list[Call]:
                 "ssm": values.other_models,
                 "theta": values.theta,
                 "particle_filter": values.filters,
-                "resume_from": values.but(lambda v: v is None, values.of("filtered", world.filtered())),
+                "start": values.but(lambda v: v is None, values.of("filtered", world.filtered())),
                 "progress": FLAG,
             },
             names={"ssm": ("ssm", "theta", "trace", "model")},

@@ -157,11 +157,11 @@ def test_a_long_run_is_the_whole_run_however_often_it_stops(name, monkeypatch):
     assert not long.interrupted and "complete" in long.result.message()
 
     begun, _ = pf.update(pf.start(key, ssm, THETA), ssm, THETA, 5)
-    rest = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=begun, progress=False)
+    rest = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, start=begun, progress=False)
     same(rest.result.log_likelihood, whole.log_likelihood)
     same(rest.result.increments, whole.increments[-(T - 5) :])
     with pytest.raises(ValueError, match="has taken all 12 steps"):
-        ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=rest.online)
+        ssmscan.long_run(key, ssm, THETA, particle_filter=pf, start=rest.online)
 
 
 @pytest.mark.slow
@@ -170,9 +170,9 @@ def test_a_long_run_ends_with_a_warning_that_names_the_step_of_the_whole_series(
     ssm = ssmscan.trace(level, np.where(np.arange(T) == 8, 40.0, Y))
     online, _ = pf.update(pf.start(key, ssm, THETA), ssm, THETA, 5)
     with pytest.warns(UserWarning, match=r"fell to 1\.0 of 200 particles at step 8 \(counting from 0\)"):
-        run = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=online, progress=False)
+        run = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, start=online, progress=False)
     assert "200 particles, 7 steps" in str(run) and "fell to 1.0" in str(run)
-    assert "Control-C stopped it after step 11: go on with resume_from" in str(run._replace(interrupted=True))
+    assert "Control-C stopped it after step 11: go on with start" in str(run._replace(interrupted=True))
     assert "<table>" in run._repr_html_()
 
 
@@ -193,7 +193,7 @@ def test_control_c_keeps_the_steps_taken(monkeypatch):
     assert stopped.interrupted and 0 < done < T
     whole = pf.run(key, ssm, THETA)
     same(stopped.result.increments, whole.increments[: done + 1])
-    rest = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, resume_from=stopped.online, progress=False)
+    rest = ssmscan.long_run(key, ssm, THETA, particle_filter=pf, start=stopped.online, progress=False)
     same(rest.result.log_likelihood, whole.log_likelihood)
 
 

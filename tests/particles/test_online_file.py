@@ -190,8 +190,8 @@ def test_what_cannot_go_on_is_refused(online, ssm, path):
         PF.update(online, level, THETA)
     with pytest.raises(TypeError, match="particle_filter: expected a ParticleFilter, got 200"):
         ssmscan.resume(path, ssm, THETA, particle_filter=200)
-    with pytest.raises(TypeError, match="resume_from: expected what start"):
-        ssmscan.long_run(KEY, ssm, THETA, particle_filter=PF, resume_from=str(path))
+    with pytest.raises(TypeError, match="start: expected what start"):
+        ssmscan.long_run(KEY, ssm, THETA, particle_filter=PF, start=str(path))
 
 
 def test_a_filter_between_steps_can_be_printed(online, capsys):
