@@ -38,6 +38,9 @@ from ssmscan.results.verdicts import Verdict
 RESERVE = 0.03
 """Part of the time that is kept for the last comparison."""
 
+PATIENCE = 3
+"""Looks after which an engine whose fault no number of draws mends is given up."""
+
 AGAIN = 0.3
 """Part of the compilation that a second call of an engine is taken to need, until one was timed."""
 
@@ -168,6 +171,8 @@ class _Run:
     def look_and_lengthen(self) -> None:
         """Compare, and lengthen the runs, until there is a verdict or no way to it."""
         while self._look() is Verdict.CANNOT_TELL and not self.stopped and len(self.looks) < MOST_LOOKS:
+            if len(self.looks) >= PATIENCE and self._hopeless():
+                return
             wanted = self._wanted()
             planned = within(next_growth(wanted, MOST_LOOKS - len(self.looks)), self.paces, self.clock.left)
             if planned is None:
@@ -175,6 +180,11 @@ class _Run:
             for one in self.engaged:
                 if planned[one.name] > 1.0 and not self.stopped:
                     self._lengthen(one, planned[one.name])
+
+    def _hopeless(self) -> bool:
+        """Whether an engine has a fault that more draws do not mend."""
+        assert self.comparison is not None
+        return any(report.fault and np.isnan(report.fault.more_draws) for report in self.comparison.engines)
 
     def outcome(self, *, out_of_time: bool) -> CrossCheck:
         """Say what was found."""
@@ -189,6 +199,9 @@ class _Run:
                 sentences = (agreed(pair),)
             elif verdict is Verdict.DISAGREE:
                 sentences = disagreed(self.comparison, pair)
+            elif not out_of_time and not self.stopped and self._hopeless():
+                other = "Give another engine its place with engines=, or write the model in other parameters."
+                sentences = (f"More draws would not mend it {after}. {missed(pair, DEFAULT.tolerances)}", other)
             elif len(self.looks) == MOST_LOOKS:
                 again = "Another key, with longer runs from the start, has looks of its own."
                 sentences = (f"All looks are used up {after}. {missed(pair, DEFAULT.tolerances)}", again)

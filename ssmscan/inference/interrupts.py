@@ -32,9 +32,12 @@ class _Region:
 
     def __init__(self) -> None:
         self.holding = self.open = self.pending = False
+        self.deaf = self.out_of_time = False
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
         """Raise in the region, which is left by that; keep it for the next region elsewhere."""
+        if self.deaf and not self.out_of_time:
+            return
         if not self.open:
             self.pending = True
             return
@@ -68,15 +71,18 @@ def keep_interrupt() -> None:
 def hold_interrupts() -> Iterator[None]:
     """Keep Control-C back outside `interruptible` regions; one still kept at the end is dropped."""
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or _REGION.holding or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    before = signal.getsignal(signal.SIGINT)
+    if not in_main or _REGION.holding or before not in (signal.default_int_handler, signal.SIG_IGN):
         yield
         return
     _REGION.holding, _REGION.open, _REGION.pending = True, False, False
+    # A job in the background of a shell ignores Control-C; a time limit it must keep all the same.
+    _REGION.deaf, _REGION.out_of_time = before is signal.SIG_IGN, False
     signal.signal(signal.SIGINT, _REGION.handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
         _REGION.holding = _REGION.pending = False
 
 
@@ -92,6 +98,7 @@ def interrupt_after(seconds: float) -> Iterator[threading.Event]:
         with lock:
             if not over.is_set():
                 happened.set()
+                _REGION.out_of_time = True
                 _thread.interrupt_main()
 
     timer = threading.Timer(max(seconds, 0.0), press)
