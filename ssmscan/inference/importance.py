@@ -79,10 +79,10 @@ class ImportanceSampler:
         >>> from ssmscan import datasets
         >>> from ssmscan.stochastic_volatility import stochastic_volatility
         >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
-        >>> sampler = ssmscan.ImportanceSampler(num_points=500, num_paths=50, progress=False)
+        >>> sampler = ssmscan.ImportanceSampler(num_points=2000, num_paths=50, progress=False)
         >>> result = sampler.run(jax.random.key(0), ssm)
         >>> result.engine, result.points["mu"].shape
-        ('ImportanceSampler', (500,))
+        ('ImportanceSampler', (2000,))
 
     Attributes:
         num_points: points to make; None makes as many as give `target_ess` by the last round of the adaptation.
@@ -291,7 +291,10 @@ class ImportanceSampler:
                 "wanted": frozen.wanted,
             },
         )
-        return dataclasses.replace(result, points=points.theta, log_weights=log_weights) if len(log_weights) else result
+        if not len(log_weights):
+            return result
+        settings = {**result.settings, "num_points": len(log_weights)}
+        return dataclasses.replace(result, points=points.theta, log_weights=log_weights, settings=settings)
 
     def _notes(self, ssm: StateSpaceModel, frozen: Frozen) -> tuple[str, ...]:
         sd, share, _, rounds = frozen.found

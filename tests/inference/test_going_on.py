@@ -20,8 +20,9 @@ ENGINES = {
     "nuts": ssmscan.NUTS(num_warmup=30, num_samples=40, num_chains=3, num_paths=20, progress=False),
     "pmmh": ssmscan.PMMH(num_warmup=40, num_samples=50, num_chains=3, num_particles=20, num_paths=10, progress=False),
     "tempered": ssmscan.TemperedSMC(num_particles=40, chain_length=10, num_runs=2, num_paths=10, progress=False),
+    "importance": ssmscan.ImportanceSampler(num_points=256, num_particles=20, num_paths=10, progress=False),
 }
-LENGTH = {"nuts": "num_samples", "pmmh": "num_samples", "tempered": "num_runs"}
+LENGTH = {"nuts": "num_samples", "pmmh": "num_samples", "tempered": "num_runs", "importance": "num_points"}
 ARRAYS = ("draws", "states", "sample_stats", "state_probabilities", "deterministics", "points", "continuation")
 
 pytestmark = pytest.mark.filterwarnings("ignore::ssmscan.ResultWarning")
@@ -124,8 +125,12 @@ def ended(process):
     return json.loads(out.splitlines()[-1])
 
 
+APART = ["nuts", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("pmmh", "tempered", "importance"))]
+"""In processes of their own, which compile everything anew."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", APART)
 def test_the_draws_do_not_depend_on_how_many_cores_there_are(name):
     found = [ended(started(cores, name)) for cores in (1, 2, 8)]
     assert [one["devices"] for one in found] == [1, 2, 8]
@@ -133,7 +138,7 @@ def test_the_draws_do_not_depend_on_how_many_cores_there_are(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", APART)
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(name, tmp_path):
     whole = ended(started(1, name, tmp_path / "whole.nc", 1e9))
     path, rng = tmp_path / "killed.nc", np.random.default_rng(0)
@@ -141,8 +146,8 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(name, tmp_path):
     while not path.exists() and process.poll() is None:
         time.sleep(0.005)
     time.sleep(rng.uniform(0.0, 0.2))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with process:
+        process.send_signal(signal.SIGKILL)
     kept = ssmscan.load(path)
     assert kept.interrupted and kept.continuation
     assert ended(started(1, name, path))["sums"] == whole["sums"]
