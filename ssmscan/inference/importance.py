@@ -8,11 +8,9 @@ Points z are drawn from a frozen proposal q and weighed by
 
 The estimate of each point is unbiased, so weighted means are consistent and the evidence is unbiased, for any number
 of particles (IS squared: Tran, Scharth, Pitt & Kohn 2014, arXiv:1309.3339).  Points are independent: no warm-up of a
-chain, no autocorrelation, and more of them may be made at any time from the same proposal.
-
-The proposal is found from the prior (`ssmscan.inference.importance_adapt`); none of those points is kept.  Draws of
+chain, no autocorrelation, and more of them may be made at any time from the same proposal.  The proposal is found from the prior (`ssmscan.inference.importance_adapt`); none of those points is kept.  Draws of
 equal weight are resampled from the points, each with the state path of its own run.  Prefer NUTS or PMMH for more than
-about ten parameters: a few points then carry all weight, and `concerns` says so.
+ten parameters or so: a few points then carry all weight, and `concerns` says so.
 """
 
 from __future__ import annotations
@@ -291,10 +289,8 @@ class ImportanceSampler:
                 "wanted": frozen.wanted,
             },
         )
-        if not len(log_weights):
-            return result
-        settings = {**result.settings, "num_points": len(log_weights)}
-        return dataclasses.replace(result, points=points.theta, log_weights=log_weights, settings=settings)
+        own = {"settings": {**result.settings, "num_points": len(log_weights)}, "points": points.theta}
+        return dataclasses.replace(result, log_weights=log_weights, **own) if len(log_weights) else result
 
     def _notes(self, ssm: StateSpaceModel, frozen: Frozen) -> tuple[str, ...]:
         sd, share, _, rounds = frozen.found
