@@ -7,10 +7,11 @@ Points z are drawn from a frozen proposal q and weighed by
            \widehat{se}(\log \hat p) = \frac{sd(w)}{\sqrt n \, \hat p(y)} .
 
 The estimate of each point is unbiased, so weighted means are consistent and the evidence is unbiased, for any number
-of particles (IS squared: Tran, Scharth, Pitt & Kohn 2014, arXiv:1309.3339).  Points are independent: no warm-up of a
-chain, no autocorrelation, and more of them may be made at any time from the same proposal.  The proposal is found from the prior (`ssmscan.inference.importance_adapt`); none of those points is kept.  Draws of
-equal weight are resampled from the points, each with the state path of its own run.  Prefer NUTS or PMMH for more than
-ten parameters or so: a few points then carry all weight, and `concerns` says so.
+of particles (IS squared: Tran, Scharth, Pitt & Kohn 2014, arXiv:1309.3339). Points are independent: no warm-up of a
+chain, no autocorrelation, and more of them may be made at any time from the same proposal. The proposal is found from
+the prior (`ssmscan.inference.importance_adapt`); none of those points is kept. Draws of equal weight are resampled
+from the points, each with the state path of its own run. Prefer NUTS or PMMH for more than ten parameters or so: a
+few points then carry all weight, and `concerns` says so.
 """
 
 from __future__ import annotations
