@@ -29,6 +29,10 @@ from ssmscan.arguments import refusal, require_number
 from ssmscan.inference.settings import describe
 from ssmscan.model.protocols import PyTree
 from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.particles.estimators import Estimator
+from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.look_ahead import LookAhead
+from ssmscan.particles.online_origin import plain
 from ssmscan.results.result import Result, load
 
 FREE = (
@@ -42,7 +46,7 @@ Arrays = dict[str, np.ndarray]
 
 def pack(prefix: str, tree: PyTree) -> Arrays:
     """Return the leaves of a tree as plain arrays under numbered names; typed keys as their words."""
-    return {f"{prefix}_{i}": np.asarray(_words(leaf)) for i, leaf in enumerate(jax.tree.leaves(tree))}
+    return {f"{prefix}_{i}": np.asarray(plain(leaf)) for i, leaf in enumerate(jax.tree.leaves(tree))}
 
 
 def unpack(prefix: str, stored: Arrays, like: PyTree) -> PyTree:
@@ -59,7 +63,7 @@ def unpack(prefix: str, stored: Arrays, like: PyTree) -> PyTree:
     likes, tree = jax.tree.flatten(like)
     leaves = []
     for i, leaf in enumerate(likes):
-        found, words = stored.get(f"{prefix}_{i}"), jax.eval_shape(_words, leaf)
+        found, words = stored.get(f"{prefix}_{i}"), jax.eval_shape(plain, leaf)
         if found is None or found.shape != words.shape or found.dtype != words.dtype:
             raise ValueError(
                 "start: its state does not fit this engine and model, as one of another version or of other settings; "
@@ -75,7 +79,7 @@ def origin_of(ssm: StateSpaceModel) -> dict[str, Any]:
     """Return what tells this model and its data from others, as JSON can hold it."""
     cores = []
     for core in ssm.cores:
-        arrays = [np.asarray(jax.device_get(_words(array))) for array in core.arrays]
+        arrays = [np.asarray(jax.device_get(plain(array))) for array in core.arrays]
         sums = [f"{array.dtype}{list(array.shape)} {_checksum(array)}" for array in arrays]
         names = [f"argument {i}" for i in range(len(arrays))]
         cores.append({"program": core.program.digest(names), "arrays": sums})
@@ -189,9 +193,38 @@ def begin(
     return before, added_to, Checkpoint(path, every)
 
 
+def record_of(estimator: Estimator) -> dict[str, Any]:
+    """Return what `estimator_again` needs to know of an estimator, for JSON."""
+    looks_ahead = bool(estimator.uses_later_data and estimator.num_particles)
+    return {"num_particles": estimator.num_particles, "looks_ahead": looks_ahead}
+
+
+def estimator_again(before: Result, given: Estimator | None, default: Estimator) -> Estimator:
+    """Return the estimator that a result was made with.
+
+    Args:
+        before: the result, whose origin has `record_of` its estimator.
+        given: what the user said, None where the engine chose.
+        default: where the choice began.
+
+    Raises:
+        ValueError: if it cannot be made again from the settings.
+    """
+    used = before.origin["estimator"]
+    if given is None and used["looks_ahead"]:
+        default = ParticleFilter(used["num_particles"], proposal=LookAhead(), summaries=())
+    estimator = (given or default).with_num_particles(used["num_particles"])
+    if describe(estimator) != before.settings["used"]:
+        raise ValueError(
+            "start: it was made with an estimator of the likelihood that this engine would not choose again; give "
+            "the same one as estimator="
+        )
+    return estimator
+
+
 def words(key: jax.Array) -> list[int]:
     """Return the words of a key, for JSON."""
-    return np.asarray(_words(key)).ravel().tolist()
+    return np.asarray(plain(key)).ravel().tolist()
 
 
 def key_of(stored: list[int], like: jax.Array) -> jax.Array:
@@ -213,11 +246,6 @@ def _size(result: Result) -> int:
     if result.points:
         return len(result.log_weights)
     return result.num_chains if result.independent_runs else result.num_draws
-
-
-def _words(leaf: Any) -> Any:
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf) if is_key else leaf
 
 
 def _checksum(array: np.ndarray) -> int:

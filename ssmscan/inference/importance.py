@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_number
-from ssmscan.inference.going_on import Checkpoint, begin, origin_of, words
+from ssmscan.inference.going_on import Checkpoint, begin, estimator_again, origin_of, record_of, words
 from ssmscan.inference.importance_adapt import Adaptation, Aim
 from ssmscan.inference.importance_doubts import doubts, faults
 from ssmscan.inference.importance_points import (
@@ -53,7 +53,6 @@ from ssmscan.model.statespace.requirements import require_drawn, require_observe
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import Estimator, require_estimator, sized
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
@@ -186,12 +185,8 @@ class ImportanceSampler:
     def _gone_on(self, before: Result) -> Frozen:
         """Take proposal, estimator and points from a result."""
         stored, origin = before.continuation, before.origin
-        used = origin["estimator"]
-        given = self.estimator or PLAIN
-        if used["looks_ahead"] and self.estimator is None:
-            given = ParticleFilter(used["num_particles"], proposal=LookAhead(), summaries=())
         return Frozen(
-            estimator=given.with_num_particles(used["num_particles"]),
+            estimator=estimator_again(before, self.estimator, PLAIN),
             keys=tuple(origin["keys"]),
             proposal=Mixture(*(stored[f"proposal_{name}"] for name in Mixture._fields)),
             found=tuple(stored["found"]),
@@ -250,7 +245,6 @@ class ImportanceSampler:
             keys, ssm, theta, kept, frozen.estimator, room=self.num_paths, progress=self.progress and whole
         )
         again = 0 if paths.log_likelihood is None else paths.log_likelihood.size
-        looks_ahead = isinstance(getattr(frozen.estimator, "proposal", None), LookAhead)
         result = result_of(
             self,
             ssm,
@@ -285,7 +279,7 @@ class ImportanceSampler:
                 "model": origin_of(ssm),
                 "key": frozen.keys[0],
                 "keys": list(frozen.keys),
-                "estimator": {"num_particles": frozen.estimator.num_particles, "looks_ahead": looks_ahead},
+                "estimator": record_of(frozen.estimator),
                 "said": list(frozen.said),
                 "wanted": frozen.wanted,
             },

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_number
-from ssmscan.inference.going_on import Arrays, Checkpoint, begin, origin_of, words
+from ssmscan.inference.going_on import Arrays, Checkpoint, begin, estimator_again, origin_of, words
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import paths_from_keys
 from ssmscan.inference.pilot import Aim, Pilot, unstarted
@@ -26,7 +26,7 @@ from ssmscan.inference.pmmh_chain import Chain, Control, PMMHStep, Trace
 from ssmscan.inference.pmmh_run import Run
 from ssmscan.inference.progress import compile_chunk, no_steps, phase, run_chunks
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.settings import describe, require_counts, require_parameters, require_result_can_hold, spread
+from ssmscan.inference.settings import require_counts, require_parameters, require_result_can_hold, spread
 from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
@@ -34,7 +34,6 @@ from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import Estimator, require_estimator, sized
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.filter_step import FAULTY
-from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.results.data import Costs
 from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
 from ssmscan.results.result import Result
@@ -168,16 +167,7 @@ class PMMH:
 
     def _gone_on(self, before: Result, ssm: StateSpaceModel) -> Run:
         """Go on with the chains of a result."""
-        used = before.origin["estimator"]
-        given = self.estimator or PLAIN
-        if used["looks_ahead"] and self.estimator is None:
-            given = ParticleFilter(used["num_particles"], proposal=LookAhead(), summaries=())
-        estimator = given.with_num_particles(used["num_particles"])
-        if describe(estimator) != before.settings["used"]:
-            raise ValueError(
-                "start: it was made with an estimator of the likelihood that this engine would not choose again; give "
-                "the same one as estimator="
-            )
+        estimator = estimator_again(before, self.estimator, PLAIN)
         keys = jax.random.split(as_key(jax.random.key(0)), self.num_chains)
         run = Run.gone_on(before, estimator, unstarted(keys, ssm, estimator))
         with phase(f"PMMH: compiling for {sized(estimator)}", progress=self.progress), interruptible():

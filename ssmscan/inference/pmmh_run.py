@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssmscan.inference.going_on import Arrays, pack, unpack
+from ssmscan.inference.going_on import Arrays, pack, record_of, unpack
 from ssmscan.inference.pilot import Pilot
 from ssmscan.inference.pmmh_chain import Chain, Trace
 from ssmscan.inference.progress import Chunk, Progress
@@ -151,7 +151,6 @@ class Run:
 
     def origin(self) -> dict[str, Any]:
         """Return the plain facts that belong to it."""
-        looks_ahead = bool(self.estimator.uses_later_data and self.estimator.num_particles)
         return {
             "key": self.key,
             "target": self.target,
@@ -159,7 +158,7 @@ class Run:
             "notes": list(self.notes),
             "doubts": list(self.doubts),
             "faulty_proposals": self.faulty_proposals,
-            "estimator": {"num_particles": self.estimator.num_particles, "looks_ahead": looks_ahead},
+            "estimator": record_of(self.estimator),
         }
 
 

@@ -40,16 +40,13 @@ import numpy as np
 from scipy import special
 
 from ssmscan.results.criteria import Criteria
-from ssmscan.results.heavy_tails import quantile_sd
+from ssmscan.results.heavy_tails import LIMIT, quantile_sd
 from ssmscan.results.summary import PROBABILITIES, STATISTICS, Estimate, Sample, ScalarSummary
 from ssmscan.results.weighted import effective_number, normalised
 from ssmscan.tail_index import tail_index
 
 MAXIMUM_RHAT = 1.01
 MINIMUM_ESS = 400.0
-
-MAXIMUM_TAIL_INDEX = 0.7
-"""k-hat of weights above which their errors are not to be relied on, however many points there are."""
 
 MAXIMUM_SHARE = 0.5
 """Share of the weight that one point may have."""
@@ -267,7 +264,7 @@ def find_fault_of_weights(log_weights: np.ndarray, points: Mapping[str, Sample])
         return Fault("no point has any weight", float("nan"))
     if share > MAXIMUM_SHARE:
         return Fault(f"one of {number:,} points has {100 * share:.0f} % of the weight", float("nan"))
-    limit = min(1.0 - 1.0 / np.log10(max(number, 2)), MAXIMUM_TAIL_INDEX)
+    limit = min(1.0 - 1.0 / np.log10(max(number, 2)), LIMIT)
     indices = [(tail_index(log_weights), "weights")]
     for label, (values, weights) in points.items():
         with np.errstate(divide="ignore", invalid="ignore"):
