@@ -164,7 +164,8 @@ def test_the_demo_writes_figures_and_results(tmp_path, capsys):
     end = " ".join(printed[printed.index("posterior-sigma.png") :].split())
     for name, result in results.items():
         concerns = " ".join(result.concerns())
-        assert f"{name}: {'not to be trusted as it is. ' if concerns else 'nothing speaks against it. '}{concerns}" in end
+        trust = "not to be trusted as it is. " if concerns else "nothing speaks against it. "
+        assert f"{name}: {trust}{concerns}" in end
 
 
 def test_the_command_line_names_its_commands(capsys):
