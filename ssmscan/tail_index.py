@@ -37,7 +37,7 @@ def tail_index(log_weights: np.ndarray) -> float:
     """
     log_weights = np.asarray(log_weights, np.float64)
     ordered = np.sort(np.where(np.isnan(log_weights), -np.inf, log_weights))
-    size = int(np.ceil(min(0.2 * len(ordered), 3 * np.sqrt(len(ordered)))))
+    size = tail_size(len(ordered))
     if size < LEAST_TAIL or ordered[-1] == ordered[-size - 1]:
         return -np.inf
     shifted = ordered[-size - 1 :] - ordered[-1]
@@ -45,6 +45,11 @@ def tail_index(log_weights: np.ndarray) -> float:
     exceeding = np.exp(shifted[shifted > least]) - np.exp(least)
     exceeding = exceeding[exceeding > 0]
     return _pareto(exceeding) if len(exceeding) >= LEAST_TAIL else np.inf
+
+
+def tail_size(number: int) -> int:
+    """Return how many of the largest of `number` weights are their tail."""
+    return int(np.ceil(min(0.2 * number, 3 * np.sqrt(number))))
 
 
 def _pareto(x: np.ndarray) -> float:

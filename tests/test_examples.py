@@ -160,11 +160,12 @@ def test_the_demo_writes_figures_and_results(tmp_path, capsys):
         np.testing.assert_array_equal(loaded.draws["phi"], result.draws["phi"])
     printed = capsys.readouterr().out
     assert "Cross-check of nuts and importance: " in printed
-    # a few draws are not enough, and the last words say so
+    # how many draws there were time for depends on the machine: the last words say whether they are enough
     end = " ".join(printed[printed.index("posterior-sigma.png") :].split())
     for name, result in results.items():
-        assert f"{name}: not to be trusted as it is. {' '.join(result.concerns())}" in end
-    assert "ESS of" in end and "R-hat of" in end
+        concerns = " ".join(result.concerns())
+        trust = "not to be trusted as it is. " if concerns else "nothing speaks against it. "
+        assert f"{name}: {trust}{concerns}" in end
 
 
 def test_the_command_line_names_its_commands(capsys):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.inference.curvature import objective
+from ssmscan.inference.spreading import side_by_side
 from ssmscan.model.protocols import Model, PyTree, Theta
 from ssmscan.particles.estimators import Estimator
 from ssmscan.particles.loop import filters_at_once
@@ -62,7 +63,7 @@ class ClimbStep:
 
     def __call__(self, ssm: Model, climbs: Climb) -> tuple[Climb, Climbed]:
         """Advance all starts; their leaves have the starts in front."""
-        return jax.vmap(functools.partial(self._advance, ssm))(climbs)
+        return side_by_side(functools.partial(self._advance, ssm), climbs)
 
     def _advance(self, ssm: Model, climb: Climb) -> tuple[Climb, Climbed]:
         key, own = jax.random.split(climb.key)

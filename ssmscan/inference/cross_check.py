@@ -207,9 +207,9 @@ class _Run:
                 sentences = (f"All looks are used up {after}. {missed(pair, DEFAULT.tolerances)}", again)
             else:
                 sentences = (f"{why} {after}. {missed(pair, DEFAULT.tolerances)}", self._going_on())
-        return CrossCheck(
-            verdict, (*sentences, *shared(self.engaged)), self.comparison, self.results, tuple(self.looks)
-        )
+        notes = self.comparison.notes if self.comparison else ()
+        sentences = (*sentences, *notes, *shared(self.engaged))
+        return CrossCheck(verdict, sentences, self.comparison, self.results, tuple(self.looks))
 
     def _first(self, one: Engaged) -> None:
         """Run an engine for the first time, unless there is a result to go on from."""

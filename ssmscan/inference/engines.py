@@ -65,11 +65,15 @@ class Engaged(NamedTuple):
         return DENSITY if isinstance(self.engine, NUTS | TemperedSMC) else ""
 
     def lengthened(self, result: Result, growth: float) -> Engine:
-        """Return the engine that adds as much to a result as makes it so many times as long."""
+        """Return the engine that adds as much to a result as makes it so many times as long.
+
+        A stray divergence in what is added does not cost what there is: NUTS then warms up no second time.
+        """
         for setting, size in SIZES.items():
             if dataclasses.is_dataclass(self.engine) and hasattr(self.engine, setting):
                 more = max(int(np.ceil(size(result) * (growth - 1.0))), 1)
-                return dataclasses.replace(self.engine, **{setting: more})  # type: ignore[type-var, return-value]
+                longer: Any = dataclasses.replace(self.engine, **{setting: more})  # type: ignore[type-var]
+                return dataclasses.replace(longer, rewarm=False) if isinstance(longer, NUTS) else longer
         return self.engine
 
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ from ssmscan.particles.online_origin import plain
 from ssmscan.results.result import Result, load
 
 FREE = (
-    *("num_samples", "num_points", "num_runs", "num_paths", "target_ess"),
+    *("num_samples", "num_points", "num_runs", "num_paths", "num_steps", "target_ess", "average", "num_replicates"),
     *("progress", "num_warmup", "rewarm", "pilot_seconds"),
 )
 """Settings that a run that goes on may have changed: they say how much, and what was over when it stopped."""
@@ -103,11 +103,24 @@ def require_continues(start: Any, engine: Any, ssm: StateSpaceModel, *, argument
         raise ValueError(
             f"{argument}: it does not hold the state of its chains, as one stopped before there was any; run without it"
         )
-    was, now = start.settings, describe(engine)
+    require_same_settings(start.settings, engine, argument=argument)
+    require_same_model(start.origin["model"], ssm, start.versions, argument=argument)
+    return start
+
+
+def require_same_settings(was: Mapping[str, Any], engine: Any, *, argument: str) -> None:
+    """Raise a ValueError unless an engine has the settings that there were, but for those in `FREE`."""
+    now = describe(engine)
     if changed := [k for k in now if k not in FREE and k in was and was[k] != now[k]]:
         said = "; ".join(f"{k} was {_shown(was[k])} and is {_shown(now[k])}" for k in changed)
         raise ValueError(f"{argument}: {said}. Go on with the same settings, or run without it")
-    was, now = start.origin["model"], origin_of(ssm)
+
+
+def require_same_model(
+    was: Mapping[str, Any], ssm: StateSpaceModel, versions: Mapping[str, str], *, argument: str
+) -> None:
+    """Raise a ValueError unless a model is the one of which `origin_of` returned this, under these versions."""
+    now = origin_of(ssm)
     if was["float64"] != now["float64"]:
         raise ValueError(f"{argument}: it was made with another precision of JAX (jax_enable_x64); go on with the same")
     if was["sites"] != now["sites"]:
@@ -120,14 +133,19 @@ def require_continues(start: Any, engine: Any, ssm: StateSpaceModel, *, argument
             f"{argument}: it is a result of other data, or of other arrays that the model reads; trace the model with "
             "what it was made with, or run without it"
         )
-    versions = {k: v for k, v in start.versions.items() if k in ("jax", "numpyro", "ssmscan")}
     if was["cores"] != now["cores"]:
-        made = ", ".join(f"{k} {v}" for k, v in versions.items())
+        made = ", ".join(f"{k} {v}" for k, v in versions.items() if k in ("jax", "numpyro", "ssmscan"))
         raise ValueError(
             f"{argument}: it is a result of a model that has the same sites and computes something else, or that other "
             f"versions have traced (it was made with {made})"
         )
-    return start
+
+
+class Savable(Protocol):
+    """What a checkpoint writes: a `Result`, or a filter."""
+
+    def save(self, path: Path) -> Any:
+        """Write to a file in one step."""
 
 
 @dataclass
@@ -137,15 +155,15 @@ class Checkpoint:
     Attributes:
         path: the file; None writes nothing.
         every: seconds between two writings.
-        build: makes the result of what there is, of a state and outputs as `run_chunks` has them.
+        build: makes what is written of what there is, of a state and outputs as `run_chunks` has them.
     """
 
     path: Path | None
     every: float
-    build: Callable[[Any, Any], Result] | None = None
+    build: Callable[[Any, Any], Savable] | None = None
     written: float = field(default_factory=time.perf_counter)
 
-    def of(self, build: Callable[[Any, Any], Result]) -> Checkpoint | None:
+    def of(self, build: Callable[[Any, Any], Savable]) -> Checkpoint | None:
         """Return a checkpoint whose file is due at the same time and holds what `build` makes; None without a file."""
         return None if self.path is None else Checkpoint(self.path, self.every, build, self.written)
 
@@ -185,12 +203,17 @@ def begin(
     if path is not None and path.exists():
         found = require_continues(load(path), engine, ssm, argument=f"checkpoint {path}")
         if found.origin["key"] != words(key) and before is None or _size(found) < added_to:
-            raise ValueError(
-                f"checkpoint {path}: it is of another run, with another key or another start. Give another path, or "
-                "remove the file"
-            )
+            raise other_run(path)
         before = found
     return before, added_to, Checkpoint(path, every)
+
+
+def other_run(path: Path) -> ValueError:
+    """Return the error for a file that is not of this run."""
+    return ValueError(
+        f"checkpoint {path}: it is of another run, with another key or another start. Give another path, or remove "
+        "the file"
+    )
 
 
 def record_of(estimator: Estimator) -> dict[str, Any]:

@@ -73,6 +73,9 @@ SETTLED = 0.3
 EXPENSIVE = 2e5
 """Particle steps of one estimate from which another proposal than the bootstrap filter's is worth its compilation."""
 
+CHEAP = 2e4
+"""Particle steps of one estimate for which fewer particles are not worth their compilation."""
+
 FEW = 64
 """With so many particles of the bootstrap filter nothing is worth the compilation of another."""
 
@@ -325,7 +328,8 @@ class Adaptation:
             size = self.estimator.num_particles
             here[size] = self.sd
             # With less noise than wanted each point says more: only a much smaller number is worth its compilation.
-            enough = self.aim.sd / 4 < self.sd <= self.aim.sd
+            least = -1.0 if self.estimator.particle_steps(self.ssm) <= CHEAP else self.aim.sd / 4
+            enough = least < self.sd <= self.aim.sd
             wanted = None if enough else next_size(here, size, self.aim.sd, self.aim.most)
             if wanted is None:
                 break

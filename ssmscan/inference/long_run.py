@@ -8,16 +8,19 @@ clouds moves to the host after each chunk: the device holds O(N) and one chunk, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssmscan.arguments import require_flag
+from ssmscan.arguments import require_flag, require_number
+from ssmscan.inference.going_on import Checkpoint, other_run, words
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.progress import Chunk, capacity_for, phase, run_chunks
 from ssmscan.model.protocols import Theta
@@ -30,6 +33,7 @@ from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_origin import Origin
+from ssmscan.particles.online_resume import resume
 from ssmscan.particles.printing import Card
 
 
@@ -68,6 +72,8 @@ def long_run(
     *,
     particle_filter: ParticleFilter,
     start: Online | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: float = 60.0,
     progress: bool = True,
 ) -> LongRun:
     """Filter a series in chunks, with a progress bar on a terminal; Control-C keeps the steps taken.
@@ -80,31 +86,49 @@ def long_run(
         theta: value of every parameter by name.
         particle_filter: the settings.
         start: where to go on; from the start by default.
+        checkpoint: a file that holds the filter, as `Online.save` writes it, now and then; a run that was killed goes
+            on from it when it is called again in the same words, and its result is of the steps taken since.
+        every: seconds between two writings.
         progress: whether to show the bar.
 
     Raises:
-        ValueError: if the series has no steps left, or theta is not valid.
+        ValueError: if the series has no steps left, theta is not valid, or `start` or `checkpoint` is of something
+            else.
         ModelError: if the model has several independent loops.
     """
     require_observed(ssm)
     require_filter(particle_filter)
     require_flag("progress", progress)
+    require_number("every", every, 0.0, np.inf)
     first = particle_filter.start(key, ssm, theta) if start is None else start
     online.refuse_other(first, ssm, particle_filter, argument="start")
-    theta, left = ssm.canonical(theta), ssm.num_steps - first.step
+    saving = Checkpoint(None if checkpoint is None else Path(checkpoint), every)
+    theta = ssm.canonical(theta)
+    if saving.path is not None and saving.path.exists():
+        first = _read(saving.path, first, ssm, theta, particle_filter)
+    origin, left = Origin(ssm, theta, particle_filter), ssm.num_steps - first.step
     if left < 1:
-        raise ValueError(f"start has taken all {ssm.num_steps} steps of the series: nothing is left to do.")
+        begun = "start" if saving.path is None or not saving.path.exists() else f"checkpoint {saving.path}"
+        raise ValueError(f"{begun} has taken all {ssm.num_steps} steps of the series: nothing is left to do.")
     chunk = _chunk(first, ssm, theta, particle_filter)
     with phase("filter: compiling", progress=progress):
         jax.block_until_ready(chunk.advance((ssm, theta), first, jnp.zeros((), jnp.int32)))
     with hold_interrupts():
-        done = run_chunks(chunk, (ssm, theta), first, left, label="filter", progress=progress)
+        saved = saving.of(lambda state, _: replace(state, origin=origin))
+        done = run_chunks(chunk, (ssm, theta), first, left, label="filter", progress=progress, checkpoint=saved)
         axes = (lambda leaf: np.moveaxis(leaf, 0, 1)) if ssm.panel is not None else np.asarray
         reports = jax.tree.map(axes, done.outputs)
         result = online.result_of(first, done.state, reports, ssm, theta, settings=particle_filter)
     warn_of(result.concerns(), stacklevel=3)
-    after = replace(done.state, origin=Origin(ssm, theta, particle_filter))
-    return LongRun(result, after, done.interrupted)
+    return LongRun(result, replace(done.state, origin=origin), done.interrupted)
+
+
+def _read(path: Path, first: Online, ssm: StateSpaceModel, theta: Theta, settings: ParticleFilter) -> Online:
+    """Read the filter that a run with this beginning has saved."""
+    found = resume(path, ssm, theta, particle_filter=settings)
+    if words(found.state.key) != words(first.state.key) or found.step < first.step:
+        raise other_run(path)
+    return found
 
 
 def _chunk(first: Online, ssm: StateSpaceModel, theta: Theta, settings: ParticleFilter) -> Chunk:

@@ -28,7 +28,7 @@ import numpy as np
 from ssmscan.results.agreement import Comparison, PairReport
 from ssmscan.results.criteria import Tolerances
 from ssmscan.results.summary import STATISTICS
-from ssmscan.results.verdicts import Verdict, pooled_sd
+from ssmscan.results.verdicts import Verdict
 
 MOST_LOOKS = 6
 """Looks of one cross-check, those of the runs it goes on from included."""
@@ -108,12 +108,12 @@ def within(grown: Mapping[str, float], paces: Mapping[str, Pace], seconds: float
 def _variances(comparison: Comparison, pair: PairReport, tolerances: Tolerances) -> tuple[np.ndarray, np.ndarray]:
     """Return the variance that each engine gives to each difference of a pair, in squared tolerances."""
     summaries = {report.name: report.summaries for report in comparison.engines}
-    one, other = summaries[pair.first], summaries[pair.second]
-    limits = np.array([tolerances.of(statistic) for statistic in STATISTICS])
 
-    def of(summary: dict) -> np.ndarray:
-        errors = [[e.error for e in summary[label].statistics] for label in one]
-        scales = [[pooled_sd(one[label], other[label])] for label in one]
-        return ((np.array(errors) / np.array(scales) / limits) ** 2).ravel()
+    def squared_errors(name: str) -> np.ndarray:
+        found = [summaries[name][d.parameter].statistics[STATISTICS.index(d.statistic)] for d in pair.differences]
+        return np.array([estimate.error**2 for estimate in found])
 
-    return of(one), of(other)
+    first, second = squared_errors(pair.first), squared_errors(pair.second)
+    both = np.array([(d.estimate.error / tolerances.of(d.statistic)) ** 2 for d in pair.differences])
+    share = first / np.where(first + second > 0.0, first + second, 1.0)
+    return both * share, both * (1.0 - share)

@@ -28,11 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ssmscan.arguments import refusal, require_flag, require_number
+from ssmscan.arguments import refusal, require_flag, require_instance, require_number
 from ssmscan.inference import curvature
 from ssmscan.inference.ascent import PRIOR_DRAWS, ClimbStep, Optimizer, default_optimizer, start_climbs
 from ssmscan.inference.averages import BATCHES, average_error, halves, join_iterates, log_mean_exp, mean_error, sd
 from ssmscan.inference.curvature import ProbeStep
+from ssmscan.inference.going_on import key_of, origin_of, require_same_model, require_same_settings, words
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import Progress, Step, compile_chunk, compile_timed, no_steps, phase, run_chunks
 from ssmscan.inference.settings import describe, gradients_required, require_counts, versions
@@ -86,19 +87,22 @@ class MaximumLikelihood:
         if self.optimizer is not None and not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")):
             raise TypeError(refusal("optimizer", "an optax.GradientTransformation or None", self.optimizer))
 
-    def run(self, key: jax.Array, ssm: StateSpaceModel) -> Maximum:
+    def run(self, key: jax.Array, ssm: StateSpaceModel, *, start: Maximum | None = None) -> Maximum:
         """Climb from every start, and look around at the highest.
 
         Args:
-            key: one PRNG key, typed or raw.
+            key: one PRNG key, typed or raw; of no effect on a run that goes on.
             ssm: a model from `ssmscan.trace`.
+            start: a maximum for this model, to whose ascent `num_steps` steps are added: it is then that of one longer
+                run, bit by bit.
 
         Returns:
             A `Maximum`; stopped by Control-C it holds the averages by then, and by a second one no standard errors.
 
         Raises:
             ModelError: if a parameter is discrete, or JAX has no gradient.
-            ValueError: if there are no parameters, or no draw from the prior has positive likelihood.
+            ValueError: if there are no parameters, no draw from the prior has positive likelihood, or `start` is of
+                something else.
             ImportError: if the default optimizer is wanted and optax is not installed.
             KeyboardInterrupt: if stopped before the first step.
         """
@@ -107,7 +111,7 @@ class MaximumLikelihood:
         if not ssm.parameters:
             raise ValueError("the model has no parameters to estimate; ParticleFilter computes its likelihood")
         with hold_interrupts():
-            found = _Run(self, one_key(key), ssm).result()
+            found = _Run(self, one_key(key), ssm, _require_continues(start, self, ssm)).result()
             if not found.converged:
                 warnings.warn(f"MaximumLikelihood. {found.message()}", ResultWarning, stacklevel=2)
             return found
@@ -116,14 +120,16 @@ class MaximumLikelihood:
 class _Run:
     """A run under way, and what it has cost."""
 
-    def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: StateSpaceModel):
-        self.settings, self.ssm = settings, ssm
+    def __init__(self, settings: MaximumLikelihood, key: jax.Array, ssm: StateSpaceModel, start: Maximum | None):
+        self.settings, self.ssm, self.start = settings, ssm, start
+        self.key = key if start is None else key_of(start.origin["key"], key)
         self.estimator, self.exact = settings.estimator, not settings.estimator.num_particles
         self.num_replicates = 1 if self.exact else settings.num_replicates
-        self.compile_seconds = self.seconds = 0.0
-        self.filters = self.gradients = 0
+        before = Costs(0.0, 0.0, 0.0) if start is None else start.costs
+        self.compile_seconds, self.seconds = before.compile_seconds, before.run_seconds
+        self.gradients, self.particle_steps = before.gradient_evaluations, before.particle_steps
         self.interrupted = False
-        self.key_start, self.key_rank, self.key_score = jax.random.split(key, 3)
+        self.key_start, self.key_rank, self.key_score = jax.random.split(self.key, 3)
 
     def result(self) -> Maximum:
         climbed = self.climb()
@@ -165,23 +171,30 @@ class _Run:
                 compile_seconds=self.compile_seconds,
                 warmup_seconds=0.0,
                 run_seconds=self.seconds,
-                particle_steps=self.filters * self.estimator.particle_steps(self.ssm),
+                particle_steps=self.particle_steps,
                 gradient_evaluations=self.gradients,
             ),
-            settings=describe(self.settings),
+            settings={**describe(self.settings), "num_steps": path.shape[1]},
             versions=versions("optax"),
+            ascent=climbed,
+            origin={"key": words(self.key), "model": origin_of(self.ssm)},
         )
 
     def climb(self) -> Progress:
-        """Start, and take the steps."""
+        """Start, or go on, and take the steps."""
         settings = self.settings
         step = ClimbStep(self.estimator, settings.optimizer or default_optimizer(), settings.prior)
         keys = jax.random.split(self.key_start, settings.num_starts)
+        if self.start is not None:
+            before = self.start.ascent
+            done = self.advance(step, self.ssm, before.state, settings.num_steps, settings.num_starts, "ascent")
+            outputs = jax.tree.map(lambda a, b: np.concatenate([a, b]), before.outputs, done.outputs)
+            return done._replace(outputs=outputs, done=before.done + done.done)
         with phase("starts: compiling", progress=settings.progress), interruptible():
             start, compile_seconds = compile_timed(start_climbs, keys, self.ssm, step=step)
             self.compile_seconds += compile_seconds
             climbs, usable = jax.block_until_ready(start(keys, self.ssm))
-        self.filters += settings.num_starts * PRIOR_DRAWS
+        self.particle_steps += settings.num_starts * PRIOR_DRAWS * self.estimator.particle_steps(self.ssm)
         if not np.all(usable):
             raise ValueError(
                 f"{int(np.sum(~usable))} of {settings.num_starts} starts found no draw from the prior, out of "
@@ -227,7 +240,7 @@ class _Run:
         run = run_chunks(chunk, operand, state, num_steps, label=label, progress=self.settings.progress)
         self.compile_seconds += chunk.compile_seconds
         self.seconds += run.seconds
-        self.filters += run.done * width
+        self.particle_steps += run.done * width * self.estimator.particle_steps(self.ssm)
         self.gradients += 0 if isinstance(step, ProbeStep) and not step.gradient else run.done * width
         self.interrupted |= run.interrupted
         if needed and not run.done:
@@ -266,3 +279,12 @@ class _Run:
         shapes = jax.eval_shape(self.ssm.constrain, self.example)
         _, unravel = ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
         return {name: np.asarray(leaf) for name, leaf in unravel(jnp.asarray(flat, jnp.result_type(float))).items()}
+
+
+def _require_continues(start: Maximum | None, engine: MaximumLikelihood, ssm: StateSpaceModel) -> Maximum | None:
+    """Return the maximum to go on from; raise a sentence where it is of other settings, another model or other data."""
+    if start is not None:
+        require_instance("start", start, Maximum, "a Maximum of this model and data, or None")
+        require_same_settings(start.settings, engine, argument="start")
+        require_same_model(start.origin["model"], ssm, start.versions, argument="start")
+    return start

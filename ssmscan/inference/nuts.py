@@ -41,9 +41,11 @@ from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phas
 from ssmscan.inference.reporting import result_of
 from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, diverged, rewarmed
 from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold
+from ssmscan.inference.spreading import side_by_side
 from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.particles.loop import each
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
 
@@ -80,13 +82,16 @@ class NUTSStep:
         """Advance all chains; states has the chains in front."""
         ssm, target_accept = operand
         kernel = self.kernel(ssm, target_accept)
-        one = jax.tree.map(lambda leaf: leaf[0], states)
-        # NumPyro's kernel learns its warm-up schedule in init; with the gradient given, nothing is evaluated.
-        kernel.init(one.rng_key, self.num_warmup, ParamInfo(one.z, one.potential_energy, one.z_grad))
-        states = jax.vmap(lambda state: kernel.sample(state, (), {}))(states)
-        constrain = jax.vmap(lambda z: ssm.constrain(z["parameters"]), axis_size=len(states.num_steps))
+
+        def advance(state: HMCState) -> tuple[HMCState, dict[str, jax.Array]]:
+            # NumPyro's kernel learns its warm-up schedule in init; with the gradient given, nothing is evaluated.
+            kernel.init(state.rng_key, self.num_warmup, ParamInfo(state.z, state.potential_energy, state.z_grad))
+            state = kernel.sample(state, (), {})
+            return state, ssm.constrain(state.z["parameters"])
+
+        states, draws = side_by_side(advance, states)
         return states, {
-            "draws": constrain(states.z),
+            "draws": draws,
             "noise": states.z["noise"],
             "stats": {
                 "acceptance_rate": states.accept_prob,
@@ -289,7 +294,7 @@ def _start(keys: jax.Array, ssm: StateSpaceModel, *, step: NUTSStep) -> tuple[HM
         point, found = starting_point(key_point, ssm)
         return step.init(key_chain, ssm, point), found
 
-    return jax.vmap(one)(keys)
+    return each(one, keys)
 
 
 def starting_point(key: jax.Array, ssm: StateSpaceModel) -> tuple[ParamInfo, jax.Array]:

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from ssmscan.inference.spreading import side_by_side
 from ssmscan.model.protocols import Model, Theta
 from ssmscan.particles.estimators import Estimator
 from ssmscan.particles.loop import each
@@ -169,7 +170,7 @@ class PMMHStep:
         advance = partial(self._advance, control)
         # What is searched for at each theta, side by side, takes as long as the slowest search, and minutes to compile.
         apart = self.estimator.uses_later_data and self.estimator.num_particles
-        return each(advance, chains) if apart else jax.vmap(advance)(chains)
+        return each(advance, chains) if apart else side_by_side(advance, chains)
 
     def _advance(self, control: Control, chain: Chain) -> tuple[Chain, Trace]:
         key, key_step = jax.random.split(chain.key)

@@ -31,7 +31,7 @@ from jax.stages import Wrapped
 from tqdm.auto import tqdm
 
 from ssmscan.inference.interrupts import hold_interrupts, interruptible, keep_interrupt
-from ssmscan.inference.spreading import mesh_for, spread
+from ssmscan.inference.spreading import mesh_for, shapes_of, spread
 from ssmscan.model.protocols import Model, PyTree
 from ssmscan.particles.memory import result_bytes
 
@@ -199,15 +199,19 @@ def compile_chunk(step: Step, operand: PyTree, state: PyTree, *, replicates: boo
     """
     start = time.perf_counter()
     mesh = mesh_for(len(jax.tree.leaves(state)[0])) if replicates else None
-    capacity = capacity_for(jax.eval_shape(jax.jit(step), operand, state)[1])
+    if mesh is None:
+        capacity = capacity_for(jax.eval_shape(jax.jit(step), operand, state)[1])
+    else:
+        (_, output), times = shapes_of(step, operand, state)
+        capacity = capacity_for(output, times)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     compiled, _ = compile_timed(_advance, operand, state, count, step=step, capacity=capacity, mesh=mesh)
     return Chunk(compiled, capacity, time.perf_counter() - start)
 
 
-def capacity_for(output: PyTree) -> int:
-    """Largest number of steps in a chunk, from the shapes of the outputs of one."""
-    return int(np.clip(BUFFER_BYTES // max(result_bytes(output), 1), 1, LONGEST_CHUNK))
+def capacity_for(output: PyTree, times: int = 1) -> int:
+    """Largest number of steps in a chunk, from the shapes of the outputs of one, which has so many times as much."""
+    return int(np.clip(BUFFER_BYTES // max(times * result_bytes(output), 1), 1, LONGEST_CHUNK))
 
 
 def run_chunks(

@@ -129,6 +129,24 @@ def spread(advance: Advance, state: PyTree, mesh: Mesh) -> Advance:
     return all_of_them
 
 
+def side_by_side(function: Callable[[PyTree], PyTree], replicates: PyTree) -> PyTree:
+    """Apply a function of one replicate to all: to a single one as it is, which compiles several times faster."""
+    if len(jax.tree.leaves(replicates)[0]) > 1:
+        return jax.vmap(function)(replicates)
+    return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], replicates)))
+
+
+def shapes_of(step: Callable[[PyTree, PyTree], PyTree], operand: PyTree, state: PyTree) -> tuple[PyTree, int]:
+    """Return the shapes of a step as a device takes it, and how many of those a step of all replicates is.
+
+    On a CPU they are of one replicate.
+    """
+    count = len(jax.tree.leaves(state)[0])
+    if on_cpu():
+        state = jax.eval_shape(lambda state: jax.tree.map(lambda leaf: leaf[:1], state), state)
+    return jax.eval_shape(jax.jit(step), operand, state), count if on_cpu() else 1
+
+
 def _filled(leaf: jax.Array, missing: int) -> jax.Array:
     return jnp.concatenate([leaf, *[leaf[-1:]] * missing])
 

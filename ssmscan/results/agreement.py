@@ -246,7 +246,7 @@ def compare(
         distances = {label: wasserstein(x[label], y[label], one[label], other[label]) for label in x}
         reports.append(PairReport(*pair, judgement, own, distances))
     engines = tuple(_engine_report(name, result, summaries[name], faults.get(name)) for name, result in results.items())
-    return Comparison(engines, tuple(reports), (*different_states(results), *sentences(heavy)), criteria)
+    return Comparison(engines, tuple(reports), (*different_states(results), *sentences(heavy, results)), criteria)
 
 
 def _reach(pair: PairReport) -> str:

@@ -16,12 +16,12 @@ sentences, `Result.doubts`.  The draws themselves say the rest, whoever made the
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
 from typing import TypeVar
 
 import numpy as np
 
 from ssmscan.results.data import ResultData, samples
+from ssmscan.results.heavy_tails import NotCompared
 from ssmscan.results.table import significant
 from ssmscan.results.verdicts import Fault, find_fault, find_fault_of_weights
 
@@ -38,17 +38,22 @@ class ResultWarning(UserWarning):
     """A run has ended, and what it found cannot be trusted as it is; the message says why and what to do."""
 
 
-def fault(result: ResultData, without: Collection[str] = ()) -> Fault | None:
+def fault(result: ResultData, without: NotCompared | None = None) -> Fault | None:
     """Return why the draws of a result, or its weighted points, deserve no verdict, None where they do.
 
     Args:
         result: the result.
-        without: labels of parameters whose tails are heavy in the posterior itself, so that they are no fault of it.
+        without: statistics that are not compared, since the posterior has none: no fault of the result.
     """
     if not result.points:
         return find_fault(result.summaries, independent_runs=result.independent_runs)
-    weights, points = result.log_weights, {k: x for k, x in samples(result).items() if k not in without}
-    return find_fault(result.summaries, independent_runs=False, log_weights=weights, points=points)
+    return find_fault(
+        result.summaries,
+        independent_runs=False,
+        log_weights=result.log_weights,
+        points=samples(result),
+        without=without,
+    )
 
 
 def concerns(result: ResultData) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ class Maximum:
         costs: what the run cost.
         settings: everything the engine was told.
         versions: package -> version.
+        ascent: the state of every start and all that was kept of its steps, for `start=`.
+        origin: the key, and what tells this model and its data from others.
     """
 
     theta: dict[str, np.ndarray]
@@ -79,6 +81,8 @@ class Maximum:
     costs: Costs
     settings: dict[str, Any] = field(repr=False)
     versions: dict[str, str] = field(repr=False)
+    ascent: Any = field(repr=False)
+    origin: dict[str, Any] = field(repr=False)
 
     @property
     def converged(self) -> bool:

@@ -27,7 +27,8 @@ Weighted points have these distribution functions and effective sizes too.  What
 weights have a Pareto tail of index k, estimated by k-hat, and errors from the weights cannot be relied on where it is
 above :math:`\min(1 - 1/\log_{10} S, \, 0.7)`, S the number of points (Vehtari, Simpson, Gelman, Yao & Gabry 2024, JMLR
 25(72), section 3).  An average of h has the tail of :math:`w h`, so the same is asked of the weights times the squared
-deviations of each parameter: a proposal with tails that are too light hides it from the weights alone.
+deviations of each parameter: a proposal with tails that are too light hides it from the weights alone.  Where the sd is
+not compared (`heavy_tails`) it is asked of the deviations, for the mean, and where that is not, of the weights alone.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ import numpy as np
 from scipy import special
 
 from ssmscan.results.criteria import Criteria
-from ssmscan.results.heavy_tails import LIMIT, quantile_sd
+from ssmscan.results.heavy_tails import NotCompared, exceeds, limit_of, quantile_sd, weighted_tail
 from ssmscan.results.summary import PROBABILITIES, STATISTICS, Estimate, Sample, ScalarSummary
 from ssmscan.results.weighted import effective_number, normalised
 from ssmscan.tail_index import tail_index
@@ -111,13 +112,13 @@ _WORDS = dict(zip(STATISTICS, ("mean", "sd", "5 % quantile", "median", "95 % qua
 def differences(
     first: dict[str, ScalarSummary],
     second: dict[str, ScalarSummary],
-    without: Mapping[str, tuple[str, ...]] | None = None,
+    without: NotCompared | None = None,
 ) -> tuple[Difference, ...]:
     """Return the standardised differences of all parameters and statistics, not yet judged.
 
     Args:
         first, second: what the draws of two engines say, by label.
-        without: label -> statistics that are not compared, see `ssmscan.results.heavy_tails`.
+        without: statistics that are not compared, see `ssmscan.results.heavy_tails`.
     """
     without = without or {}
 
@@ -222,13 +223,14 @@ def find_fault(
     independent_runs: bool,
     log_weights: np.ndarray | None = None,
     points: Mapping[str, Sample] | None = None,
+    without: NotCompared | None = None,
 ) -> Fault | None:
     """Return why an engine's draws, or its weighted points, deserve no verdict, None where they do.
 
     Its factor rests on R-hat squared minus one falling like one over the draws, which holds for chains
     whose only fault is to be short.
     """
-    if log_weights is not None and (fault := find_fault_of_weights(log_weights, points or {})):
+    if log_weights is not None and (fault := find_fault_of_weights(log_weights, points or {}, without)):
         return fault
     undefined = [k for k, s in summaries.items() if not np.isfinite([s.ess_bulk, s.ess_tail, s.rhat]).all()]
     if undefined:
@@ -251,12 +253,15 @@ def find_fault(
     return Fault(", ".join(reasons), max(MINIMUM_ESS / min(ess, effective), (rhat**2 - 1.0) / (MAXIMUM_RHAT**2 - 1.0)))
 
 
-def find_fault_of_weights(log_weights: np.ndarray, points: Mapping[str, Sample]) -> Fault | None:
+def find_fault_of_weights(
+    log_weights: np.ndarray, points: Mapping[str, Sample], without: NotCompared | None = None
+) -> Fault | None:
     """Return why no number that rests on these weights can be relied on, None where there is no reason.
 
     Args:
         log_weights: (points,) up to a constant.
         points: the scalars that have these weights, by label.
+        without: statistics that nothing is to rest on.
     """
     number = len(log_weights)
     share = float(np.max(normalised(log_weights), initial=0.0))
@@ -264,14 +269,16 @@ def find_fault_of_weights(log_weights: np.ndarray, points: Mapping[str, Sample])
         return Fault("no point has any weight", float("nan"))
     if share > MAXIMUM_SHARE:
         return Fault(f"one of {number:,} points has {100 * share:.0f} % of the weight", float("nan"))
-    limit = min(1.0 - 1.0 / np.log10(max(number, 2)), LIMIT)
+    limit = limit_of(number)
     indices = [(tail_index(log_weights), "weights")]
-    for label, (values, weights) in points.items():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            squares = np.log((values - np.where(weights > 0.0, weights * values, 0.0).sum()) ** 2)
-        indices.append((tail_index(log_weights + squares), f"weighted squared deviations of {label}"))
+    for label, sample in points.items():
+        gone = (without or {}).get(label, {})
+        if "sd" not in gone:
+            indices.append((weighted_tail(log_weights, sample, 2), f"weighted squared deviations of {label}"))
+        elif "mean" not in gone:
+            indices.append((weighted_tail(log_weights, sample, 1), f"weighted deviations of {label}"))
     for index, what in indices:
-        if round(index, 2) > round(limit, 2):
+        if exceeds(index, limit):
             return Fault(f"k-hat of the {what} is {index:.2f} > {limit:.2f}", float("nan"))
     return None
 

@@ -1,6 +1,7 @@
 """Maximum likelihood against Kalman's, the verdict, and the pieces."""
 
 import dataclasses
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +71,8 @@ def plain():
         costs=Costs(1.0, 0.0, 1.0),
         settings={},
         versions={},
+        ascent=None,
+        origin={},
     )
 
 
@@ -294,3 +297,29 @@ def _fixed(y):
 def test_data_that_no_parameter_explains_are_refused():
     with pytest.raises(ValueError, match="no draw from the prior, out of 32, with a positive likelihood"):
         MaximumLikelihood(estimator=FEW).run(KEY, ssmscan.trace(linear_gaussian, np.full(12, 1e30)))
+
+
+@pytest.mark.parametrize("name", ["filter", "exact"])
+def test_an_ascent_that_goes_on_is_one_longer_ascent(name):
+    estimator = {"filter": FEW, "exact": ssmscan.ExactLikelihood()}[name]
+    engine = MaximumLikelihood(num_steps=60, num_starts=2, num_replicates=8, estimator=estimator, progress=False)
+    ssm = ssmscan.trace(linear_gaussian, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ssmscan.ResultWarning)
+        longer = dataclasses.replace(engine, num_steps=120).run(KEY, ssm)
+        half = engine.run(KEY, ssm)
+        whole = engine.run(jax.random.key(1), ssm, start=half)
+    for field in ("theta", "standard_errors", "starts", "path"):
+        for site, value in getattr(longer, field).items():
+            assert value.tobytes() == getattr(whole, field)[site].tobytes(), (field, site)
+    assert whole.settings == longer.settings and whole.log_likelihood == longer.log_likelihood
+    assert not np.array_equal(half.theta["rho"], whole.theta["rho"])
+
+    refused = {
+        "result of other data": lambda: engine.run(KEY, ssmscan.trace(linear_gaussian, Y + 1), start=half),
+        "num_starts was 2 and is 3": lambda: dataclasses.replace(engine, num_starts=3).run(KEY, ssm, start=half),
+        "expected a Maximum": lambda: engine.run(KEY, ssm, start=half.theta),
+    }
+    for sentence, call in refused.items():
+        with pytest.raises((ValueError, TypeError), match=sentence):
+            call()

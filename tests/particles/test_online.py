@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,6 +164,33 @@ def test_a_long_run_is_the_whole_run_however_often_it_stops(name, monkeypatch):
     same(rest.result.increments, whole.increments[-(T - 5) :])
     with pytest.raises(ValueError, match="has taken all 12 steps"):
         ssmscan.long_run(key, ssm, THETA, particle_filter=pf, start=rest.online)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_a_long_run_that_was_killed_goes_on_from_its_file(name, monkeypatch, tmp_path):
+    model, y = MODELS[name]
+    pf, ssm, key, path = FILTERS["default"], ssmscan.trace(model, y), jax.random.key(0), tmp_path / "filter.npz"
+    whole = pf.run(key, ssm, THETA)
+    real, saved = ssmscan.particles.online.Online.save, []
+
+    def killed(online, to):
+        real(online, to)
+        saved.append(online.step)
+        if len(saved) == 2:
+            raise SystemExit("killed")
+
+    monkeypatch.setattr(ssmscan.particles.online.Online, "save", killed)
+    again = partial(ssmscan.long_run, key, ssm, THETA, particle_filter=pf, checkpoint=path, every=1e-9, progress=False)
+    with pytest.raises(SystemExit):
+        again()
+    monkeypatch.undo()
+    rest = again()
+    assert 0 < saved[1] < T
+    same(rest.result.log_likelihood, whole.log_likelihood)
+    same(rest.result.increments, whole.increments[-(T - saved[1]) :])
+    with pytest.raises(ValueError, match="of another run, with another key"):
+        ssmscan.long_run(jax.random.key(1), ssm, THETA, particle_filter=pf, checkpoint=path)
 
 
 @pytest.mark.slow
