@@ -62,6 +62,7 @@ from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.choosing import choose_proposal
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
+from ssmscan.particles.discrete_filter import DiscreteFilter
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
@@ -151,6 +152,7 @@ __all__ = [
     "FullHistory",
     "Replicates",
     "ExactLikelihood",
+    "DiscreteFilter",
     # protocols, for one's own
     "Model",
     "Dynamics",

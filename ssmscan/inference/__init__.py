@@ -6,6 +6,7 @@
 | `rewarming` | its second warm-up where draws diverge |
 | `pmmh`, `pmmh_run` | `PMMH`: a random walk on an estimate of the likelihood; a run of it under way |
 | `pmmh_chain` | its exact step |
+| `default_estimator` | what an engine begins with where it is not told an estimator of the likelihood |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
 | `importance`, `importance_points` | `ImportanceSampler`: weighted points of a frozen proposal; one of them |
 | `importance_proposal`, `importance_adapt` | the proposal, a mixture; how it is found from the prior |

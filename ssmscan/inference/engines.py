@@ -28,7 +28,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.results.result import Result
 
-MANY_PARAMETERS = 8
+MANY_PARAMETERS = 10
 """More scalar parameters than these are too many for importance sampling, and PMMH is taken."""
 
 SIZES = {

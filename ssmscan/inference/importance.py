@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_number
+from ssmscan.inference.default_estimator import begin_with, default_estimator, why
 from ssmscan.inference.going_on import Checkpoint, begin, estimator_again, origin_of, record_of, words
 from ssmscan.inference.importance_adapt import Adaptation, Aim
 from ssmscan.inference.importance_doubts import doubts, faults
@@ -52,14 +54,10 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import Estimator, require_estimator, sized
-from ssmscan.particles.filter import ParticleFilter
 from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
 from ssmscan.results.table import significant
-
-PLAIN = ParticleFilter(100, summaries=())
-"""The estimator from which the adaptation starts where none is given."""
 
 TOO_NOISY = 2.0
 """A standard deviation of the log likelihood estimate with which few points have most of the weight."""
@@ -156,16 +154,18 @@ class ImportanceSampler:
         key = as_key(key)
         before, added_to, saving = begin(self, key, ssm, start, checkpoint, every)
         with hold_interrupts():
-            frozen = self._adapt(key, ssm) if before is None else self._gone_on(before)
+            frozen = self._adapt(key, ssm) if before is None else self._gone_on(before, ssm)
             wanted = added_to + (self.num_points or added_to or frozen.wanted)
             result = self._sample(ssm, frozen, wanted, saving)
         return warn_of_concerns(result)
 
     def _adapt(self, key: jax.Array, ssm: StateSpaceModel) -> Frozen:
         """Find the proposal and the number of points."""
-        given = self.estimator or PLAIN
-        estimator = given.with_num_particles(self.num_particles or min(given.num_particles, self.max_particles))
-        aim = Aim(self.target_sd, self.num_particles is None, self.estimator is None, self.max_particles)
+        began = time.perf_counter()
+        estimator = begin_with(ssm, self.estimator, num_particles=self.num_particles, most=self.max_particles)
+        counting, reason = time.perf_counter() - began, why(self.estimator, estimator)
+        free = self.estimator is None and not reason
+        aim = Aim(self.target_sd, self.num_particles is None, free, self.max_particles)
         key_adapt, key_points = jax.random.split(key)
         found = Adaptation(key_adapt, ssm, estimator, aim, float(self.pilot_seconds), progress=self.progress).run()
         share = found.share if found.share > 0 else 0.0
@@ -174,19 +174,19 @@ class ImportanceSampler:
             keys=(words(key), words(key_points)),
             proposal=from_prior(found.dimension) if found.proposal is None else found.proposal,
             found=(found.sd, share, found.temperature, found.rounds),
-            said=(found.choice, found.limit),
+            said=(found.choice or reason, found.limit),
             wanted=int(np.clip(self.target_ess / max(share, 1e-9), self.target_ess, MOST_POINTS * self.target_ess)),
             chunk=found.chunk,
             made=None,
-            costs=Costs(found.compile_seconds, found.seconds, 0.0, found.particle_steps),
+            costs=Costs(counting + found.compile_seconds, found.seconds, 0.0, found.particle_steps),
             interrupted=found.interrupted,
         )
 
-    def _gone_on(self, before: Result) -> Frozen:
+    def _gone_on(self, before: Result, ssm: StateSpaceModel) -> Frozen:
         """Take proposal, estimator and points from a result."""
         stored, origin = before.continuation, before.origin
         return Frozen(
-            estimator=estimator_again(before, self.estimator, PLAIN),
+            estimator=estimator_again(before, self.estimator, default_estimator(ssm)),
             keys=tuple(origin["keys"]),
             proposal=Mixture(*(stored[f"proposal_{name}"] for name in Mixture._fields)),
             found=tuple(stored["found"]),

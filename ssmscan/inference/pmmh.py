@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 import warnings
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_number
+from ssmscan.inference.default_estimator import begin_with, default_estimator, why
 from ssmscan.inference.going_on import Arrays, Checkpoint, begin, estimator_again, origin_of, words
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import paths_from_keys
@@ -32,15 +34,11 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import Estimator, require_estimator, sized
-from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.filter_step import FAULTY
 from ssmscan.results.data import Costs
 from ssmscan.results.health import STUCK_ACCEPTANCE, ResultWarning, warn_of_concerns
 from ssmscan.results.result import Result
 from ssmscan.results.table import significant
-
-PLAIN = ParticleFilter(100, summaries=())
-"""The estimator from which the pilot starts where none is given."""
 
 ROUND_SHARE = 8
 """Each round of the pilot takes this part of the warm-up."""
@@ -158,16 +156,18 @@ class PMMH:
 
     def _tuned(self, key: jax.Array, ssm: StateSpaceModel) -> Run:
         """Run the pilot."""
-        given = self.estimator or PLAIN
-        estimator = given.with_num_particles(self.num_particles or min(given.num_particles, self.max_particles))
+        began = time.perf_counter()
+        estimator = begin_with(ssm, self.estimator, num_particles=self.num_particles, most=self.max_particles)
+        counting = time.perf_counter() - began
         pilot = Pilot(key, ssm, estimator, self.num_chains, float(self.pilot_seconds), progress=self.progress)
-        pilot.aim = Aim(self.target_sd, self.num_particles is None, self.estimator is None)
+        pilot.compile_seconds, pilot.choice = counting, why(self.estimator, estimator)
+        pilot.aim = Aim(self.target_sd, self.num_particles is None, self.estimator is None and not pilot.choice)
         pilot.run(self.num_warmup // ROUND_SHARE, max_particles=self.max_particles)
         return Run.of_pilot(pilot, words(key), self.num_warmup, doubts=self._pilot_doubts(pilot))
 
     def _gone_on(self, before: Result, ssm: StateSpaceModel) -> Run:
         """Go on with the chains of a result."""
-        estimator = estimator_again(before, self.estimator, PLAIN)
+        estimator = estimator_again(before, self.estimator, default_estimator(ssm))
         keys = jax.random.split(as_key(jax.random.key(0)), self.num_chains)
         run = Run.gone_on(before, estimator, unstarted(keys, ssm, estimator))
         with phase(f"PMMH: compiling for {sized(estimator)}", progress=self.progress), interruptible():

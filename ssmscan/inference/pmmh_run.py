@@ -67,7 +67,7 @@ class Run:
             f"{sized(pilot.estimator)}, standard deviation of the log likelihood estimate "
             f"{pilot.sd:.2f} at the centre, target acceptance {pilot.target:.3f}"
         ]
-        if pilot.aim.proposal:
+        if pilot.aim.proposal or pilot.choice:
             notes.append(pilot.choice or "Bootstrap, as the pilot ended before another proposal could be tried")
         return cls(
             key=key,

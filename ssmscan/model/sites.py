@@ -41,6 +41,7 @@ class Site(NamedTuple):
         map: how base noise becomes the value, empty where nothing is drawn.
         reason: why the site has its role, one clause.
         in_loop: whether the site stands inside the scan.
+        values: all that one element of a latent site can be, empty where they are not finitely many or not known.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Site(NamedTuple):
     map: str
     reason: str
     in_loop: bool
+    values: tuple[float, ...] = ()
 
 
 def site_table(sites: Sequence[Site]) -> str:

@@ -41,5 +41,8 @@ A filter that goes on, and the front
     mode_search      searches for several modes of the states given all data
     choosing         `choose_proposal`, which measures whether looking ahead pays and can be trusted
     exact_likelihood  `ExactLikelihood`, an estimator without particles
+    finite_states    states with finitely many values, and all their joint values
+    optimal_resampling  equal particles merged, light ones thinned without bias
+    discrete_filter  `DiscreteFilter`, an estimator that tries every value of the states
     online_resume    `resume`, which reads a saved filter
 """

@@ -9,6 +9,7 @@ points of the grid at once, for the Nile and for an autoregression with noise (N
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 import warnings
@@ -26,6 +27,7 @@ from scipy import stats
 import ssmscan
 from benchmarks.verdict_models import MODELS
 from ssmscan import datasets
+from ssmscan.inference.importance_weights import combine
 from ssmscan.results.summary import STATISTICS
 from tests.inference.models import NOISE, Y, linear_gaussian, stochastic_volatility
 from tests.inference.sv_quadrature import quadrature
@@ -136,6 +138,45 @@ def checks(result: ssmscan.Result, truth: Truth) -> list[Check]:
             estimate = summary.statistics[STATISTICS.index(statistic)]
             found.append(Check(f"{name} {statistic}", exact, estimate.value, estimate.error))
     return [*found, Check("log evidence", truth.log_evidence, result.log_evidence, result.log_evidence_error)]
+
+
+# ---- estimates made again ------------------------------------------------------------------------
+
+
+RIGHT = {
+    "as it was": lambda one, other: one,
+    "the other estimate": lambda one, other: other,
+    "the mean of both": lambda one, other: np.logaddexp(one, other) - np.log(2),
+}
+"""Log likelihood of each point from two independent estimates: unbiased, so that the posterior is exact."""
+
+WRONG = {
+    "the larger": np.maximum,
+    "the mean of the logarithms": lambda one, other: (one + other) / 2,
+    "estimated again after the weights were formed": lambda one, other: one + other,
+}
+"""Not so: draws resampled by one estimate and weighed by another have the square of the likelihood."""
+
+
+def estimated_twice(seed: int) -> tuple[ssmscan.Result, np.ndarray]:
+    """Return a run with eight particles, and a second estimate for each of its points."""
+    ssm = ssmscan.trace(linear_gaussian, Y)
+    result = EIGHT.run(jax.random.key(seed), ssm)
+    estimator = ssmscan.ParticleFilter(8, summaries=())
+    theta = {name: jnp.asarray(values) for name, values in result.points.items()}
+    keys = jax.random.split(jax.random.key(1000 + seed), len(result.log_weights))
+    second = jax.jit(jax.vmap(lambda key, theta: estimator.estimate(key, ssm, theta).log_likelihood))(keys, theta)
+    return result, np.asarray(second, np.float64)
+
+
+def with_likelihoods(result: ssmscan.Result, second: np.ndarray, name: str) -> ssmscan.Result:
+    """Return the result as it would be with other likelihoods of the same points."""
+    first = result.continuation["log_likelihood"].astype(np.float64)
+    log_weights = result.log_weights + (RIGHT | WRONG)[name](first, second) - first
+    log_evidence, error = combine(log_weights)
+    if name.startswith("estimated again"):
+        log_evidence -= combine(result.log_weights)[0]
+    return dataclasses.replace(result, log_weights=log_weights, log_evidence=log_evidence, log_evidence_error=error)
 
 
 # ---- coverage ------------------------------------------------------------------------------------

@@ -4,52 +4,48 @@
         [--seconds 120] [--out FILE]
 
 The right posterior is sampled first, by a long run whose draws are kept for all sizes, and the tilt is solved for
-(`tests.inference.planted`): the shift of every statistic is known before an engine is wrong.  Then a cross-check of the
-two engines that it takes by itself, the second one wrong.  Prints a line a run, and the share of each verdict by size.
+(`tests.inference.planted`): the shift of every statistic is known before an engine is wrong.  Then `cross_check` runs
+with the engines that it chooses by itself, of which the one on particles that it asks first is wrong.  Prints a line a
+run, and the share of each verdict by size.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 
 import ssmscan
 from benchmarks.verdict_models import MODELS
+from ssmscan.inference.engines import Engaged, choices
 from tests.inference.planted import planted, tilted, wrong
 
-QUIET: dict[str, Any] = {"num_paths": 0, "progress": False}
-MANY = ("three regimes",)
-"""Too many parameters for the importance sampler."""
 
+def with_a_fault(bad: ssmscan.StateSpaceModel) -> Callable[..., list[list[Engaged]]]:
+    """Return `choices` in which the first engine on particles runs another model."""
 
-def particle_engine(name: str) -> Any:
-    """Return the engine on particles that a cross-check takes."""
-    return ssmscan.PMMH(**QUIET) if name in MANY else ssmscan.ImportanceSampler(**QUIET)
+    def rows(ssm: ssmscan.StateSpaceModel, progress: bool) -> list[list[Engaged]]:
+        gradients, (first, *others) = choices(ssm, progress)
+        return [gradients, [first._replace(engine=wrong(first.engine, bad)), *others]]
 
-
-def engines(name: str, bad: ssmscan.StateSpaceModel) -> dict[str, Any]:
-    """Return the pair, the one on particles wrong; where NUTS does not run, PMMH is the other."""
-    other = {"PMMH": ssmscan.PMMH(**QUIET)} if name == "SIR" else {"NUTS": ssmscan.NUTS(**QUIET)}
-    return {**other, "wrong": wrong(particle_engine(name), bad)}
+    return rows
 
 
 def right_draws(name: str, ssm: ssmscan.StateSpaceModel) -> tuple[np.ndarray, float]:
     """Return draws (S,) of the right posterior of the parameter, and how many independent ones they are worth."""
-    parameter = MODELS[name].parameter
-    engine = (
-        ssmscan.PMMH(num_samples=20_000, **QUIET)
-        if name in MANY
-        else ssmscan.ImportanceSampler(target_ess=20_000, **QUIET)
-    )
-    result = engine.run(jax.random.key(1000), ssm)
+    parameter, engine = MODELS[name].parameter, choices(ssm, False)[1][0].engine
+    more = {"target_ess": 20_000} if isinstance(engine, ssmscan.ImportanceSampler) else {"num_samples": 20_000}
+    result = dataclasses.replace(engine, **more).run(jax.random.key(1000), ssm)
     return result.draws[parameter].ravel(), result.summaries[parameter].ess_bulk
 
 
@@ -72,15 +68,15 @@ def main() -> None:
             bad = ssmscan.trace(tilted(MODELS[name].model, shift.fault), MODELS[name].data())
             for key in options.keys:
                 start = time.perf_counter()
-                check = ssmscan.cross_check(
-                    jax.random.key(key), ssm, seconds=options.seconds, engines=engines(name, bad), progress=False
-                )
+                with mock.patch("ssmscan.inference.cross_check.choices", with_a_fault(bad)):
+                    check = ssmscan.cross_check(jax.random.key(key), ssm, seconds=options.seconds, progress=False)
                 row = {
                     "model": name,
                     "size": size,
                     "key": key,
                     "shift": shift.statistics,
                     "error": shift.error,
+                    "engines": list(check.results),
                     "verdict": check.verdict.value,
                     "looks": len(check.looks),
                     "seconds": time.perf_counter() - start,
@@ -88,8 +84,8 @@ def main() -> None:
                 }
                 rows.append(row)
                 print(
-                    f"{name:16s} key {key}  {shift}: {row['verdict']}, {row['looks']} looks, {row['seconds']:.0f} s. "
-                    f"{check.sentences[0]}",
+                    f"{name:16s} key {key}  {shift}; {' and '.join(row['engines'])}: {row['verdict']}, "
+                    f"{row['looks']} looks, {row['seconds']:.0f} s. {check.sentences[0]}",
                     flush=True,
                 )
                 if options.out:

@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.inference.importance_truth import CASES, HARD, autoregression_truth, checks, coverage, tail_of
+from tests.inference.importance_truth import (
+    CASES,
+    HARD,
+    RIGHT,
+    WRONG,
+    autoregression_truth,
+    checks,
+    coverage,
+    estimated_twice,
+    tail_of,
+    with_likelihoods,
+)
 from tests.inference.models import Y, linear_posterior
 from tests.truth import ERROR_RATE, z_threshold
 
@@ -16,6 +27,29 @@ def test_the_sum_over_the_grid_is_that_of_dense_linear_algebra():
     assert found.log_evidence == pytest.approx(exact.log_evidence, abs=1e-3)
     assert found.statistics["rho"]["mean"] == pytest.approx(exact.rho, abs=1e-3)
     assert found.statistics["q"]["mean"] == pytest.approx(exact.q, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def twice():
+    return estimated_twice(0)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return autoregression_truth()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RIGHT)
+def test_unbiased_estimates_agree_with_the_integral(name, twice, truth):
+    for found in checks(with_likelihoods(*twice, name), truth):
+        assert abs(found.z) < 4, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRONG)
+def test_likelihoods_that_are_chosen_or_estimated_again_are_rejected(name, twice, truth):
+    assert max(abs(found.z) for found in checks(with_likelihoods(*twice, name), truth)) > 5
 
 
 @pytest.mark.heavy

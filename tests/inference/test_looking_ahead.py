@@ -8,8 +8,8 @@ import pytest
 
 import ssmscan
 from ssmscan.inference import pilot
+from ssmscan.inference.default_estimator import PLAIN
 from ssmscan.inference.pilot import Aim, Pilot
-from ssmscan.inference.pmmh import PLAIN
 from ssmscan.particles.draws import as_key
 from tests.inference.looking_ahead import case, report, run
 from tests.inference.test_pmmh import FEW, SMALL

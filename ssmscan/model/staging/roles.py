@@ -271,4 +271,5 @@ def public_site(site: TracedSite, role: Role, why: str, *, in_loop: bool) -> Sit
     label = site.particle.kind.value if drives and site.particle is not None else ""
     if label and site.smooth is not None and site.smooth.kind is MapKind.IN_PLACE:
         label = f"{label}, in place" if site.drawable else site.smooth.kind.value
-    return Site(site.name, role, site.family, site.shape, site.dtype, site.support, site.discrete, label, why, in_loop)
+    seen = site.name, role, site.family, site.shape, site.dtype, site.support, site.discrete
+    return Site(*seen, label, why, in_loop, site.values)
