@@ -21,6 +21,7 @@ import numpy as np
 
 from ssmscan.arguments import refusal, require_mapping
 from ssmscan.inference.importance import ImportanceSampler
+from ssmscan.inference.importance_points import dimension
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.tempering import TemperedSMC
@@ -29,7 +30,7 @@ from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.results.result import Result
 
 MANY_PARAMETERS = 10
-"""More scalar parameters than these are too many for importance sampling, and PMMH is taken."""
+"""Parameters of more unconstrained coordinates than these are too many for importance sampling, and PMMH is taken."""
 
 SIZES = {
     "num_samples": lambda result: result.num_draws,
@@ -94,7 +95,8 @@ def choices(ssm: StateSpaceModel, progress: bool) -> list[list[Engaged]]:
     tempered = Engaged("tempered", TemperedSMC(num_runs=6, **settings))
     importance = Engaged("importance", ImportanceSampler(**settings))
     pmmh = Engaged("pmmh", PMMH(num_warmup=1000, num_samples=2000, **settings))
-    few = sum(int(np.prod(site.shape)) for site in ssm.parameters) <= MANY_PARAMETERS
+    # Discrete parameters have no coordinates, and every engine refuses them.
+    few = any(site.discrete for site in ssm.parameters) or dimension(ssm) <= MANY_PARAMETERS
     return [[nuts, tempered], [importance, pmmh] if few else [pmmh, importance]]
 
 

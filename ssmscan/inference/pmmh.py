@@ -76,9 +76,9 @@ class PMMH:
         num_particles: number of particles of the estimator, or None to let the pilot choose.
         target_sd: standard deviation of the log likelihood estimate that the pilot aims at.
         estimator: of the likelihood: a `ParticleFilter`, or `Replicates` of one, whose number of particles is where the
-            pilot starts; or `ExactLikelihood()` of a linear Gaussian model. None is a particle filter whose proposal
-            the pilot chooses where the bootstrap filter needs many particles, see `ssmscan.choose_proposal`; the notes
-            of the result say which, and why.
+            pilot starts; or `ExactLikelihood()` of a linear Gaussian model. None is `DiscreteFilter` where all states
+            have finitely many values, else a particle filter whose proposal the pilot chooses where the bootstrap
+            filter needs many particles, see `ssmscan.choose_proposal`; the notes of the result say which, and why.
         num_paths: state paths kept in each chain, evenly spread over its draws.
         progress: whether to show a progress bar on a terminal.
         max_particles: the pilot chooses no more, rounded down to a power of two.

@@ -1,7 +1,8 @@
 r"""Estimators of the likelihood: what a sampler of the parameters needs of particles.
 
 An estimate :math:`\hat Z(\theta, u) \ge 0`, u the random numbers of its key, is unbiased: :math:`E_u \hat Z = p(y |
-\theta)`.  `ParticleFilter` is an `Estimator`, with any proposal and for panels and several loops; so is `Replicates`,
+\theta)`.  `ParticleFilter` is an `Estimator`, with any proposal and for panels and several loops, and `DiscreteFilter`,
+for states of finitely many values; so is `Replicates`,
 
 .. math:: \hat Z = \frac1R \sum_r \hat Z_r,
 

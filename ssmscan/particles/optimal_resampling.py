@@ -18,6 +18,7 @@ from being merged.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -64,8 +65,7 @@ def leaders(carry: Any, alive: Array) -> Array:
         return jnp.min(jnp.where(equal, index[None, :], index[:, None]), axis=1)
     hashed = jnp.zeros(m, np.uint32)
     for leaf in bits:
-        for low in (leaf & np.asarray(0xFFFFFFFF, leaf.dtype), *_high_words(leaf)):
-            hashed = _mixed(hashed ^ _hash(low.astype(np.uint32)))
+        hashed = _mixed(hashed ^ _hash(leaf))
     # Those without weight come last, and begin a run each.
     _, _, order = lax.sort((~alive, hashed, index), num_keys=2)
     begins = ~alive[order]
@@ -78,7 +78,7 @@ def leaders(carry: Any, alive: Array) -> Array:
 
 
 def _bits(leaf: Array) -> Array:
-    """Return a leaf as unsigned integers (M, words)."""
+    """Return a leaf as words of 32 bits, (M, words)."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     leaf = lax.stop_gradient(leaf)
@@ -86,11 +86,8 @@ def _bits(leaf: Array) -> Array:
         leaf = leaf.astype(np.uint8)
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         leaf = jnp.stack([leaf.real, leaf.imag], axis=-1)
-    return lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").reshape(len(leaf), -1)
-
-
-def _high_words(leaf: Array) -> tuple[Array, ...]:
-    return (leaf >> np.asarray(32, leaf.dtype),) if leaf.dtype.itemsize == 8 else ()
+    words = lax.bitcast_convert_type(leaf, f"uint{8 * min(leaf.dtype.itemsize, 4)}").astype(np.uint32)
+    return words.reshape(len(leaf), math.prod(words.shape[1:]))
 
 
 def _mixed(x: Array) -> Array:

@@ -19,7 +19,7 @@ import ssmscan
 from ssmscan import DiscreteFilter, ImportanceSampler, ParticleFilter, Replicates
 from ssmscan.particles import discrete_filter, optimal_resampling
 from ssmscan.particles.filter_step import COMPLETE, FAULTY, VANISHED
-from ssmscan.particles.finite_states import LIMIT, can_enumerate
+from ssmscan.particles.finite_states import can_enumerate
 from ssmscan.particles.optimal_resampling import leaders, merged, thinned
 from tests.model.test_summing import MODELS
 from tests.particles.unbiased import ratio
@@ -58,23 +58,28 @@ def markov_truth(sd, start):
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
-def test_a_particle_for_every_state_gives_the_forward_recursion_and_smoothed_paths(precision):
+def test_a_particle_for_every_state_gives_the_forward_recursion(precision):
     with jax.enable_x64(precision == "float64"):
-        ssm, theta = ssmscan.trace(hidden_markov, Y, start=0.3), {"sd": 0.8}
-        truth = markov_truth(0.8, 0.3)
-        found = DiscreteFilter(3).estimate(KEY, ssm, theta)
+        ssm, truth = ssmscan.trace(hidden_markov, Y, start=0.3), markov_truth(0.8, 0.3)
+        found = DiscreteFilter(3).estimate(KEY, ssm, {"sd": 0.8})
         assert found.log_likelihood.dtype == precision and found.status == COMPLETE
-        np.testing.assert_allclose(
-            found.log_likelihood, truth.log_likelihood, rtol=1e-6 if precision == "float32" else 1e-14
-        )
-        count = 4000
-        keys = jax.random.split(KEY, count)
-        paths = jax.jit(jax.vmap(lambda key: DiscreteFilter(3).sample_path(key, ssm, ssm.canonical(theta))))(keys)
-    np.testing.assert_array_equal(paths.log_likelihood, found.log_likelihood)
+        rounding = 1e-6 if precision == "float32" else 1e-14
+        np.testing.assert_allclose(found.log_likelihood, truth.log_likelihood, rtol=rounding)
+
+
+@pytest.mark.slow
+def test_paths_are_draws_from_the_smoothed_law():
+    ssm, truth, count = ssmscan.trace(hidden_markov, Y, start=0.3), markov_truth(0.8, 0.3), 4000
+    keys, theta = jax.random.split(KEY, count), ssm.canonical({"sd": 0.8})
+    paths = jax.jit(jax.vmap(lambda key: DiscreteFilter(3).sample_path(key, ssm, theta)))(keys)
+    np.testing.assert_allclose(paths.log_likelihood, truth.log_likelihood, rtol=1e-6)
     z = np.concatenate([paths.states["z0"][:, None], paths.states["z"]], axis=1)
     shares = np.stack([(z == k).mean(0) for k in range(3)], axis=1)
     errors = np.sqrt(truth.smoothed * (1 - truth.smoothed) / count)
     assert np.all(np.abs(shares - truth.smoothed) < z_threshold(shares.size) * errors)
+    pairs = truth.filtered[0][:, None] * ROWS * truth.smoothed[1] / (truth.filtered[0] @ ROWS)
+    moves = np.stack([[((z[:, 0] == i) & (z[:, 1] == j)).mean() for j in range(3)] for i in range(3)])
+    assert np.all(np.abs(moves - pairs) < z_threshold(9) * np.sqrt(pairs * (1 - pairs) / count))
     np.testing.assert_allclose(paths.states["mean"], LEVELS[z[:, 1:]] + 1.0, rtol=1e-6)
 
 
@@ -187,7 +192,7 @@ def test_its_gradient_is_unbiased_too_where_particles_are_thinned():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["second_order", "spells_of_elements", "changes", "scaled_and_masked", "two_chains"])
+@pytest.mark.parametrize("name", ["second_order", "spells_of_elements", "scaled_and_masked"])
 def test_the_forward_recursion_and_a_filter_that_knows_nothing_of_it_agree(name):
     model, arguments = next((model, data) for model, data in MODELS.items() if model.__name__ == name)
     ssm = ssmscan.trace(model, *arguments)
@@ -240,7 +245,10 @@ def test_thinning_keeps_expected_weights_and_exactly_n(route):
 
 def test_kernels_promote_no_dtypes(route):
     with jax.numpy_dtype_promotion("strict"):
-        log_weights, carry = jnp.log(jnp.arange(1.0, 9.0) / 36), {"z": jnp.arange(8) % 3, "on": jnp.arange(8) > 3}
+        log_weights, carry = (
+            jnp.log(jnp.arange(1.0, 9.0) / 36),
+            {"z": jnp.arange(8) % 3, "on": jnp.arange(8) > 3, "none": jnp.zeros((8, 0))},
+        )
         leader = jax.eval_shape(leaders, carry, log_weights > -jnp.inf)
         total = jax.eval_shape(merged, log_weights, leader)
         assert jax.eval_shape(lambda u, w: thinned(u, w, 4), jnp.array(0.4), total).source.dtype == np.int32
@@ -249,6 +257,7 @@ def test_kernels_promote_no_dtypes(route):
 # ---- limits --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_impossible_data_and_values_that_are_none():
     def model(y, gap=0.0):
         p = numpyro.sample("p", dist.Beta(2, 2))
@@ -275,7 +284,6 @@ def test_settings_and_what_is_enumerated():
     ssm = ssmscan.trace(switching, STEPS)
     assert DiscreteFilter(4).with_num_particles(7) == DiscreteFilter(7)
     assert DiscreteFilter(4).particle_steps(ssm) == 4 * 2 * 6 and can_enumerate(ssm)
-    assert can_enumerate(ssmscan.trace(hidden_markov, Y)) and LIMIT >= 3
 
     def counts(y):
         def step(left, yt):
@@ -301,7 +309,7 @@ def test_it_is_what_engines_choose_and_replicates_take():
     assert result.notes[0].startswith("3 particles") and result.states["z"].shape[-1] == len(Y)
     nuts = ssmscan.NUTS(num_warmup=300, num_samples=500, num_paths=0, progress=False).run(KEY, ssm)
     ours, theirs = result.summaries["sd"].mean, nuts.summaries["sd"].mean
-    assert abs(ours.value - theirs.value) < z_threshold() * np.hypot(ours.mcse, theirs.mcse)
+    assert abs(ours.value - theirs.value) < z_threshold() * np.hypot(ours.error, theirs.error)
     more = ImportanceSampler(num_points=100, num_paths=0, progress=False).run(KEY, ssm, start=result)
     assert len(more.log_weights) == 600
     pmmh = ssmscan.PMMH(num_warmup=80, num_samples=20, num_chains=2, num_paths=0, progress=False).run(KEY, ssm)
