@@ -22,8 +22,7 @@ import ssmscan
 from ssmscan.inference import nuts as nuts_engine
 from ssmscan.inference import pmmh as pmmh_engine
 from ssmscan.inference import tempering as tempering_engine
-from ssmscan.inference.nuts import starting_point
-from ssmscan.inference.posterior import log_posterior
+from ssmscan.inference.posterior import log_posterior, sample_reference
 from ssmscan.model import time_loops
 
 Record = dict[str, Any]
@@ -94,7 +93,7 @@ def nuts(quick: bool) -> Iterator[Record]:
     chains, leapfrogs, length = (4, 5, 50) if quick else (64, 40, STEPS)
     ssm = volatility(length)
     chosen, keys = time_loops.MOST_STEPS, jax.random.split(jax.random.key(0), chains)
-    start = jax.jit(jax.vmap(lambda key: starting_point(key, ssm)[0]))(keys)
+    start = jax.jit(jax.vmap(lambda key: sample_reference(key, ssm)))(keys)
     for steps in (chosen, 1) if quick else (chosen, 1, 20, 5):
         time_loops.MOST_STEPS = steps
         jax.clear_caches()

@@ -2,7 +2,7 @@
 
 | file | what it does |
 |---|---|
-| `nuts`, `nuts_run` | `NUTS`: NumPyro's sampler on parameters and noise; a run of it under way |
+| `nuts`, `nuts_start`, `nuts_run` | `NUTS`: NumPyro's sampler; units and starts; a run of it under way |
 | `rewarming` | its second warm-up where draws diverge |
 | `pmmh`, `pmmh_run` | `PMMH`: a random walk on an estimate of the likelihood; a run of it under way |
 | `pmmh_chain` | its exact step |

@@ -4,7 +4,8 @@ The potential is minus the log posterior of `ssmscan.inference.posterior`: uncon
 standard normal base noise of every initial state and innovation move together; a state without a smooth map from noise
 moves as it is.  The sampler, its adaptation of
 step size and diagonal mass, and its tree are NumPyro's (Hoffman & Gelman 2014, *JMLR* 15, algorithm 6; Phan,
-Pradhan & Jankowiak 2019), advanced in compiled chunks from the host.
+Pradhan & Jankowiak 2019), advanced in compiled chunks from the host.  `ssmscan.inference.nuts_start` chooses
+where chains start and in what units parameters move.
 
 Divergences lead to one new warm-up with shorter steps: `ssmscan.inference.rewarming`.
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,23 +37,30 @@ from ssmscan.arguments import require_flag, require_number
 from ssmscan.inference.going_on import Checkpoint, begin, origin_of, strided
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.nuts_run import KEPT_NOISE, Run
+from ssmscan.inference.nuts_start import (
+    INIT_ATTEMPTS,
+    Beginning,
+    beginning,
+    in_units,
+    shapes_of_beginning,
+    starting_point,
+)
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
-from ssmscan.inference.posterior import Position, log_posterior, start_noise
+from ssmscan.inference.posterior import Position, log_posterior
 from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phase, run_chunks
 from ssmscan.inference.reporting import result_of
 from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, diverged, rewarmed
 from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold
 from ssmscan.inference.spreading import side_by_side
 from ssmscan.model.keys import one_key
+from ssmscan.model.protocols import Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.loop import each
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
 
-INIT_RADIUS = 2.0
-INIT_ATTEMPTS = 100
-
+Operand = tuple[StateSpaceModel, Theta, jax.Array]
 Drawn = dict[str, dict[str, jax.Array]]
 """Of each chain "draws" and "noise" by site, and "stats" by name."""
 
@@ -60,34 +69,38 @@ Drawn = dict[str, dict[str, jax.Array]]
 class NUTSStep:
     """One NUTS transition of every chain; see `ssmscan.inference.progress.Step`.
 
-    The operand is (ssm, the acceptance that warm-up aims at).
+    The operand is (ssm, unit of each parameter, the acceptance that warm-up aims at).
     """
 
     num_warmup: int
     max_tree_depth: int
 
-    def kernel(self, ssm: StateSpaceModel, target_accept: jax.Array | float = 0.8) -> Kernel:
+    def potential(self, ssm: StateSpaceModel, unit: Theta) -> Callable[[dict], jax.Array]:
+        """Build minus the log posterior as a function of parameters in units, and noise."""
+        return lambda z: -log_posterior(ssm, Position(in_units(z["parameters"], unit), z["noise"]))
+
+    def kernel(self, ssm: StateSpaceModel, unit: Theta, target_accept: jax.Array | float = 0.8) -> Kernel:
         """Build NumPyro's kernel for this model."""
         return Kernel(
-            potential_fn=lambda z: -log_posterior(ssm, Position(**z)),
+            potential_fn=self.potential(ssm, unit),
             max_tree_depth=self.max_tree_depth,
             target_accept_prob=target_accept,
         )
 
-    def init(self, key: jax.Array, ssm: StateSpaceModel, point: ParamInfo) -> HMCState:
+    def init(self, key: jax.Array, ssm: StateSpaceModel, unit: Theta, point: ParamInfo) -> HMCState:
         """Start one chain at a point with its density and gradient, which are not computed and compiled again."""
-        return self.kernel(ssm).init(key, self.num_warmup, point)
+        return self.kernel(ssm, unit).init(key, self.num_warmup, point)
 
-    def __call__(self, operand: tuple[StateSpaceModel, jax.Array], states: HMCState) -> tuple[HMCState, Drawn]:
+    def __call__(self, operand: Operand, states: HMCState) -> tuple[HMCState, Drawn]:
         """Advance all chains; states has the chains in front."""
-        ssm, target_accept = operand
-        kernel = self.kernel(ssm, target_accept)
+        ssm, unit, target_accept = operand
+        kernel = self.kernel(ssm, unit, target_accept)
 
         def advance(state: HMCState) -> tuple[HMCState, dict[str, jax.Array]]:
             # NumPyro's kernel learns its warm-up schedule in init; with the gradient given, nothing is evaluated.
             kernel.init(state.rng_key, self.num_warmup, ParamInfo(state.z, state.potential_energy, state.z_grad))
             state = kernel.sample(state, (), {})
-            return state, ssm.constrain(state.z["parameters"])
+            return state, ssm.constrain(in_units(state.z["parameters"], unit))
 
         states, draws = side_by_side(advance, states)
         return states, {
@@ -191,19 +204,22 @@ class NUTS:
             keys = jax.random.split(key, self.num_chains)
             start_seconds = 0.0
             if before is None:
-                start, start_seconds = compile_timed(_start, keys, ssm, step=step)
-                states, found = start(keys, ssm)
+                begun, draw_seconds = beginning(key, ssm, self.num_chains)
+                start, start_seconds = compile_timed(_start, keys, ssm, begun, step=step)
+                start_seconds += draw_seconds
+                states, found = start(keys, ssm, begun)
                 if not np.all(found):
                     raise ValueError(
                         f"no point with a finite log density in {INIT_ATTEMPTS} attempts for chain(s) "
                         f"{np.flatnonzero(~np.asarray(found)).tolist()}: look for data outside the support of their "
                         "distribution, or for a prior that reaches where the model has no value"
                     )
-                run = Run.new(key, states, self.target_accept, num_warmup)
+                run = Run.new(key, states, begun.unit, self.target_accept, num_warmup)
             else:
-                shapes, _ = jax.eval_shape(partial(_start, step=step), keys, ssm)
-                run = Run.gone_on(before, key, shapes)
-            chunk = compile_chunk(step, _operand(ssm, self.target_accept), run.state, replicates=True)
+                like = shapes_of_beginning(ssm, self.num_chains)
+                shapes, _ = jax.eval_shape(partial(_start, step=step), keys, ssm, like)
+                run = Run.gone_on(before, key, shapes, like.unit)
+            chunk = compile_chunk(step, _operand(ssm, run), run.state, replicates=True)
         run.compile_seconds += start_seconds + chunk.compile_seconds
         self._advance(chunk, ssm, run, wanted, saving)
         if self._may_rewarm(run) and run.tally.diverging and not run.interrupted:
@@ -216,7 +232,7 @@ class NUTS:
 
     def _advance(self, chunk: Chunk, ssm: StateSpaceModel, run: Run, wanted: int, saving: Checkpoint) -> None:
         """Warm up and draw, until a divergence if another warm-up may follow."""
-        operand, again = _operand(ssm, run.target_accept), "" if run.first is None else " again"
+        operand, again = _operand(ssm, run), "" if run.first is None else " again"
         enough = diverged if self._may_rewarm(run) else None
         if enough is not None and run.tally.diverging:
             return
@@ -275,8 +291,8 @@ class NUTS:
         return dataclasses.replace(result, settings=settings)
 
 
-def _operand(ssm: StateSpaceModel, target_accept: float) -> tuple[StateSpaceModel, jax.Array]:
-    return ssm, jnp.asarray(target_accept, jnp.result_type(float))
+def _operand(ssm: StateSpaceModel, run: Run) -> Operand:
+    return ssm, run.unit, jnp.asarray(run.target_accept, jnp.result_type(float))
 
 
 def _with_depth(stats: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarray]:
@@ -286,46 +302,12 @@ def _with_depth(stats: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarra
 
 
 @partial(jax.jit, static_argnames=("step",))
-def _start(keys: jax.Array, ssm: StateSpaceModel, *, step: NUTSStep) -> tuple[HMCState, jax.Array]:
+def _start(keys: jax.Array, ssm: StateSpaceModel, begun: Beginning, *, step: NUTSStep) -> tuple[HMCState, jax.Array]:
     """Find a starting point for each chain and initialise the kernel; says for which chains it was found."""
 
-    def one(key: jax.Array) -> tuple[HMCState, jax.Array]:
-        key_point, key_chain = jax.random.split(key)
-        point, found = starting_point(key_point, ssm)
-        return step.init(key_chain, ssm, point), found
+    def one(chain: tuple[jax.Array, Theta]) -> tuple[HMCState, jax.Array]:
+        (key_point, key_chain), own = jax.random.split(chain[0]), begun._replace(candidates=chain[1])
+        point, found = starting_point(key_point, ssm, step.potential(ssm, begun.unit), own)
+        return step.init(key_chain, ssm, begun.unit, point), found
 
-    return each(one, keys)
-
-
-def starting_point(key: jax.Array, ssm: StateSpaceModel) -> tuple[ParamInfo, jax.Array]:
-    """Draw parameters uniform on (-2, 2) and small noise until density and gradient are finite.
-
-    Returns:
-        The point with its potential energy and gradient, and whether it was found within `INIT_ATTEMPTS`.
-    """
-
-    def propose(key: jax.Array) -> tuple[ParamInfo, jax.Array]:
-        key_parameters, key_noise = jax.random.split(key)
-        shapes = jax.eval_shape(lambda k: ssm.unconstrain(ssm.sample_start(k)), key)
-        leaves, tree = jax.tree.flatten(shapes)
-        keys = jax.random.split(key_parameters, len(leaves))
-        uniform = [
-            jax.random.uniform(k, leaf.shape, leaf.dtype, -INIT_RADIUS, INIT_RADIUS) for k, leaf in zip(keys, leaves)
-        ]
-        z = jax.tree.unflatten(tree, uniform)
-        position = Position(z, start_noise(key_noise, ssm, z))._asdict()
-        energy, gradient = jax.value_and_grad(lambda p: -log_posterior(ssm, Position(**p)))(position)
-        checks = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((energy, gradient))]
-        return ParamInfo(position, energy, gradient), jnp.stack(checks).all()
-
-    def attempt(carry: tuple) -> tuple:
-        key, _, _, attempts = carry
-        key, key_propose = jax.random.split(key)
-        return (key, *propose(key_propose), attempts + 1)
-
-    unfinished = lambda carry: ~carry[2] & (carry[3] < INIT_ATTEMPTS)  # noqa: E731
-    shape = jax.eval_shape(propose, key)[0]
-    nowhere = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
-    first = (key, nowhere, jnp.array(False), jnp.array(0, jnp.int32))
-    _, point, found, _ = jax.lax.while_loop(unfinished, attempt, first)
-    return point, found
+    return each(one, (keys, begun.candidates))

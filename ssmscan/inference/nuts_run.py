@@ -17,6 +17,7 @@ from numpyro.infer.hmc import HMCState
 from ssmscan.inference.going_on import Arrays, key_of, pack, strided, unpack, words
 from ssmscan.inference.progress import Progress
 from ssmscan.inference.rewarming import REWARM_ACCEPT, Tally, warmed_anew
+from ssmscan.model.protocols import Theta
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
 
@@ -34,6 +35,7 @@ class Run:
     Attributes:
         key: of the run.
         state: of the chains.
+        unit: of each parameter in the state; see `ssmscan.inference.nuts_start`.
         begun: the chains before their first step, None once no new warm-up can follow.
         warm: the chains after their first warm-up, None before and once no new warm-up can follow.
         target_accept: what the warm-up aims at.
@@ -50,6 +52,7 @@ class Run:
 
     key: jax.Array
     state: HMCState
+    unit: Theta
     begun: HMCState | None
     warm: HMCState | None
     target_accept: float
@@ -66,13 +69,13 @@ class Run:
     interrupted: bool = False
 
     @classmethod
-    def new(cls, key: jax.Array, states: HMCState, target_accept: float, num_warmup: int) -> Run:
+    def new(cls, key: jax.Array, states: HMCState, unit: Theta, target_accept: float, num_warmup: int) -> Run:
         """Begin."""
-        return cls(key, states, states, None, target_accept, num_warmup, num_warmup)
+        return cls(key, states, unit, states, None, target_accept, num_warmup, num_warmup)
 
     @classmethod
-    def gone_on(cls, before: Result, key: jax.Array, shapes: HMCState) -> Run:
-        """Go on from a result."""
+    def gone_on(cls, before: Result, key: jax.Array, shapes: HMCState, unit: Theta) -> Run:
+        """Go on from a result whose chains and units have these shapes."""
         stored, origin = before.continuation, before.origin
         state = unpack("state", stored, shapes)
         noise = unpack("noise", stored, _noise_shapes(shapes, stored))
@@ -89,6 +92,7 @@ class Run:
         return cls(
             key=key_of(origin["key"], key),
             state=state,
+            unit=unpack("unit", stored, unit),
             begun=unpack("begun", stored, shapes) if "begun_0" in stored else None,
             warm=unpack("warm", stored, shapes) if "warm_0" in stored else None,
             target_accept=float(origin["target_accept"]),
@@ -170,7 +174,8 @@ class Run:
         run = self.kept()
         noise = {} if run.outputs is None else run.outputs["noise"]
         rows = strided(run.done, most, run.stride)
-        found = pack("state", run.state) | pack("noise", jax.tree.map(lambda x: np.moveaxis(x[rows], 1, 0), noise))
+        found = pack("state", run.state) | pack("unit", run.unit)
+        found |= pack("noise", jax.tree.map(lambda x: np.moveaxis(x[rows], 1, 0), noise))
         for name, states in (("begun", run.begun), ("warm", run.warm)):
             found |= {} if states is None else pack(name, states)
         return found

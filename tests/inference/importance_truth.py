@@ -243,6 +243,24 @@ def funnel(y):
     scan(step, 0.0, y)
 
 
+def funnel_truth(draws: int = 500_000) -> dict[str, dict[str, float]]:
+    """Return the quantiles of `funnel` by draws of the prior, almost all of which are effective, x integrated out."""
+    _, shape = HARD["a funnel"]
+    y, rng = np.random.default_rng(0).normal(size=shape), np.random.default_rng(5)
+    states = np.linalg.inv(np.array([[0.25, 0.125], [0.125, 0.3125]])) + shape[1] / 100 * np.eye(2)
+    v = 3.0 * rng.standard_normal(draws)
+    effect = np.exp(v / 2)[:, None] * rng.standard_normal((draws, shape[1]))
+    rest = y - effect[:, None, :]
+    total = rest.sum(2) / 100
+    weights = np.exp((total @ np.linalg.inv(states) * total).sum(1) / 2 - (rest**2).sum((1, 2)) / 200)
+    found = {}
+    for name, x in {"v": v, **{f"effect[{i}]": e for i, e in enumerate(effect.T)}}.items():
+        order = np.argsort(x)
+        cdf = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
+        found[name] = dict(zip(STATISTICS[2:], map(float, np.interp((0.05, 0.5, 0.95), cdf, x[order]))))
+    return found
+
+
 HARD = {"ten parameters": (ten_scales, (2, 10)), "a funnel": (funnel, (2, 8))}
 
 

@@ -1,0 +1,148 @@
+r"""Where chains of NUTS start, and the unit of each parameter.
+
+NumPyro's kernel begins with unit mass and shrinks each variance that it learns towards 1e-3, which is too much for a
+parameter that is small by nature, a daily return.  Noise has sd 1 in the prior; an unconstrained parameter z moves
+as :math:`u = z / s`, where s is its sd in the prior,
+
+.. math:: \log s = E \log |z - z'| + \gamma / 2, \quad z, z' \text{ independent draws of the prior,}
+
+or 1 if that is less: data may say much about a parameter with a wide prior, and the shrinkage would be too much in a
+large unit.  This is exact for a normal prior, and finite with heavy tails (:math:`\gamma`, Euler's constant).  It is
+rounded to a power of two, so that a product with it has no rounding error.
+
+A chain starts at the point with the highest density among `CANDIDATES`: every other one has parameters in the middle of
+the prior, each the median of three draws, and the rest have them uniform on (-2, 2) in unconstrained space, as
+NumPyro's, since a wide prior says hardly where to start.  So few leave chains spread more widely than the posterior.
+Further candidates follow while none has a finite density and gradient.  Noise is small.
+
+Units and candidates are made on the host, of prior draws that are the same at every call: nothing is compiled for them
+but the sampler of the prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.util import ParamInfo
+
+from ssmscan.inference.going_on import words
+from ssmscan.inference.posterior import start_noise
+from ssmscan.inference.progress import compile_timed
+from ssmscan.model.protocols import Theta
+from ssmscan.model.statespace.front import StateSpaceModel
+
+CANDIDATES = 8
+INIT_ATTEMPTS = 100
+INIT_RADIUS = 2.0
+PRIOR_DRAWS = 256
+MOST_HALVINGS = 60
+"""A unit is at least 1 / 2 to this power: single precision holds its square."""
+
+
+class Beginning(NamedTuple):
+    """What there is before the first density.
+
+    Attributes:
+        candidates: unconstrained parameters, (chains, `INIT_ATTEMPTS`, ...).
+        unit: of each parameter.
+    """
+
+    candidates: Theta
+    unit: Theta
+
+
+def beginning(key: jax.Array, ssm: StateSpaceModel, num_chains: int) -> tuple[Beginning, float]:
+    """Choose units and candidates; also returns the seconds that compiling took."""
+    keys = jax.random.split(jax.random.key(0), PRIOR_DRAWS)
+    draw, seconds = compile_timed(_prior_draws, keys, ssm)
+    draws = jax.tree.map(np.asarray, draw(keys, ssm))
+    candidates = partial(_candidates, np.random.default_rng(words(key)), num_chains)
+    return Beginning(jax.tree.map(candidates, draws), jax.tree.map(_unit, draws)), seconds
+
+
+def shapes_of_beginning(ssm: StateSpaceModel, num_chains: int) -> Beginning:
+    """Return the shapes of `beginning`, for which nothing is compiled."""
+    one = jax.eval_shape(lambda: ssm.unconstrain(ssm.sample_start(jax.random.key(0))))
+
+    def many(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((num_chains, INIT_ATTEMPTS, *leaf.shape), leaf.dtype)
+
+    return Beginning(jax.tree.map(many, one), one)
+
+
+@jax.jit
+def _prior_draws(keys: jax.Array, ssm: StateSpaceModel) -> Theta:
+    # One after the other, which is compiled in little more than half the time of all at once.
+    return jax.lax.map(lambda key: ssm.unconstrain(ssm.sample_start(key)), keys)
+
+
+def _candidates(rng: np.random.Generator, num_chains: int, draws: np.ndarray) -> np.ndarray:
+    """Choose for one site: from the prior and uniform, by turns."""
+    shape = (num_chains, INIT_ATTEMPTS // 2)
+    middle = np.median(draws[rng.integers(PRIOR_DRAWS, size=(3, *shape))], axis=0)
+    uniform = rng.uniform(-INIT_RADIUS, INIT_RADIUS, middle.shape)
+    both = np.stack([middle, uniform], axis=2)
+    return both.reshape(num_chains, -1, *draws.shape[1:]).astype(draws.dtype)
+
+
+def _unit(draws: np.ndarray) -> np.ndarray:
+    """Return the sd of each coordinate of one site, as a power of two; 1 if it is more or all draws are the same."""
+    with np.errstate(all="ignore"):
+        logs = np.log(np.abs(draws[::2].astype(float) - draws[1::2]))
+    usable = np.isfinite(logs)
+    mean = np.where(usable, logs, 0.0).sum(0) / np.maximum(usable.sum(0), 1)
+    doublings = np.round((mean + np.euler_gamma / 2) / np.log(2))
+    doublings = np.where(usable.any(0), np.clip(doublings, -MOST_HALVINGS, 0.0), 0.0)
+    return np.exp2(doublings).astype(draws.dtype)
+
+
+def in_units(u: Theta, unit: Theta) -> Theta:
+    """Return the unconstrained parameters that are u in these units."""
+    return jax.tree.map(jnp.multiply, u, unit)
+
+
+def starting_point(
+    key: jax.Array, ssm: StateSpaceModel, potential: Callable[[dict], jax.Array], begun: Beginning
+) -> tuple[ParamInfo, jax.Array]:
+    """Find a point to start a chain at.
+
+    Args:
+        key: of the chain.
+        ssm: the model.
+        potential: of the point {"parameters": in units, "noise": ...}.
+        begun: the candidates of this chain, and the units.
+
+    Returns:
+        The point with its potential energy and gradient, and whether one was found.
+    """
+
+    def evaluate(key: jax.Array, number: jax.Array) -> ParamInfo:
+        z = jax.tree.map(lambda leaf: leaf[number], begun.candidates)
+        u = jax.tree.map(jnp.divide, z, begun.unit)
+        position = {"parameters": u, "noise": start_noise(key, ssm, z)}
+        return ParamInfo(position, *jax.value_and_grad(potential)(position))
+
+    def attempt(carry: tuple) -> tuple:
+        key, best, found, attempts = carry
+        key, key_noise = jax.random.split(key)
+        new = evaluate(key_noise, attempts)
+        checks = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((new.potential_energy, new.z_grad))]
+        usable = jnp.stack(checks).all()
+        better = usable & (~found | (new.potential_energy < best.potential_energy))
+        best = jax.tree.map(partial(jnp.where, better), new, best)
+        return key, best, found | usable, attempts + 1
+
+    def unfinished(carry: tuple) -> jax.Array:
+        _, _, found, attempts = carry
+        return attempts < jnp.where(found, CANDIDATES, INIT_ATTEMPTS)
+
+    attempts = jnp.array(0, jnp.int32)
+    shapes = jax.eval_shape(evaluate, key, attempts)
+    nowhere = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    _, point, found, _ = jax.lax.while_loop(unfinished, attempt, (key, nowhere, jnp.array(False), attempts))
+    return point, found
