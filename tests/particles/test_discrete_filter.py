@@ -84,13 +84,13 @@ def test_paths_are_draws_from_the_smoothed_law():
 
 
 def switching(y):
-    """A level that decays at a rate of its regime: no two paths have the same carry, 2^T of them."""
+    """A level that remembers when its regime was on: no two paths have the same carry, 2^T of them."""
     rate = numpyro.sample("rate", dist.Beta(2.0, 2.0))
 
     def step(carry, yt):
         z, level = carry
         z = numpyro.sample("z", dist.Bernoulli(jnp.where(z == 1, 0.7, 0.4)))
-        level = jnp.where(z == 1, rate * level, level) + 0.5 * z
+        level = rate * level + 0.5 * z
         numpyro.sample("y", dist.Normal(level, 0.7), obs=yt)
         return (z, level), None
 
@@ -106,7 +106,7 @@ def every_path(rate, y):
     z, level, log_joint = np.zeros(len(paths)), np.ones(len(paths)), np.zeros(len(paths))
     for new, yt in zip(paths.T, y):
         p = np.where(z == 1, 0.7, 0.4)
-        level = np.where(new == 1, rate * level, level) + 0.5 * new
+        level = rate * level + 0.5 * new
         log_joint += np.log(np.where(new == 1, p, 1 - p)) + norm.logpdf(yt, level, 0.7)
         z = new
     total = logsumexp(log_joint)
