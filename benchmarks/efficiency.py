@@ -41,7 +41,7 @@ ENGINES: dict[str, Callable[[], Any]] = {
     "PMMH, look-ahead": lambda: pmmh(ssmscan.LookAhead()),
     "ImportanceSampler": lambda: ssmscan.ImportanceSampler(**QUIET),
     "NUTS": lambda: ssmscan.NUTS(**QUIET),
-    "TemperedSMC": lambda: ssmscan.TemperedSMC(num_particles=1000, num_runs=6, **QUIET),
+    "TemperedSMC": lambda: ssmscan.TemperedSMC(num_particles=500, num_runs=4, **QUIET),
 }
 
 

@@ -69,12 +69,14 @@ def warn_of_concerns(result: Of) -> Of:
     """Warn of what `concerns` returns, in one `ResultWarning`; return the result.
 
     For the end of an engine's `run`: the warning points at the line that called it.  Control-C stops the looking, which
-    takes long for thousands of parameters, and loses no draw.
+    takes long for thousands of parameters, and loses no draw; nor does a package that is missing.
     """
     try:
         found = concerns(result)
     except KeyboardInterrupt:
         found = ("Whether it can be trusted was not found out, since Control-C came: result.concerns() looks again.",)
+    except ImportError as error:
+        found = (f"Whether it can be trusted was not found out: {error}.",)
     if found:
         warnings.warn(f"{result.title}. {' '.join(found)}", ResultWarning, stacklevel=3)
     return result

@@ -1,5 +1,7 @@
 """A result that cannot be trusted says so, in a sentence with what to do."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,11 @@ def test_what_is_printed_as_the_limit_is_not_beyond_it():
     assert find_fault({"phi": summary._replace(rhat=1.0103, ess_tail=399.7)}, independent_runs=False) is None
     fault = find_fault({"phi": summary._replace(rhat=1.0106, ess_tail=399.2)}, independent_runs=False)
     assert fault.reason == "R-hat of phi is 1.011 > 1.01, ESS of phi is 399 < 400"
+
+
+def test_a_missing_package_loses_no_draw(monkeypatch):
+    made = result(GOOD)
+    for name in ("arviz", "arviz_stats"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.warns(ResultWarning, match="was not found out: .* needs 'arviz"):
+        assert warn_of_concerns(made) is made
