@@ -77,7 +77,7 @@ def _engines(quick: bool) -> dict[str, ssmscan.Engine]:
             "importance": ssmscan.ImportanceSampler(num_points=40, num_particles=20, num_paths=20),
         }
     return {
-        "nuts": ssmscan.NUTS(num_warmup=500, num_paths=500),
+        "nuts": ssmscan.NUTS(num_warmup=500, target_accept=0.95, num_paths=500),
         "importance": ssmscan.ImportanceSampler(num_paths=500),
     }
 
