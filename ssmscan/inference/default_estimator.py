@@ -29,6 +29,9 @@ STARTS = 4
 """Draws of the parameters at which carries are counted."""
 
 
+_drawn = jax.jit(lambda key, ssm: ssm.sample_start(key))
+
+
 def default_estimator(ssm: StateSpaceModel) -> Estimator:
     """Return the kind of estimator that suits a model, with any number of particles."""
     return NOT_FEW if can_enumerate(ssm) else PLAIN
@@ -45,11 +48,8 @@ def begin_with(ssm: StateSpaceModel, given: Estimator | None, *, num_particles: 
     """
     estimator = given or default_estimator(ssm)
     if given is None and num_particles is None and isinstance(estimator, DiscreteFilter):
-        keys, draw = (
-            [jax.random.key(number) for number in range(STARTS)],
-            jax.jit(lambda key, ssm: ssm.sample_start(key)),
-        )
-        count = max(num_carries(key, ssm, draw(key, ssm), at_most=FEWEST) for key in keys)
+        keys = [jax.random.key(number) for number in range(STARTS)]
+        count = max(num_carries(key, ssm, _drawn(key, ssm), at_most=FEWEST) for key in keys)
         if count <= FEWEST:
             estimator = DiscreteFilter(max(count, 1))
     return estimator.with_num_particles(num_particles or min(estimator.num_particles, most))

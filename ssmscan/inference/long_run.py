@@ -104,11 +104,11 @@ def long_run(
     online.refuse_other(first, ssm, particle_filter, argument="start")
     saving = Checkpoint(None if checkpoint is None else Path(checkpoint), every)
     theta = ssm.canonical(theta)
+    begun = "start"
     if saving.path is not None and saving.path.exists():
-        first = _read(saving.path, first, ssm, theta, particle_filter)
+        first, begun = _read(saving.path, first, ssm, theta, particle_filter), f"checkpoint {saving.path}"
     origin, left = Origin(ssm, theta, particle_filter), ssm.num_steps - first.step
     if left < 1:
-        begun = "start" if saving.path is None or not saving.path.exists() else f"checkpoint {saving.path}"
         raise ValueError(f"{begun} has taken all {ssm.num_steps} steps of the series: nothing is left to do.")
     chunk = _chunk(first, ssm, theta, particle_filter)
     with phase("filter: compiling", progress=progress):
