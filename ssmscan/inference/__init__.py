@@ -2,7 +2,9 @@
 
 | file | what it does |
 |---|---|
-| `nuts`, `nuts_start`, `nuts_run` | `NUTS`: NumPyro's sampler; units and starts; a run of it under way |
+| `nuts`, `nuts_run` | `NUTS`: NumPyro's sampler; a run of it under way |
+| `nuts_start`, `nuts_step` | units and starts; its transition |
+| `whitening` | noise as it is moved: white given the data; which the first third of a warm-up finds |
 | `rewarming` | its second warm-up where draws diverge |
 | `pmmh`, `pmmh_run` | `PMMH`: a random walk on an estimate of the likelihood; a run of it under way |
 | `pmmh_chain` | its exact step |
@@ -20,6 +22,7 @@
 | `posterior` | the density with the noise outside the loop, shared by the engines that use gradients |
 | `paths` | state paths of the draws, from noise or from the keys of accepted runs |
 | `approximation` | `gaussian_approximation`: the states given data and parameters by their mode and curvature |
+| `element_noise` | noise of each element of a panel |
 | `deterministics` | deterministics outside the loop, added to a result |
 | `reporting` | the `Result` of a sampler |
 | `predict` | the observations again, from any result |

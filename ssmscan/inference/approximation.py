@@ -21,15 +21,16 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import refusal, require_integer
+from ssmscan.inference.element_noise import joined_noise, split_noise
 from ssmscan.model.gaussian.fit import MAX_PASSES, fit_vectors
 from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.gaussian.moments import Moments, draw_path, moments
 from ssmscan.model.gaussian.vectors import Coordinates, in_vectors
 from ssmscan.model.keys import loop_keys, one_key
 from ssmscan.model.protocols import Dynamics, Model, Theta, Values
-from ssmscan.model.statespace.element_dynamics import join, join_values
+from ssmscan.model.statespace.element_dynamics import join_values
 from ssmscan.model.statespace.requirements import require_observed
-from ssmscan.particles.panels import each_filter, split
+from ssmscan.particles.panels import each_filter
 from ssmscan.particles.printing import known
 
 EXACT, LAPLACE, SURROGATE = 0, 1, 2
@@ -218,7 +219,7 @@ def _approximated(ssm: Model, theta: Theta, start: Values | None, *, max_passes:
         found = fit_vectors(model, start=None if noise is None else (noise, noise), max_passes=max_passes)
         return _Loop(found, moments(model, found))
 
-    noise = start if start is None or ssm.panel is None else _elements(start, ssm)
+    noise = None if start is None else split_noise(start, ssm)
     of_element = () if noise is None or ssm.panel is None else (noise,)
     one = run if of_element else partial(run, noise=noise)
     found, of = each_filter(one, ssm, theta, None, *of_element, together=True)
@@ -235,8 +236,8 @@ def _approximated(ssm: Model, theta: Theta, start: Values | None, *, max_passes:
         mean=join_values(of.mean, ssm.panel),
         sd=join_values(sd, ssm.panel),
         covariance=of.covariance if ssm.panel is None else {n: _after_time(x) for n, x in of.covariance.items()},
-        noise=_join_noise(of.noise, ssm, coordinates),
-        noise_sd=_join_noise(noise_sd, ssm, coordinates),
+        noise=joined_noise(of.noise, ssm, coordinates),
+        noise_sd=joined_noise(noise_sd, ssm, coordinates),
         converged=jnp.all(found.converged),
         finite=jnp.all(found.finite),
         passes=jnp.max(found.passes),
@@ -272,29 +273,6 @@ def _diagonal(x: Array) -> Array:
 def _after_time(x: Array) -> Array:
     """Move elements behind time, (M, T, k, k) -> (T, M, k, k); a start has no time."""
     return jnp.moveaxis(x, 0, 1) if x.ndim == 4 else x
-
-
-def _backs(ssm: Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return where the elements are in the noise of each site, from the end."""
-    assert ssm.panel is not None
-    places = dict(ssm.panel.noise)
-    return {name: places[name] - len(shape) for name, shape in shapes.items()}
-
-
-def _join_noise(noise: Values, ssm: Model, coordinates: Coordinates) -> Values:
-    if ssm.panel is None:
-        return noise
-    backs = _backs(ssm, dict(coordinates.initial + coordinates.step))
-    return {name: join(x, backs[name]) for name, x in noise.items()}
-
-
-def _elements(noise: Values, ssm: Model) -> Values:
-    """Return the noise of each element, elements in front."""
-    assert ssm.panel is not None
-    initial = {site.name for site in ssm.initial}
-    places = dict(ssm.panel.noise)
-    backs = {name: places[name] - (x.ndim - (name not in initial)) for name, x in noise.items()}
-    return {name: split(x, backs[name], ssm.panel.size) for name, x in noise.items()}
 
 
 def _own(loop: Model, start: Mapping[str, Any] | None) -> Values | None:

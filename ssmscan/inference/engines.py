@@ -91,7 +91,7 @@ def shared(engaged: list[Engaged]) -> tuple[str, ...]:
 def choices(ssm: StateSpaceModel, progress: bool) -> list[list[Engaged]]:
     """Return rows of engines, in each of which the first that runs the model is to be taken."""
     settings: dict[str, Any] = {"num_paths": 0, "progress": progress}
-    nuts = Engaged("nuts", NUTS(num_warmup=500, target_accept=0.95, **settings))
+    nuts = Engaged("nuts", NUTS(num_warmup=500, **settings))
     tempered = Engaged("tempered", TemperedSMC(num_runs=6, **settings))
     importance = Engaged("importance", ImportanceSampler(**settings))
     pmmh = Engaged("pmmh", PMMH(num_warmup=1000, num_samples=2000, **settings))

@@ -7,6 +7,9 @@ step size and diagonal mass, and its tree are NumPyro's (Hoffman & Gelman 2014, 
 Pradhan & Jankowiak 2019), advanced in compiled chunks from the host.  `ssmscan.inference.nuts_start` chooses
 where chains start and in what units parameters move.
 
+The noise that moves is the white one of `ssmscan.inference.whitening`, after a first look at the posterior with noise as
+it is, wherever the model has a Gaussian approximation.
+
 Divergences lead to one new warm-up with shorter steps: `ssmscan.inference.rewarming`.
 
 Chains run side by side under vmap: a leapfrog step through a time loop costs mostly the loop, so that four
@@ -21,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,91 +31,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import NUTS as Kernel
 from numpyro.infer.hmc import HMCState
-from numpyro.infer.util import ParamInfo
 
 from ssmscan.arguments import require_flag, require_number
 from ssmscan.inference.going_on import Checkpoint, begin, origin_of, strided
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.nuts_run import KEPT_NOISE, Run
-from ssmscan.inference.nuts_start import (
-    INIT_ATTEMPTS,
-    Beginning,
-    beginning,
-    in_units,
-    shapes_of_beginning,
-    starting_point,
-)
+from ssmscan.inference.nuts_start import INIT_ATTEMPTS, at_points, beginning, shapes_of_beginning
+from ssmscan.inference.nuts_step import Drawn, NUTSStep, Operand, start_chains
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
-from ssmscan.inference.posterior import Position, log_posterior
-from ssmscan.inference.progress import Chunk, compile_chunk, compile_timed, phase, run_chunks
+from ssmscan.inference.progress import Chunk, call_timed, compile_chunk, compile_timed, phase, run_chunks
 from ssmscan.inference.reporting import result_of
 from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, diverged, rewarmed
 from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold
-from ssmscan.inference.spreading import side_by_side
+from ssmscan.inference.whitening import (
+    WHITEN_STREAM,
+    adaptation,
+    can_whiten,
+    guide_at,
+    identity,
+    middle,
+    rewhitened,
+    steps_of_a_look,
+    units_of,
+)
 from ssmscan.model.keys import one_key
-from ssmscan.model.protocols import Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
-from ssmscan.particles.loop import each
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
-
-Operand = tuple[StateSpaceModel, Theta, jax.Array]
-Drawn = dict[str, dict[str, jax.Array]]
-"""Of each chain "draws" and "noise" by site, and "stats" by name."""
-
-
-@dataclass(frozen=True)
-class NUTSStep:
-    """One NUTS transition of every chain; see `ssmscan.inference.progress.Step`.
-
-    The operand is (ssm, unit of each parameter, the acceptance that warm-up aims at).
-    """
-
-    num_warmup: int
-    max_tree_depth: int
-
-    def potential(self, ssm: StateSpaceModel, unit: Theta) -> Callable[[dict], jax.Array]:
-        """Build minus the log posterior as a function of parameters in units, and noise."""
-        return lambda z: -log_posterior(ssm, Position(in_units(z["parameters"], unit), z["noise"]))
-
-    def kernel(self, ssm: StateSpaceModel, unit: Theta, target_accept: jax.Array | float = 0.8) -> Kernel:
-        """Build NumPyro's kernel for this model."""
-        return Kernel(
-            potential_fn=self.potential(ssm, unit),
-            max_tree_depth=self.max_tree_depth,
-            target_accept_prob=target_accept,
-        )
-
-    def init(self, key: jax.Array, ssm: StateSpaceModel, unit: Theta, point: ParamInfo) -> HMCState:
-        """Start one chain at a point with its density and gradient, which are not computed and compiled again."""
-        return self.kernel(ssm, unit).init(key, self.num_warmup, point)
-
-    def __call__(self, operand: Operand, states: HMCState) -> tuple[HMCState, Drawn]:
-        """Advance all chains; states has the chains in front."""
-        ssm, unit, target_accept = operand
-        kernel = self.kernel(ssm, unit, target_accept)
-
-        def advance(state: HMCState) -> tuple[HMCState, dict[str, jax.Array]]:
-            # NumPyro's kernel learns its warm-up schedule in init; with the gradient given, nothing is evaluated.
-            kernel.init(state.rng_key, self.num_warmup, ParamInfo(state.z, state.potential_energy, state.z_grad))
-            state = kernel.sample(state, (), {})
-            return state, ssm.constrain(in_units(state.z["parameters"], unit))
-
-        states, draws = side_by_side(advance, states)
-        return states, {
-            "draws": draws,
-            "noise": states.z["noise"],
-            "stats": {
-                "acceptance_rate": states.accept_prob,
-                "diverging": states.diverging,
-                "energy": states.energy,
-                "n_steps": states.num_steps,
-                "step_size": states.adapt_state.step_size,
-            },
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +85,8 @@ class NUTS:
         progress: whether to show a progress bar on a terminal.
         rewarm: whether a divergence among the draws leads, once, to a new warm-up that aims at an acceptance of 0.99,
             after which the draws are made anew; never where target_accept is as high as that.
+        whiten: whether noise is moved relative to the Gaussian approximation of the states, where the model has one,
+            after the first third of the warm-up or 99 steps of it; see `ssmscan.inference.whitening`.
     """
 
     num_warmup: int = 1000
@@ -149,12 +97,14 @@ class NUTS:
     num_paths: int = 1000
     progress: bool = True
     rewarm: bool = True
+    whiten: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings."""
         require_counts(self, num_warmup=1, num_samples=1, num_chains=1, max_tree_depth=1, num_paths=0)
         require_number("target_accept", self.target_accept, 0.0, 1.0)
         require_flag("rewarm", self.rewarm)
+        require_flag("whiten", self.whiten)
         require_flag("progress", self.progress)
 
     def run(
@@ -199,26 +149,27 @@ class NUTS:
     ) -> Result:
         require_result_can_hold(ssm, self)
         num_warmup = self.num_warmup if before is None else int(before.settings["num_warmup"])
-        step = NUTSStep(num_warmup, self.max_tree_depth)
         with gradients_required("NUTS"), phase("NUTS: compiling", progress=self.progress), interruptible():
+            look = steps_of_a_look(num_warmup) if self.whiten and can_whiten(ssm) else 0
+            step, guide = self._step(num_warmup, look), identity(ssm) if look else None
             keys = jax.random.split(key, self.num_chains)
             start_seconds = 0.0
             if before is None:
                 begun, draw_seconds = beginning(key, ssm, self.num_chains)
-                start, start_seconds = compile_timed(_start, keys, ssm, begun, step=step)
+                start, start_seconds = compile_timed(start_chains, keys, ssm, begun, guide, step=step)
                 start_seconds += draw_seconds
-                states, found = start(keys, ssm, begun)
+                states, found = start(keys, ssm, begun, guide)
                 if not np.all(found):
                     raise ValueError(
                         f"no point with a finite log density in {INIT_ATTEMPTS} attempts for chain(s) "
                         f"{np.flatnonzero(~np.asarray(found)).tolist()}: look for data outside the support of their "
                         "distribution, or for a prior that reaches where the model has no value"
                     )
-                run = Run.new(key, states, begun.unit, self.target_accept, num_warmup)
+                run = Run.new(key, states, begun.unit, guide, self.target_accept, num_warmup, look)
             else:
                 like = shapes_of_beginning(ssm, self.num_chains)
-                shapes, _ = jax.eval_shape(partial(_start, step=step), keys, ssm, like)
-                run = Run.gone_on(before, key, shapes, like.unit)
+                shapes, _ = jax.eval_shape(partial(start_chains, step=step), keys, ssm, like, guide)
+                run = Run.gone_on(before, key, shapes, like.unit, guide, look)
             chunk = compile_chunk(step, _operand(ssm, run), run.state, replicates=True)
         run.compile_seconds += start_seconds + chunk.compile_seconds
         self._advance(chunk, ssm, run, wanted, saving)
@@ -232,7 +183,7 @@ class NUTS:
 
     def _advance(self, chunk: Chunk, ssm: StateSpaceModel, run: Run, wanted: int, saving: Checkpoint) -> None:
         """Warm up and draw, until a divergence if another warm-up may follow."""
-        operand, again = _operand(ssm, run), "" if run.first is None else " again"
+        again = "" if run.first is None else " again"
         enough = diverged if self._may_rewarm(run) else None
         if enough is not None and run.tally.diverging:
             return
@@ -244,7 +195,7 @@ class NUTS:
             run.take(
                 run_chunks(
                     chunk,
-                    operand,
+                    _operand(ssm, run),
                     run.state,
                     num_steps,
                     label=f"{label}{again}",
@@ -254,9 +205,31 @@ class NUTS:
                 )
             )
 
-        advance("NUTS warm-up", run.warmup_left)
+        while run.looks_left and not run.interrupted:
+            advance("NUTS first look" if run.looks_left > 1 else "NUTS second look", run.look_left)
+            if not run.interrupted:
+                self._whiten(ssm, run)
+        if not run.interrupted:
+            advance("NUTS warm-up", run.warmup_left)
         if not run.interrupted:
             advance("NUTS", max(wanted - run.done, 0), enough=enough)
+
+    def _step(self, num_warmup: int, look: int) -> NUTSStep:
+        return NUTSStep(adaptation(num_warmup, look), self.max_tree_depth)
+
+    def _whiten(self, ssm: StateSpaceModel, run: Run) -> None:
+        """Let the chains move white noise from where a look has led them."""
+        center, sd = middle(run.state, run.unit)
+        unit = units_of(sd, run.unit)
+        z = jax.tree.map(jnp.multiply, run.state.z["parameters"], run.unit)
+        keys = jax.random.split(jax.random.fold_in(run.key, WHITEN_STREAM - run.looks_left), self.num_chains)
+        step = self._step(run.num_warmup, run.look)
+        with phase("NUTS: compiling", progress=self.progress), interruptible():
+            guide, *seconds = call_timed(guide_at, ssm, jnp.asarray(center, float), jnp.asarray(sd, float))
+            noise, *more = call_timed(rewhitened, ssm, run.guide, guide, z, run.state.z["noise"])
+            (states, found), *last = call_timed(start_chains, keys, ssm, at_points(z, noise, unit), guide, step=step)
+        spent = np.sum([seconds, more, last], axis=0)
+        run.whiten(states if np.all(found) else None, unit, guide, *map(float, spent))
 
     def _result(self, ssm: StateSpaceModel, run: Run, *, whole: bool = True) -> Result:
         """Build the result; one that is not whole has no state paths."""
@@ -292,22 +265,10 @@ class NUTS:
 
 
 def _operand(ssm: StateSpaceModel, run: Run) -> Operand:
-    return ssm, run.unit, jnp.asarray(run.target_accept, jnp.result_type(float))
+    return ssm, run.unit, run.guide, jnp.asarray(run.target_accept, jnp.result_type(float))
 
 
 def _with_depth(stats: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarray]:
     """Add the depth of each tree, and whether it reached the limit: all doublings were made, and none turned."""
     depth = np.frexp(stats["n_steps"])[1]
     return {**stats, "tree_depth": depth, "reached_max_treedepth": stats["n_steps"] >= 2**limit - 1}
-
-
-@partial(jax.jit, static_argnames=("step",))
-def _start(keys: jax.Array, ssm: StateSpaceModel, begun: Beginning, *, step: NUTSStep) -> tuple[HMCState, jax.Array]:
-    """Find a starting point for each chain and initialise the kernel; says for which chains it was found."""
-
-    def one(chain: tuple[jax.Array, Theta]) -> tuple[HMCState, jax.Array]:
-        (key_point, key_chain), own = jax.random.split(chain[0]), begun._replace(candidates=chain[1])
-        point, found = starting_point(key_point, ssm, step.potential(ssm, begun.unit), own)
-        return step.init(key_chain, ssm, begun.unit, point), found
-
-    return each(one, (keys, begun.candidates))

@@ -17,6 +17,7 @@ from numpyro.infer.hmc import HMCState
 from ssmscan.inference.going_on import Arrays, key_of, pack, strided, unpack, words
 from ssmscan.inference.progress import Progress
 from ssmscan.inference.rewarming import REWARM_ACCEPT, Tally, warmed_anew
+from ssmscan.inference.whitening import LOOKS, Guide, adaptation
 from ssmscan.model.protocols import Theta
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
@@ -36,6 +37,9 @@ class Run:
         key: of the run.
         state: of the chains.
         unit: of each parameter in the state; see `ssmscan.inference.nuts_start`.
+        guide: what the noise in the state is to that of the model; see `ssmscan.inference.whitening`.
+        look: steps of each of the looks with which the first warm-up begins.
+        looks_left: how many of them are not over.
         begun: the chains before their first step, None once no new warm-up can follow.
         warm: the chains after their first warm-up, None before and once no new warm-up can follow.
         target_accept: what the warm-up aims at.
@@ -53,6 +57,9 @@ class Run:
     key: jax.Array
     state: HMCState
     unit: Theta
+    guide: Guide | None
+    look: int
+    looks_left: int
     begun: HMCState | None
     warm: HMCState | None
     target_accept: float
@@ -69,13 +76,25 @@ class Run:
     interrupted: bool = False
 
     @classmethod
-    def new(cls, key: jax.Array, states: HMCState, unit: Theta, target_accept: float, num_warmup: int) -> Run:
+    def new(
+        cls,
+        key: jax.Array,
+        states: HMCState,
+        unit: Theta,
+        guide: Guide | None,
+        target_accept: float,
+        num_warmup: int,
+        look: int,
+    ) -> Run:
         """Begin."""
-        return cls(key, states, unit, states, None, target_accept, num_warmup, num_warmup)
+        looks = LOOKS if look else 0
+        return cls(key, states, unit, guide, look, looks, states, None, target_accept, num_warmup, num_warmup)
 
     @classmethod
-    def gone_on(cls, before: Result, key: jax.Array, shapes: HMCState, unit: Theta) -> Run:
-        """Go on from a result whose chains and units have these shapes."""
+    def gone_on(
+        cls, before: Result, key: jax.Array, shapes: HMCState, unit: Theta, guide: Guide | None, look: int
+    ) -> Run:
+        """Go on from a result whose chains, units and guide have these shapes."""
         stored, origin = before.continuation, before.origin
         state = unpack("state", stored, shapes)
         noise = unpack("noise", stored, _noise_shapes(shapes, stored))
@@ -93,6 +112,9 @@ class Run:
             key=key_of(origin["key"], key),
             state=state,
             unit=unpack("unit", stored, unit),
+            guide=unpack("guide", stored, guide),
+            look=look,
+            looks_left=int(origin["looks_left"]),
             begun=unpack("begun", stored, shapes) if "begun_0" in stored else None,
             warm=unpack("warm", stored, shapes) if "warm_0" in stored else None,
             target_accept=float(origin["target_accept"]),
@@ -106,6 +128,11 @@ class Run:
             run_seconds=before.costs.run_seconds,
             compile_seconds=before.costs.compile_seconds,
         )
+
+    @property
+    def look_left(self) -> int:
+        """Steps of the present look still to be taken."""
+        return self.warmup_left - adaptation(self.num_warmup, self.look) - (self.looks_left - 1) * self.look
 
     @property
     def done(self) -> int:
@@ -151,6 +178,16 @@ class Run:
         joined = made if self.outputs is None else jax.tree.map(lambda *x: np.concatenate(x), self.outputs, made)
         return dataclasses.replace(self, state=state, outputs=joined, gradients=gradients)
 
+    def whiten(
+        self, states: HMCState | None, unit: Theta, guide: Guide, compile_seconds: float, seconds: float
+    ) -> None:
+        """End a look: go on from these chains, or, where there are none, from what there is."""
+        if states is not None:
+            self.state, self.begun, self.unit, self.guide = states, states, unit, guide
+        self.looks_left -= 1
+        self.compile_seconds += compile_seconds
+        self.warmup_seconds += seconds
+
     def warm_up_again(self, keys: jax.Array) -> None:
         """Drop the draws and begin a new warm-up, from the end of the first one.
 
@@ -161,7 +198,7 @@ class Run:
         self.first = self.tally
         self.state = warmed_anew(keys, self.begun, self.warm)
         self.begun = self.warm = None
-        self.target_accept, self.warmup_left, self.stride = REWARM_ACCEPT, self.num_warmup, 1
+        self.target_accept, self.warmup_left, self.stride = REWARM_ACCEPT, adaptation(self.num_warmup, self.look), 1
         self.outputs = jax.tree.map(lambda leaf: leaf[:0], self.outputs)
         self.warmup_seconds, self.run_seconds = self.warmup_seconds + self.run_seconds, 0.0
 
@@ -174,7 +211,7 @@ class Run:
         run = self.kept()
         noise = {} if run.outputs is None else run.outputs["noise"]
         rows = strided(run.done, most, run.stride)
-        found = pack("state", run.state) | pack("unit", run.unit)
+        found = pack("state", run.state) | pack("unit", run.unit) | pack("guide", run.guide)
         found |= pack("noise", jax.tree.map(lambda x: np.moveaxis(x[rows], 1, 0), noise))
         for name, states in (("begun", run.begun), ("warm", run.warm)):
             found |= {} if states is None else pack(name, states)
@@ -188,6 +225,7 @@ class Run:
             "key": words(run.key),
             "stride": int(rows[1]) if len(rows) > 1 else run.stride,
             "warmup_left": run.warmup_left,
+            "looks_left": run.looks_left,
             "target_accept": run.target_accept,
             "first": None if run.first is None else list(run.first),
         }

@@ -31,9 +31,9 @@ import numpy as np
 from numpyro.infer.util import ParamInfo
 
 from ssmscan.inference.going_on import words
-from ssmscan.inference.posterior import start_noise
+from ssmscan.inference.posterior import sample_noise, start_noise
 from ssmscan.inference.progress import compile_timed
-from ssmscan.model.protocols import Theta
+from ssmscan.model.protocols import Theta, Values
 from ssmscan.model.statespace.front import StateSpaceModel
 
 CANDIDATES = 8
@@ -50,10 +50,14 @@ class Beginning(NamedTuple):
     Attributes:
         candidates: unconstrained parameters, (chains, `INIT_ATTEMPTS`, ...).
         unit: of each parameter.
+        noise: (chains, ...) by site, of the points to go on from.
+        goes_on: () bool, whether the first candidate and that noise are the point, whatever its density.
     """
 
     candidates: Theta
     unit: Theta
+    noise: Values
+    goes_on: jax.Array | np.ndarray
 
 
 def beginning(key: jax.Array, ssm: StateSpaceModel, num_chains: int) -> tuple[Beginning, float]:
@@ -62,7 +66,22 @@ def beginning(key: jax.Array, ssm: StateSpaceModel, num_chains: int) -> tuple[Be
     draw, seconds = compile_timed(_prior_draws, keys, ssm)
     draws = jax.tree.map(np.asarray, draw(keys, ssm))
     candidates = partial(_candidates, np.random.default_rng(words(key)), num_chains)
-    return Beginning(jax.tree.map(candidates, draws), jax.tree.map(_unit, draws)), seconds
+    units = jax.tree.map(_unit, draws)
+    return Beginning(jax.tree.map(candidates, draws), units, _no_noise(ssm, num_chains), np.asarray(False)), seconds
+
+
+def at_points(z: Theta, noise: Values, unit: Theta) -> Beginning:
+    """Begin at points that there are, unconstrained parameters and noise of each chain."""
+
+    def all_of_them(leaf: np.ndarray) -> np.ndarray:
+        return np.repeat(np.asarray(leaf)[:, None], INIT_ATTEMPTS, axis=1)
+
+    return Beginning(jax.tree.map(all_of_them, z), unit, noise, np.asarray(True))
+
+
+def _no_noise(ssm: StateSpaceModel, num_chains: int) -> Values:
+    shapes = jax.eval_shape(partial(sample_noise, ssm=ssm), jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.zeros((num_chains, *leaf.shape), leaf.dtype), shapes)
 
 
 def shapes_of_beginning(ssm: StateSpaceModel, num_chains: int) -> Beginning:
@@ -72,7 +91,7 @@ def shapes_of_beginning(ssm: StateSpaceModel, num_chains: int) -> Beginning:
     def many(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((num_chains, INIT_ATTEMPTS, *leaf.shape), leaf.dtype)
 
-    return Beginning(jax.tree.map(many, one), one)
+    return Beginning(jax.tree.map(many, one), one, _no_noise(ssm, num_chains), np.asarray(False))
 
 
 @jax.jit
@@ -124,7 +143,8 @@ def starting_point(
     def evaluate(key: jax.Array, number: jax.Array) -> ParamInfo:
         z = jax.tree.map(lambda leaf: leaf[number], begun.candidates)
         u = jax.tree.map(jnp.divide, z, begun.unit)
-        position = {"parameters": u, "noise": start_noise(key, ssm, z)}
+        noise = jax.tree.map(partial(jnp.where, begun.goes_on), begun.noise, start_noise(key, ssm, z))
+        position = {"parameters": u, "noise": noise}
         return ParamInfo(position, *jax.value_and_grad(potential)(position))
 
     def attempt(carry: tuple) -> tuple:
@@ -139,7 +159,7 @@ def starting_point(
 
     def unfinished(carry: tuple) -> jax.Array:
         _, _, found, attempts = carry
-        return attempts < jnp.where(found, CANDIDATES, INIT_ATTEMPTS)
+        return attempts < jnp.where(begun.goes_on, 1, jnp.where(found, CANDIDATES, INIT_ATTEMPTS))
 
     attempts = jnp.array(0, jnp.int32)
     shapes = jax.eval_shape(evaluate, key, attempts)

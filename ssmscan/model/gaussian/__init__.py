@@ -7,6 +7,7 @@ vectors      a model as functions of vectors: which leaves of the carry and whic
 expansion    the step and its log weight to second order around a path
 backward     the backward pass: feedback, covariance of the noise, value function
 search       the forward pass with a line search, and the iteration
+feedback     noise as a function of standard normals by the law found, at any parameters
 moments      forward covariances: means, standard deviations and draws of states and noise
 algebra      products and factors of small matrices
 

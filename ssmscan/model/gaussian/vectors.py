@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters import partial_eval as pe
 
 from ssmscan.errors import ModelError
 from ssmscan.model.protocols import Dynamics, NoiseSpec, PyTree, Values
@@ -138,6 +139,12 @@ class Written(NamedTuple):
         run = jaxpr_as_fun(ClosedJaxpr(self.jaxpr, arrays))
         return jax.tree.unflatten(self.tree, run(*jax.tree.leaves(arguments)))
 
+    def first_part(self, tree: Any) -> Written:
+        """Return the function for the first part of its results alone, a tree of this structure."""
+        kept = [i < tree.num_leaves for i in range(len(self.jaxpr.outvars))]
+        jaxpr, _ = pe.dce_jaxpr(self.jaxpr, kept, instantiate=True)
+        return Written(jaxpr, tree)
+
     def __hash__(self) -> int:
         return id(self.jaxpr)
 
@@ -182,6 +189,16 @@ class VectorModel:
     def step(self, carry: PyTree, x: PyTree, noise: Array) -> tuple[PyTree, Array, Values]:
         """Move one particle by noise (m,): carry, log weight, values of the sites of the loop."""
         return self.step_written(self.step_arrays, carry, x, self.coordinates.step_noise(noise))
+
+    def first_carry(self, noise: Array) -> PyTree:
+        """Start one particle, for its carry alone."""
+        written = self.start_written.first_part(self.coordinates.tree)
+        return written(self.start_arrays, self.coordinates.initial_noise(noise))
+
+    def carry_after(self, carry: PyTree, x: PyTree, noise: Array) -> PyTree:
+        """Move one particle, for its carry alone."""
+        written = self.step_written.first_part(self.coordinates.tree)
+        return written(self.step_arrays, carry, x, self.coordinates.step_noise(noise))
 
 
 def in_vectors(dynamics: Dynamics) -> VectorModel:
