@@ -3,6 +3,7 @@
 | file | what it does |
 |---|---|
 | `nuts`, `nuts_start`, `nuts_run` | `NUTS`: NumPyro's sampler; units and starts; a run of it under way |
+| `prior_points` | points of the prior, unconstrained: starts, units and shapes of every engine |
 | `rewarming` | its second warm-up where draws diverge |
 | `pmmh`, `pmmh_run` | `PMMH`: a random walk on an estimate of the likelihood; a run of it under way |
 | `pmmh_chain` | its exact step |

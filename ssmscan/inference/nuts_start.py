@@ -32,6 +32,7 @@ from numpyro.infer.util import ParamInfo
 
 from ssmscan.inference.going_on import words
 from ssmscan.inference.posterior import start_noise
+from ssmscan.inference.prior_points import prior_points, shapes_of_point
 from ssmscan.inference.progress import compile_timed
 from ssmscan.model.protocols import Theta
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -59,7 +60,7 @@ class Beginning(NamedTuple):
 def beginning(key: jax.Array, ssm: StateSpaceModel, num_chains: int) -> tuple[Beginning, float]:
     """Choose units and candidates; also returns the seconds that compiling took."""
     keys = jax.random.split(jax.random.key(0), PRIOR_DRAWS)
-    draw, seconds = compile_timed(_prior_draws, keys, ssm)
+    draw, seconds = compile_timed(prior_points, keys, ssm)
     draws = jax.tree.map(np.asarray, draw(keys, ssm))
     candidates = partial(_candidates, np.random.default_rng(words(key)), num_chains)
     return Beginning(jax.tree.map(candidates, draws), jax.tree.map(_unit, draws)), seconds
@@ -67,18 +68,12 @@ def beginning(key: jax.Array, ssm: StateSpaceModel, num_chains: int) -> tuple[Be
 
 def shapes_of_beginning(ssm: StateSpaceModel, num_chains: int) -> Beginning:
     """Return the shapes of `beginning`, for which nothing is compiled."""
-    one = jax.eval_shape(lambda: ssm.unconstrain(ssm.sample_start(jax.random.key(0))))
+    one = shapes_of_point(ssm)
 
     def many(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((num_chains, INIT_ATTEMPTS, *leaf.shape), leaf.dtype)
 
     return Beginning(jax.tree.map(many, one), one)
-
-
-@jax.jit
-def _prior_draws(keys: jax.Array, ssm: StateSpaceModel) -> Theta:
-    # One after the other, which is compiled in little more than half the time of all at once.
-    return jax.lax.map(lambda key: ssm.unconstrain(ssm.sample_start(key)), keys)
 
 
 def _candidates(rng: np.random.Generator, num_chains: int, draws: np.ndarray) -> np.ndarray:
