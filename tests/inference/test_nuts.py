@@ -155,6 +155,7 @@ def test_no_draw_is_lost_by_control_c_however_often(result, linear, monkeypatch,
         assert np.isfinite(stopped.summaries["q"].mean.value)
 
 
+@pytest.mark.slow
 def test_control_c_while_paths_are_made_keeps_the_draws_and_the_paths_by_then(result, linear, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.01)
     with control_c_at(monkeypatch, "state paths"):
