@@ -4,7 +4,8 @@
 |---|---|
 | `nuts`, `nuts_run` | `NUTS`: NumPyro's sampler; a run of it under way |
 | `nuts_start`, `nuts_step` | units and starts; its transition |
-| `whitening` | noise as it is moved: white given the data; which the first third of a warm-up finds |
+| `whitening` | noise as it is moved: white given the data |
+| `prior_points` | points of the prior, unconstrained: starts, units and shapes of every engine |
 | `rewarming` | its second warm-up where draws diverge |
 | `pmmh`, `pmmh_run` | `PMMH`: a random walk on an estimate of the likelihood; a run of it under way |
 | `pmmh_chain` | its exact step |

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.inference.curvature import objective
+from ssmscan.inference.prior_points import prior_point
 from ssmscan.inference.spreading import side_by_side
 from ssmscan.model.protocols import Model, PyTree, Theta
 from ssmscan.particles.estimators import Estimator
@@ -97,7 +98,7 @@ def start_climbs(keys: jax.Array, ssm: Model, *, step: ClimbStep) -> tuple[Climb
 
     def attempt(key: jax.Array) -> tuple:
         key_prior, key_filter = jax.random.split(key)
-        z = ssm.unconstrain(ssm.sample_start(key_prior))
+        z = prior_point(ssm, key_prior)
         return z, objective(key_filter, ssm, z, step.estimator, step.prior)[0]
 
     def one(key: jax.Array) -> tuple[Climb, jax.Array]:

@@ -39,6 +39,7 @@ from ssmscan.inference.importance_points import (
 from ssmscan.inference.importance_proposal import Mixture, at_point, fit, from_prior, nearest
 from ssmscan.inference.importance_weights import effective, warmest
 from ssmscan.inference.interrupts import interruptible
+from ssmscan.inference.prior_points import shapes_of_point
 from ssmscan.inference.progress import Chunk, compile_chunk, phase
 from ssmscan.inference.sizing import FEWEST, best_size, next_size
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -308,8 +309,7 @@ class Adaptation:
 
     def unflatten(self, centre: np.ndarray) -> dict[str, jax.Array]:
         """Return unconstrained values by site."""
-        shapes = jax.eval_shape(lambda key: self.ssm.unconstrain(self.ssm.sample_start(key)), self.key)
-        leaves, tree = jax.tree.flatten(shapes)
+        leaves, tree = jax.tree.flatten(shapes_of_point(self.ssm))
         ends = np.cumsum([leaf.size for leaf in leaves])
         parts = np.split(centre, ends[:-1])
         return jax.tree.unflatten(

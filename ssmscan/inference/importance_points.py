@@ -18,6 +18,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ssmscan.inference.importance_proposal import Mixture, draw
+from ssmscan.inference.prior_points import prior_point, shapes_of_point
 from ssmscan.inference.progress import Chunk, run_chunks
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.draws import as_key
@@ -85,18 +86,14 @@ class PointStep:
     def _point(self, operand: Operand, number: jax.Array) -> Points:
         ssm = operand.ssm
         key_draw, key_run = jax.random.split(jax.random.fold_in(as_key(operand.key), number))
-        shapes = jax.eval_shape(partial(_from_law, ssm), key_draw)
+        shapes = shapes_of_point(ssm)
         unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))[1]
-        flat = draw(key_draw, operand.proposal, lambda key: ravel_pytree(_from_law(ssm, key))[0])
+        flat = draw(key_draw, operand.proposal, lambda key: ravel_pytree(prior_point(ssm, key))[0])
         z = unravel(flat)
         theta, log_prior = ssm.log_prior_unconstrained(z)
         log_law, _ = ssm.log_law_unconstrained(z)
         found = self.estimator.estimate(key_run, ssm, theta)
         return Points(flat, theta, log_prior, log_law, found.log_likelihood, jax.random.key_data(key_run), found.status)
-
-
-def _from_law(ssm: StateSpaceModel, key: jax.Array) -> dict[str, jax.Array]:
-    return ssm.unconstrain(ssm.sample_start(key))
 
 
 def num_lanes() -> int:
@@ -106,8 +103,7 @@ def num_lanes() -> int:
 
 def dimension(ssm: StateSpaceModel) -> int:
     """Count the unconstrained coordinates of the parameters."""
-    shapes = jax.eval_shape(partial(_from_law, ssm), as_key(jax.random.key(0)))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes_of_point(ssm)))
 
 
 def lawless(ssm: StateSpaceModel) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from ssmscan.inference.averages import BATCHES, average_error, halves, join_iter
 from ssmscan.inference.curvature import ProbeStep
 from ssmscan.inference.going_on import key_of, origin_of, require_same_model, require_same_settings, words
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
+from ssmscan.inference.prior_points import shapes_of_point
 from ssmscan.inference.progress import Progress, Step, compile_chunk, compile_timed, no_steps, phase, run_chunks
 from ssmscan.inference.settings import describe, gradients_required, require_counts, versions
 from ssmscan.model.keys import one_key
@@ -252,7 +253,7 @@ class _Run:
     @functools.cached_property
     def example(self) -> Theta:
         """Shapes of the unconstrained parameters."""
-        return jax.eval_shape(lambda key: self.ssm.unconstrain(self.ssm.sample_start(key)), self.key_start)
+        return shapes_of_point(self.ssm)
 
     def unravelled(self, points: np.ndarray) -> Theta:
         """Trees of unconstrained parameters from (..., d)."""

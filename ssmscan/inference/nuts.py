@@ -7,8 +7,8 @@ step size and diagonal mass, and its tree are NumPyro's (Hoffman & Gelman 2014, 
 Pradhan & Jankowiak 2019), advanced in compiled chunks from the host.  `ssmscan.inference.nuts_start` chooses
 where chains start and in what units parameters move.
 
-The noise that moves is the white one of `ssmscan.inference.whitening`, after a first look at the posterior with noise as
-it is, wherever the model has a Gaussian approximation.
+Where the model has a Gaussian approximation, the noise that moves is the white one of `ssmscan.inference.whitening`,
+after a first look at the posterior with noise as it is.
 
 Divergences lead to one new warm-up with shorter steps: `ssmscan.inference.rewarming`.
 

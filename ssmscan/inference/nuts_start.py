@@ -32,6 +32,7 @@ from numpyro.infer.util import ParamInfo
 
 from ssmscan.inference.going_on import words
 from ssmscan.inference.posterior import sample_noise, start_noise
+from ssmscan.inference.prior_points import prior_points, shapes_of_point
 from ssmscan.inference.progress import compile_timed
 from ssmscan.model.protocols import Theta, Values
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -63,7 +64,7 @@ class Beginning(NamedTuple):
 def beginning(key: jax.Array, ssm: StateSpaceModel, num_chains: int) -> tuple[Beginning, float]:
     """Choose units and candidates; also returns the seconds that compiling took."""
     keys = jax.random.split(jax.random.key(0), PRIOR_DRAWS)
-    draw, seconds = compile_timed(_prior_draws, keys, ssm)
+    draw, seconds = compile_timed(prior_points, keys, ssm)
     draws = jax.tree.map(np.asarray, draw(keys, ssm))
     candidates = partial(_candidates, np.random.default_rng(words(key)), num_chains)
     units = jax.tree.map(_unit, draws)
@@ -86,18 +87,12 @@ def _no_noise(ssm: StateSpaceModel, num_chains: int) -> Values:
 
 def shapes_of_beginning(ssm: StateSpaceModel, num_chains: int) -> Beginning:
     """Return the shapes of `beginning`, for which nothing is compiled."""
-    one = jax.eval_shape(lambda: ssm.unconstrain(ssm.sample_start(jax.random.key(0))))
+    one = shapes_of_point(ssm)
 
     def many(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((num_chains, INIT_ATTEMPTS, *leaf.shape), leaf.dtype)
 
     return Beginning(jax.tree.map(many, one), one, _no_noise(ssm, num_chains), np.asarray(False))
-
-
-@jax.jit
-def _prior_draws(keys: jax.Array, ssm: StateSpaceModel) -> Theta:
-    # One after the other, which is compiled in little more than half the time of all at once.
-    return jax.lax.map(lambda key: ssm.unconstrain(ssm.sample_start(key)), keys)
 
 
 def _candidates(rng: np.random.Generator, num_chains: int, draws: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ from scipy.special import ndtr
 
 from ssmscan.inference.interrupts import interruptible
 from ssmscan.inference.pmmh_chain import Chain, Control, PMMHState, PMMHStep, Trace, evaluate
+from ssmscan.inference.prior_points import prior_point, prior_points
 from ssmscan.inference.progress import Chunk, Progress, call_timed, compile_chunk, phase, run_chunks
 from ssmscan.inference.sizing import FEWEST, best_size, next_size
 from ssmscan.model.protocols import Model, Theta
@@ -177,7 +178,7 @@ class Pilot:
         self.chunk = self.compile(self.estimator)
         with phase("PMMH: compiling the prior", progress=self.progress), interruptible():
             keys = jax.random.split(self.next_key(), (PRIOR_DRAWS, self.num_chains))
-            draws = call_timed(_prior_draws, keys, self.ssm)
+            draws = call_timed(prior_points, keys, self.ssm)
         self.compile_seconds += draws.compile_seconds
         leaves, tree = jax.tree.flatten(jax.device_get(draws.value))
         points = [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i in range(PRIOR_DRAWS)]
@@ -322,16 +323,11 @@ class Pilot:
         return time.perf_counter() > self.deadline
 
 
-@jax.jit
-def _prior_draws(keys: jax.Array, ssm: Model) -> Theta:
-    return jax.vmap(jax.vmap(lambda key: ssm.unconstrain(ssm.sample_start(key))))(keys)
-
-
 def unstarted(keys: jax.Array, ssm: Model, estimator: Estimator) -> Chain:
     """Make chains with an estimate of -inf, from which any proposal with a finite one is taken."""
 
     def start(key: jax.Array) -> PMMHState:
-        return evaluate(key, ssm, ssm.unconstrain(ssm.sample_start(key)), estimator)
+        return evaluate(key, ssm, prior_point(ssm, key), estimator)
 
     shapes = jax.eval_shape(start, keys[0])
     state = jax.tree.map(lambda leaf: jnp.zeros((len(keys), *leaf.shape), leaf.dtype), shapes)

@@ -15,6 +15,7 @@ import jax
 from numpyro.infer.hmc import HMCState
 
 from ssmscan.inference.progress import Progress
+from ssmscan.results.health import STRAY, stray
 
 REWARM_ACCEPT = 0.99
 """Acceptance that the new warm-up after a divergence aims at."""
@@ -74,24 +75,36 @@ def warmed_anew(keys: jax.Array, begun: HMCState, warm: HMCState) -> HMCState:
 
 
 def rewarmed(first: Tally | None, kept: Tally, *, stopped: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what is to be noted of a new warm-up, and what is to be doubted after it.
+    """Return what is to be noted of divergences and of a new warm-up, and what is to be doubted after it.
 
     Args:
         first: the draws that led to it, None where none was needed.
         kept: the draws that are kept.
         stopped: whether the run was stopped in the new warm-up, so that those kept are the first.
     """
+    few = stray(kept.diverging, kept.size)
+    strays = (_strays(kept),) if few and kept.diverging else ()
     if first is None:
-        return (), ()
+        return strays, ()
     if stopped:
         return (), (
             f"{first} ended in a divergence, and the run was stopped in the new warm-up at {REWARM_ACCEPT:g} that "
             "followed: these are the draws before it.",
         )
     note = f"{first} ended in a divergence: they were dropped, and after a new warm-up {kept} did."
-    if not kept.diverging:
-        return (note,), ()
+    if few:
+        return (note, *strays), ()
     return (note,), (
         f"{first} had ended in a divergence, and a new warm-up at {REWARM_ACCEPT:g} did not get rid of all: what is "
         f"left is a target_accept above {REWARM_ACCEPT:g}, or other coordinates.",
+    )
+
+
+def _strays(kept: Tally) -> str:
+    """Return what a few divergences mean, which `ssmscan.results.health` does not hold against the draws."""
+    return (
+        f"{kept} ended in a divergence. Fewer than 1 in {STRAY:,} are no reason not to use the draws: as a rule single "
+        "steps were too long. Should they mark the edge of a region that the sampler cannot enter, what lies there is "
+        "missing: ssmscan.compare with an engine of another kind shows it, and a higher target_accept, or other "
+        "coordinates, may get rid of them."
     )

@@ -14,7 +14,8 @@ still shares nothing that computes one.  The mean path follows the parameters to
 between approximations half a standard deviation to each side, not further than r = 2 of them.
 
 z* and the standard deviations are medians over the chains of what NumPyro's adaptation holds of a first look, the
-beginning of a warm-up on noise as it is.  Where the approximation is not there, u is the noise.
+beginning of a warm-up on noise as it is; a second look, on noise that the first has made white, finds them once more.
+Where there is no approximation, u is the noise.
 
 Osmundsen, Kleppe & Liesenfeld (2021), "Importance sampling-based transport map Hamiltonian Monte Carlo for Bayesian
 hierarchical models", *JCGS* 30(4), have a Gaussian approximation at every theta, whose gradient then costs its search.
@@ -35,6 +36,7 @@ from numpyro.infer.hmc import HMCState
 
 from ssmscan.errors import ModelError
 from ssmscan.inference.element_noise import joined_noise, split_noise
+from ssmscan.inference.prior_points import prior_point
 from ssmscan.model.gaussian.feedback import (
     FeedbackLaw,
     Means,
@@ -236,8 +238,7 @@ def _parameters(states: HMCState) -> list[np.ndarray]:
 @jax.jit
 def guide_at(ssm: StateSpaceModel, center: Array, sd: Array) -> Guide:
     """Build the guide around a middle, from approximations there and to both sides of it in every parameter."""
-    z, p = ssm.unconstrain(ssm.sample_start(jax.random.key(0))), len(center)
-    unravel = ravel_pytree(z)[1]
+    unravel, p = ravel_pytree(prior_point(ssm, jax.random.key(0)))[1], len(center)
     aside = SIDE * jnp.diag(sd)
     points = center + jnp.concatenate([jnp.zeros((1, p)), aside, -aside])
     found = [_laws(loop, points, lambda z: ssm.constrain(unravel(z))) for loop in ssm.loops]

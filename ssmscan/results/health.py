@@ -3,8 +3,8 @@
 An engine knows what happened while it ran (a pilot that did not reach its target, a restart) and hands over
 sentences, `Result.doubts`.  The draws themselves say the rest, whoever made them:
 
-* a transition that diverged (`sample_stats["diverging"]`) left a region that the sampler cannot enter, however rare:
-  one is enough to say so (Betancourt 2017, arXiv:1701.02434, section 5.3);
+* transitions that diverged (`sample_stats["diverging"]`) left a region that the sampler cannot enter (Betancourt 2017,
+  arXiv:1701.02434, section 5.3): said from one draw in `STRAY` on, and a note of NUTS below that;
 * a tree at its limit (`sample_stats["reached_max_treedepth"]`) makes draws that depend on each other, not wrong ones:
   said from one in a hundred;
 * a random walk (`sample_stats["accepted"]`) that hardly moves in some chain;
@@ -26,6 +26,9 @@ from ssmscan.results.table import significant
 from ssmscan.results.verdicts import Fault, find_fault, find_fault_of_weights
 
 Of = TypeVar("Of", bound=ResultData)
+
+STRAY = 1000
+"""Where fewer than one of so many draws diverged, that is no reason not to trust the rest."""
 
 TREE_LIMIT_SHARE = 0.01
 """Share of the draws whose tree may reach its limit before it is said."""
@@ -88,9 +91,14 @@ def _interrupted(result: ResultData) -> str:
     return "The run was stopped before its end: these are the draws made by then."
 
 
+def stray(diverging: int, size: int) -> bool:
+    """Return whether so few of `size` draws diverged that it forbids nothing."""
+    return STRAY * diverging < size
+
+
 def _divergences(result: ResultData) -> list[str]:
     diverging = result.sample_stats.get("diverging")
-    if diverging is None or not diverging.any():
+    if diverging is None or stray(int(diverging.sum()), diverging.size):
         return []
     return [
         f"{int(diverging.sum()):,} of {diverging.size:,} draws ended in a divergence, at the edge of a region that "

@@ -117,9 +117,22 @@ def test_where_draws_diverge_after_the_new_warm_up_too_it_is_said():
     )
     (note,), (doubt,) = rewarmed(first, second, stopped=False)
     assert note == sentence and "a new warm-up at 0.99 did not get rid of all: what is left is" in doubt
-    assert rewarmed(None, first, stopped=False) == ((), ())
+    assert rewarmed(None, first, stopped=False) == rewarmed(None, Tally(0, 4, 0.9, 10), stopped=False) == ((), ())
     notes, (doubt,) = rewarmed(first, first, stopped=True)
     assert not notes and "stopped in the new warm-up at 0.99" in doubt
+
+
+def test_fewer_divergences_than_one_in_a_thousand_are_noted_and_not_doubted():
+    first, few, many = Tally(2, 4, 0.9, 10), Tally(7, 8000, 0.99, 10), Tally(8, 8000, 0.99, 10)
+    (note,), doubts = rewarmed(None, few, stopped=False)
+    assert note.startswith("7 of 8,000 draws at target_accept 0.99 ended in a divergence. Fewer than 1 in 1,000 are no")
+    assert not doubts and rewarmed(None, many, stopped=False) == ((), ())
+    (again, last), doubts = rewarmed(first, few, stopped=False)
+    assert "after a new warm-up 7 of 8,000" in again and last == note and not doubts
+    (again,), (doubt,) = rewarmed(first, many, stopped=False)
+    assert "after a new warm-up 8 of 8,000" in again and "did not get rid of all" in doubt
+    _, (doubt,) = rewarmed(first, few, stopped=True)
+    assert "stopped in the new warm-up" in doubt
 
 
 @pytest.mark.parametrize(
@@ -142,6 +155,7 @@ def test_no_draw_is_lost_by_control_c_however_often(result, linear, monkeypatch,
         assert np.isfinite(stopped.summaries["q"].mean.value)
 
 
+@pytest.mark.slow
 def test_control_c_while_paths_are_made_keeps_the_draws_and_the_paths_by_then(result, linear, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.01)
     with control_c_at(monkeypatch, "state paths"):

@@ -284,6 +284,7 @@ def broken_above(y):
         scan(transition, 0.0, y)
 
 
+@SLOW
 def test_filters_with_weights_that_are_not_numbers_are_counted_and_said():
     ssm = ssmscan.trace(broken_above, Y)
     with pytest.warns(ssmscan.ResultWarning, match="mend the density of the model"):

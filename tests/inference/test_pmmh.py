@@ -182,6 +182,7 @@ def test_discrete_innovations_are_no_obstacle():
     assert set(np.unique(path["s"])) <= {0, 1}
 
 
+@pytest.mark.slow
 def test_data_that_no_parameter_explains_are_refused():
     with pytest.raises(ValueError, match="log likelihood -inf"):
         SMALL.run(jax.random.key(0), ssmscan.trace(impossible, Y))

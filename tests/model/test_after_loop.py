@@ -59,7 +59,11 @@ def test_without_states_every_engine_of_the_likelihood_runs():
         # Four standard errors of some 200 effective draws.
         for result in (pmmh, tempered):
             assert abs(np.mean(result.draws[name]) - expected) < 4 * spread / np.sqrt(200)
-    mode = ssmscan.MaximumLikelihood().run(KEY, ssm)
+    # Two particles, as there is nothing to filter: every estimate is the likelihood.
+    exact = ssmscan.ParticleFilter(2, summaries=())
+    mode = ssmscan.MaximumLikelihood(
+        num_steps=200, num_starts=2, num_replicates=2, estimator=exact, progress=False
+    ).run(KEY, ssm)
     assert float(mode.log_likelihood) >= values.without_noise(lambda: smoothing(Y), THETA).log_likelihood
 
 

@@ -31,7 +31,7 @@ def test_draws_without_a_fault_raise_no_concern(recwarn):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sample_stats": stats("diverging", 1)}, ["1 of 8,000", "divergence", "target_accept"]),
+        ({"sample_stats": stats("diverging", 8)}, ["8 of 8,000", "divergence", "target_accept"]),
         ({"sample_stats": stats("reached_max_treedepth", 81)}, ["81 of 8,000", "max_tree_depth"]),
         ({"sample_stats": stats("accepted", 6020)}, ["Chain 3 accepted 1.0 % of its proposals", "more particles"]),
         ({"interrupted": True}, ["stopped before its end"]),
@@ -50,7 +50,7 @@ def test_each_fault_is_a_sentence(changes, words):
         warn_of_concerns(doubtful)
 
 
-@pytest.mark.parametrize(("name", "count"), [("reached_max_treedepth", 80), ("accepted", 6040)])
+@pytest.mark.parametrize(("name", "count"), [("diverging", 7), ("reached_max_treedepth", 80), ("accepted", 6040)])
 def test_what_is_on_the_line_is_not_worth_a_word(name, count):
     assert result(GOOD, sample_stats=stats(name, count)).concerns() == ()
 
