@@ -221,12 +221,14 @@ class NUTS:
         """Let the chains move white noise from where a look has led them."""
         center, sd = middle(run.state, run.unit)
         unit = units_of(sd, run.unit)
-        z = jax.tree.map(jnp.multiply, run.state.z["parameters"], run.unit)
+        # On the host, where they belong to no device: chains begin on one and are spread again.
+        now = jax.tree.map(np.asarray, run.state.z)
+        z = jax.tree.map(np.multiply, now["parameters"], run.unit)
         keys = jax.random.split(jax.random.fold_in(run.key, WHITEN_STREAM - run.looks_left), self.num_chains)
         step = self._step(run.num_warmup, run.look)
         with phase("NUTS: compiling", progress=self.progress), interruptible():
             guide, *seconds = call_timed(guide_at, ssm, jnp.asarray(center, float), jnp.asarray(sd, float))
-            noise, *more = call_timed(rewhitened, ssm, run.guide, guide, z, run.state.z["noise"])
+            noise, *more = call_timed(rewhitened, ssm, run.guide, guide, z, now["noise"])
             (states, found), *last = call_timed(start_chains, keys, ssm, at_points(z, noise, unit), guide, step=step)
         spent = np.sum([seconds, more, last], axis=0)
         run.whiten(states if np.all(found) else None, unit, guide, *map(float, spent))

@@ -263,7 +263,7 @@ def _make(
     with hold_interrupts():
         try:
             with interruptible():
-                shapes = jax.eval_shape(step, operand, first)[1]._replace(sums=None)
+                shapes = jax.eval_shape(jax.jit(step), operand, first)[1]._replace(sums=None)
             if not len(kept):
                 return nothing(shapes)
             with phase("state paths: compiling", progress=progress), interruptible():
