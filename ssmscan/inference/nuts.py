@@ -42,7 +42,7 @@ from ssmscan.inference.nuts_step import Drawn, NUTSStep, Operand, start_chains
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
 from ssmscan.inference.progress import Chunk, call_timed, compile_chunk, compile_timed, phase, run_chunks
 from ssmscan.inference.reporting import result_of
-from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, diverged, rewarmed
+from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, rewarmed, too_many
 from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold
 from ssmscan.inference.whitening import (
     WHITEN_STREAM,
@@ -58,7 +58,7 @@ from ssmscan.inference.whitening import (
 from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
-from ssmscan.results.health import warn_of_concerns
+from ssmscan.results.health import stray, warn_of_concerns
 from ssmscan.results.result import Result
 
 
@@ -83,8 +83,8 @@ class NUTS:
         max_tree_depth: at most 2**max_tree_depth gradients a draw.
         num_paths: state paths kept in each chain, evenly spread over its draws.
         progress: whether to show a progress bar on a terminal.
-        rewarm: whether a divergence among the draws leads, once, to a new warm-up that aims at an acceptance of 0.99,
-            after which the draws are made anew; never where target_accept is as high as that.
+        rewarm: whether divergences, one in a thousand draws or more, lead once to a new warm-up that aims at an
+            acceptance of 0.99, after which the draws are made anew; never where target_accept is as high as that.
         whiten: whether noise is moved relative to the Gaussian approximation of the states, where the model has one,
             after the first third of the warm-up or 99 steps of it; see `ssmscan.inference.whitening`.
     """
@@ -173,7 +173,7 @@ class NUTS:
             chunk = compile_chunk(step, _operand(ssm, run), run.state, replicates=True)
         run.compile_seconds += start_seconds + chunk.compile_seconds
         self._advance(chunk, ssm, run, wanted, saving)
-        if self._may_rewarm(run) and run.tally.diverging and not run.interrupted:
+        if self._must_rewarm(run, wanted) and not run.interrupted:
             run.warm_up_again(jax.random.split(jax.random.fold_in(run.key, REWARM_STREAM), self.num_chains))
             self._advance(chunk, ssm, run, wanted, saving)
         return self._result(ssm, run)
@@ -181,12 +181,15 @@ class NUTS:
     def _may_rewarm(self, run: Run) -> bool:
         return self.rewarm and run.first is None and self.target_accept < REWARM_ACCEPT
 
+    def _must_rewarm(self, run: Run, wanted: int) -> bool:
+        return self._may_rewarm(run) and not stray(run.tally.diverging, wanted * self.num_chains)
+
     def _advance(self, chunk: Chunk, ssm: StateSpaceModel, run: Run, wanted: int, saving: Checkpoint) -> None:
-        """Warm up and draw, until a divergence if another warm-up may follow."""
+        """Warm up and draw, until there are too many divergences if another warm-up may follow."""
         again = "" if run.first is None else " again"
-        enough = diverged if self._may_rewarm(run) else None
-        if enough is not None and run.tally.diverging:
+        if self._must_rewarm(run, wanted):
             return
+        enough = too_many(run.tally.diverging, wanted * self.num_chains) if self._may_rewarm(run) else None
 
         def advance(label: str, num_steps: int, **options: Any) -> None:
             def build(state: HMCState, outputs: Drawn) -> Result:

@@ -20,7 +20,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.loop import each
 
 Operand = tuple[StateSpaceModel, Theta, Guide | None, jax.Array]
-LOOK_DEPTH = 6
+LOOK_DEPTH = 7
 """Depth of a tree at most in a warm-up that noise is whitened in."""
 
 Moved = dict[str, dict[str, jax.Array]]

@@ -1,14 +1,15 @@
 """A second warm-up of NUTS, with shorter steps, where draws diverge.
 
 A draw that ends in a divergence has met a place too narrow for the step size, and what lies behind it is missing from
-all draws (Betancourt 2017, arXiv:1701.02434, section 5.3).  So the first one ends the sampling: its draws are dropped,
-step size and mass are adapted once more, for an acceptance of `REWARM_ACCEPT`, and the draws are made anew.  The target
-is a number at run time: nothing is compiled for it.  What was dropped counts as warm-up in the costs.
+all draws (Betancourt 2017, arXiv:1701.02434, section 5.3).  So as soon as these are one in a thousand of the draws that
+are wanted, the sampling ends: its draws are dropped, step size and mass are adapted once more, for an acceptance of
+`REWARM_ACCEPT`, and the draws are made anew.  The target is a number at run time: nothing is compiled for it.  What was
+dropped counts as warm-up in the costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -61,9 +62,20 @@ class Tally(NamedTuple):
         return f"{self.diverging:,} of {self.size:,} draws at target_accept {self.target_accept:g}"
 
 
-def diverged(outputs: Mapping[str, Any]) -> bool:
-    """Return whether one of these draws ended in a divergence."""
-    return bool(outputs["stats"]["diverging"].any())
+def too_many(before: int, wanted: int) -> Callable[[Mapping[str, Any]], bool]:
+    """Return what says of the outputs of each chunk, in turn, whether too many draws have diverged by then.
+
+    Args:
+        before: how many had before the first of them.
+        wanted: how many draws there are to be in all.
+    """
+    seen = [before]
+
+    def enough(outputs: Mapping[str, Any]) -> bool:
+        seen[0] += int(outputs["stats"]["diverging"].sum())
+        return not stray(seen[0], wanted)
+
+    return enough
 
 
 def warmed_anew(keys: jax.Array, begun: HMCState, warm: HMCState) -> HMCState:

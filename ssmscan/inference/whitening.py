@@ -23,9 +23,10 @@ hierarchical models", *JCGS* 30(4), have a Gaussian approximation at every theta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ from numpyro.infer.hmc import HMCState
 
 from ssmscan.errors import ModelError
 from ssmscan.inference.element_noise import joined_noise, split_noise
-from ssmscan.inference.prior_points import prior_point
+from ssmscan.inference.prior_points import prior_point, shapes_of_point
 from ssmscan.model.gaussian.feedback import (
     FeedbackLaw,
     Means,
@@ -46,9 +47,9 @@ from ssmscan.model.gaussian.feedback import (
     noise_into,
     usable,
 )
-from ssmscan.model.gaussian.fit import fit_vectors
+from ssmscan.model.gaussian.fit import fit_vectors, prior_path
 from ssmscan.model.gaussian.vectors import Coordinates, VectorModel, in_vectors, join_noise
-from ssmscan.model.protocols import Dynamics, Model, Theta, Values
+from ssmscan.model.protocols import Dynamics, Model, PyTree, Theta, Values
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.panels import each_filter
 
@@ -61,14 +62,21 @@ LOOK = 99
 LEAST_WARMUP = 50
 """Steps of a warm-up that is worth dividing."""
 
-MOST_ROWS = 100
-"""Numbers of carry and noise of a step above which the algebra costs more than it saves."""
+MOST_ROWS, MOST_PARAMETERS = 100, 100
+"""Numbers of carry and noise of a step, and of parameters, above which the algebra costs more than it saves."""
+
+PASSES = 25
+"""Passes of one search at most; the second and later ones begin near their end."""
 
 WHITEN_STREAM = 2**32 - 3
 """What is folded into the key of a run for the chains that begin on white noise."""
 
 SIDE, REACH = 0.5, 2.0
 """Standard deviations between the middle and the approximations beside it, and r."""
+
+T = TypeVar("T")
+Paths = tuple[Values, Values]
+"""Noise of the start and of the steps, by site."""
 
 Map = Callable[[VectorModel, FeedbackLaw, Array, Array], tuple[Array, Array]]
 
@@ -101,7 +109,8 @@ def adaptation(num_warmup: int, look: int) -> int:
 
 def can_whiten(ssm: StateSpaceModel) -> bool:
     """Return whether all noise that NUTS moves is that of a Gaussian approximation, of few enough numbers."""
-    if any(core.program.places is not None for core in ssm.cores):
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of_point(ssm)))
+    if parameters > MOST_PARAMETERS or any(core.program.places is not None for core in ssm.cores):
         return False
     noise = {name: tuple(spec.shape) for name, spec in ssm.smooth_noise.items()}
     found: dict[str, tuple[int, ...]] = {}
@@ -249,15 +258,29 @@ def guide_at(ssm: StateSpaceModel, center: Array, sd: Array) -> Guide:
 def _laws(loop: Model, points: Array, theta_of: Callable[[Array], Theta]) -> tuple[FeedbackLaw, Array]:
     """Approximate a loop at many points; also returns which of the laws are approximations."""
 
-    def run(_: None, dynamics: Dynamics) -> tuple[FeedbackLaw, Array]:
-        model = in_vectors(dynamics)
-        found = fit_vectors(model)
-        law = law_of(found)
-        good = found.finite & usable(law)
-        return jax.tree.map(partial(jnp.where, good), law, identity_law(model)), good
+    def at(z: Array, function: Callable[..., T], *of_element: PyTree) -> T:
+        def run(_: None, dynamics: Dynamics, *rest: PyTree) -> T:
+            return function(in_vectors(dynamics), *rest)
 
-    # One after the other: a search goes on until the last of those side by side has settled.
-    return jax.lax.map(lambda z: each_filter(run, loop, theta_of(z), None, together=True), points)
+        if loop.panel is None:
+            return each_filter(lambda _, dynamics: run(_, dynamics, *of_element), loop, theta_of(z), None)
+        return each_filter(run, loop, theta_of(z), None, *of_element, together=True)
+
+    def one(begin: Paths, z: Array) -> tuple[Paths, tuple[FeedbackLaw, Array]]:
+        return at(z, _law, begin)
+
+    # One after the other, each from the path before it: a search goes on until the last side by side has settled.
+    return jax.lax.scan(one, at(points[0], prior_path), points)[1]
+
+
+def _law(model: VectorModel, begin: Paths) -> tuple[Paths, tuple[FeedbackLaw, Array]]:
+    """Approximate one element; also returns where the next search may begin, and whether there is a law."""
+    found = fit_vectors(model, start=begin, max_passes=PASSES)
+    law, coordinates = law_of(found), model.coordinates
+    good = found.finite & usable(law)
+    law = jax.tree.map(partial(jnp.where, good), law, identity_law(model))
+    path = coordinates.initial_noise(found.initial_mean), jax.vmap(coordinates.step_noise)(found.mean)
+    return jax.tree.map(partial(jnp.where, good), path, begin), (law, good)
 
 
 def _slopes(means: Means, good: Array, distance: Array) -> Means:

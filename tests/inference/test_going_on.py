@@ -17,7 +17,7 @@ from ssmscan.inference.going_on import require_continues, strided
 from tests.inference.models import Y, linear_gaussian, switching
 
 ENGINES = {
-    "nuts": ssmscan.NUTS(num_warmup=30, num_samples=40, num_chains=3, num_paths=20, progress=False),
+    "nuts": ssmscan.NUTS(num_warmup=60, num_samples=40, num_chains=3, num_paths=20, progress=False),
     "pmmh": ssmscan.PMMH(num_warmup=40, num_samples=50, num_chains=3, num_particles=20, num_paths=10, progress=False),
     "tempered": ssmscan.TemperedSMC(num_particles=40, chain_length=10, num_runs=2, num_paths=10, progress=False),
     "importance": ssmscan.ImportanceSampler(num_points=253, num_particles=20, num_paths=10, progress=False),

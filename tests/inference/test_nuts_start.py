@@ -7,8 +7,8 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
-from ssmscan.inference.nuts import NUTSStep, _start
 from ssmscan.inference.nuts_start import INIT_RADIUS, _unit, beginning, in_units
+from ssmscan.inference.nuts_step import NUTSStep, start_chains
 from ssmscan.results.summary import summarise
 from tests.truth import z_threshold
 
@@ -83,7 +83,7 @@ def starts(model, *arguments, chains=20):
     """Return the parameters at which chains start."""
     ssm = ssmscan.trace(model, *arguments)
     begun, _ = beginning(jax.random.key(0), ssm, chains)
-    states, found = _start(jax.random.split(jax.random.key(0), chains), ssm, begun, step=NUTSStep(10, 5))
+    states, found = start_chains(jax.random.split(jax.random.key(0), chains), ssm, begun, None, step=NUTSStep(10, 5))
     assert np.all(found)
     return {name: np.asarray(z) for name, z in in_units(states.z["parameters"], begun.unit).items()}
 

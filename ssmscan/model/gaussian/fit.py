@@ -44,13 +44,18 @@ def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = Non
     coordinates = model.coordinates
     if model.exact:
         return fit_linear(model)
-    if start is None:
-        initial = NUDGE * _pattern(coordinates.initial_size)
-        noise = NUDGE * _pattern(model.num_steps * coordinates.step_size).reshape(model.num_steps, -1)
-    else:
-        initial = join_noise(coordinates.initial, start[0])
-        noise = jax.vmap(partial(join_noise, coordinates.step))(start[1])
+    begin = prior_path(model) if start is None else start
+    initial = join_noise(coordinates.initial, begin[0])
+    noise = jax.vmap(partial(join_noise, coordinates.step), axis_size=model.num_steps)(begin[1])
     return _fitted(model, initial, noise, start is None, max_passes)
+
+
+def prior_path(model: VectorModel) -> tuple[Values, Values]:
+    """Return the noise of the prior path moved a little, of the start and of the steps, by site."""
+    coordinates = model.coordinates
+    noise = NUDGE * _pattern(model.num_steps * coordinates.step_size).reshape(model.num_steps, -1)
+    initial = NUDGE * _pattern(coordinates.initial_size)
+    return coordinates.initial_noise(initial), jax.vmap(coordinates.step_noise)(noise)
 
 
 def _pattern(size: int) -> Array:
