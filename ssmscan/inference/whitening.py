@@ -229,7 +229,8 @@ def middle(states: HMCState, unit: Theta) -> tuple[np.ndarray, np.ndarray]:
     are the points alone.
     """
     units = np.asarray(ravel_pytree(unit)[0], float)
-    now = np.concatenate([np.reshape(leaf, (len(leaf), -1)) for leaf in _parameters(states)], axis=1).astype(float)
+    parameters = [np.asarray(leaf, float) for leaf in jax.tree.leaves(states.z["parameters"])]
+    now = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in parameters] or [np.zeros((1, 0))], axis=1)
     mean, squares, count = (np.asarray(leaf, float) for leaf in states.adapt_state.mm_state)
     first = mean.shape[1] - now.shape[1]
     held = count[:, None] > 1
@@ -238,10 +239,6 @@ def middle(states: HMCState, unit: Theta) -> tuple[np.ndarray, np.ndarray]:
     center = np.median(mean, axis=0)
     sd = np.sqrt(np.median(within, axis=0) + np.median((mean - center) ** 2, axis=0))
     return center * units, np.where(sd > 0, sd, 0.1) * units
-
-
-def _parameters(states: HMCState) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(states.z["parameters"])]
 
 
 @jax.jit
