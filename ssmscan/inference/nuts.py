@@ -47,7 +47,6 @@ from ssmscan.inference.settings import gradients_required, require_counts, requi
 from ssmscan.inference.whitening import (
     WHITEN_STREAM,
     adaptation,
-    can_whiten,
     guide_at,
     identity,
     middle,
@@ -150,8 +149,10 @@ class NUTS:
         require_result_can_hold(ssm, self)
         num_warmup = self.num_warmup if before is None else int(before.settings["num_warmup"])
         with gradients_required("NUTS"), phase("NUTS: compiling", progress=self.progress), interruptible():
-            look = steps_of_a_look(num_warmup) if self.whiten and can_whiten(ssm) else 0
-            step, guide = self._step(num_warmup, look), identity(ssm) if look else None
+            look = steps_of_a_look(num_warmup) if self.whiten else 0
+            guide = identity(ssm) if look else None
+            look = 0 if guide is None else look
+            step = self._step(num_warmup, look)
             keys = jax.random.split(key, self.num_chains)
             start_seconds = 0.0
             if before is None:

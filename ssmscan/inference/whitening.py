@@ -107,22 +107,31 @@ def adaptation(num_warmup: int, look: int) -> int:
     return num_warmup - LOOKS * look
 
 
-def can_whiten(ssm: StateSpaceModel) -> bool:
-    """Return whether all noise that NUTS moves is that of a Gaussian approximation, of few enough numbers."""
+def identity(ssm: StateSpaceModel) -> Guide | None:
+    """Return the guide under which u is the noise; nothing is compiled for it.
+
+    None where some of the noise that NUTS moves is not that of a Gaussian approximation, or there is too much of it.
+    """
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of_point(ssm)))
     if parameters > MOST_PARAMETERS or any(core.program.places is not None for core in ssm.cores):
-        return False
+        return None
     noise = {name: tuple(spec.shape) for name, spec in ssm.smooth_noise.items()}
     found: dict[str, tuple[int, ...]] = {}
+    laws = []
     for loop in ssm.loops:
         try:
             model, shapes = _in_vectors(loop)
         except ModelError:
-            return False
+            return None
         if model.replaced or model.coordinates.size + model.coordinates.step_size > MOST_ROWS:
-            return False
+            return None
         found |= shapes
-    return found == noise
+        laws.append(_identity_law(model, () if loop.panel is None else (loop.panel.size,)))
+    if found != noise:
+        return None
+    zeros = np.zeros(parameters, jnp.result_type(float))
+    slopes = [jax.tree.map(lambda leaf: np.zeros((*leaf.shape, parameters), leaf.dtype), law.means) for law in laws]
+    return Guide(zeros, zeros + 1, tuple(laws), tuple(slopes))
 
 
 def _in_vectors(loop: StateSpaceModel) -> tuple[VectorModel, dict[str, tuple[int, ...]]]:
@@ -134,39 +143,22 @@ def _in_vectors(loop: StateSpaceModel) -> tuple[VectorModel, dict[str, tuple[int
             kept.append(in_vectors(dynamics))
             return _by_site(kept[-1], *identity_law(kept[-1]).means[:2])
 
-        return joined_noise(
-            each_filter(run, loop, loop.sample_start(key), None, together=True), loop, kept[-1].coordinates
-        )
+        found = each_filter(run, loop, loop.sample_start(key), None, together=True)
+        return joined_noise(found, loop, kept[-1].coordinates)
 
     shapes = jax.eval_shape(write, jax.random.key(0))
     return kept[-1], {name: leaf.shape for name, leaf in shapes.items()}
 
 
-def identity(ssm: StateSpaceModel) -> Guide:
-    """Return the guide under which u is the noise; made on the host, so that nothing is compiled for it."""
+def _identity_law(model: VectorModel, lead: tuple[int, ...]) -> FeedbackLaw:
+    """Return the law under which u is the noise, on the host, with elements in front."""
+    shapes = jax.eval_shape(lambda: identity_law(model))
+    law = jax.tree.map(lambda leaf: np.zeros((*lead, *leaf.shape), leaf.dtype), shapes)
 
-    def of_loop(loop: Model, theta: Theta) -> FeedbackLaw:
-        return each_filter(lambda _, dynamics: identity_law(in_vectors(dynamics)), loop, theta, None, together=True)
+    def unit(leaf: np.ndarray) -> np.ndarray:
+        return leaf + np.eye(leaf.shape[-1], dtype=leaf.dtype)
 
-    def build(key: Array) -> tuple[Array, tuple[FeedbackLaw, ...]]:
-        theta = ssm.sample_start(key)
-        return ravel_pytree(ssm.unconstrain(theta))[0], tuple(of_loop(loop, theta) for loop in ssm.loops)
-
-    def zeros(leaf: jax.ShapeDtypeStruct, *behind: int) -> np.ndarray:
-        return np.zeros((*leaf.shape, *behind), leaf.dtype)
-
-    def unit(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        return zeros(leaf) + np.eye(leaf.shape[-1], dtype=leaf.dtype)
-
-    center, shapes = jax.eval_shape(build, jax.random.key(0))
-    laws = tuple(
-        jax.tree.map(zeros, law)._replace(
-            initial_scale_tril=unit(law.initial_scale_tril), scale_tril=unit(law.scale_tril)
-        )
-        for law in shapes
-    )
-    slopes = tuple(jax.tree.map(lambda leaf: zeros(leaf, center.size), law.means) for law in shapes)
-    return Guide(zeros(center), zeros(center) + 1, laws, slopes)
+    return law._replace(initial_scale_tril=unit(law.initial_scale_tril), scale_tril=unit(law.scale_tril))
 
 
 def noise_of(ssm: StateSpaceModel, guide: Guide, z: Theta, u: Values) -> Values:

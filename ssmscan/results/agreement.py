@@ -204,9 +204,9 @@ def compare(
         >>> from ssmscan.stochastic_volatility import stochastic_volatility
         >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
         >>> nuts = ssmscan.NUTS(num_warmup=500, progress=False).run(jax.random.key(0), ssm)
-        >>> pmmh = ssmscan.PMMH(num_warmup=1000, num_particles=32, num_paths=100, progress=False)
-        >>> print(ssmscan.compare(nuts=nuts, pmmh=pmmh.run(jax.random.key(1), ssm)))
-        Verdicts: ...nuts - pmmh...
+        >>> sampler = ssmscan.ImportanceSampler(num_paths=100, progress=False)
+        >>> print(ssmscan.compare(nuts=nuts, importance=sampler.run(jax.random.key(1), ssm)))
+        Verdicts: ...nuts - importance...
 
     Args:
         unnamed: nothing; a result without a name is refused.
