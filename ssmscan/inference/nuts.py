@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,9 +39,9 @@ from ssmscan.inference.going_on import Checkpoint, begin, origin_of, strided
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.nuts_run import KEPT_NOISE, Run
 from ssmscan.inference.nuts_start import INIT_ATTEMPTS, at_points, beginning, shapes_of_beginning
-from ssmscan.inference.nuts_step import Drawn, NUTSStep, Operand, start_chains
+from ssmscan.inference.nuts_step import Drawn, NUTSStep, Operand, lowered_programs, start_chains
 from ssmscan.inference.paths import STATES_STREAM, paths_from_noise
-from ssmscan.inference.progress import Chunk, call_timed, compile_chunk, compile_timed, phase, run_chunks
+from ssmscan.inference.progress import Chunk, call_timed, compile_ahead, compile_chunk, compile_timed, phase, run_chunks
 from ssmscan.inference.reporting import result_of
 from ssmscan.inference.rewarming import REWARM_ACCEPT, REWARM_STREAM, rewarmed, too_many
 from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold
@@ -156,9 +157,11 @@ class NUTS:
             keys = jax.random.split(key, self.num_chains)
             start_seconds = 0.0
             if before is None:
-                begun, draw_seconds = beginning(key, ssm, self.num_chains)
-                start, start_seconds = compile_timed(start_chains, keys, ssm, begun, guide, step=step)
-                start_seconds += draw_seconds
+                begun, start_seconds = beginning(key, ssm, self.num_chains)
+                began = time.perf_counter()
+                compile_ahead(*lowered_programs(step, keys, ssm, begun, guide))
+                start, _ = compile_timed(start_chains, keys, ssm, begun, guide, step=step)
+                start_seconds += time.perf_counter() - began
                 states, found = start(keys, ssm, begun, guide)
                 if not np.all(found):
                     raise ValueError(

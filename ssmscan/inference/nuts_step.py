@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
+import jax.numpy as jnp
+from jax.stages import Lowered
 from numpyro.infer import NUTS as Kernel
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import ParamInfo
 
 from ssmscan.inference.nuts_start import Beginning, in_units, starting_point
 from ssmscan.inference.posterior import Position, log_posterior
+from ssmscan.inference.progress import lower_chunk
 from ssmscan.inference.spreading import side_by_side
-from ssmscan.inference.whitening import Guide, log_determinant, noise_of
+from ssmscan.inference.whitening import Guide, guide_at, log_determinant, noise_of, rewhitened
 from ssmscan.model.protocols import Theta, Values
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.loop import each
@@ -109,3 +112,18 @@ def start_chains(
         return step.init(key_chain, ssm, begun.unit, guide, point), found
 
     return each(one, (keys, begun.candidates, begun.noise))
+
+
+def lowered_programs(
+    step: NUTSStep, keys: jax.Array, ssm: StateSpaceModel, begun: Beginning, guide: Guide | None
+) -> list[Lowered]:
+    """Lower all that a new run compiles after its first points, for the shapes that its arguments will have."""
+    start = start_chains.lower(keys, ssm, begun, guide, step=step)
+    states, _ = jax.eval_shape(partial(start_chains, step=step), keys, ssm, begun, guide)
+    target = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    chunk, _ = lower_chunk(step, (ssm, begun.unit, guide, target), states, replicates=True)
+    if guide is None:
+        return [chunk, start]
+    middle = jax.ShapeDtypeStruct(guide.center.shape, guide.center.dtype)
+    white = rewhitened.lower(ssm, guide, guide, states.z["parameters"], states.z["noise"])
+    return [chunk, start, guide_at.lower(ssm, middle, middle), white]

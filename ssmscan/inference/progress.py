@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -27,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.stages import Wrapped
+from jax.stages import Lowered, Wrapped
 from tqdm.auto import tqdm
 
 from ssmscan.inference.interrupts import hold_interrupts, interruptible, keep_interrupt
@@ -187,6 +188,13 @@ def map_draws(method: Callable, ssm: Model, *arguments: PyTree) -> Timed:
     )
 
 
+def compile_ahead(*programs: Lowered) -> None:
+    """Compile lowered programs side by side, on as many cores: JAX keeps what it makes, and compiles none again."""
+    with ThreadPoolExecutor(len(programs)) as pool:
+        for made in [pool.submit(program.compile) for program in programs]:
+            made.result()
+
+
 def compile_chunk(step: Step, operand: PyTree, state: PyTree, *, replicates: bool = False) -> Chunk:
     """Compile the loop over steps for arguments of these shapes.
 
@@ -198,15 +206,20 @@ def compile_chunk(step: Step, operand: PyTree, state: PyTree, *, replicates: boo
             which are spread over the devices; the step is called with some of them.
     """
     start = time.perf_counter()
-    mesh = mesh_for(len(jax.tree.leaves(state)[0])) if replicates else None
+    lowered, capacity = lower_chunk(step, operand, state, replicates=replicates)
+    return Chunk(lowered.compile(), capacity, time.perf_counter() - start)
+
+
+def lower_chunk(step: Step, operand: PyTree, state: PyTree, *, replicates: bool = False) -> tuple[Lowered, int]:
+    """Lower the loop over steps for arguments, or shapes of them, as `compile_chunk` takes; also its capacity."""
+    mesh = mesh_for(jax.tree.leaves(state)[0].shape[0]) if replicates else None
     if mesh is None:
         capacity = capacity_for(jax.eval_shape(jax.jit(step), operand, state)[1])
     else:
         (_, output), times = shapes_of(step, operand, state)
         capacity = capacity_for(output, times)
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    compiled, _ = compile_timed(_advance, operand, state, count, step=step, capacity=capacity, mesh=mesh)
-    return Chunk(compiled, capacity, time.perf_counter() - start)
+    return _advance.lower(operand, state, count, step=step, capacity=capacity, mesh=mesh), capacity
 
 
 def capacity_for(output: PyTree, times: int = 1) -> int:

@@ -141,7 +141,7 @@ def shapes_of(step: Callable[[PyTree, PyTree], PyTree], operand: PyTree, state: 
 
     On a CPU they are of one replicate.
     """
-    count = len(jax.tree.leaves(state)[0])
+    count = jax.tree.leaves(state)[0].shape[0]
     if on_cpu():
         state = jax.eval_shape(lambda state: jax.tree.map(lambda leaf: leaf[:1], state), state)
     return jax.eval_shape(jax.jit(step), operand, state), count if on_cpu() else 1

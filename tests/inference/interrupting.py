@@ -52,9 +52,9 @@ def count_compilations():
     """Collect the names of what is compiled meanwhile."""
     found = []
 
-    def listen(event, *_, **__):
+    def listen(event, *_, fun_name="", **__):
         if event == "/jax/core/compile/backend_compile_duration":
-            found.append(event)
+            found.append(fun_name)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

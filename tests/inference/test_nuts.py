@@ -64,13 +64,32 @@ def test_every_chain_has_a_key_of_its_own(linear, monkeypatch):
     class Stop(Exception):
         pass
 
-    def refuse(start, keys, *_, **__):
+    def refuse(step, keys, *_):
         assert len(np.unique(jax.random.key_data(keys), axis=0)) == SMALL.num_chains
         raise Stop
 
-    monkeypatch.setattr(nuts, "compile_timed", refuse)
+    monkeypatch.setattr(nuts, "lowered_programs", refuse)
     with pytest.raises(Stop):
         SMALL.run(jax.random.key(0), linear)
+
+
+def test_what_is_compiled_side_by_side_is_compiled_once():
+    def decay(y):
+        rho = numpyro.sample("rho", dist.Beta(2.0, 2.0))
+        scan(lambda x, y: (_seen(rho * x, y), None), 0.0, y)
+
+    with count_compilations() as compiled:
+        replace(SMALL, num_warmup=60, num_samples=5, num_paths=0, num_chains=2).run(
+            jax.random.key(0), ssmscan.trace(decay, Y[:7])
+        )
+    for name in ("start_chains", "_advance", "guide_at", "rewhitened"):
+        assert compiled.count(f"jit({name})") == 1, compiled
+
+
+def _seen(mean, y):
+    x = numpyro.sample("x", dist.Normal(mean, 1.0))
+    numpyro.sample("y", dist.Normal(x, 0.7), obs=y)
+    return x
 
 
 def test_the_step_size_is_frozen_after_warm_up(result):
