@@ -46,7 +46,7 @@ def test_without_states_the_likelihood_is_a_number():
     assert reasons["ranked"] == "observed after the loop, and no state reaches it"
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_without_states_every_engine_of_the_likelihood_runs():
     ssm = ssmscan.trace(smoothing, Y)
     nuts = ssmscan.NUTS(num_warmup=300, num_samples=500, num_chains=2, progress=False).run(KEY, ssm)
