@@ -233,7 +233,8 @@ class NUTS:
         z = jax.tree.map(np.multiply, now["parameters"], run.unit)
         keys = jax.random.split(jax.random.fold_in(run.key, WHITEN_STREAM - run.looks_left), self.num_chains)
         step = self._step(run.num_warmup, run.look)
-        with phase("NUTS: compiling", progress=self.progress), interruptible():
+        # Control-C waits for the next draws: there a run keeps what it has.
+        with phase("NUTS: compiling", progress=self.progress):
             guide, *seconds = call_timed(guide_at, ssm, jnp.asarray(center, float), jnp.asarray(sd, float))
             noise, *more = call_timed(rewhitened, ssm, run.guide, guide, z, now["noise"])
             (states, found), *last = call_timed(start_chains, keys, ssm, at_points(z, noise, unit), guide, step=step)
