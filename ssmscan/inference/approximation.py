@@ -216,7 +216,7 @@ def _approximated(ssm: Model, theta: Theta, start: Values | None, *, max_passes:
     def run(_: None, dynamics: Dynamics, noise: Values | None) -> _Loop:
         model = in_vectors(dynamics)
         kept.append((model.coordinates, model.exact, model.replaced))
-        found = fit_vectors(model, start=None if noise is None else (noise, noise), max_passes=max_passes)
+        found = fit_vectors(model, start=noise, max_passes=max_passes)
         return _Loop(found, moments(model, found))
 
     noise = None if start is None else split_noise(start, ssm)

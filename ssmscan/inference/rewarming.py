@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 from numpyro.infer.hmc import HMCState
 
-from ssmscan.inference.progress import Progress
 from ssmscan.results.health import STRAY, stray
 
 REWARM_ACCEPT = 0.99
@@ -27,26 +26,6 @@ REWARM_STREAM = 2**32 - 2
 
 POINT = ("z", "z_grad", "potential_energy", "energy")
 SCALES = ("inverse_mass_matrix", "mass_matrix_sqrt", "mass_matrix_sqrt_inv")
-
-
-class Attempt(NamedTuple):
-    """A warm-up and the draws after it."""
-
-    target_accept: float
-    warmup: Progress
-    sampled: Progress
-
-    @property
-    def tally(self) -> Tally:
-        """How many of the draws diverged, and the gradients that were evaluated."""
-        diverging = self.sampled.outputs["stats"]["diverging"]
-        gradients = sum(int(run.outputs["stats"]["n_steps"].sum()) for run in (self.warmup, self.sampled))
-        return Tally(int(diverging.sum()), diverging.size, self.target_accept, gradients)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Control-C ended it."""
-        return self.warmup.interrupted or self.sampled.interrupted
 
 
 class Tally(NamedTuple):

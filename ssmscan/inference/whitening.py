@@ -48,7 +48,7 @@ from ssmscan.model.gaussian.feedback import (
     usable,
 )
 from ssmscan.model.gaussian.fit import fit_vectors, prior_path
-from ssmscan.model.gaussian.vectors import Coordinates, VectorModel, in_vectors, join_noise
+from ssmscan.model.gaussian.vectors import Coordinates, VectorModel, in_vectors
 from ssmscan.model.protocols import Dynamics, Model, PyTree, Theta, Values
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.panels import each_filter
@@ -75,9 +75,6 @@ SIDE, REACH = 0.5, 2.0
 """Standard deviations between the middle and the approximations beside it, and r."""
 
 T = TypeVar("T")
-Paths = tuple[Values, Values]
-"""Noise of the start and of the steps, by site."""
-
 Map = Callable[[VectorModel, FeedbackLaw, Array, Array], tuple[Array, Array]]
 
 
@@ -141,7 +138,7 @@ def _in_vectors(loop: StateSpaceModel) -> tuple[VectorModel, dict[str, tuple[int
     def write(key: Array) -> Values:
         def run(_: None, dynamics: Dynamics) -> Values:
             kept.append(in_vectors(dynamics))
-            return _by_site(kept[-1], *identity_law(kept[-1]).means[:2])
+            return kept[-1].by_site(*identity_law(kept[-1]).means[:2])
 
         found = each_filter(run, loop, loop.sample_start(key), None, together=True)
         return joined_noise(found, loop, kept[-1].coordinates)
@@ -193,25 +190,12 @@ def _through_one(function: Map, loop: Model, theta: Theta, law: FeedbackLaw, noi
     def run(_: None, dynamics: Dynamics, law: FeedbackLaw, noise: Values) -> Values:
         model = in_vectors(dynamics)
         kept.append(model.coordinates)
-        return _by_site(model, *function(model, law, *_vectors(model, noise)))
+        return model.by_site(*function(model, law, *model.in_order(noise)))
 
     if loop.panel is None:
         return each_filter(partial(run, law=law, noise=noise), loop, theta, None)
     found = each_filter(run, loop, theta, None, law, split_noise(noise, loop), together=True)
     return joined_noise(found, loop, kept[-1])
-
-
-def _vectors(model: VectorModel, noise: Values) -> tuple[Array, Array]:
-    """Return noise of the start (m_0,) and of the steps (T, m) of one element."""
-    coordinates = model.coordinates
-    steps = {name: noise[name] for name, _ in coordinates.step}
-    of_step = partial(join_noise, coordinates.step)
-    return join_noise(coordinates.initial, noise), jax.vmap(of_step, axis_size=model.num_steps)(steps)
-
-
-def _by_site(model: VectorModel, initial: Array, steps: Array) -> Values:
-    """Undo `_vectors`."""
-    return {**model.coordinates.initial_noise(initial), **jax.vmap(model.coordinates.step_noise)(steps)}
 
 
 def middle(states: HMCState, unit: Theta) -> tuple[np.ndarray, np.ndarray]:
@@ -255,20 +239,20 @@ def _laws(loop: Model, points: Array, theta_of: Callable[[Array], Theta]) -> tup
             return each_filter(lambda _, dynamics: run(_, dynamics, *of_element), loop, theta_of(z), None)
         return each_filter(run, loop, theta_of(z), None, *of_element, together=True)
 
-    def one(begin: Paths, z: Array) -> tuple[Paths, tuple[FeedbackLaw, Array]]:
+    def one(begin: Values, z: Array) -> tuple[Values, tuple[FeedbackLaw, Array]]:
         return at(z, _law, begin)
 
     # One after the other, each from the path before it: a search goes on until the last side by side has settled.
     return jax.lax.scan(one, at(points[0], prior_path), points)[1]
 
 
-def _law(model: VectorModel, begin: Paths) -> tuple[Paths, tuple[FeedbackLaw, Array]]:
+def _law(model: VectorModel, begin: Values) -> tuple[Values, tuple[FeedbackLaw, Array]]:
     """Approximate one element; also returns where the next search may begin, and whether there is a law."""
     found = fit_vectors(model, start=begin, max_passes=PASSES)
-    law, coordinates = law_of(found), model.coordinates
+    law = law_of(found)
     good = found.finite & usable(law)
     law = jax.tree.map(partial(jnp.where, good), law, identity_law(model))
-    path = coordinates.initial_noise(found.initial_mean), jax.vmap(coordinates.step_noise)(found.mean)
+    path = model.by_site(found.initial_mean, found.mean)
     return jax.tree.map(partial(jnp.where, good), path, begin), (law, good)
 
 

@@ -56,7 +56,7 @@ def _modes(key: Array, dynamics: Dynamics) -> Mode | None:
 
     def search(key: Array) -> Mode:
         first, rest = jax.random.split(key)
-        start = _normal(first, coordinates.initial), _normal(rest, coordinates.step, steps)
+        start = {**_normal(first, coordinates.initial), **_normal(rest, coordinates.step, steps)}
         found = fit_vectors(model, start=start)
         noise = jnp.concatenate([found.initial_mean, found.mean.ravel()])
         return Mode(noise, found.log_likelihood, found.converged & found.finite)

@@ -26,36 +26,32 @@ from ssmscan.model.gaussian.expansion import expand
 from ssmscan.model.gaussian.law import Fit, result
 from ssmscan.model.gaussian.linear import fit_linear
 from ssmscan.model.gaussian.search import NUDGE, back, follow, search, unmoved
-from ssmscan.model.gaussian.vectors import VectorModel, join_noise
+from ssmscan.model.gaussian.vectors import VectorModel
 from ssmscan.model.protocols import Values
 
 MAX_PASSES = 50
 
 
-def fit_vectors(model: VectorModel, *, start: tuple[Values, Values] | None = None, max_passes: int = MAX_PASSES) -> Fit:
+def fit_vectors(model: VectorModel, *, start: Values | None = None, max_passes: int = MAX_PASSES) -> Fit:
     """Approximate the smoothing law of a model in vectors.
 
     Args:
         model: the model at theta.
-        start: noise of the start and, with T in front, of the steps, by site, from which to search; None is the prior
-            path moved a little.
+        start: noise by site, of the steps with T in front, from which to search; None is the prior path moved a little.
         max_passes: largest number of passes.
     """
-    coordinates = model.coordinates
     if model.exact:
         return fit_linear(model)
-    begin = prior_path(model) if start is None else start
-    initial = join_noise(coordinates.initial, begin[0])
-    noise = jax.vmap(partial(join_noise, coordinates.step), axis_size=model.num_steps)(begin[1])
+    initial, noise = model.in_order(prior_path(model) if start is None else start)
     return _fitted(model, initial, noise, start is None, max_passes)
 
 
-def prior_path(model: VectorModel) -> tuple[Values, Values]:
-    """Return the noise of the prior path moved a little, of the start and of the steps, by site."""
+def prior_path(model: VectorModel) -> Values:
+    """Return the noise of the prior path moved a little, by site."""
     coordinates = model.coordinates
     noise = NUDGE * _pattern(model.num_steps * coordinates.step_size).reshape(model.num_steps, -1)
     initial = NUDGE * _pattern(coordinates.initial_size)
-    return coordinates.initial_noise(initial), jax.vmap(coordinates.step_noise)(noise)
+    return model.by_site(initial, noise)
 
 
 def _pattern(size: int) -> Array:

@@ -190,6 +190,16 @@ class VectorModel:
         """Move one particle by noise (m,): carry, log weight, values of the sites of the loop."""
         return self.step_written(self.step_arrays, carry, x, self.coordinates.step_noise(noise))
 
+    def in_order(self, noise: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Return noise of a series by site as that of the start (m_0,) and of the steps (T, m)."""
+        steps = {name: noise[name] for name, _ in self.coordinates.step}
+        of_step = partial(join_noise, self.coordinates.step)
+        return join_noise(self.coordinates.initial, noise), jax.vmap(of_step, axis_size=self.num_steps)(steps)
+
+    def by_site(self, initial: Array, steps: Array) -> Values:
+        """Return noise of a series by site; undoes `in_order`."""
+        return {**self.coordinates.initial_noise(initial), **jax.vmap(self.coordinates.step_noise)(steps)}
+
     def first_carry(self, noise: Array) -> PyTree:
         """Start one particle, for its carry alone."""
         written = self.start_written.first_part(self.coordinates.tree)
