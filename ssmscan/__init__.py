@@ -63,6 +63,7 @@ from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.choosing import choose_proposal
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.conditional import AncestorSampling, Ancestral, BackwardSampling, ConditionalPath, ConditionalSMC
+from ssmscan.particles.conditional_step import Backward
 from ssmscan.particles.discrete_filter import DiscreteFilter
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
@@ -168,6 +169,7 @@ __all__ = [
     "Proposal",
     "SeriesProposal",
     "ConditionalProposal",
+    "Backward",
     "Resampling",
     "ConditionalResampling",
     "Store",

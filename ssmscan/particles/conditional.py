@@ -87,7 +87,7 @@ class ConditionalSMC:
         >>> from ssmscan import datasets
         >>> from ssmscan.stochastic_volatility import stochastic_volatility
         >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
-        >>> theta = {"mu": -1.0, "rho": 0.97, "sigma": 0.2}
+        >>> theta = {"mu": -1.0, "phi": 0.97, "sigma": 0.2}
         >>> path = ssm.simulate(jax.random.key(0), theta)
         >>> path = {"h_0": path["h_0"], "h": path["h"]}
         >>> found = ssmscan.ConditionalSMC(20).run(jax.random.key(1), ssm, theta, path)
