@@ -31,6 +31,7 @@ from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
+from ssmscan.inference.evidence import EvidenceEstimate, evidence
 from ssmscan.inference.importance import ImportanceSampler
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
@@ -76,6 +77,15 @@ from ssmscan.particles.online_resume import resume
 from ssmscan.particles.printing import Card
 from ssmscan.particles.proposals import Bootstrap, Move, Proposal, SeriesProposal
 from ssmscan.particles.resampling import Resampling, multinomial, stratified, systematic
+from ssmscan.particles.smoothing import (
+    BackwardSimulation,
+    Exact,
+    FixedLag,
+    MCMCBackward,
+    Smoother,
+    SmoothingMethod,
+    SmoothingResult,
+)
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
 from ssmscan.results import plots
@@ -121,10 +131,18 @@ __all__ = [
     "Verdict",
     "Tolerances",
     "Criteria",
+    "evidence",
+    "EvidenceEstimate",
     "plots",
     "load",
     # states: paths, forecasts, long and growing series
     "predict",
+    "Smoother",
+    "SmoothingResult",
+    "Exact",
+    "BackwardSimulation",
+    "MCMCBackward",
+    "FixedLag",
     "backward_sample",
     "trace_ancestry",
     "gaussian_approximation",
@@ -161,6 +179,7 @@ __all__ = [
     "Proposal",
     "SeriesProposal",
     "Resampling",
+    "SmoothingMethod",
     "Store",
     "Summary",
     "Optimizer",
