@@ -63,6 +63,8 @@ from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.choosing import choose_proposal
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
+from ssmscan.particles.conditional import AncestorSampling, Ancestral, BackwardSampling, ConditionalPath, ConditionalSMC
+from ssmscan.particles.conditional_step import Backward
 from ssmscan.particles.discrete_filter import DiscreteFilter
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
@@ -75,8 +77,8 @@ from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_resume import resume
 from ssmscan.particles.printing import Card
-from ssmscan.particles.proposals import Bootstrap, Move, Proposal, SeriesProposal
-from ssmscan.particles.resampling import Resampling, multinomial, stratified, systematic
+from ssmscan.particles.proposals import Bootstrap, ConditionalProposal, Move, Proposal, SeriesProposal
+from ssmscan.particles.resampling import ConditionalResampling, Resampling, killing, multinomial, stratified, systematic
 from ssmscan.particles.smoothing import (
     BackwardSimulation,
     Exact,
@@ -145,6 +147,8 @@ __all__ = [
     "FixedLag",
     "backward_sample",
     "trace_ancestry",
+    "ConditionalSMC",
+    "ConditionalPath",
     "gaussian_approximation",
     "GaussianPath",
     "noise_outside",
@@ -156,10 +160,14 @@ __all__ = [
     "systematic",
     "stratified",
     "multinomial",
+    "killing",
     "Bootstrap",
     "Guided",
     "LookAhead",
     "choose_proposal",
+    "AncestorSampling",
+    "BackwardSampling",
+    "Ancestral",
     "Mean",
     "SD",
     "Quantiles",
@@ -178,7 +186,10 @@ __all__ = [
     "Estimator",
     "Proposal",
     "SeriesProposal",
+    "ConditionalProposal",
+    "Backward",
     "Resampling",
+    "ConditionalResampling",
     "SmoothingMethod",
     "Store",
     "Summary",

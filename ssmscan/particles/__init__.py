@@ -48,6 +48,8 @@ A filter that goes on, and the front
     exact_likelihood  `ExactLikelihood`, an estimator without particles
     finite_states    states with finitely many values, and all their joint values
     optimal_resampling  equal particles merged, light ones thinned without bias
+    conditional_step  one update of a path beside which a filter runs
+    conditional      `ConditionalSMC`
     discrete_filter  `DiscreteFilter`, an estimator that tries every value of the states
     online_resume    `resume`, which reads a saved filter
 """

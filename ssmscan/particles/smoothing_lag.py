@@ -120,7 +120,7 @@ class LagMoments:
             lambda ring: jax.vmap(lambda row, line: row[line])(ring[order], held.lines[order]), held.values
         )
         weights = jnp.exp(last.log_weights)
-        ends = lax.map(lambda row: _moments(weights, row), values)
+        ends = lax.map(lambda row: _moments(weights, row[1]), (order, values))
         moments = jax.tree.map(lambda early, late: jnp.concatenate([early[rows - 1 : -1], late]), stacked, ends)
         joined = Moments(*({**a, **b} for a, b in zip(held.start, moments)))
         return Lagged(joined, last.log_weights, values)

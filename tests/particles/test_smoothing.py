@@ -215,9 +215,7 @@ def test_a_table_draws_with_the_weights_and_never_without(n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "lag", [1, pytest.param(3, marks=HEAVY), pytest.param(50, marks=HEAVY)]
-)
+@pytest.mark.parametrize("lag", [1, pytest.param(3, marks=HEAVY), pytest.param(50, marks=HEAVY)])
 def test_fixed_lag_moments_are_those_given_data_up_to_the_lag(lag):
     """4,000 particles, 30 runs; a lag of two in place of one is far away."""
     steps = 12
