@@ -18,7 +18,7 @@ Data flow one way, and a folder imports only from those before it:
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
     results/                  what came out: draws, summaries, agreement, plots
-    inference/                parameters: NUTS, PMMH, importance sampling, tempered SMC, maximum likelihood
+    inference/                parameters: NUTS, PMMH, particle Gibbs, importance sampling, tempered SMC, maxima
     stochastic_volatility     a model to copy and change
     demo, __main__            `ssmscan demo`: that model by two samplers
 
@@ -32,6 +32,8 @@ from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
 from ssmscan.inference.evidence import EvidenceEstimate, evidence
+from ssmscan.inference.gibbs import ParticleGibbs
+from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
 from ssmscan.inference.importance import ImportanceSampler
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
@@ -116,6 +118,7 @@ __all__ = [
     # engines, and what they return
     "NUTS",
     "PMMH",
+    "ParticleGibbs",
     "ImportanceSampler",
     "TemperedSMC",
     "Result",
@@ -179,6 +182,9 @@ __all__ = [
     "Replicates",
     "ExactLikelihood",
     "DiscreteFilter",
+    # settings of particle Gibbs
+    "NUTSKernel",
+    "BlackJAXKernel",
     # protocols, for one's own
     "Model",
     "Dynamics",
@@ -193,6 +199,7 @@ __all__ = [
     "SmoothingMethod",
     "Store",
     "Summary",
+    "ParameterKernel",
     "Optimizer",
     # records that these return or hold
     "Check",
@@ -209,6 +216,7 @@ __all__ = [
     "Evaluated",
     "Posterior",
     "Move",
+    "KernelMove",
     "StepInfo",
     "Cloud",
     "Kept",
