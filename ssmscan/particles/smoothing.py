@@ -243,8 +243,8 @@ class Smoother:
         ...     scan(step, 0.0, y)
         >>> ssm = ssmscan.trace(random_walk, jnp.array([0.3, 0.9, 1.4]))
         >>> result = ssmscan.Smoother(num_paths=50).run(random.key(0), ssm, {"scale": 0.5})
-        >>> print(result.method, result.paths["x"].shape, result.mean["x"].round(2))
-        Exact (50, 3) [0.27 0.54 0.71]
+        >>> print(result.method, result.paths["x"].shape, *(f"{mean:.2f}" for mean in result.mean["x"]))
+        Exact (50, 3) 0.27 0.54 0.71
 
     Raises:
         TypeError: for a method that is none.
