@@ -31,6 +31,7 @@ from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
+from ssmscan.inference.evidence import EvidenceEstimate, evidence
 from ssmscan.inference.gibbs import ParticleGibbs
 from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
 from ssmscan.inference.importance import ImportanceSampler
@@ -80,6 +81,15 @@ from ssmscan.particles.online_resume import resume
 from ssmscan.particles.printing import Card
 from ssmscan.particles.proposals import Bootstrap, ConditionalProposal, Move, Proposal, SeriesProposal
 from ssmscan.particles.resampling import ConditionalResampling, Resampling, killing, multinomial, stratified, systematic
+from ssmscan.particles.smoothing import (
+    BackwardSimulation,
+    Exact,
+    FixedLag,
+    MCMCBackward,
+    Smoother,
+    SmoothingMethod,
+    SmoothingResult,
+)
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
 from ssmscan.results import plots
@@ -126,10 +136,18 @@ __all__ = [
     "Verdict",
     "Tolerances",
     "Criteria",
+    "evidence",
+    "EvidenceEstimate",
     "plots",
     "load",
     # states: paths, forecasts, long and growing series
     "predict",
+    "Smoother",
+    "SmoothingResult",
+    "Exact",
+    "BackwardSimulation",
+    "MCMCBackward",
+    "FixedLag",
     "backward_sample",
     "trace_ancestry",
     "ConditionalSMC",
@@ -178,6 +196,7 @@ __all__ = [
     "Backward",
     "Resampling",
     "ConditionalResampling",
+    "SmoothingMethod",
     "Store",
     "Summary",
     "ParameterKernel",

@@ -17,6 +17,7 @@
 | `importance`, `importance_points` | `ImportanceSampler`: weighted points of a frozen proposal; one of them |
 | `importance_proposal`, `importance_adapt` | the proposal, a mixture; how it is found from the prior |
 | `importance_weights`, `importance_doubts` | its weights; why they should not be trusted |
+| `evidence` | the evidence from draws of any engine, by importance sampling |
 | `tempering`, `tempering_step` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
 | `tempering_runs` | the runs of it made so far |
 | `exact` | what is left of it where nothing is: the exact evidence and states |
