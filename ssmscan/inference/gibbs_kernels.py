@@ -91,7 +91,7 @@ class NUTSKernel:
         TypeError, ValueError: for settings out of range.
     """
 
-    target_accept: float = 0.8
+    target_accept: float = 0.9
     max_tree_depth: int = 6
 
     def __post_init__(self) -> None:

@@ -178,12 +178,15 @@ def _finite(tree: tuple[Values, ...]) -> jax.Array:
 
 
 def _statistics(moves: list[KernelMove]) -> dict[str, jax.Array]:
-    """Return what is reported of the moves of a sweep, those with noise held under names of their own."""
+    """Return what is reported of the moves of a sweep, those with noise held under names of their own.
+
+    A sweep diverges if all its moves do: a place that one of them enters is not missing.
+    """
     stats = {
         "acceptance_rate": moves[0].acceptance_rate,
         "step_size": moves[0].step_size,
         "n_steps": sum((move.num_gradients for move in moves), jnp.zeros((), jnp.int32)),
-        "diverging": jnp.stack([move.diverging for move in moves]).any(),
+        "diverging": jnp.stack([move.diverging for move in moves]).all(),
     }
     for move in moves[1:]:
         stats |= {"acceptance_rate_noise": move.acceptance_rate, "step_size_noise": move.step_size}

@@ -9,14 +9,14 @@ import pytest
 
 import ssmscan
 from ssmscan.inference import progress
-from ssmscan.inference.gibbs import obstacle_to_interweaving
+from ssmscan.inference.gibbs import _require_found, obstacle_to_interweaving
 from ssmscan.inference.gibbs_doubts import doubts_of
 from ssmscan.inference.gibbs_run import Run
 from ssmscan.inference.gibbs_sweep import Chain, Drawn
 from ssmscan.results.summary import summarise
 from tests.inference.exact_gibbs import CASES, z_scores
 from tests.inference.interrupting import control_c_at, count_compilations
-from tests.inference.models import Y, decaying, impossible, switching
+from tests.inference.models import Y, decaying, switching
 from tests.inference.test_going_on import differing
 from tests.truth import z_threshold
 
@@ -64,16 +64,18 @@ def test_a_run_that_goes_on_is_one_longer_run(result, linear, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("label", "done"), [("ParticleGibbs warm-up", 0), ("ParticleGibbs", 1)])
-def test_a_run_that_was_stopped_goes_on_to_the_same_draws(label, done, result, linear, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_goes_on_to_the_same_draws(result, linear, tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_PER_CHUNK", 0.01)
-    path = tmp_path / "gibbs.nc"
-    shown = dataclasses.replace(SMALL, progress=True)
-    with control_c_at(monkeypatch, label):
-        stopped = shown.run(jax.random.key(0), linear, checkpoint=path, every=0.0)
-    assert stopped.interrupted and done <= stopped.num_draws < (800 if done else 1)
-    assert differing(result, shown.run(jax.random.key(0), linear, checkpoint=path)) == []
+    shown, path = dataclasses.replace(SMALL, progress=True), tmp_path / "gibbs.nc"
+    with control_c_at(monkeypatch, "ParticleGibbs warm-up"):
+        stopped = shown.run(jax.random.key(0), linear, checkpoint=path, every=1e-6)
+    assert stopped.interrupted and stopped.num_draws == 0 and path.exists()
+    with control_c_at(monkeypatch, "ParticleGibbs"):
+        stopped = shown.run(jax.random.key(0), linear, checkpoint=path)
+    assert stopped.interrupted and 0 < stopped.num_draws < 800
     np.testing.assert_array_equal(stopped.draws["q"], result.draws["q"][:, : stopped.num_draws])
+    rest = dataclasses.replace(SMALL, num_samples=800 - stopped.num_draws)
+    assert differing(result, rest.run(jax.random.key(1), linear, start=stopped)) == []
 
 
 @pytest.mark.slow
@@ -97,10 +99,10 @@ def test_from_exact_draws(name, seed):
     assert worst < limit if CASES[name].right else worst > limit, z
 
 
-@pytest.mark.slow
-def test_data_that_no_parameter_explains_are_refused():
-    with pytest.raises(ValueError, match="no point with a finite log likelihood in 100 attempts for chain"):
-        dataclasses.replace(SMALL, num_chains=1).run(jax.random.key(0), ssmscan.trace(impossible, Y[:4]))
+def test_chains_without_a_point_to_begin_at_are_named():
+    _require_found(np.array([True, True]))
+    with pytest.raises(ValueError, match=r"in 100 attempts for chain\(s\) \[1\]: check the data"):
+        _require_found(np.array([True, False]))
 
 
 @pytest.mark.parametrize(
