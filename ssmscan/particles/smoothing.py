@@ -40,6 +40,7 @@ from ssmscan.particles import settings_checks
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter, require_filter
 from ssmscan.particles.filter_result import FilterResult
+from ssmscan.particles.filter_step import VANISHED
 from ssmscan.particles.genealogy import MOST_MOVES, backward_paths
 from ssmscan.particles.panels import each_element
 from ssmscan.particles.printing import Card, known
@@ -71,7 +72,7 @@ class SmoothingResult:
         paths: innovations and deterministics of the loop by site, (num_paths, T, ...), initial sites (num_paths, ...).
             Of `FixedLag` the last lag + 1 steps alone, and of a filter with `LastSteps(k)` the last k.
         mean, sd: by site, without num_paths: exact for the sites in `exact`, of all particles for `FixedLag`, else of
-            the paths.
+            the paths; NaN where the filter lost all weight.
         renewed: (T,) share of the paths whose particle before each step is not the parent of the one after it; of
             several loops one after the other.  None where no path is drawn backward.
         filtered: what the filter found, without its history; None without a filter.
@@ -217,7 +218,8 @@ class FixedLag:
             paths |= join_values(each_element(draw, loop.panel, own, lagged, together=True), loop.panel)
             mean |= join_values(lagged.moments.mean, loop.panel)
             sd |= join_values(lagged.moments.sd, loop.panel)
-        return SmoothingResult(found.log_likelihood, paths, mean, sd, None, _without_history(found), "FixedLag")
+        moments = _unless_vanished(Moments(mean, sd), found)
+        return SmoothingResult(found.log_likelihood, paths, *moments, None, _without_history(found), "FixedLag")
 
 
 @dataclass(frozen=True)
@@ -297,12 +299,18 @@ def _backward(
     found = replace(particle_filter, store=store, summaries=()).run(key_filter, ssm, theta)
     paths, renewed = backward_paths(key_paths, ssm, theta, found, num_paths=num_paths, num_moves=num_moves)
     name = "BackwardSimulation" if num_moves is None else f"MCMCBackward, {num_moves} moves"
-    return SmoothingResult(found.log_likelihood, paths, *_moments_of(paths), renewed, _without_history(found), name)
+    moments = _unless_vanished(_moments_of(paths), found)
+    return SmoothingResult(found.log_likelihood, paths, *moments, renewed, _without_history(found), name)
 
 
 def _moments_of(paths: Values) -> Moments:
     real = {name: x.astype(jnp.result_type(float)) for name, x in paths.items()}
     return Moments({name: x.mean(0) for name, x in real.items()}, {name: x.std(0) for name, x in real.items()})
+
+
+def _unless_vanished(moments: Moments, found: FilterResult) -> Moments:
+    """Return moments, NaN where the filter lost all weight: then no particle is a state that can have been."""
+    return jax.tree.map(lambda x: jnp.where(found.status == VANISHED, jnp.nan, x), moments)
 
 
 def _last_steps(key: Array, _: Any, lagged: Lagged, *, num_paths: int) -> Values:

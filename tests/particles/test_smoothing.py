@@ -262,6 +262,15 @@ def test_a_panel_is_smoothed_element_by_element(method):
     assert exact.method == "Exact" and found.paths["x"].shape == (500, *Y_PANEL[1:].shape)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [ssmscan.MCMCBackward, ssmscan.FixedLag])
+def test_a_filter_that_lost_all_weight_has_no_moments(linear, method):
+    impossible = replace(linear[0], y=linear[0].y.at[3].set(jnp.inf))
+    result = ssmscan.Smoother(method(ssmscan.ParticleFilter(50)), 4).run(jax.random.key(0), impossible, THETA_SOFT)
+    assert result.log_likelihood == -np.inf and np.isnan(result.mean["x"]).all() and np.isnan(result.sd["x"]).all()
+    assert any("Every particle has weight zero at step 3" in sentence for sentence in result.concerns())
+
+
 def test_what_is_no_method_is_refused():
     with pytest.raises(TypeError, match="method: expected an object such as"):
         ssmscan.Smoother("exact")
