@@ -14,7 +14,7 @@ import pytest
 import ssmscan
 
 EXPORTED = [getattr(ssmscan, name) for name in ssmscan.__all__]
-ENGINES = (ssmscan.NUTS, ssmscan.PMMH, ssmscan.TemperedSMC, ssmscan.MaximumLikelihood)
+ENGINES = (ssmscan.NUTS, ssmscan.PMMH, ssmscan.ParticleGibbs, ssmscan.TemperedSMC, ssmscan.MaximumLikelihood)
 PROTOCOLS = (
     ssmscan.Model,
     ssmscan.Dynamics,

@@ -56,9 +56,9 @@ class ParticleGibbs:
         >>> from ssmscan import datasets
         >>> from ssmscan.stochastic_volatility import stochastic_volatility
         >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
-        >>> result = ssmscan.ParticleGibbs(num_samples=3000, progress=False).run(jax.random.key(0), ssm)
+        >>> result = ssmscan.ParticleGibbs(num_samples=1000, progress=False).run(jax.random.key(0), ssm)
         >>> result.title, result.states["h"].shape
-        ('ParticleGibbs: 4 chains of 3000 draws', (4, 750, 50))
+        ('ParticleGibbs: 4 chains of 1000 draws', (4, 1000, 50))
 
     Attributes:
         num_samples: draws kept in each chain.
