@@ -21,6 +21,8 @@ from scipy import stats
 import ssmscan
 from benchmarks.verdict_models import MODELS
 from ssmscan import datasets
+from ssmscan.inference.gibbs import obstacle_to_interweaving
+from ssmscan.results.summary import STATISTICS
 from tests.inference.exact_gibbs import regimes
 from tests.inference.importance_truth import Check, Truth, nile_truth, summed, volatility_truth
 from tests.inference.models import stochastic_volatility
@@ -74,7 +76,7 @@ def checks(result: ssmscan.Result, truth: Truth) -> list[Check]:
     found = []
     for name, known in truth.statistics.items():
         for statistic, exact in known.items():
-            estimate = result.summaries[name].statistics[ssmscan.results.summary.STATISTICS.index(statistic)]
+            estimate = result.summaries[name].statistics[STATISTICS.index(statistic)]
             found.append(Check(f"{name} {statistic}", exact, estimate.value, estimate.error))
     return found
 
@@ -84,7 +86,7 @@ def main(names: list[str]) -> None:
     for name in names or CASES:
         case = CASES[name]
         ssm, truth = case.traced(), case.truth()
-        for interweave in (True, False) if not ssmscan.inference.gibbs.obstacle_to_interweaving(ssm) else (False,):
+        for interweave in (True, False) if not obstacle_to_interweaving(ssm) else (False,):
             engine = dataclasses.replace(case.engine, interweave=interweave)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ssmscan.ResultWarning)

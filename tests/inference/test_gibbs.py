@@ -16,6 +16,8 @@ from ssmscan.inference.gibbs_run import Run
 from ssmscan.inference.gibbs_sweep import Chain, Drawn
 from ssmscan.results.summary import summarise
 from tests.inference.exact_gibbs import CASES, z_scores
+from tests.inference.gibbs_truth import CASES as TRUE
+from tests.inference.gibbs_truth import checks
 from tests.inference.interrupting import control_c_at, count_compilations
 from tests.inference.models import Y, decaying, switching
 from tests.inference.test_going_on import differing
@@ -121,6 +123,16 @@ def test_from_exact_draws(name, seed):
     z = z_scores(seed, name, 20_000)
     worst, limit = max(map(abs, z.values())), z_threshold(len(z))
     assert worst < limit if CASES[name].right else worst > limit, z
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", TRUE)
+def test_posteriors_agree_with_deterministic_integrals(name):
+    traced, engine, truth = TRUE[name]
+    result = engine.run(jax.random.key(0), traced())
+    assert not result.doubts
+    for one in checks(result, truth()):
+        assert abs(one.z) < 4, one
 
 
 def test_chains_without_a_point_to_begin_at_are_named():
