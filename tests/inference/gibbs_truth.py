@@ -59,7 +59,7 @@ class Case(NamedTuple):
 
 
 ENGINE = ssmscan.ParticleGibbs(num_samples=5000, num_paths=100, progress=False)
-SP500 = dataclasses.replace(ENGINE, num_samples=20_000, num_warmup=1000)
+SP500 = dataclasses.replace(ENGINE, num_samples=10_000, num_warmup=1000)
 CASES = {
     "Nile": Case(MODELS["Nile"].traced, ENGINE, nile_truth),
     "log_sp500_small": Case(

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,16 +79,39 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_draws(result, linear, tmp_pa
     assert differing(result, rest.run(jax.random.key(1), linear, start=stopped)) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["right, N = 2", "right, three regimes"])
-def test_a_sweep_is_exact(name):
-    z = z_scores(0, name, 2000)
-    assert max(map(abs, z.values())) < z_threshold(len(z))
+def normal(z):
+    """Two normal coordinates of different scale around 1 and 2."""
+    return -0.5 * ((z["a"] - 1.0) ** 2 + ((z["b"][0] - 2.0) / 5.0) ** 2)
+
+
+def langevin(log_density, step_size, inverse_mass):
+    return blackjax.mala(log_density, step_size)
 
 
 @pytest.mark.slow
-def test_a_path_of_a_plain_filter_is_rejected():
-    assert max(map(abs, z_scores(0, "path of a plain filter", 2000).values())) > z_threshold(6)
+@pytest.mark.parametrize("kernel", [ssmscan.BlackJAXKernel(blackjax.nuts), ssmscan.BlackJAXKernel(langevin, 0.6)])
+def test_a_kernel_adapts_in_warm_up_alone_and_keeps_its_law(kernel):
+    key, z = jax.random.key(0), {"a": jnp.zeros(()), "b": jnp.zeros(1)}
+
+    def step(carry, key):
+        known, z, done = kernel.move(key, *carry, normal, 300)
+        return (known, z), (z, done)
+
+    keys = jax.random.split(key, 6300)
+    _, (draws, done) = jax.jit(lambda keys: jax.lax.scan(step, (kernel.begin(key, z, 300), z), keys))(keys)
+    assert np.ptp(done.step_size[300:]) == 0 and np.ptp(done.step_size[:300]) > 0
+    assert abs(done.acceptance_rate[300:].mean() - kernel.target_accept) < 0.15
+    for x, mean, sd in ((draws["a"], 1.0, 1.0), (draws["b"][:, 0], 2.0, 5.0)):
+        found = summarise(np.asarray(x)[None, 300:], independent_runs=False).statistics[:2]
+        for estimate, truth in zip(found, (mean, sd)):
+            assert abs(estimate.value - truth) < z_threshold(12) * estimate.error
+
+
+@pytest.mark.slow
+def test_a_sweep_is_exact_and_a_path_of_a_plain_filter_is_rejected():
+    for name in ("right, N = 2", "path of a plain filter"):
+        z = z_scores(0, name, 2000)
+        assert (max(map(abs, z.values())) < z_threshold(len(z))) == CASES[name].right, z
 
 
 @pytest.mark.heavy
