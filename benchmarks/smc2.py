@@ -27,6 +27,9 @@ import numpy as np
 
 HERE = Path(__file__).parent
 
+MOVES = 4
+"""Moves of the peers at each step where they move points, nearly as many as ssmscan makes by default."""
+
 
 def returns(steps: int) -> np.ndarray:
     """Read the series from the file of the package, with nothing but NumPy."""
@@ -97,28 +100,80 @@ def of_particles(seed: int, y: np.ndarray, points: int, particles: int) -> dict[
     )
     np.random.seed(seed)
     options = {"ESSrmin": 0.5, "resampling": "systematic"}
-    chain = 8
     model = smc_samplers.SMC2(
-        ssm_cls=Volatility, prior=prior, data=y, init_Nx=particles, smc_options=options, wastefree=True, len_chain=chain
+        ssm_cls=Volatility,
+        prior=prior,
+        data=y,
+        init_Nx=particles,
+        smc_options=options,
+        wastefree=False,
+        len_chain=MOVES + 1,
     )
-    run = pt.SMC(fk=model, N=points // chain, ESSrmin=0.5, resampling="systematic")
+    run = pt.SMC(fk=model, N=points, ESSrmin=0.5, resampling="systematic")
     begun = time.perf_counter()
     run.run()
     seconds = time.perf_counter() - begun
     at = np.flatnonzero(np.asarray(run.summaries.rs_flags))
-    steps = points * len(y) + float((chain - 1) * (points // chain) * at.sum())
+    steps = points * (len(y) + MOVES * float(at.sum()))
     return {
         "seconds": seconds,
         "log_evidence": float(run.logLt),
         "filter_steps": steps,
         "renewed": len(at),
-        "moves": (chain - 1) * len(at),
+        "moves": MOVES * len(at),
     }
 
 
 def of_smcx(seed: int, y: np.ndarray, points: int, particles: int) -> dict[str, float]:
-    """SMC2 of smcx with as many moves at a step as ssmscan makes on average, four."""
-    raise NotImplementedError
+    """SMC2 of smcx, on unconstrained parameters."""
+    import jax
+    import jax.numpy as jnp
+    import smcx
+
+    def split(z: Any) -> tuple[Any, Any, Any]:
+        return z[0], jax.nn.sigmoid(z[1]), jnp.exp(z[2])
+
+    def sample(key: Any, count: int) -> Any:
+        keys = jax.random.split(key, 3)
+        phi, sigma = jax.random.beta(keys[1], 20.0, 1.5, (count,)), jax.random.gamma(keys[2], 2.0, (count,)) / 10.0
+        mu = -1.0 + jax.random.normal(keys[0], (count,))
+        return jnp.stack([mu, jax.scipy.special.logit(phi), jnp.log(sigma)], 1)
+
+    def log_prior(z: Any) -> Any:
+        mu, phi, sigma = split(z)
+        stats = jax.scipy.stats
+        density = (
+            stats.norm.logpdf(mu, -1.0) + stats.beta.logpdf(phi, 20.0, 1.5) + stats.gamma.logpdf(sigma, 2.0, scale=0.1)
+        )
+        return density + jnp.log(phi) + jnp.log1p(-phi) + z[2]
+
+    def start(key: Any, count: int, z: Any) -> Any:
+        mu, phi, sigma = split(z)
+        return mu + sigma / jnp.sqrt(1.0 - phi**2) * jax.random.normal(key, (count, 1))
+
+    def step(key: Any, x: Any, z: Any) -> Any:
+        mu, phi, sigma = split(z)
+        return mu + phi * (x - mu) + sigma * jax.random.normal(key, (1,))
+
+    def log_density(y: Any, x: Any, z: Any) -> Any:
+        return jnp.sum(jax.scipy.stats.norm.logpdf(y, 0.0, jnp.exp(x / 2)))
+
+    begun = time.perf_counter()
+    found = smcx.smc2(
+        *(jax.random.key(seed), sample, log_prior, start, step, log_density),
+        *(jnp.asarray(y, jnp.float32), points, particles),
+        num_pmmh_steps=MOVES,
+    )
+    jax.block_until_ready(found)
+    seconds = time.perf_counter() - begun
+    at = np.flatnonzero(np.asarray(found.acceptance_rates))
+    return {
+        "seconds": seconds,
+        "log_evidence": float(found.marginal_loglik),
+        "filter_steps": points * (len(y) + MOVES * float((at + 1).sum())),
+        "renewed": len(at),
+        "moves": MOVES * len(at),
+    }
 
 
 RUNS = {"ssmscan": of_ssmscan, "particles": of_particles, "smcx": of_smcx}

@@ -81,7 +81,7 @@ class SMC2:
     num_particles: int | None = None
     threshold: float = 0.5
     target_sd: float = 1.0
-    moved: float = 0.9
+    moved: float = 0.8
     max_moves: int = 20
     max_particles: int = 2**14
     estimator: ParticleFilter | None = None

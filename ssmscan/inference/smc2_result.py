@@ -19,9 +19,9 @@ def draws_of(ssm: StateSpaceModel, clouds: list[Cloud], chosen: list[np.ndarray]
         chosen: (M,) the points of each that are draws.
     """
     if not clouds:
-        names = {site.name: np.zeros((1, 0, *site.shape), site.dtype) for site in ssm.parameters}
-        estimates = {name: np.zeros((1, 0)) for name in ("log_evidence", "log_likelihood_estimate")}
-        keys = {"filter_key": np.zeros((1, 0, 2), np.uint32), "filter_status": np.zeros((1, 0), np.int8)}
+        names: Arrays = {site.name: np.zeros((1, 0, *site.shape), site.dtype) for site in ssm.parameters}
+        estimates: Arrays = {name: np.zeros((1, 0)) for name in ("log_evidence", "log_likelihood_estimate")}
+        keys: Arrays = {"filter_key": np.zeros((1, 0, 2), np.uint32), "filter_status": np.zeros((1, 0), np.int8)}
         return names, {**estimates, **keys, "point": np.zeros((1, 0), np.int32)}
     pairs = list(zip(clouds, chosen))
     theta = {name: np.stack([cloud.theta[name][index] for cloud, index in pairs]) for name in clouds[0].theta}

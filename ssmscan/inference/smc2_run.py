@@ -6,8 +6,8 @@ r"""One run of SMC2 under way: observations taken in, and the cloud renewed wher
 fixed points of the cloud; where the standard deviation of their log likelihood is too large, all points are exchanged
 for ones with more particles.  The spread of log likelihoods over the cloud says nothing of it: that is to be learnt.
 
-Points are moved until most have moved.  Moves that forget the present point and a random walk take turns: the first
-are best where the cloud is nearly normal, the second where it is not.
+Points are moved until most have moved: once by a proposal that forgets the present point, best where the cloud is nearly
+normal, once by a random walk, and then by the one that went further, in mean squares.
 
 All randomness of a step comes from the key of the run and the number of the step, and what is decided is decided from
 the weights at each step: a run that is cut into pieces, in whatever way, is the same run bit by bit.  Filters run some
@@ -19,7 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -31,23 +31,25 @@ from ssmscan.inference.progress import compile_timed, phase
 from ssmscan.inference.smc2_cloud import Cloud, host, noise_of, scatter, systematic
 from ssmscan.inference.smc2_step import (
     Assimilate,
-    Estimate,
     Kernel,
+    Lanes,
     Law,
     Move,
     Operand,
     Points,
+    blank,
     first_values,
     numbers,
     over_points,
     parameters,
+    shapes_of_points,
     taken,
 )
 from ssmscan.inference.spreading import mesh_for
 from ssmscan.model.protocols import PyTree
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.filter_step import Settings
 from ssmscan.particles.memory import GIB, device_bytes, result_bytes
 
 AHEAD = 64
@@ -89,9 +91,9 @@ class Programs:
     compile_seconds: float = 0.0
     known: dict[tuple, Callable] = field(default_factory=dict)
 
-    def settings(self, num_particles: int) -> ParticleFilter:
-        """Return the settings of the filters."""
-        return self.estimator.with_num_particles(num_particles)
+    def settings(self, num_particles: int) -> Settings:
+        """Return the settings of the filters, whose proposal takes one step at a time."""
+        return cast(Settings, self.estimator.with_num_particles(num_particles))
 
     def call(self, kernel: Kernel, operand: Operand, state: PyTree, count: int) -> tuple[PyTree, PyTree]:
         """Apply a kernel to all points; Control-C is raised here."""
@@ -120,19 +122,11 @@ class Programs:
 
     def room(self, num_points: int, num_particles: int) -> int:
         """Return the bytes that the clouds of a run need at once."""
-        shapes = self.shapes(num_points, num_particles)
-        return COPIES * result_bytes(shapes)
+        return COPIES * result_bytes(self.shapes(num_points, num_particles))
 
     def shapes(self, num_points: int, num_particles: int) -> Points:
         """Return the shapes of the points of a cloud."""
-
-        def one(key: jax.Array, ssm: StateSpaceModel) -> Any:
-            z = jnp.zeros((num_points, first_values(key, ssm, num_points=1)[0].shape[1]))
-            operand = Operand(ssm, key, jnp.zeros((), jnp.int32))
-            kernel, mesh = Estimate(self.settings(num_particles)), mesh_for(num_points)
-            return over_points(operand, (numbers(num_points), z), jnp.int32(0), kernel=kernel, mesh=mesh)[0]
-
-        return jax.eval_shape(one, as_key(jax.random.key(0)), self.ssm)
+        return shapes_of_points(self.settings(num_particles), self.ssm, num_points)
 
 
 class Run:
@@ -177,8 +171,7 @@ class Run:
         """Draw the cloud from the prior, and weigh it by what parameters alone and the start explain."""
         ssm, size = self.programs.ssm, self.rules.num_points
         z, more = first_values(jax.random.fold_in(self.key, START), ssm, num_points=size)
-        kernel = Estimate(self.programs.settings(self.num_particles))
-        points, _ = self.programs.call(kernel, self._operand(0, START), (numbers(size), z), 0)
+        points = self._estimated(z, self.num_particles, 0, START)
         weight = np.where(np.isfinite(points.log_prior), np.asarray(points.log_likelihood) + np.asarray(more), -np.inf)
         cloud = Cloud(
             points=points,
@@ -221,21 +214,37 @@ class Run:
                 if cloud.ess < rules.threshold * cloud.size:
                     cloud = self._resampled(cloud, RESAMPLE_AGAIN)
 
-        kernel = Move(self.programs.settings(cloud.num_particles))
-        state, times = (numbers(cloud.size), cloud.points), np.zeros(cloud.size, int)
-        done, dtype = 0, cloud.points.z.dtype
-        while done < rules.max_moves and (done == 0 or np.mean(times > 0) < rules.moved):
-            forgets = jnp.asarray(done % 2 == 0)
-            made = Law(jnp.asarray(law[0], dtype), jnp.asarray(law[1], dtype), forgets)
-            state, accepted = self.programs.call(kernel, self._operand(step, MOVES + done, made), state, step)
-            times += np.asarray(accepted)[0]
-            done += 1
+        points, shares = self._moved(cloud, law)
         return replace(
             cloud,
-            points=state[1],
-            theta=host(parameters(self.programs.ssm, state[1].z)),
-            particle_steps=cloud.particle_steps + done * step * cloud.size * cloud.num_particles,
-        ).noted(moved=float(np.mean(times > 0)), num_moves=done, noise=noise, num_particles=cloud.num_particles)
+            points=points,
+            theta=host(parameters(self.programs.ssm, points.z)),
+            particle_steps=cloud.particle_steps + len(shares) * step * cloud.size * cloud.num_particles,
+        ).noted(moved=shares[-1], num_moves=len(shares), noise=noise, num_particles=cloud.num_particles)
+
+    def _moved(self, cloud: Cloud, law: tuple[np.ndarray, np.ndarray]) -> tuple[Points, list[float]]:
+        """Move the cloud until most points have moved; also the share of them that had after each move."""
+        kernel, state = Move(self.programs.settings(cloud.num_particles)), all_of(cloud.points)
+        ever, shares = np.zeros(cloud.size, bool), [0.0]
+        reached: dict[bool, float] = {}
+        while len(shares) <= self.rules.max_moves and shares[-1] < self.rules.moved:
+            forgets = reached[True] >= reached[False] if len(reached) == 2 else not reached
+            operand = self._operand(cloud.step, MOVES + len(shares), Law.of(*law, forgets=forgets))
+            after, accepted = self.programs.call(kernel, operand, state, cloud.step)
+            apart = np.asarray(after.point.z, np.float64) - np.asarray(state.point.z, np.float64)
+            reached[forgets] = float(np.mean(np.linalg.solve(law[1], apart.T) ** 2))
+            ever, state = ever | np.asarray(accepted)[0], after
+            shares.append(float(np.mean(ever)))
+        return state.point, shares[1:]
+
+    def _estimated(
+        self, z: jax.Array, num_particles: int, step: int, purpose: int, used: np.ndarray | None = None
+    ) -> Points:
+        """Run filters at given parameters, to a step; where `used` says so, if it does."""
+        settings = self.programs.settings(num_particles)
+        points = blank(self.programs.shapes(len(z), num_particles))._replace(z=z)
+        operand = self._operand(step, purpose, Law.same(z.shape[1]))
+        return self.programs.call(Move(settings), operand, all_of(points, used), step)[0].point
 
     def _resampled(self, cloud: Cloud, purpose: int) -> Cloud:
         index = systematic(self.key_at(cloud.step, purpose), cloud.log_weights)
@@ -243,13 +252,14 @@ class Run:
 
     def _noise(self, cloud: Cloud) -> tuple[float, Cloud]:
         """Measure the standard deviation of repeated filters at fixed points of the cloud."""
-        chosen = np.linspace(0, cloud.size - 1, NOISE_POINTS).round().astype(int)
-        kernel, lanes = Estimate(self.programs.settings(cloud.num_particles)), numbers(NOISE_POINTS * REPEATS)
-        z = jnp.asarray(np.repeat(np.asarray(cloud.points.z)[chosen], REPEATS, axis=0))
-        points, _ = self.programs.call(kernel, self._operand(cloud.step, NOISE), (lanes, z), cloud.step)
-        steps = len(lanes) * cloud.step * cloud.num_particles
-        noise = noise_of(np.asarray(points.log_likelihood, np.float64).reshape(NOISE_POINTS, REPEATS))
-        return noise, replace(cloud, particle_steps=cloud.particle_steps + steps)
+        repeats = min(REPEATS, cloud.size // NOISE_POINTS)
+        chosen = np.linspace(0, cloud.size - 1, NOISE_POINTS).round().astype(int).repeat(repeats)
+        lanes = np.concatenate([chosen, np.zeros(cloud.size - len(chosen), int)])
+        z, used = cloud.points.z[jnp.asarray(lanes)], np.arange(cloud.size) < len(chosen)
+        points = self._estimated(z, cloud.num_particles, cloud.step, NOISE, used=used)
+        found = np.asarray(points.log_likelihood, np.float64)[used].reshape(NOISE_POINTS, repeats)
+        steps = len(chosen) * cloud.step * cloud.num_particles
+        return noise_of(found), replace(cloud, particle_steps=cloud.particle_steps + steps)
 
     def _wanted(self, noise: float, num_particles: int) -> int:
         """Return the number of particles that brings the noise to its target, as far as there is room."""
@@ -263,9 +273,7 @@ class Run:
 
     def _exchanged(self, cloud: Cloud, num_particles: int) -> Cloud:
         """Exchange the filters for ones with more particles, at the same parameters; weights keep the target."""
-        kernel = Estimate(self.programs.settings(num_particles))
-        state = numbers(cloud.size), cloud.points.z
-        points, _ = self.programs.call(kernel, self._operand(cloud.step, EXCHANGE), state, cloud.step)
+        points = self._estimated(cloud.points.z, num_particles, cloud.step, EXCHANGE)
         weights = exchange_weights(np.asarray(points.log_likelihood), np.asarray(cloud.points.log_likelihood))
         steps = cloud.step * cloud.size * num_particles
         cloud = replace(cloud, points=points, num_particles=num_particles, particle_steps=cloud.particle_steps + steps)
@@ -281,6 +289,12 @@ class Run:
             "Look for data outside the support of their distribution or a model without a value; else use more "
             "num_points or num_particles, or a prior that says more"
         )
+
+
+def all_of(points: Points, used: np.ndarray | None = None) -> Lanes:
+    """Return the lanes of points, of which all are used or those that are said."""
+    size = len(points.z)
+    return Lanes(numbers(size), jnp.asarray(np.ones(size, bool) if used is None else used), points)
 
 
 def exchange_weights(new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ a t distribution that forgets z, or a random walk; which of them, and t, are arg
 
 **Exchange** (section 3.6.1).  Filters of another number of particles are run at the same z, and the point gets the
 weight :math:`\hat Z_t^{new} / \hat Z_t^{old}`: importance sampling on the space of both runs, whose target has the same
-marginal in z.  `Estimate` makes them.
+marginal in z.
 
 Points are replicates (`ssmscan.inference.spreading`): one after the other on each core of a CPU, where a filter of a
 few hundred particles stays in the cache; together on an accelerator.
@@ -41,6 +41,9 @@ from ssmscan.inference.prior_points import prior_point, shapes_of_point
 from ssmscan.inference.smc2_filters import Filters, advance, begin, log_likelihood, status
 from ssmscan.inference.spreading import side_by_side, spread
 from ssmscan.model.protocols import Model, PyTree, Theta
+from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.model.time_loops import on_cpu
+from ssmscan.particles.draws import as_key, unrolled_threefry
 from ssmscan.particles.filter_step import Settings
 
 DEGREES = 5
@@ -80,11 +83,25 @@ class Law(NamedTuple):
         mean: (d,) location of the cloud.
         factor: (d, d) lower triangular, of its scatter.
         forgets: () bool, whether a proposal does not depend on the present point.
+        stays: () bool, whether it is the present point, whose filters are run again and taken.  That is no move: it
+            makes the first filters of points, those of an exchange, and repeats.
     """
 
     mean: Any
     factor: Any
     forgets: Any
+    stays: Any
+
+    @classmethod
+    def of(cls, mean: np.ndarray, factor: np.ndarray, *, forgets: bool = False, stays: bool = False) -> Law:
+        """Return a law on the device."""
+        dtype = jnp.zeros(()).dtype
+        return cls(jnp.asarray(mean, dtype), jnp.asarray(factor, dtype), jnp.asarray(forgets), jnp.asarray(stays))
+
+    @classmethod
+    def same(cls, dimension: int) -> Law:
+        """Return the law that stays where it is."""
+        return cls.of(np.zeros(dimension), np.eye(dimension), stays=True)
 
 
 class Operand(NamedTuple):
@@ -144,7 +161,8 @@ def propose(key: Array, z: Array, law: Law) -> tuple[Array, Array]:
         distance = jnp.sum(jax.scipy.linalg.solve_triangular(factor, point - law.mean, lower=True) ** 2)
         return -0.5 * (DEGREES + d) * jnp.log1p(distance / DEGREES)
 
-    return jnp.where(law.forgets, forgetful, walked), jnp.where(law.forgets, log_t(z) - log_t(forgetful), 0)
+    moved = jnp.where(law.forgets, forgetful, walked)
+    return jnp.where(law.stays, z, moved), jnp.where(law.forgets, log_t(z) - log_t(forgetful), 0)
 
 
 def move(settings: Settings, key: Array, point: Points, operand: Operand, count: Array) -> tuple[Points, Array]:
@@ -157,23 +175,8 @@ def move(settings: Settings, key: Array, point: Points, operand: Operand, count:
     # NaN, as from a parameter rounded onto the edge of its support, is an impossible proposal.
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     accepted = jnp.log(jax.random.uniform(key_accept, (), log_ratio.dtype)) < log_ratio
+    accepted = accepted | operand.law.stays
     return jax.tree.map(partial(jnp.where, accepted), proposed, point), accepted
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Makes points at given z, (numbers, z), as `Points` that have taken `count` steps."""
-
-    settings: Settings
-
-    def __call__(self, operand: Operand, state: tuple[Array, Array], count: Array) -> tuple[Points, tuple]:
-        """Make them all."""
-
-        def one(lane: tuple[Array, Array]) -> Points:
-            number, z = lane
-            return evaluate(self.settings, jax.random.fold_in(operand.key, number), operand.ssm, z, count)
-
-        return side_by_side(one, state), ()
 
 
 @dataclass(frozen=True)
@@ -197,27 +200,41 @@ class Assimilate:
         return points, jnp.moveaxis(increments, 0, 1)
 
 
+class Lanes(NamedTuple):
+    """What a move is made of; M in front of every leaf.
+
+    Attributes:
+        number: () uint32, which point it is.
+        used: () bool, whether its filters need to run; elsewhere they stay at the start, on a CPU.
+        point: where it is.
+    """
+
+    number: Array
+    used: Array
+    point: Points
+
+
 @dataclass(frozen=True)
 class Move:
-    """Moves points (numbers, points) once, given the first `count` steps; reports (1, M) which of them moved."""
+    """Moves points once, given the first `count` steps; reports (1, M) which of them moved."""
 
     settings: Settings
 
-    def __call__(
-        self, operand: Operand, state: tuple[Array, Points], count: Array
-    ) -> tuple[tuple[Array, Points], Array]:
+    def __call__(self, operand: Operand, state: Lanes, count: Array) -> tuple[Lanes, Array]:
         """Move them all."""
 
-        def one(lane: tuple[Array, Points]) -> tuple[Points, Array]:
-            number, point = lane
-            return move(self.settings, jax.random.fold_in(operand.key, number), point, operand, count)
+        def one(lane: Lanes) -> tuple[Points, Array]:
+            key = jax.random.fold_in(operand.key, lane.number)
+            # Together, all lanes take as long as one, and a loop that ends for each apart takes longer.
+            own = jnp.where(lane.used, count, 0) if on_cpu() else count
+            return move(self.settings, key, lane.point, operand, own)
 
         points, accepted = side_by_side(one, state)
-        return (state[0], points), accepted[None]
+        return state._replace(point=points), accepted[None]
 
 
 @partial(jax.jit, static_argnames=("num_points",))
-def first_values(key: Array, ssm: Model, *, num_points: int) -> tuple[Array, Array]:
+def first_values(key: Array, ssm: StateSpaceModel, *, num_points: int) -> tuple[Array, Array]:
     """Draw (M, d) unconstrained values from the law of the prior, and what the log prior has more there."""
 
     def one(key: Array) -> tuple[Array, Array]:
@@ -242,3 +259,25 @@ def parameters(ssm: Model, z: Array) -> Theta:
 def numbers(count: int) -> Array:
     """Return the numbers of points."""
     return jnp.arange(count, dtype=np.uint32)
+
+
+def shapes_of_points(settings: Settings, ssm: Model, num_points: int) -> Points:
+    """Return the shapes of points, for which nothing is compiled."""
+
+    def one(key: Array) -> Points:
+        z = ravel_pytree(prior_point(ssm, key))[0]
+        return evaluate(settings, key, ssm, z, jnp.zeros((), jnp.int32))
+
+    point = jax.eval_shape(one, as_key(jax.random.key(0)))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((num_points, *leaf.shape), leaf.dtype), point)
+
+
+def blank(shapes: Points) -> Points:
+    """Return points that are still to be made."""
+
+    def zeros(leaf: jax.ShapeDtypeStruct) -> Array:
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        return jax.random.wrap_key_data(jnp.zeros((*leaf.shape, 2), np.uint32), impl=unrolled_threefry)
+
+    return jax.tree.map(zeros, shapes)

@@ -81,10 +81,10 @@ def differences(key, ssm, *, name, num_particles, num_replicates):
         point = Points(ravel_pytree(z)[0], prior, estimate, *nothing, filters)
 
         def operand(forgets):
-            law = Law(jnp.zeros(1), jnp.full((1, 1), 0.75), forgets)
+            law = Law(jnp.zeros(1), jnp.full((1, 1), 0.75), forgets, jnp.asarray(False))
             return Operand(data, as_key(jax.random.key(0)), STEPS, law)
 
-        own, point, weight = first(as_key(jax.random.key_data(keys[3])), point, operand(False), settings)
+        own, point, weight = first(as_key(jax.random.key_data(keys[3])), point, operand(jnp.asarray(False)), settings)
 
         def step(point, inputs):
             number, key = inputs
