@@ -6,8 +6,8 @@ r"""One run of SMC2 under way: observations taken in, and the cloud renewed wher
 fixed points of the cloud; where the standard deviation of their log likelihood is too large, all points are exchanged
 for ones with more particles.  The spread of log likelihoods over the cloud says nothing of it: that is to be learnt.
 
-Points are moved until most have moved: once by a proposal that forgets the present point, best where the cloud is nearly
-normal, once by a random walk, and then by the one that went further, in mean squares.
+Points are moved until most have moved: once by a proposal that forgets the present point, best where the cloud is
+nearly normal, once by a random walk, and then by the one that went further, in mean squares.
 
 All randomness of a step comes from the key of the run and the number of the step, and what is decided is decided from
 the weights at each step: a run that is cut into pieces, in whatever way, is the same run bit by bit.  Filters run some
