@@ -24,7 +24,6 @@ import numpy as np
 
 from ssmscan.arguments import refusal, require_flag, require_integer, require_number
 from ssmscan.inference.going_on import Checkpoint, begin, key_of, origin_of, words
-from ssmscan.inference.importance_weights import combine
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.progress import phase
 from ssmscan.inference.reporting import result_of
@@ -34,6 +33,7 @@ from ssmscan.inference.smc2_cloud import NUMBERS, systematic
 from ssmscan.inference.smc2_record import (
     RunningPosterior,
     doubts,
+    evidence_of,
     fault_doubts,
     notes,
     running_posterior,
@@ -270,10 +270,10 @@ class SMC2:
         filters = [self._filters.with_num_particles(cloud.num_particles) for _, cloud in done] or [self._filters]
         show = self.progress and whole
         paths = paths_of(ssm, theta, stats["filter_key"], kept, filters, room=self.num_paths, progress=show)
-        evidence = np.array([cloud.log_evidence for _, cloud in done])
-        found = None if ssm.reweighted or not len(evidence) else combine(evidence)
-        if found is not None and len(evidence) == 1:
-            found = found[0], float(np.sqrt(done[0][1].table[-1, NUMBERS.index("variance")]))
+        evidence, variance = (
+            np.array([cloud.table[-1, NUMBERS.index(name)] for _, cloud in done])
+            for name in ("log_evidence", "variance")
+        )
         result = result_of(
             self,
             ssm,
@@ -282,7 +282,7 @@ class SMC2:
             wanted=len(kept),
             sample_stats=stats,
             independent_runs=True,
-            log_evidence=found,
+            log_evidence=evidence_of(evidence, variance) if done and not ssm.reweighted else None,
             costs=costs,
             interrupted=interrupted,
             notes=(*notes(clouds), *_on_evidence(ssm)),

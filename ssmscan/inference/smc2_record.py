@@ -34,7 +34,7 @@ class RunningPosterior:
 
     Attributes:
         log_evidence: (T + 1,) log p(y_1:t), averaged over the runs.
-        log_evidence_error: (T + 1,) its standard error, from the spread between runs; from the weights of a single one.
+        log_evidence_error: (T + 1,) its standard error, see `evidence_of`.
         mean: parameter -> (T + 1, *shape), averaged over the runs.
         sd: parameter -> (T + 1, *shape), within the runs.
         ess: (runs, T + 1) effective points, before the cloud was renewed where it was.
@@ -73,9 +73,7 @@ def running_posterior(result: Result) -> RunningPosterior:
     steps = min(map(len, tables))
     joined = np.stack([table[:steps] for table in tables])
     numbers = {name: joined[..., i] for i, name in enumerate(NUMBERS)}
-    evidence = np.array([combine(column) for column in numbers["log_evidence"].T])
-    if len(tables) == 1:
-        evidence[:, 1] = np.sqrt(numbers["variance"][0])
+    evidence = np.array([evidence_of(*columns) for columns in zip(numbers["log_evidence"].T, numbers["variance"].T)])
     mean, sd = np.split(joined[..., len(NUMBERS) :], 2, axis=-1)
     shapes = {name: result.draws[name].shape[2:] for name in sorted(result.draws)}
     return RunningPosterior(
@@ -85,6 +83,16 @@ def running_posterior(result: Result) -> RunningPosterior:
         sd=_by_site(np.sqrt((sd**2).mean(0)), shapes),
         **{name: numbers[name] for name in ("ess", "num_particles", "num_moves", "moved", "noise")},
     )
+
+
+def evidence_of(logs: np.ndarray, variances: np.ndarray) -> tuple[float, float]:
+    """Return the logarithm of the mean evidence of runs, and its standard error.
+
+    That is the larger of two: from the spread of a few runs, which may happen to be near to each other, and from the
+    relative variances of their weights, which know nothing of points that did not move.
+    """
+    total, between = combine(logs)
+    return total, float(np.fmax(between, np.sqrt(np.mean(variances) / len(logs))))
 
 
 def _by_site(flat: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> Arrays:

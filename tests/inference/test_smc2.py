@@ -9,11 +9,14 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.contrib.control_flow import scan
+from scipy import stats
 
 import ssmscan
+from ssmscan.inference.going_on import Checkpoint
 from ssmscan.inference.smc2_cloud import noise_of, scatter
-from tests.inference.models import Y, decaying, impossible, linear_gaussian
-from tests.truth import z_threshold
+from ssmscan.inference.smc2_run import Run
+from tests.inference.models import Y, impossible, linear_gaussian
+from tests.truth import ERROR_RATE
 
 SMALL = ssmscan.SMC2(num_points=64, num_runs=2, num_particles=8, num_paths=10, progress=False)
 
@@ -83,6 +86,49 @@ def test_a_run_that_goes_on_is_one_longer_run(linear, tmp_path):
     assert differing(whole, second) == [] and second.settings == whole.settings
 
 
+@pytest.mark.slow
+def test_the_evidence_is_that_of_quadrature(linear, exact):
+    result = dataclasses.replace(SMALL, num_runs=8, num_paths=0).run(jax.random.key(0), linear)
+    z = (result.log_evidence - exact.log_evidence) / result.log_evidence_error
+    assert result.log_evidence_error < 0.15 and abs(z) < stats.t.isf(ERROR_RATE / 2, 7)
+
+
+class Killed(Exception):
+    """The end of a process."""
+
+
+def after(times, error, function):
+    """Return a function that fails when it has been called so many times."""
+    calls = []
+
+    def call(*arguments):
+        calls.append(1)
+        if len(calls) > times:
+            raise error
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_or_killed_goes_on(linear, result, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_weighed", after(9, KeyboardInterrupt, Run._weighed))
+        stopped = SMALL.run(jax.random.key(0), linear)
+    assert stopped.interrupted and stopped.origin["runs"][-1]["step"] < len(Y)
+    finished = stopped.num_chains if stopped.num_draws else 0
+    more = dataclasses.replace(SMALL, num_runs=2 - finished)
+    assert differing(more.run(jax.random.key(1), linear, start=stopped), result) == []
+
+    again = {"checkpoint": tmp_path / "run.nc", "every": 1e-9}
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", after(6, Killed, Checkpoint.write))
+        with pytest.raises(Killed):
+            SMALL.run(jax.random.key(0), linear, **again)
+    assert ssmscan.load(again["checkpoint"]).origin["runs"][0]["step"] > 0
+    assert differing(SMALL.run(jax.random.key(0), linear, **again), result) == []
+
+
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="looks at the whole series"):
         ssmscan.SMC2(estimator=ssmscan.ParticleFilter(10, proposal=ssmscan.LookAhead()))
@@ -105,12 +151,11 @@ def test_data_that_no_point_explains_are_said():
 
 @pytest.mark.slow
 def test_noisy_filters_get_more_particles_and_points_that_stay_are_said(linear):
-    engine = dataclasses.replace(SMALL, num_particles=None, estimator=ssmscan.ParticleFilter(2), num_runs=1)
-    result = engine.run(jax.random.key(0), ssmscan.trace(linear_gaussian, np.tile(3 * Y, 3)))
+    changes = {"num_particles": None, "estimator": ssmscan.ParticleFilter(2), "max_moves": 1, "max_particles": 16}
+    engine = dataclasses.replace(SMALL, num_runs=1, num_paths=0, **changes)
+    result = engine.run(jax.random.key(0), ssmscan.trace(linear_gaussian, 3 * Y))
     sizes = ssmscan.SMC2.running(result).num_particles[0]
     assert sizes[0] == 2 and sizes[-1] > 2
-    stuck = dataclasses.replace(SMALL, num_particles=2, max_moves=1, num_runs=1)
-    result = stuck.run(jax.random.key(0), ssmscan.trace(linear_gaussian, np.tile(3 * Y, 3)))
     assert any("had moved at step" in doubt for doubt in result.doubts)
 
 
@@ -125,8 +170,6 @@ def panel_and_more(y, w):
         return x, None
 
     scan(step, jnp.zeros(2), y)
-    if w is None:
-        return
 
     def other(x, w):
         x = numpyro.sample("v", dist.Normal(0.5 * x, scale))
@@ -155,22 +198,16 @@ def panel_evidence(series):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loops", [1, 2])
-def test_panels_and_several_loops_have_the_right_evidence(loops):
-    y = np.stack([Y, Y[::-1] + 0.3], axis=1)
-    w = np.array([0.5, -0.5, 0.2, 0.4, 1.0]) if loops == 2 else None
+def test_panels_and_several_loops_have_the_right_evidence():
+    y, w = np.stack([Y, Y[::-1] + 0.3], axis=1), np.array([0.5, -0.5, 0.2, 0.4, 1.0])
+    engine = ssmscan.SMC2(num_points=256, num_runs=8, num_particles=32, num_paths=4, progress=False)
     ssm = ssmscan.trace(panel_and_more, y, w)
-    engine = ssmscan.SMC2(num_points=256, num_runs=8, num_particles=64, num_paths=4, progress=False)
+    assert len(ssm.loops) == 2 and ssm.loops[0].panel is not None
     result = engine.run(jax.random.key(0), ssm)
-    exact = panel_evidence([*y.T, *([w] if loops == 2 else [])])
-    assert result.log_evidence_error < 0.1
-    assert abs(result.log_evidence - exact) < z_threshold() * result.log_evidence_error * 2
-
-
-@pytest.mark.slow
-def test_a_model_without_gradients_is_taken():
-    result = SMALL.run(jax.random.key(0), ssmscan.trace(decaying, Y))
-    assert np.isfinite(result.log_evidence) and result.states["s"].shape == (2, 10, len(Y))
+    assert result.states["x"].shape == (8, 4, len(Y), 2) and result.states["v"].shape == (8, 4, len(w))
+    exact, error = panel_evidence([*y.T, w]), result.log_evidence_error
+    assert error < 0.1
+    assert abs(result.log_evidence - exact) < stats.t.isf(ERROR_RATE / 2, 7) * error
 
 
 def test_noise_is_of_repeats_at_one_point_and_not_of_the_cloud():
