@@ -261,14 +261,15 @@ def numbers(count: int) -> Array:
     return jnp.arange(count, dtype=np.uint32)
 
 
+@partial(jax.jit, static_argnames=("settings",))
+def _first(key: Array, ssm: Model, *, settings: Settings) -> Points:
+    z = ravel_pytree(prior_point(ssm, key))[0]
+    return evaluate(settings, key, ssm, z, jnp.zeros((), jnp.int32))
+
+
 def shapes_of_points(settings: Settings, ssm: Model, num_points: int) -> Points:
-    """Return the shapes of points, for which nothing is compiled."""
-
-    def one(key: Array) -> Points:
-        z = ravel_pytree(prior_point(ssm, key))[0]
-        return evaluate(settings, key, ssm, z, jnp.zeros((), jnp.int32))
-
-    point = jax.eval_shape(one, as_key(jax.random.key(0)))
+    """Return the shapes of points, for which nothing is compiled; traced once for each model and settings."""
+    point = jax.eval_shape(partial(_first, settings=settings), as_key(jax.random.key(0)), ssm)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((num_points, *leaf.shape), leaf.dtype), point)
 
 
