@@ -18,7 +18,7 @@ Data flow one way, and a folder imports only from those before it:
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
     results/                  what came out: draws, summaries, agreement, plots
-    inference/                parameters: NUTS, PMMH, importance sampling, tempered SMC, SMC2, maximum likelihood
+    inference/                parameters: NUTS, PMMH, particle Gibbs, importance sampling, tempered SMC, SMC2, maxima
     stochastic_volatility     a model to copy and change
     demo, __main__            `ssmscan demo`: that model by two samplers
 
@@ -31,6 +31,9 @@ from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
+from ssmscan.inference.evidence import EvidenceEstimate, evidence
+from ssmscan.inference.gibbs import ParticleGibbs
+from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
 from ssmscan.inference.importance import ImportanceSampler
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
@@ -64,6 +67,8 @@ from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.choosing import choose_proposal
 from ssmscan.particles.clouds import Cloud, History, Kept, Tree
+from ssmscan.particles.conditional import AncestorSampling, Ancestral, BackwardSampling, ConditionalPath, ConditionalSMC
+from ssmscan.particles.conditional_step import Backward
 from ssmscan.particles.discrete_filter import DiscreteFilter
 from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
@@ -76,8 +81,17 @@ from ssmscan.particles.look_ahead import LookAhead
 from ssmscan.particles.online import Online
 from ssmscan.particles.online_resume import resume
 from ssmscan.particles.printing import Card
-from ssmscan.particles.proposals import Bootstrap, Move, Proposal, SeriesProposal
-from ssmscan.particles.resampling import Resampling, multinomial, stratified, systematic
+from ssmscan.particles.proposals import Bootstrap, ConditionalProposal, Move, Proposal, SeriesProposal
+from ssmscan.particles.resampling import ConditionalResampling, Resampling, killing, multinomial, stratified, systematic
+from ssmscan.particles.smoothing import (
+    BackwardSimulation,
+    Exact,
+    FixedLag,
+    MCMCBackward,
+    Smoother,
+    SmoothingMethod,
+    SmoothingResult,
+)
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
 from ssmscan.results import plots
@@ -106,6 +120,7 @@ __all__ = [
     # engines, and what they return
     "NUTS",
     "PMMH",
+    "ParticleGibbs",
     "ImportanceSampler",
     "TemperedSMC",
     "SMC2",
@@ -125,12 +140,22 @@ __all__ = [
     "Verdict",
     "Tolerances",
     "Criteria",
+    "evidence",
+    "EvidenceEstimate",
     "plots",
     "load",
     # states: paths, forecasts, long and growing series
     "predict",
+    "Smoother",
+    "SmoothingResult",
+    "Exact",
+    "BackwardSimulation",
+    "MCMCBackward",
+    "FixedLag",
     "backward_sample",
     "trace_ancestry",
+    "ConditionalSMC",
+    "ConditionalPath",
     "gaussian_approximation",
     "GaussianPath",
     "noise_outside",
@@ -142,10 +167,14 @@ __all__ = [
     "systematic",
     "stratified",
     "multinomial",
+    "killing",
     "Bootstrap",
     "Guided",
     "LookAhead",
     "choose_proposal",
+    "AncestorSampling",
+    "BackwardSampling",
+    "Ancestral",
     "Mean",
     "SD",
     "Quantiles",
@@ -157,6 +186,9 @@ __all__ = [
     "Replicates",
     "ExactLikelihood",
     "DiscreteFilter",
+    # settings of particle Gibbs
+    "NUTSKernel",
+    "BlackJAXKernel",
     # protocols, for one's own
     "Model",
     "Dynamics",
@@ -164,9 +196,14 @@ __all__ = [
     "Estimator",
     "Proposal",
     "SeriesProposal",
+    "ConditionalProposal",
+    "Backward",
     "Resampling",
+    "ConditionalResampling",
+    "SmoothingMethod",
     "Store",
     "Summary",
+    "ParameterKernel",
     "Optimizer",
     # records that these return or hold
     "Check",
@@ -183,6 +220,7 @@ __all__ = [
     "Evaluated",
     "Posterior",
     "Move",
+    "KernelMove",
     "StepInfo",
     "Cloud",
     "Kept",

@@ -9,11 +9,15 @@
 | `rewarming` | its second warm-up where draws diverge |
 | `pmmh`, `pmmh_run` | `PMMH`: a random walk on an estimate of the likelihood; a run of it under way |
 | `pmmh_chain` | its exact step |
+| `gibbs`, `gibbs_run` | `ParticleGibbs`: states and parameters by turns; a run of it under way |
+| `gibbs_sweep`, `gibbs_kernels` | its sweep, and where chains begin; what moves the parameters |
+| `gibbs_doubts` | parameters and states that stand still |
 | `default_estimator` | what an engine begins with where it is not told an estimator of the likelihood |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
 | `importance`, `importance_points` | `ImportanceSampler`: weighted points of a frozen proposal; one of them |
 | `importance_proposal`, `importance_adapt` | the proposal, a mixture; how it is found from the prior |
 | `importance_weights`, `importance_doubts` | its weights; why they should not be trusted |
+| `evidence` | the evidence from draws of any engine, by importance sampling |
 | `tempering`, `tempering_step` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
 | `tempering_runs` | the runs of it made so far |
 | `smc2`, `smc2_run` | `SMC2`: parameter points with a filter each, one observation after the other; a run under way |

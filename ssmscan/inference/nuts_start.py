@@ -63,12 +63,17 @@ class Beginning(NamedTuple):
 
 def beginning(key: jax.Array, ssm: StateSpaceModel, num_chains: int) -> tuple[Beginning, float]:
     """Choose units and candidates; also returns the seconds that compiling took."""
+    candidates, units, seconds = candidates_and_units(key, ssm, num_chains)
+    return Beginning(candidates, units, _no_noise(ssm, num_chains), np.asarray(False)), seconds
+
+
+def candidates_and_units(key: jax.Array, ssm: StateSpaceModel, num_chains: int) -> tuple[Theta, Theta, float]:
+    """Choose candidates of each chain, and the unit of each parameter; also returns the seconds that compiling took."""
     keys = jax.random.split(jax.random.key(0), PRIOR_DRAWS)
     draw, seconds = compile_timed(prior_points, keys, ssm)
     draws = jax.tree.map(np.asarray, draw(keys, ssm))
     candidates = partial(_candidates, np.random.default_rng(words(key)), num_chains)
-    units = jax.tree.map(_unit, draws)
-    return Beginning(jax.tree.map(candidates, draws), units, _no_noise(ssm, num_chains), np.asarray(False)), seconds
+    return jax.tree.map(candidates, draws), jax.tree.map(_unit, draws), seconds
 
 
 def at_points(z: Theta, noise: Values, unit: Theta) -> Beginning:
@@ -87,12 +92,18 @@ def _no_noise(ssm: StateSpaceModel, num_chains: int) -> Values:
 
 def shapes_of_beginning(ssm: StateSpaceModel, num_chains: int) -> Beginning:
     """Return the shapes of `beginning`, for which nothing is compiled."""
+    candidates, unit = shapes_of_candidates(ssm, num_chains)
+    return Beginning(candidates, unit, _no_noise(ssm, num_chains), np.asarray(False))
+
+
+def shapes_of_candidates(ssm: StateSpaceModel, num_chains: int) -> tuple[Theta, Theta]:
+    """Return the shapes of candidates and units, for which nothing is compiled."""
     one = shapes_of_point(ssm)
 
     def many(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((num_chains, INIT_ATTEMPTS, *leaf.shape), leaf.dtype)
 
-    return Beginning(jax.tree.map(many, one), one, _no_noise(ssm, num_chains), np.asarray(False))
+    return jax.tree.map(many, one), one
 
 
 def _candidates(rng: np.random.Generator, num_chains: int, draws: np.ndarray) -> np.ndarray:

@@ -81,11 +81,13 @@ class EvaluatedStart(NamedTuple):
         carry: carry before the first step.
         log_initial: log-density of the values, a scalar.
         log_observation: log-density of the observations of the start, a scalar.
+        log_excess: the part of log_initial that is not of the law of draws but of its scaling, a scalar.
     """
 
     carry: PyTree
     log_initial: jax.Array
     log_observation: jax.Array
+    log_excess: jax.Array | float = 0.0
 
 
 class Step(NamedTuple):
@@ -113,6 +115,7 @@ class Evaluated(NamedTuple):
         log_observation: log-density of the observations, a scalar.
         deterministics: values of the deterministics of the step.
         cdf: as in `Step`.
+        log_excess: the part of log_transition that is not of the law of draws but of its scaling, a scalar.
     """
 
     carry: PyTree
@@ -120,6 +123,7 @@ class Evaluated(NamedTuple):
     log_observation: jax.Array
     deterministics: Values
     cdf: dict[str, tuple[jax.Array, jax.Array]]
+    log_excess: jax.Array | float = 0.0
 
 
 class NoiseDynamics(Protocol):
@@ -185,6 +189,16 @@ class Dynamics(NoiseDynamics, Protocol):
     @property
     def moved(self) -> tuple[str, ...]:
         """Names of the latent sites, initial ones first, whose noise a proposal may draw from another law."""
+
+    @property
+    def invertible(self) -> tuple[str, ...]:
+        """Names of the latent sites whose values tell their noise under smooth maps."""
+
+    def start_noise_of(self, values: Mapping[str, jax.Array]) -> Values:
+        """Return the noise that the smooth maps take to given values of `invertible` initial-state sites."""
+
+    def noise_of(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Values:
+        """Return the noise that the smooth maps take to given values of `invertible` innovations of a step."""
 
     @property
     def guided(self) -> NoiseDynamics:

@@ -29,7 +29,9 @@ A whole run
     panels           one filter for each element of a panel, and their results joined; the model's side is
                      `model.statespace.elements`
     filter_run       the program of a run: start, steps, result
-    genealogy        paths: ancestry and backward sampling
+    smoothing_draws  indices of particles drawn by weight
+    smoothing_backward  one step back, among all particles or by Metropolis moves
+    genealogy        paths of a stored run: ancestry and backward sampling
     estimators       `Estimator`, what samplers of the parameters need of particles, and `Replicates`
 
 A filter that goes on, and the front
@@ -38,11 +40,16 @@ A filter that goes on, and the front
     online           `Online`, a filter between two steps
     memory           whether a result fits
     filter           `ParticleFilter` and `log_likelihood`
+    smoothing_exact  exact draws of the states, where a model has them
+    smoothing_lag    moments by the particles of a later step
+    smoothing        `Smoother` and its methods
     mode_search      searches for several modes of the states given all data
     choosing         `choose_proposal`, which measures whether looking ahead pays and can be trusted
     exact_likelihood  `ExactLikelihood`, an estimator without particles
     finite_states    states with finitely many values, and all their joint values
     optimal_resampling  equal particles merged, light ones thinned without bias
+    conditional_step  one update of a path beside which a filter runs
+    conditional      `ConditionalSMC`
     discrete_filter  `DiscreteFilter`, an estimator that tries every value of the states
     online_resume    `resume`, which reads a saved filter
 """

@@ -143,6 +143,14 @@ def spread_choice(key: Array, probability: float, n: int, stream: int) -> Array:
     return lax.iota(np.uint32, n) * _GOLDEN + (a ^ b) < np.uint32(round(probability * 2.0**32))
 
 
+def independent_choice(key: Array, probability: float, n: int, stream: int) -> Array:
+    """Choose each of n particles with one probability, independently; arguments as of `spread_choice`.
+
+    It has twice the noise, and stays what it is when one particle is given.
+    """
+    return jax.random.uniform(jax.random.fold_in(key, stream), (n,)) < probability
+
+
 def drawn_once(draw: Callable[[], T]) -> T:
     """Draw, and have the numbers in memory.
 

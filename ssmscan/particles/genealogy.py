@@ -3,26 +3,16 @@ r"""Paths of the state from a stored filter run.
 `trace_ancestry` follows the parents of particles drawn with the final weights.  Each path is a draw
 that leaves pseudo-marginal samplers exact, and costs O(T), but paths share their early states.
 
-`backward_sample` draws each state anew, from the last step to the first (Godsill, Doucet & West
-2004; Chopin & Papaspiliopoulos 2020, algorithm 12.2).  Given the step t + 1 of a path, with
-innovations v and carry c', particle i of step t is chosen with probability proportional to
-
-.. math::  W_t^i \; p(v | c_t^i) \; p(y_{t+1} | c_t^i, v) \; 1[h(c_t^i, v) = c'],
-
-h the model's step: O(N) per state and exact for *any* carry.  Where the carry remembers more than
+`backward_sample` chooses each state anew, from the last step to the first, among all particles that may be its parent:
+by the whole backward law, O(N) a state, or by a few Metropolis moves from the ancestor, O(1) a state (see
+`ssmscan.particles.smoothing_backward`).  Both are right for *any* carry.  Where the carry remembers more than
 its innovations (a level that accumulates, say) only parents that lead to the same carry qualify,
 in the extreme only the true one, and the path is the ancestral one; where it does not, paths are
-nearly independent draws from the smoothing distribution.  Equality is bitwise on every leaf, among
-carries computed side by side by the same code: that of the true parent is the one to match.
-
-An index is drawn by inverse CDF in two stages, each with a uniform of its own: the row, of about
-:math:`\sqrt N` particles, by the rows' weights, then the particle in it.  Nothing is cumulated over all
-particles, and one exponential for each is most of the work.
+nearly independent draws from the smoothing distribution.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -34,21 +24,22 @@ from jax import Array, lax
 
 from ssmscan.arguments import require_instance, require_integer
 from ssmscan.model.keys import loop_keys
-from ssmscan.model.protocols import Dynamics, Model, Panel, Theta
+from ssmscan.model.protocols import Dynamics, Model, Panel, Theta, Values
 from ssmscan.model.statespace.element_dynamics import join_values
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced
 from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter_result import FilterResult
-from ssmscan.particles.offspring import cumulate_rows
 from ssmscan.particles.panels import each_element, each_filter
-from ssmscan.particles.weights import without_faults
+from ssmscan.particles.smoothing_backward import each_path, moved, sampled
+from ssmscan.particles.smoothing_draws import draw_index, take
 
-Paths = dict[str, Array]
+MOST_MOVES = 64
+"""No more Metropolis moves of one state than these: `sampled` costs less, or is as good."""
 
 
-def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths:
+def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Values:
     """Draw particles with the final weights, and return their ancestral paths.
 
     Args:
@@ -66,7 +57,7 @@ def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths
     """
     key, num_paths = as_key(key), require_integer("num_paths", num_paths, at_least=1)
     _refuse_other(result)
-    paths: Paths = {}
+    paths: Values = {}
     for own, loop in zip(loop_keys(key, len(result.loops)), result.loops):
         kept = _kept(loop)
         if isinstance(kept, Tree) and not isinstance(kept.lost, jax.core.Tracer) and np.any(np.asarray(kept.lost) >= 0):
@@ -80,8 +71,14 @@ def trace_ancestry(key: Array, result: FilterResult, *, num_paths: int) -> Paths
 
 
 def backward_sample(
-    key: Array, ssm: StateSpaceModel, theta: Mapping[str, Any], result: FilterResult, *, num_paths: int
-) -> Paths:
+    key: Array,
+    ssm: StateSpaceModel,
+    theta: Mapping[str, Any],
+    result: FilterResult,
+    *,
+    num_paths: int,
+    num_moves: int | None = None,
+) -> Values:
     """Draw paths from the smoothing distribution, p(states | all data).
 
     Args:
@@ -89,7 +86,8 @@ def backward_sample(
         ssm: the model that was filtered.
         theta: the parameters it was filtered at.
         result: of a filter with `store=FullHistory()` or `LastSteps(k)`.
-        num_paths: number of paths; time and working memory are num_paths * N per step.
+        num_paths: number of paths; without num_moves time is num_paths * N per step.
+        num_moves: Metropolis moves of each state from the ancestor; None draws each among all particles.
 
     Returns:
         By site of the loop (num_paths, T, ...), by initial site (num_paths, ...); of the last k steps alone, without
@@ -98,11 +96,30 @@ def backward_sample(
     Raises:
         ValueError: if the run stored no clouds, or theta is not valid.
     """
+    return backward_paths(key, ssm, theta, result, num_paths=num_paths, num_moves=num_moves)[0]
+
+
+def backward_paths(
+    key: Array,
+    ssm: Model,
+    theta: Mapping[str, Any],
+    result: FilterResult,
+    *,
+    num_paths: int,
+    num_moves: int | None = None,
+) -> tuple[Values, Array]:
+    """Draw paths as `backward_sample`; also (T,) the share of them whose particle before a step is not the parent.
+
+    Of several loops, the steps of one after those of the other; of a panel, the mean over its elements.
+    """
     key, num_paths = as_key(key), require_integer("num_paths", num_paths, at_least=1)
+    if num_moves is not None:
+        num_moves = require_integer("num_moves", num_moves, at_least=1, at_most=MOST_MOVES)
     require_traced(ssm)
     _refuse_other(result, ssm)
     theta = ssm.canonical(theta)
-    paths: Paths = {}
+    paths: Values = {}
+    renewed: list[Array] = []
     for own, model, loop in zip(loop_keys(key, len(result.loops)), ssm.loops, result.loops):
         kept = _kept(loop)
         if isinstance(kept, Tree):
@@ -110,11 +127,12 @@ def backward_sample(
                 "result: the filter stored ancestors alone, and backward sampling needs whole clouds; run "
                 "ParticleFilter(..., store=FullHistory()), or LastSteps(k) for the last k steps, or use trace_ancestry."
             )
-        paths |= _backward(own, model, theta, kept, num_paths=num_paths)
-    return paths
+        found, changed = _backward(own, model, theta, kept, num_paths=num_paths, num_moves=num_moves)
+        paths, renewed = paths | found, [*renewed, changed]
+    return paths, jnp.concatenate(renewed)
 
 
-def _refuse_other(result: Any, ssm: StateSpaceModel | None = None) -> None:
+def _refuse_other(result: Any, ssm: Model | None = None) -> None:
     """Raise unless this is the result of one run, and of a model where it is given."""
     advice = "States of a sampler are in the `states` of its Result."
     require_instance("result", result, FilterResult, "what ParticleFilter.run returned", advice)
@@ -143,89 +161,38 @@ def _kept(result: FilterResult) -> History | Tree:
     return result.history
 
 
-def _take(cloud: Any, index: Array) -> Any:
-    """Select one particle of every leaf."""
-    return jax.tree.map(partial(lax.dynamic_index_in_dim, index=index, keepdims=False), cloud)
-
-
-def _draw(uniforms: Array, log_weights: Array, otherwise: Array | int = 0) -> Array:
-    """Draw one index with the given weights, which need not be normalised.
-
-    Args:
-        uniforms: (2,) one for the row, one for the place in it.
-        log_weights: (N,); what is not below +inf counts as no weight.
-        otherwise: index to give where nothing has weight.
-
-    Returns:
-        () int32, never an index without weight.
-    """
-    width = _row_width(len(log_weights))
-    clean = without_faults(log_weights)
-    clean = jnp.pad(clean, (0, -len(clean) % width), constant_values=-jnp.inf).reshape(-1, width)
-    shift = jnp.max(clean)
-    alive = shift > -jnp.inf
-    shift = jnp.where(alive, shift, 0)
-    totals = jnp.dot(jnp.exp(clean - shift), jnp.ones(width, clean.dtype), precision=lax.Precision.HIGHEST)
-    row = _first_beyond(uniforms[0], totals)
-    index = row * width + _first_beyond(uniforms[1], jnp.exp(clean[row] - shift))
-    return jnp.where(alive, index, otherwise).astype(np.int32)
-
-
-def _row_width(n: int) -> int:
-    """Return the number of particles in a row: a power of two near the root of their number."""
-    return 1 << math.ceil(math.log2(n) / 2)
-
-
-def _first_beyond(uniform: Array, weights: Array) -> Array:
-    """Return the first entry with weight whose cumulative weight exceeds the fraction of the total, () int32."""
-    reached = cumulate_rows(weights, len(weights))[0]
-    index = lax.iota(np.int32, len(weights))
-    # Rounding may leave none beyond: then it is the last with weight.
-    last = jnp.max(jnp.where(weights > 0, index, 0))
-    return jnp.min(jnp.where((weights > 0) & (reached > uniform * reached[-1]), index, last))
-
-
-def _each(path: Callable[[Array], Paths], uniforms: Array) -> Paths:
-    """Draw every path, from its own uniforms, the first axis."""
-    # One path is not a batch: as gathers of one row, its steps meet a fault of the CPU compiler of jaxlib 0.12.0.1,
-    # which mistakes a slice of its own making, `dynamic-slice.1`, for one of JAX's, `dynamic_slice.1`.
-    if len(uniforms) == 1:
-        return jax.tree.map(lambda leaf: leaf[None], path(uniforms[0]))
-    return jax.vmap(path)(uniforms)
-
-
 @partial(jax.jit, static_argnames=("panel", "num_paths"))
-def _ancestral(key: Array, kept: History | Tree, *, panel: Panel | None, num_paths: int) -> Paths:
-    paths_of: Callable[[Array, Any, int], Paths] = _tree_paths if isinstance(kept, Tree) else _ancestral_paths
+def _ancestral(key: Array, kept: History | Tree, *, panel: Panel | None, num_paths: int) -> Values:
+    paths_of: Callable[[Array, Any, int], Values] = _tree_paths if isinstance(kept, Tree) else _ancestral_paths
     paths = each_element(lambda key, _, kept: paths_of(key, kept, num_paths), panel, key, kept, together=True)
     return join_values(paths, panel)
 
 
-def _ancestral_paths(key: Array, history: History, num_paths: int) -> Paths:
+def _ancestral_paths(key: Array, history: History, num_paths: int) -> Values:
     steps = history.steps
 
     def back(index: Array, step: tuple[dict, Array]) -> tuple[Array, dict]:
         values, ancestors = step
-        return _take(ancestors, index), _take(values, index)
+        return take(ancestors, index), take(values, index)
 
-    def path(uniforms: Array) -> Paths:
-        last = _draw(uniforms, steps.log_weights[-1])
+    def path(uniforms: Array) -> Values:
+        last = draw_index(uniforms, steps.log_weights[-1])
         first, values = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
-        return {**_take(history.initial.values, first), **values}
+        return {**take(history.initial.values, first), **values}
 
-    return _each(path, jax.random.uniform(key, (num_paths, 2)))
+    return each_path(path, jax.random.uniform(key, (num_paths, 2)))
 
 
-def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Paths:
+def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Values:
     def back(node: Array, _: None) -> tuple[Array, dict]:
-        return _take(tree.parents, node), _take(tree.values, node)
+        return take(tree.parents, node), take(tree.values, node)
 
-    def path(uniforms: Array) -> Paths:
-        last = tree.last + _draw(uniforms, tree.log_weights)
+    def path(uniforms: Array) -> Values:
+        last = tree.last + draw_index(uniforms, tree.log_weights)
         root, values = lax.scan(back, last, None, length=tree.num_steps, reverse=True)
-        return {**_take(tree.initial, np.int32(-1) - _take(tree.parents, root)), **values}
+        return {**take(tree.initial, np.int32(-1) - take(tree.parents, root)), **values}
 
-    paths = _each(path, jax.random.uniform(key, (num_paths, 2)))
+    paths = each_path(path, jax.random.uniform(key, (num_paths, 2)))
     return jax.tree.map(lambda path: jnp.where(tree.lost < 0, path, _nothing(path.dtype)), paths)
 
 
@@ -236,60 +203,16 @@ def _nothing(dtype: Any) -> Any:
     return False if jnp.issubdtype(dtype, jnp.bool_) else jnp.iinfo(dtype).min
 
 
-@partial(jax.jit, static_argnames=("num_paths",))
-def _backward(key: Array, ssm: Model, theta: Theta, history: History, *, num_paths: int) -> Paths:
-    paths = each_filter(partial(_backward_paths, num_paths=num_paths), ssm, theta, key, history, together=True)
-    return join_values(paths, ssm.panel)
+@partial(jax.jit, static_argnames=("num_paths", "num_moves"))
+def _backward(
+    key: Array, ssm: Model, theta: Theta, history: History, *, num_paths: int, num_moves: int | None
+) -> tuple[Values, Array]:
+    """Draw the paths of one loop; (T,) the share of new parents is a mean over the elements of a panel."""
 
+    def paths_of(key: Array, dynamics: Dynamics, history: History) -> tuple[Values, Array]:
+        if num_moves is None:
+            return sampled(key, dynamics, history, num_paths=num_paths)
+        return moved(key, dynamics, history, num_paths=num_paths, num_moves=num_moves)
 
-def _backward_paths(key: Array, dynamics: Dynamics, history: History, *, num_paths: int) -> Paths:
-    steps, initial = history.steps, history.initial
-    innovations = [site.name for site in dynamics.innovations]
-    count = len(steps.log_weights)
-    xs = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, history.first, count), dynamics.xs)
-
-    start = initial.carry, initial.log_weights
-
-    def back(index: Array, inputs: tuple) -> tuple[Array, dict]:
-        t, x, uniforms, values, ancestors = inputs
-        # A slice at a time, not a copy of all clouds, which may be most of the memory there is; and behind a
-        # conditional, which XLA does not fuse into the loop over paths and particles.
-        carry, log_weights = lax.cond(
-            t > 0,
-            lambda: _whole_rows(_take((steps.carry, steps.log_weights), t - 1)),
-            lambda: _whole_rows(start),
-        )
-        child, ancestor = _take({name: values[name] for name in innovations}, index), _take(ancestors, index)
-        step = jax.vmap(lambda c: dynamics.evaluate(c, x, child))(carry)
-        log_weights = log_weights + step.log_transition + step.log_observation
-        for leaf in jax.tree.leaves(step.carry):
-            log_weights = jnp.where(_equals_entry(leaf, ancestor), log_weights, -jnp.inf)
-        # Densities of the true parent may overflow to nothing; it remains a parent.
-        parent = _draw(uniforms, log_weights, otherwise=ancestor)
-        return parent, {**child, **_take(step.deterministics, parent)}
-
-    def path(uniforms: Array) -> Paths:
-        last = _draw(uniforms[-1], steps.log_weights[-1])
-        inputs = jnp.arange(count), xs, uniforms[:-1], steps.values, steps.ancestors
-        first, values = lax.scan(back, last, inputs, reverse=True)
-        return {**_take(initial.values, first), **values}
-
-    return _each(path, jax.random.uniform(key, (num_paths, count + 1, 2)))
-
-
-def _whole_rows(cloud: tuple[Any, Array]) -> tuple[Any, Array]:
-    """Fill the last row with copies of the last particle, without weight."""
-    carry, log_weights = cloud
-    n = len(log_weights)
-    index = np.minimum(np.arange(n + -n % _row_width(n)), n - 1)
-    log_weights = jnp.pad(log_weights, (0, len(index) - n), constant_values=-jnp.inf)
-    return jax.tree.map(lambda leaf: leaf[index], carry), log_weights
-
-
-def _equals_entry(leaf: Array, index: Array) -> Array:
-    """Return which entries (N, ...) equal one of them in every bit, (N,) bool; NaN equals itself."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    if jnp.issubdtype(leaf.dtype, jnp.inexact):
-        leaf = leaf.view(f"uint{8 * leaf.dtype.itemsize}")
-    return jnp.all((leaf == leaf[index][None]).reshape(len(leaf), -1), axis=1)
+    paths, renewed = each_filter(paths_of, ssm, theta, key, history, together=True)
+    return join_values(paths, ssm.panel), renewed if ssm.panel is None else renewed.mean(0)

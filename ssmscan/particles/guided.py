@@ -41,11 +41,11 @@ from jax import Array, lax
 from ssmscan.arguments import refusal, require_function
 from ssmscan.model.noise.families import NoiseMap, particle_map
 from ssmscan.model.noise.score import is_rough
-from ssmscan.model.protocols import Dynamics
+from ssmscan.model.protocols import Dynamics, Values
 from ssmscan.model.sites import Site
 from ssmscan.particles.draws import START_STREAM, draw_noise
 from ssmscan.particles.loop import keep_for_gradient
-from ssmscan.particles.proposals import Bootstrap, Move
+from ssmscan.particles.proposals import Bootstrap, Move, entry, with_particle
 from ssmscan.particles.proposed_laws import Laws, checked_laws
 
 Propose = Callable[[dict[str, Array], Any, dict[str, Array]], Any]
@@ -113,6 +113,31 @@ class Guided:
             return _weighed(step.carry, step.log_transition, step.log_observation, log_q, values, step.cdf)
 
         return jax.vmap(move, axis_size=n)(carry, noise)
+
+    def begin_given(self, key: Array, dynamics: Dynamics, n: int, values: Values, slot: Array) -> Move:
+        """Draw the initial sites, but for one particle."""
+        if self.initial is None or not dynamics.initial:
+            return Bootstrap().begin_given(key, dynamics, n, values, slot)
+        y = dynamics.observed(jax.tree.map(lambda leaf: leaf[0], dynamics.xs))
+        laws = _laws("initial", dynamics.initial, partial(self.initial, dynamics.theta, y))
+        start = dynamics.evaluate_start(values)
+        found = _weighed(start.carry, start.log_initial, start.log_observation, _log_q(laws, values), values, {})
+        return with_particle(self.begin(key, dynamics, n), slot, found.carry, found.log_weight, values)
+
+    def propagate_given(
+        self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int, values: Values, slot: Array
+    ) -> Move:
+        """Move n particles, but for one."""
+        own, y = entry(carry, slot), dynamics.observed(x)
+        laws = _laws("propose", dynamics.innovations, partial(self.propose, dynamics.theta, own, y))
+        step = dynamics.evaluate(own, x, values)
+        found = _weighed(step.carry, step.log_transition, step.log_observation, _log_q(laws, values), values, {})
+        values = {**values, **step.deterministics}
+        return with_particle(self.propagate(key, dynamics, carry, x, n), slot, found.carry, found.log_weight, values)
+
+
+def _log_q(laws: Laws, values: Values) -> Array:
+    return sum((jnp.sum(law.log_prob(values[name])) for name, law in laws.items()), jnp.zeros(()))
 
 
 def _flatten(guided: Guided) -> tuple[tuple, tuple]:

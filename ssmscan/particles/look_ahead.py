@@ -36,7 +36,7 @@ Gradients go through gains and means, by which a linear Gaussian model has the e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -47,13 +47,16 @@ import numpy as np
 from jax import Array, lax
 
 from ssmscan.arguments import require_number
+from ssmscan.errors import ModelError
 from ssmscan.model.gaussian.algebra import inverse_factor, product
 from ssmscan.model.gaussian.fit import fit_vectors
 from ssmscan.model.gaussian.vectors import Coordinates, NoiseShapes, in_vectors, join_noise
 from ssmscan.model.protocols import Dynamics, NoiseSpec, PyTree, Values
-from ssmscan.particles.draws import START_STREAM, draw_noise, drawn_once, spread_choice
+from ssmscan.particles.draws import START_STREAM, draw_noise, drawn_once, independent_choice, spread_choice
 from ssmscan.particles.loop import keep_for_gradient
-from ssmscan.particles.proposals import Move, Proposal
+from ssmscan.particles.proposals import Move, Proposal, entry, possible, with_particle
+
+Choose = Callable[[Array, float, int, int], Array]
 
 
 class Guide(NamedTuple):
@@ -164,9 +167,12 @@ class Prepared:
 
     def begin(self, key: Array, dynamics: Dynamics, n: int) -> Move:
         """Draw the initial sites."""
+        return self._begin(key, dynamics, n, spread_choice)
+
+    def _begin(self, key: Array, dynamics: Dynamics, n: int, choose: Choose) -> Move:
         guided = dynamics.guided
         moved = _of(dynamics.moved, self.coordinates.initial)
-        noise, own = drawn_once(lambda: self._draw(key, guided.initial_noise, n, START_STREAM))
+        noise, own = drawn_once(lambda: self._draw(key, guided.initial_noise, n, START_STREAM, choose))
 
         def one(noise: Values, own: Array | None) -> Move:
             e, log_ratio = self._guided(self.start, jnp.zeros(0), join_noise(moved, noise), own)
@@ -181,9 +187,12 @@ class Prepared:
 
     def propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int) -> Move:
         """Move n particles; x is the input of the step, and its part of the plan."""
+        return self._propagate(key, dynamics, carry, x, n, spread_choice)
+
+    def _propagate(self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int, choose: Choose) -> Move:
         guided, (x, (guide, value)) = dynamics.guided, x
         moved = _of(dynamics.moved, self.coordinates.step)
-        noise, own = keep_for_gradient(self._draw(key, guided.step_noise, n, 0))
+        noise, own = keep_for_gradient(self._draw(key, guided.step_noise, n, 0, choose))
 
         def one(carry: PyTree, noise: Values, own: Array | None) -> Move:
             vector = self.coordinates.of_carry(carry)
@@ -194,25 +203,55 @@ class Prepared:
 
         return jax.vmap(one, axis_size=n)(carry, noise, own)
 
-    def _draw(self, key: Array, specs: Mapping[str, NoiseSpec], n: int, stream: int) -> tuple[Values, Array | None]:
+    def _draw(
+        self, key: Array, specs: Mapping[str, NoiseSpec], n: int, stream: int, choose: Choose = spread_choice
+    ) -> tuple[Values, Array | None]:
         """Draw noise of every site, and whether it is the model's own; None where it never is."""
         noise = draw_noise(key, specs, n, first_stream=stream)
-        if not self.defence:
-            return noise, None
-        return noise, spread_choice(key, self.defence, n, stream + len(specs))
+        return noise, choose(key, self.defence, n, stream + len(specs)) if self.defence else None
 
     def _guided(self, guide: Guide, carry: Array, z: Array, own: Array | None) -> tuple[Array, Array]:
         """Return noise of one particle from standard normals z (m,), and log p(e) / q(e), a scalar."""
-        mean = guide.mean
-        if len(carry):
-            mean = mean + _times(guide.feedback, carry - guide.carry)
+        mean = _mean(guide, carry)
         e = mean + _times(guide.scale_tril, z)
         if own is not None:
             e, z = jnp.where(own, z, e), jnp.where(own, _times(guide.whiten, z - mean), z)
+        return e, self._log_ratio(guide, z, e)
+
+    def _log_ratio(self, guide: Guide, z: Array, e: Array) -> Array:
+        """Return log p(e) / q(e) of noise e, which is z standard deviations from the mean of the guide."""
         log_ratio = jnp.sum(jnp.log(jnp.diagonal(guide.scale_tril))) + 0.5 * jnp.sum(z * z - e * e)
-        if own is not None:
-            log_ratio = -_log_sum(math.log1p(-self.defence) - log_ratio, math.log(self.defence))
-        return e, log_ratio
+        if not self.defence:
+            return log_ratio
+        return -_log_sum(math.log1p(-self.defence) - log_ratio, math.log(self.defence))
+
+    # ---- one particle is given ------------------------------------------------------------------------------
+
+    def begin_given(self, key: Array, dynamics: Dynamics, n: int, values: Values, slot: Array) -> Move:
+        """Draw the initial sites, but for one particle."""
+        refuse_without_inverse(dynamics)
+        moved, start = _of(dynamics.moved, self.coordinates.initial), dynamics.evaluate_start(values)
+        e = join_noise(moved, dynamics.start_noise_of(values))
+        weight = start.log_observation + start.log_excess + self._earned(self.start, jnp.zeros(0), e)
+        weight, ahead = possible(start.log_initial, weight), self._log_ahead(self.value, start.carry)
+        drawn = self._begin(key, dynamics, n, independent_choice)
+        return with_particle(drawn, slot, start.carry, weight, values, ahead)
+
+    def propagate_given(
+        self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int, values: Values, slot: Array
+    ) -> Move:
+        """Move n particles, but for one."""
+        (inputs, (guide, value)), own = x, entry(carry, slot)
+        moved, step = _of(dynamics.moved, self.coordinates.step), dynamics.evaluate(own, inputs, values)
+        e = join_noise(moved, dynamics.noise_of(own, inputs, values))
+        weight = step.log_observation + step.log_excess + self._earned(guide, self.coordinates.of_carry(own), e)
+        weight, ahead = possible(step.log_transition, weight), self._log_ahead(value, step.carry)
+        drawn = self._propagate(key, dynamics, carry, x, n, independent_choice)
+        return with_particle(drawn, slot, step.carry, weight, {**values, **step.deterministics}, ahead)
+
+    def _earned(self, guide: Guide, carry: Array, e: Array) -> Array:
+        """Return log p(e) / q(e) of given noise."""
+        return self._log_ratio(guide, _times(guide.whiten, e - _mean(guide, carry)), e)
 
     def _log_ahead(self, value: Value, carry: PyTree) -> Array:
         """Compute what the value function of one particle is above that at the nominal carry, a scalar."""
@@ -220,6 +259,23 @@ class Prepared:
         ahead = jnp.sum(change * (value.gradient - 0.5 * _times(value.curvature, change)))
         # Not clip, which keeps what is not a number.
         return jnp.where(ahead >= -self.bound, jnp.minimum(ahead, self.bound), -self.bound)
+
+
+def _mean(guide: Guide, carry: Array) -> Array:
+    return guide.mean + _times(guide.feedback, carry - guide.carry) if len(carry) else guide.mean
+
+
+def refuse_without_inverse(dynamics: Dynamics) -> None:
+    """Raise unless the values of all guided sites tell their noise.
+
+    Raises:
+        ModelError: those of some do not.
+    """
+    if lost := ", ".join(repr(name) for name in dynamics.moved if name not in dynamics.invertible):
+        raise ModelError(
+            f"LookAhead cannot weigh given values of {lost}: their map from noise is not one-to-one, so that values do "
+            "not tell the noise. Use ConditionalSMC(proposal=Bootstrap()), or Guided(...)."
+        )
 
 
 def _of(moved: tuple[str, ...], shapes: NoiseShapes) -> NoiseShapes:

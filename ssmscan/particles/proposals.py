@@ -29,9 +29,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 
-from ssmscan.model.protocols import Dynamics
+from ssmscan.model.protocols import Dynamics, Values
 from ssmscan.particles.draws import START_STREAM, draw_noise
 from ssmscan.particles.loop import keep_for_gradient
 
@@ -105,6 +106,36 @@ class SeriesProposal(Protocol):
         """
 
 
+class ConditionalProposal(Proposal, Protocol):
+    """A proposal that can move a cloud of which one particle is given, as conditional SMC does.
+
+    The others must be drawn from the law they have given that one: where particles of a step are not independent, from
+    another than without it.
+    """
+
+    def begin_given(self, key: Array, dynamics: Dynamics, n: int, values: Values, slot: Array) -> Move:
+        """Draw n particles of the initial sites, of which the one in a slot has these values; as `begin`."""
+
+    def propagate_given(
+        self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int, values: Values, slot: Array
+    ) -> Move:
+        """Move n particles, of which the one in a slot has these innovations; as `propagate`."""
+
+
+def with_particle(moved: Move, slot: Array, carry: Any, log_weight: Array, values: Values, ahead: Any = None) -> Move:
+    """Put a particle into a slot of a cloud, with what it earns."""
+    known = {name: values[name] for name in moved.values}
+    whole = moved.carry, moved.log_weight, moved.values, moved.log_ahead
+    one = carry, log_weight, known, ahead
+    placed = jax.tree.map(lambda leaf, entry: leaf.at[slot].set(entry), whole, one)
+    return moved._replace(carry=placed[0], log_weight=placed[1], values=placed[2], log_ahead=placed[3])
+
+
+def entry(cloud: Any, slot: Array) -> Any:
+    """Return one particle of every leaf."""
+    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, slot, keepdims=False), cloud)
+
+
 def uses_later_data(proposal: Proposal | SeriesProposal) -> bool:
     """Return whether particles of a proposal know data of later steps."""
     return hasattr(proposal, "prepare")
@@ -128,3 +159,25 @@ class Bootstrap:
         noise = keep_for_gradient(draw_noise(key, dynamics.step_noise, n))
         step = jax.vmap(dynamics.step, in_axes=(0, None, 0), axis_size=n)(carry, x, noise)
         return Move(step.carry, step.log_weight, None, step.values, step.cdf)
+
+    def begin_given(self, key: Array, dynamics: Dynamics, n: int, values: Values, slot: Array) -> Move:
+        """Draw the initial sites from the model, but for one particle."""
+        start = dynamics.evaluate_start(values)
+        weight = start.log_observation + start.log_excess
+        return with_particle(
+            self.begin(key, dynamics, n), slot, start.carry, possible(start.log_initial, weight), values
+        )
+
+    def propagate_given(
+        self, key: Array, dynamics: Dynamics, carry: Any, x: Any, n: int, values: Values, slot: Array
+    ) -> Move:
+        """Move n particles by the model's own step, but for one."""
+        step = dynamics.evaluate(entry(carry, slot), x, values)
+        weight = possible(step.log_transition, step.log_observation + step.log_excess)
+        values = {**values, **step.deterministics}
+        return with_particle(self.propagate(key, dynamics, carry, x, n), slot, step.carry, weight, values)
+
+
+def possible(log_density: Array, log_weight: Array) -> Array:
+    """Return the weight of a particle; zero where the model cannot draw it."""
+    return jnp.where(log_density > -jnp.inf, log_weight, -jnp.inf)

@@ -2,20 +2,24 @@ r"""Resampling: ancestors in place of weights.
 
 A scheme places n ordered points in the unit interval; particle i gets as many offspring as points
 fall below its cumulative weight :math:`C_i = W_1 + ... + W_i` and not below :math:`C_{i-1}`
-(Chopin & Papaspiliopoulos 2020, chapter 9, algorithms 9.1 to 9.3).  All three schemes are unbiased,
+(Chopin & Papaspiliopoulos 2020, chapter 9, algorithms 9.1 to 9.3).  All schemes are unbiased,
 :math:`E[\text{offspring of } i] = n W_i`.
 
 * `systematic`: points (k + u)/n with one u.  Least noise and cost; the default.
 * `stratified`: points (k + u_k)/n, a u for each k.  Nearly as good, and easier to analyse.
 * `multinomial`: n independent uniforms, ordered.  The noisiest; some theory wants it.
+* `killing`: particle i stays where it is with probability :math:`W_i / \max W`, else it is drawn anew from all. It
+  disturbs a cloud of nearly equal weights least (Chopin, Singh, Soto & Vihola 2022, *Ann. Statist.* 50(6)).
 
 **Pinned.**  Conditional SMC retains a particle b and needs the other ancestors from the law they have when a slot,
 chosen at random, got b (Chopin & Singh 2015, "On particle Gibbs sampling", *Bernoulli* 21(3)).  Offspring
 counts then have the law of the scheme weighted by :math:`N_b / (n W_b)`, which is that of a scheme one of whose points
 is uniform between :math:`C_{b-1}` and :math:`C_b`: this point fixes the u of its slot, the others are drawn as ever.
 For `multinomial` that is n - 1 independent ancestors.  To overwrite an ancestor after ordinary resampling is wrong for
-all three, since ancestors come sorted.  Each scheme has this form as `scheme.conditional(key, weights, n, pinned)`:
-slot 0 is that of b, and the order of the others means nothing.
+all of them, since ancestors come sorted.  Each scheme has this form as `scheme.conditional(key, weights, n, pinned)`,
+which returns the ancestors and the slot of b among them.  The slot matters: the next draw of `systematic` and
+`stratified` depends on the order of the particles, and a retained one that is moved to the front is in another order
+than the scheme makes.
 
 How points are counted, exactly and at little cost, on a CPU and on a GPU: `ssmscan.particles.offspring`.
 """
@@ -36,7 +40,7 @@ from ssmscan.particles.offspring import ROW, ancestors_of, carry_over, count_bel
 
 
 class Resampling(Protocol):
-    """A scheme: ancestors of n new particles, sorted, int32, from (N,) weights."""
+    """A scheme: ancestors of n new particles, int32, from (N,) weights; sorted, but for those of `killing`."""
 
     def __call__(self, key: Array, weights: Array, n: int) -> Array:
         """Draw (n,) ancestors in [0, N); the weights are not negative and sum to one, up to rounding.
@@ -47,15 +51,18 @@ class Resampling(Protocol):
         """
 
 
+Pinned = Callable[[Array, Array, int, Array], tuple[Array, Array]]
+
+
 class ConditionalResampling(Resampling, Protocol):
     """A scheme that can pin a particle."""
 
     @property
-    def conditional(self) -> Callable[[Array, Array, int, Array], Array]:
-        """Draw (n,) ancestors, n at least 2, given that the first is the particle `pinned`, which has weight."""
+    def conditional(self) -> Pinned:
+        """Draw (n,) ancestors, n at least 2, given that one is the particle `pinned`; and the slot of that one."""
 
 
-def _pinned_by(conditional: Callable[[Array, Array, int, Array], Array]) -> Callable:
+def _pinned_by(conditional: Pinned) -> Callable:
     """Make the decorator of a scheme that gives it its conditional form."""
 
     def add(scheme: Callable) -> ConditionalResampling:
@@ -65,10 +72,10 @@ def _pinned_by(conditional: Callable[[Array, Array, int, Array], Array]) -> Call
     return add
 
 
-def _conditional_systematic(key: Array, weights: Array, n: int, pinned: Array) -> Array:
+def _conditional_systematic(key: Array, weights: Array, n: int, pinned: Array) -> tuple[Array, Array]:
     key, weights, n = _checked(key, weights, n, at_least=2)
     slot, u = _point_of(key, weights, n, pinned)
-    return _in_front(_systematic(u, weights, n), slot, pinned)
+    return _in_slot(_systematic(u, weights, n), slot, pinned)
 
 
 @_pinned_by(_conditional_systematic)
@@ -85,12 +92,12 @@ def _systematic(u: Array, weights: Array, n: int) -> Array:
     return ancestors_of(ends_of(weights, n, count), n)
 
 
-def _conditional_stratified(key: Array, weights: Array, n: int, pinned: Array) -> Array:
+def _conditional_stratified(key: Array, weights: Array, n: int, pinned: Array) -> tuple[Array, Array]:
     key, weights, n = _checked(key, weights, n, at_least=2)
     key_point, key_rest = jax.random.split(key)
     slot, u = _point_of(key_point, weights, n, pinned)
     others = jax.random.uniform(key_rest, (n,))
-    return _in_front(_stratified(others.at[slot].set(u.astype(others.dtype)), weights, n), slot, pinned)
+    return _in_slot(_stratified(others.at[slot].set(u.astype(others.dtype)), weights, n), slot, pinned)
 
 
 @_pinned_by(_conditional_stratified)
@@ -108,9 +115,10 @@ def _stratified(u: Array, weights: Array, n: int) -> Array:
     return ancestors_of(ends_of(weights, n, count), n)
 
 
-def _conditional_multinomial(key: Array, weights: Array, n: int, pinned: Array) -> Array:
+def _conditional_multinomial(key: Array, weights: Array, n: int, pinned: Array) -> tuple[Array, Array]:
     key, weights, n = _checked(key, weights, n, at_least=2)
-    return jnp.concatenate([jnp.asarray(pinned, np.int32)[None], multinomial(key, weights, n - 1)])
+    rest = multinomial(key, weights, n - 1)
+    return jnp.concatenate([jnp.asarray(pinned, np.int32)[None], rest]), jnp.zeros((), np.int32)
 
 
 @_pinned_by(_conditional_multinomial)
@@ -146,11 +154,51 @@ def _point_of(key: Array, weights: Array, n: int, pinned: Array) -> tuple[Array,
     return jnp.clip(slot, 0, n - 1), u
 
 
-def _in_front(ancestors: Array, slot: Array, pinned: Array) -> Array:
-    """Take the ancestor of a slot out, and put the pinned particle, which it is up to rounding, in front."""
-    index = lax.iota(np.int32, len(ancestors))
-    moved = jnp.where(index <= slot, ancestors[jnp.maximum(index - 1, 0)], ancestors)
-    return moved.at[0].set(jnp.asarray(pinned, moved.dtype))
+def _in_slot(ancestors: Array, slot: Array, pinned: Array) -> tuple[Array, Array]:
+    """Put the pinned particle into its slot, where it is up to rounding."""
+    return ancestors.at[slot].set(jnp.asarray(pinned, ancestors.dtype)), slot
+
+
+def _conditional_killing(key: Array, weights: Array, n: int, pinned: Array) -> tuple[Array, Array]:
+    key, weights, n = _checked(key, weights, n, at_least=2)
+    key_slot, key_rest = jax.random.split(key)
+    # A slot has got the pinned particle because that stayed there, or because the one of the slot was killed.
+    survival = _survival(weights, n)
+    stayed = 1 / jnp.maximum(jnp.max(weights), _TINY)
+    chances = (1 - survival).at[pinned].add(stayed)
+    slot = jax.random.categorical(key_slot, jnp.log(chances)).astype(np.int32)
+    return _in_slot(_killing(key_rest, weights, survival), slot, pinned)
+
+
+@_pinned_by(_conditional_killing)
+def killing(key: Array, weights: Array, n: int) -> Array:
+    """Keep each particle with probability W / max W, else draw its ancestor anew; arguments as in `Resampling`.
+
+    The ancestors are in the order of the slots, not sorted.
+
+    Raises:
+        ValueError: if n is another number than that of the weights.
+    """
+    key, weights, n = _checked(key, weights, n)
+    return _killing(key, weights, _survival(weights, n))
+
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def _survival(weights: Array, n: int) -> Array:
+    if n != len(weights):
+        raise ValueError(f"n: killing keeps the number of particles, expected {len(weights)}, got {n}.")
+    return weights / jnp.maximum(jnp.max(weights), _TINY)
+
+
+def _killing(key: Array, weights: Array, survival: Array) -> Array:
+    key_stay, key_draw, key_order = jax.random.split(key, 3)
+    n = len(weights)
+    stays = jax.random.uniform(key_stay, (n,), survival.dtype) < survival
+    # In random order: those that multinomial resampling returns are sorted.
+    drawn = jax.random.permutation(key_order, multinomial(key_draw, weights, n))
+    return jnp.where(stays, lax.iota(np.int32, n), drawn)
 
 
 def _checked(key: Array, weights: Array, n: int, *, at_least: int = 1) -> tuple[Array, Array, int]:

@@ -45,7 +45,7 @@ class Summary(Protocol):
         """Return the summary of one step by site; shapes without time."""
 
 
-def _over_particles(weights: Array, x: Array) -> Array:
+def over_particles(weights: Array, x: Array) -> Array:
     """Return sum_i w_i x_i over the leading axis; what has no weight does not count, even if infinite."""
     columns = x.reshape(len(x), -1).astype(weights.dtype)
     if not 0 < columns.shape[1] <= _FEW_COLUMNS:
@@ -64,7 +64,7 @@ class Mean:
 
     def __call__(self, info: StepInfo) -> dict[str, Array]:
         """Return means over the cloud."""
-        return jax.tree.map(lambda x: _dead(info, _over_particles(info.weights, x)), info.moved.values)
+        return jax.tree.map(lambda x: _dead(info, over_particles(info.weights, x)), info.moved.values)
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class SD:
 
         def sd(x: Array) -> Array:
             x = x.astype(info.weights.dtype)
-            deviation = x - _over_particles(info.weights, x)
-            return _dead(info, jnp.sqrt(_over_particles(info.weights, deviation * deviation)))
+            deviation = x - over_particles(info.weights, x)
+            return _dead(info, jnp.sqrt(over_particles(info.weights, deviation * deviation)))
 
         return jax.tree.map(sd, info.moved.values)
 
@@ -147,7 +147,7 @@ class PIT:
         carried = info.carried if moved.log_prediction is None else info.carried + moved.log_prediction
         w = normalise(carried).weights
         return {
-            name: _dead(info, (_over_particles(w, at) + _over_particles(w, below)) / 2)
+            name: _dead(info, (over_particles(w, at) + over_particles(w, below)) / 2)
             for name, (at, below) in moved.cdf.items()
         }
 

@@ -10,7 +10,8 @@ import pytest
 from jax.scipy.stats import norm
 
 from ssmscan.particles.filter import ParticleFilter
-from ssmscan.particles.genealogy import _draw, backward_sample, trace_ancestry
+from ssmscan.particles.genealogy import backward_sample, trace_ancestry
+from ssmscan.particles.smoothing_draws import draw_index
 from ssmscan.particles.stores import FullHistory
 from tests.particles import handmade
 from tests.particles.handmade import THETA, autoregression, exact
@@ -128,7 +129,7 @@ def test_an_index_is_drawn_with_its_weight_and_never_without(n):
     draws = 200_000
     uniforms = jax.random.uniform(KEY, (draws, 2))
     uniforms = uniforms.at[:3].set(jnp.asarray([[0, 0], [1, 1], [0, 1]], float))  # 1 is what rounding may make of them
-    counts = np.bincount(np.asarray(jax.jit(jax.vmap(_draw, (0, None)))(uniforms, log_weights)), minlength=n)
+    counts = np.bincount(np.asarray(jax.jit(jax.vmap(draw_index, (0, None)))(uniforms, log_weights)), minlength=n)
     p = weights / weights.sum()
     assert counts[weights == 0].sum() == 0
     seen = p * draws > 20
@@ -137,7 +138,7 @@ def test_an_index_is_drawn_with_its_weight_and_never_without(n):
 
 
 def test_an_index_among_none_with_weight_is_the_one_given():
-    assert int(_draw(jnp.full(2, 0.5), jnp.full(20, -jnp.inf), otherwise=7)) == 7
+    assert int(draw_index(jnp.full(2, 0.5), jnp.full(20, -jnp.inf), otherwise=7)) == 7
 
 
 def test_paths_of_a_run_without_history_are_refused():

@@ -2,6 +2,7 @@
 
 families    the two tables: which map a family has, for particles and for gradients
 quantiles   inverse distribution functions
+tails       distribution functions: the noise of a value
 normals     normals of several dimensions, and the transforms that keep a normal normal
 counts      discrete families by a bounded search
 in_place    no noise: gradient engines move the value itself, in unconstrained space

@@ -34,6 +34,7 @@ from numpyro.distributions.util import safe_normalize
 from ssmscan.model.noise import counts, gammas, normals, transport
 from ssmscan.model.noise.quantiles import QUANTILES, bounded, cast, has_quantile
 from ssmscan.model.noise.samplers import draw
+from ssmscan.model.noise.tails import NOISE
 from ssmscan.model.protocols import NoiseSpec
 
 Shape = tuple[int, ...]
@@ -60,6 +61,7 @@ class _Family(NamedTuple):
         layout: distribution -> (lead, event) axes of the noise around the batch axes.
         correction: (distribution, noise) -> log p(T) + log T' - log N, of any shape; transports only.
         draw: (key, distribution, shape) -> noise whose image has the family's law; transports only.
+        inverse: (distribution, value) -> the noise of a value; None where there are several, or it takes an integral.
         valid: distribution -> whether its parameters are those of a law; where values are integers.
     """
 
@@ -68,6 +70,7 @@ class _Family(NamedTuple):
     layout: Callable[[Any], tuple[Shape, Shape]] = lambda fn: ((), fn.event_shape)
     correction: Callable[[Any, Array], Array] | None = None
     draw: Callable[[Array, Any, Shape], Array] | None = None
+    inverse: Callable[[Any, Array], Array] | None = None
     valid: Callable[[Any], Array] | None = None
 
 
@@ -90,6 +93,15 @@ class NoiseMap:
         if self.family is None:
             return draw(noise, fn)
         return _value(self.family, fn, noise)
+
+    def invert(self, fn: dist.Distribution, value: Array) -> Array | None:
+        """Return the noise that `apply` takes to a value, None where there is no inverse; it has no derivative."""
+        if self.family is None or self.family.inverse is None:
+            return None
+        try:
+            return jax.lax.stop_gradient(_noise(self.family, fn, value))
+        except NotImplementedError:  # a transform without an inverse
+            return None
 
     def log_correction(self, fn: dist.Distribution, noise: Array) -> Array:
         """Return log p(T(eps)) + log |T'(eps)| - log N(eps), summed; zero unless a transport."""
@@ -166,14 +178,20 @@ def _normals(count: int) -> Callable[[Any], tuple[Shape, Shape]]:
     return lambda fn: ((count,), fn.event_shape)
 
 
+def _no_noise(fn: dist.Delta, value: Array) -> Array:
+    return jnp.zeros((0, *jnp.shape(value)))
+
+
 _EXACT: dict[type, _Family] = {
-    **{cls: _Family(MapKind.EXACT, quantile) for cls, quantile in QUANTILES.items()},
-    dist.MultivariateNormal: _Family(MapKind.EXACT, normals.multivariate_normal),
+    **{cls: _Family(MapKind.EXACT, quantile, inverse=NOISE[cls]) for cls, quantile in QUANTILES.items()},
+    dist.MultivariateNormal: _Family(
+        MapKind.EXACT, normals.multivariate_normal, inverse=normals.multivariate_normal_noise
+    ),
     dist.LowRankMultivariateNormal: _Family(MapKind.EXACT, normals.low_rank_normal, normals.low_rank_layout),
-    dist.MatrixNormal: _Family(MapKind.EXACT, normals.matrix_normal),
-    dist.GaussianRandomWalk: _Family(MapKind.EXACT, normals.random_walk),
+    dist.MatrixNormal: _Family(MapKind.EXACT, normals.matrix_normal, inverse=normals.matrix_normal_noise),
+    dist.GaussianRandomWalk: _Family(MapKind.EXACT, normals.random_walk, inverse=normals.random_walk_noise),
     dist.ProjectedNormal: _Family(MapKind.EXACT, _projected_normal),
-    dist.Delta: _Family(MapKind.EXACT, _delta, lambda fn: ((0,), fn.event_shape)),
+    dist.Delta: _Family(MapKind.EXACT, _delta, lambda fn: ((0,), fn.event_shape), inverse=_no_noise),
 }
 _PARTICLE: dict[type, _Family] = {
     **_EXACT,
@@ -279,6 +297,16 @@ def _value(family: _Family, fn: dist.Distribution, noise: Array) -> Array:
     for transform in steps:
         value = transform(value)
     return value
+
+
+def _noise(family: _Family, fn: dist.Distribution, value: Array) -> Array:
+    """Undo `_value`."""
+    if _is_bottom(family, fn):
+        assert family.inverse is not None
+        return family.inverse(fn, value)
+    for transform in () if isinstance(fn, WRAPPERS) else reversed(fn.transforms):
+        value = transform.inv(value)
+    return _noise(family, fn.base_dist, value)
 
 
 def _layout(family: _Family, fn: dist.Distribution) -> tuple[Shape, Shape, Shape]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import transforms
 
 from ssmscan.model.noise.quantiles import aligned
@@ -65,3 +66,30 @@ def random_walk(fn: dist.GaussianRandomWalk, noise: Array) -> Array:
     """Return the sums of the increments."""
     eps, scale = aligned(noise, jnp.expand_dims(fn.scale, -1))
     return jnp.cumsum(eps, axis=-1) * scale
+
+
+def multivariate_normal_noise(fn: dist.MultivariateNormal, value: Array) -> Array:
+    """Solve L eps = value - loc."""
+    value, scale_tril = aligned(value, fn.scale_tril, shape=(*jnp.shape(value), jnp.shape(value)[-1]))
+    value, loc = aligned(value, fn.loc)
+    return _lower_solve(scale_tril, (value - loc)[..., None])[..., 0]
+
+
+def matrix_normal_noise(fn: dist.MatrixNormal, value: Array) -> Array:
+    """Solve A eps B' = value - loc."""
+    batch, (rows, columns) = jnp.shape(value)[:-2], fn.event_shape
+    value, row = aligned(value, fn.scale_tril_row, shape=(*batch, rows, rows))
+    value, column = aligned(value, fn.scale_tril_column, shape=(*batch, columns, columns))
+    value, loc = aligned(value, fn.loc)
+    half = jnp.swapaxes(_lower_solve(row, value - loc), -2, -1)
+    return jnp.swapaxes(_lower_solve(column, half), -2, -1)
+
+
+def random_walk_noise(fn: dist.GaussianRandomWalk, value: Array) -> Array:
+    """Return the increments over their scale."""
+    value, scale = aligned(value, jnp.expand_dims(fn.scale, -1))
+    return jnp.diff(value, axis=-1, prepend=jnp.zeros_like(value[..., :1])) / scale
+
+
+def _lower_solve(lower: Array, right: Array) -> Array:
+    return solve_triangular(lower, right, lower=True)

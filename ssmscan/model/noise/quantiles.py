@@ -11,7 +11,7 @@ exponential is -log q / rate, the Gumbel loc - scale log(-log p).  A normal is l
 say that its noise was 50.
 Devroye, Non-Uniform Random Variate Generation (1986), section II.2, has the inversions.
 
-For a family without a quantile function in closed form see `transport`.
+The inverse of a map is in `tails`.  For a family without a quantile function in closed form see `transport`.
 """
 
 from __future__ import annotations
@@ -95,8 +95,7 @@ def log_tails(eps: Array) -> tuple[Array, Array]:
     return jnp.where(below, lower, upper), jnp.where(below, upper, lower)
 
 
-@jax.custom_jvp
-def _normal_lower(log_p: Array) -> Array:
+def normal_lower(log_p: Array) -> Array:
     """Invert log_ndtr for log_p <= log(1/2).
 
     Newton on the concave log_ndtr from -sqrt(-2 (log p + log 2)), a lower bound on the root because
@@ -107,6 +106,9 @@ def _normal_lower(log_p: Array) -> Array:
         log_cdf = log_ndtr(eps)
         eps = eps + (log_p - log_cdf) * jnp.exp(log_cdf + 0.5 * eps * eps + HALF_LOG_2PI)
     return eps
+
+
+_normal_lower = jax.custom_jvp(normal_lower)
 
 
 @_normal_lower.defjvp
@@ -146,7 +148,8 @@ def _laplace_log_cdf(point: Array) -> Array:
     return jnp.where(point < 0.0, jnp.minimum(point, 0.0) - LOG_2, upper)
 
 
-def _cauchy_log_cdf(point: Array) -> Array:
+def cauchy_log_cdf(point: Array) -> Array:
+    """Return the log CDF of a standard Cauchy."""
     return jnp.log(jnp.arctan2(jnp.ones_like(point), -point) / jnp.pi)
 
 
@@ -163,13 +166,14 @@ def logistic_quantile(log_p: Array, log_q: Array) -> Array:
 # Symmetric location-scale families: (quantile, log CDF) of the standard member.
 SYMMETRIC: dict[type, tuple[Callable[[Array, Array], Array], Tail]] = {
     dist.Normal: (normal_quantile, log_ndtr),
-    dist.Cauchy: (cauchy_quantile, _cauchy_log_cdf),
+    dist.Cauchy: (cauchy_quantile, cauchy_log_cdf),
     dist.Laplace: (laplace_quantile, _laplace_log_cdf),
     dist.Logistic: (logistic_quantile, jax.nn.log_sigmoid),
 }
 
 
-def _standard(fn: Any) -> tuple[Callable[[Array, Array], Array], Tail]:
+def standard(fn: Any) -> tuple[Callable[[Array, Array], Array], Tail]:
+    """Return the quantile function and the log CDF of the standard member of a symmetric family."""
     return next(SYMMETRIC[cls] for cls in type(fn).__mro__ if cls in SYMMETRIC)
 
 
@@ -179,7 +183,7 @@ def has_quantile(fn: Any) -> bool:
 
 
 def _location_scale(fn: Any, eps: Array) -> Array:
-    pair = _standard(fn)
+    pair = standard(fn)
     assert pair is not None
     quantile, _ = pair
     eps, loc, scale = cast(eps, fn.loc, fn.scale)
@@ -279,7 +283,8 @@ def _log_uniform(fn: dist.LogUniform, eps: Array) -> Array:
     return jnp.clip(jnp.where(eps < 0.0, from_low, from_high), low, high)
 
 
-def _standardised(bound: Array, loc: Array, scale: Array) -> Array:
+def standardised(bound: Array, loc: Array, scale: Array) -> Array:
+    """Return the bound of a truncation in scales from the location, no further out than counts."""
     # Clipped twice: an infinite bound must not reach the division, whose gradient would be NaN.
     standard = (jnp.clip(bound, -(FARTHEST_BOUND**2), FARTHEST_BOUND**2) - loc) / scale
     return jnp.clip(standard, -FARTHEST_BOUND, FARTHEST_BOUND)
@@ -287,13 +292,13 @@ def _standardised(bound: Array, loc: Array, scale: Array) -> Array:
 
 def _truncated(fn: Any, eps: Array, low: ArrayLike | None, high: ArrayLike | None) -> Array:
     """Mix the tails of the bounds: F(value) = q F(low) + p F(high) and 1 - F(value) likewise; nothing cancels."""
-    pair = _standard(fn.base_dist)
+    pair = standard(fn.base_dist)
     assert pair is not None
     quantile, log_cdf = pair
     given = [bound for bound in (low, high) if bound is not None]
     eps, loc, scale, *bounds = cast(eps, fn.base_dist.loc, fn.base_dist.scale, *given)
     log_p, log_q = log_tails(eps)
-    ends = [_standardised(bound, loc, scale) for bound in bounds]
+    ends = [standardised(bound, loc, scale) for bound in bounds]
     # A missing bound has F(low) = 0 or 1 - F(high) = 0: its term is left out.
     if high is None:
         value = quantile(jnp.logaddexp(log_cdf(ends[0]) + log_q, log_p), log_cdf(-ends[0]) + log_q)

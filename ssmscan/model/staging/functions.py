@@ -30,6 +30,7 @@ from ssmscan.model.handlers.running import LeaveModel
 from ssmscan.model.handlers.scans import Loop
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import Shape, like, sum_of, zeros
+from ssmscan.model.noise.families import NoiseMap
 from ssmscan.model.noise.in_place import InPlace
 from ssmscan.model.noise.moments import SiteMap
 from ssmscan.model.noise.samplers import draw
@@ -58,6 +59,8 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
             latent = {n: m for n, m in messages.items() if m.latent}
             observed = {n: m for n, m in messages.items() if m.observed}
             out["log_transition"] = {n: m.log_density() + m.log_excess() for n, m in latent.items()}
+            out["log_excess"] = {n: m.log_excess() for n, m in latent.items() if m.scale is not None}
+            out["noise"] = noise_of(latent.values(), user_model.innovations)
             out["log_prob"] = {n: m.log_prob() for n, m in messages.items() if m.fn is not None}
             out["log_observation"] = {n: m.log_prob() for n, m in observed.items()}
             out["deterministic"] = {n: jnp.asarray(m.value) for n, m in messages.items() if m.fn is None}
@@ -76,6 +79,9 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
         sample = {m.name: m for m in messages if m.fn is not None}
         out["outside_log_prob"] = {n: m.log_prob() for n, m in sample.items()}
         out["outside_log_density"] = {n: m.log_density() + m.log_excess() for n, m in sample.items() if m.latent}
+        unknown = [m for m in sample.values() if m.latent]
+        out["outside_log_excess"] = {m.name: m.log_excess() for m in unknown if m.scale is not None}
+        out["outside_noise"] = noise_of(unknown, user_model.outside)
         out["outside_log_prior"] = out["outside_log_density"] | {
             n: m.log_prior() for n, m in sample.items() if m.reweighted
         }
@@ -91,6 +97,16 @@ def by_value(user_model: UserModel, *, keyed: bool = False, stage: Callable | No
 
     arguments = _all_values(user_model)
     return user_model.stage(fn, arguments, keep=True) if stage is None else stage(fn, arguments)
+
+
+def noise_of(messages: Iterable[SiteMessage], sites: Mapping[str, TracedSite]) -> dict[str, jax.Array]:
+    """Return the noise of the values of latent sites, of those with a smooth map that has an inverse."""
+    found = {}
+    for message in messages:
+        map_ = sites[message.name].smooth
+        if isinstance(map_, NoiseMap) and (noise := map_.invert(unmasked(message.fn), message.value)) is not None:
+            found[message.name] = noise
+    return found
 
 
 def start_noise(user_model: UserModel, parameters: Collection[str], maps: Mapping[str, SiteMap]) -> Staged:

@@ -5,9 +5,11 @@ core              `Core`: one loop, its staged functions and the data they read
 parameters        theta as a user passes it: checked, cast, unconstrained and back
 dynamics          a loop at one parameter value: start, step, densities of one particle
 elements          whether a model is a panel, whose elements do not interact
-element_proof     the proof for one size and axis of the elements, and the staged functions of one
+element_functions  the staged functions of one
+element_proof     the proof for one size and axis of the elements
 element_dynamics  the same as `dynamics`, of one element; its filter is in `ssmscan.particles.panels`
 paths             a loop run at given noise or values
+state_values      the density of given states with the data, and their noise
 places            where states are that gradient engines sample in place
 marginal          what gradient engines integrate out of a loop: the protocol, and the case of nothing
 discrete_sum      its other implementation: finite discrete states, summed out

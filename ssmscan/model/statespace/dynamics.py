@@ -101,7 +101,7 @@ class LoopDynamics(UnderMaps):
         num_steps: T, the number of steps.
         start_observed: whether the initial state is weighed.
         initial, innovations: initial-state sites, and latent sites of the loop.
-        moved: names of those of them with a smooth map from noise.
+        moved, invertible: names of those of them with a smooth map from noise, and of those whose map has an inverse.
         guided: the dynamics under the maps that a Gaussian proposal draws in.
     """
 
@@ -111,7 +111,7 @@ class LoopDynamics(UnderMaps):
         self.theta, self._outside = theta, core.outside(theta)
         self.num_steps, self.start_observed = core.num_steps, program.start_observed
         self.initial, self.innovations = core.initial, core.innovations
-        self.moved = program.moved
+        self.moved, self.invertible = program.moved, program.invertible
         self._evaluate = program.evaluate.bind(core.arrays, outside=self._outside, unroll=True)
         self.xs = core.inputs(theta)
         # Bound here: it is asked for inside loops.
@@ -138,7 +138,18 @@ class LoopDynamics(UnderMaps):
             core.start(self.theta, values),
             core.total(program.densities.initial, outside),
             core.total(program.densities.start, outside) + core.total(program.densities.start_rows, outside),
+            core.total(program.densities.initial_excess, outside),
         )
+
+    def start_noise_of(self, values: Mapping[str, jax.Array]) -> Values:
+        """Return the noise that the smooth maps take to given values of `invertible` initial-state sites."""
+        outside = self._core.outside(self.theta, values)
+        return self._core.program.start_noise_of(self._core.arrays, outside=outside)["outside_noise"]
+
+    def noise_of(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Values:
+        """Return the noise that the smooth maps take to given values of `invertible` innovations of a step."""
+        program, arrays = self._core.program, self._core.arrays
+        return program.noise_of(arrays, outside=self._outside, carry=carry, x=x, values=dict(values))["noise"]
 
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Evaluate the densities of one step at given innovations."""
@@ -147,7 +158,8 @@ class LoopDynamics(UnderMaps):
         observation = observation + self.log_row(x, out["y"])
         # Bound here, so that it costs nothing where it is not used.
         cdf = self._core.program.cdf(self._core.arrays, outside=self._outside, carry=carry, x=x, values=dict(values))
-        return Evaluated(out["carry"], transition, observation, out["deterministic"], cdf["cdf"])
+        excess = sum_of(out["log_excess"].values())
+        return Evaluated(out["carry"], transition, observation, out["deterministic"], cdf["cdf"], excess)
 
     def evaluate_by_site(
         self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]

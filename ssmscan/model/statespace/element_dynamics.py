@@ -25,7 +25,7 @@ from ssmscan.model.protocols import (
 )
 from ssmscan.model.sites import Site
 from ssmscan.model.statespace.core import Core
-from ssmscan.model.statespace.element_proof import OneElement
+from ssmscan.model.statespace.element_functions import OneElement
 from ssmscan.model.statespace.linear_gaussian import exactness
 from ssmscan.model.statespace.one_particle import varying, without_held
 
@@ -47,6 +47,8 @@ class _Shared:
         self.evaluate = elements.evaluate.bind(core.arrays, theta=theta, unroll=True)
         # What few proposals ask for is bound where it is called.
         self.evaluate_start = partial(elements.evaluate_start, core.arrays, theta=theta)
+        self.start_noise_of = partial(elements.start_noise_of, core.arrays, theta=theta)
+        self.noise_of = partial(elements.noise_of, core.arrays, theta=theta)
         self.cdf = partial(elements.cdf, core.arrays, theta=theta)
         self.observed = partial(elements.observed, core.arrays)
         self.xs = core.inputs(theta)
@@ -97,7 +99,7 @@ class ElementDynamics(ElementUnderMaps):
         self._shared = shared
         self.theta, self.xs, self.num_steps = shared.theta, shared.xs, shared.num_steps
         self.start_observed, self.initial, self.innovations = shared.start_observed, shared.initial, shared.innovations
-        self.moved = shared.elements.moved
+        self.moved, self.invertible = shared.elements.moved, shared.elements.invertible
 
     @property
     def linear_gaussian(self) -> bool:
@@ -122,14 +124,22 @@ class ElementDynamics(ElementUnderMaps):
     def evaluate_start(self, values: Mapping[str, jax.Array]) -> EvaluatedStart:
         """Start one particle at given values of the initial-state sites."""
         out = self._shared.evaluate_start(m=self._number, values=dict(values))
-        return EvaluatedStart(out["carry"], out["log_initial"], out["log_observation"])
+        return EvaluatedStart(out["carry"], out["log_initial"], out["log_observation"], out["log_excess"])
+
+    def start_noise_of(self, values: Mapping[str, jax.Array]) -> Values:
+        """Return the noise that the smooth maps take to given values of `invertible` initial-state sites."""
+        return self._shared.start_noise_of(m=self._number, values=dict(values))
+
+    def noise_of(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Values:
+        """Return the noise that the smooth maps take to given values of `invertible` innovations of a step."""
+        return self._shared.noise_of(m=self._number, carry=carry, x=x, values=dict(values))
 
     def evaluate(self, carry: PyTree, x: PyTree, values: Mapping[str, jax.Array]) -> Evaluated:
         """Evaluate the densities of one step at given innovations."""
         out = self._shared.evaluate(m=self._number, carry=carry, x=x, values=dict(values))
         densities = out["log_transition"], out["log_observation"]
         cdf = self._shared.cdf(m=self._number, carry=carry, x=x, values=dict(values))["cdf"]
-        return Evaluated(out["carry"], *densities, out["deterministic"], cdf)
+        return Evaluated(out["carry"], *densities, out["deterministic"], cdf, out["log_excess"])
 
     def observed(self, x: PyTree) -> Values:
         """Return what is observed of the element at a step; see `LoopDynamics.observed`."""

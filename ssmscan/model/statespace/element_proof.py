@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,55 +21,11 @@ from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.staging.functions import by_element
 from ssmscan.model.staging.post_loop import stage_observed
 from ssmscan.model.staging.user_model import UserModel, x_shapes
+from ssmscan.model.statespace.element_functions import ElementFunctions, ElementsInteract, OneElement
 from ssmscan.model.statespace.loop_functions import LoopFunctions
 from ssmscan.model.statespace.one_particle import OfNoise, OneParticle
 
 PyTree = Any
-
-
-class ElementsInteract(Exception):
-    """Elements interact; the message is a clause that says how."""
-
-
-class OneElement(NamedTuple):
-    """What moves and weighs one particle of one element under some maps.
-
-    Attributes:
-        start: theta, m, noise -> carry, log_weight, log_rough, values.
-        step: theta, m, carry, x, noise -> carry, log_weight, log_rough, values, cdf.
-        noise: base noise of one element, by innovation and initial site.
-        held: by site whose noise is held at zero, why.
-    """
-
-    start: Staged
-    step: Staged
-    noise: dict[str, NoiseSpec]
-    held: dict[str, str]
-
-
-class ElementFunctions(NamedTuple):
-    """Staged functions of one element, number m; its arrays keep the axis at size one.
-
-    Attributes:
-        panel: where the elements are.
-        particles: one element under the maps for particles.
-        guided, surrogate: the same under others, see `one_particle`; equal choices are one object.
-        moved: names of the sites with a smooth map that is used in `guided`.
-        evaluate_start: theta, m, values -> carry, log_initial, log_observation.
-        evaluate: theta, m, carry, x, values -> carry, log_transition, log_observation, deterministic.
-        cdf: theta, m, carry, x, values -> cdf.
-        observed: m, x -> observed, by site, at the step after the loop too.
-    """
-
-    panel: Panel
-    particles: OneElement
-    guided: OneElement
-    surrogate: OneElement
-    moved: tuple[str, ...]
-    evaluate_start: Staged
-    evaluate: Staged
-    cdf: Staged
-    observed: Staged
 
 
 def latent_noise(loop: LoopFunctions, maps: OfNoise) -> dict[str, NoiseSpec]:
@@ -117,15 +74,23 @@ class Proof:
         """Stage what else there is of one element, its axes known."""
         inside, outside = self.user_model.innovations, {n: self.user_model.outside[n] for n in self.loop.initial}
         here, stage = self._here(), self.user_model.stage
+        start, step = (
+            {**self.one, "values": self._value_shapes(outside)},
+            {**here, "values": self._value_shapes(inside)},
+        )
+        invertible = self._invertible(start, step)
         return ElementFunctions(
             self._panel(),
             particles,
             guided,
             surrogate,
             moved,
-            stage(self._evaluate_start, {**self.one, "values": self._value_shapes(outside)}),
-            stage(self._evaluate, {**here, "values": self._value_shapes(inside)}),
-            stage(self._cdf, {**here, "values": self._value_shapes(inside)}),
+            stage(self._evaluate_start, start),
+            stage(self._evaluate, step),
+            invertible,
+            stage(partial(self._start_noise_of, invertible), start),
+            stage(partial(self._noise_of, invertible), step),
+            stage(self._cdf, step),
             self._stage_observed({"m": self.one["m"], "x": here["x"]}),
         )
 
@@ -151,9 +116,7 @@ class Proof:
         }
 
     def _evaluate_start(self, data: list, theta: dict, m: Array, values: dict) -> dict:
-        window, loop = self._window(m), self.loop
-        followed = {n: Tracked(v, self.value_axes[n]) for n, v in values.items()}
-        outside = {**constants(self.user_model.known(theta)), **followed}
+        window, loop, outside = self._window(m), self.loop, self._outside(theta, values)
 
         def find(staged: Staged, entry: str) -> Any:
             return self._follow(staged, data, {"outside": outside}, window)[entry]
@@ -163,7 +126,41 @@ class Proof:
             "carry": self._settle_carry(find(loop.initial_carry, "start"), window),
             "log_initial": self._sum([*find(loop.densities.initial, "outside_log_density").values()], window),
             "log_observation": self._sum([term for terms in seen for term in terms.values()], window),
+            "log_excess": self._sum([*find(loop.densities.initial_excess, "outside_log_excess").values()], window),
         }
+
+    def _start_noise_of(self, names: Collection[str], data: list, theta: dict, m: Array, values: dict) -> dict:
+        arguments = {"outside": self._outside(theta, values)}
+        return self._noise(self.loop.start_noise_of, "outside_noise", names, data, arguments, self._window(m))
+
+    def _noise_of(
+        self, names: Collection[str], data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict
+    ) -> dict:
+        arguments = self._by_value(theta, carry, x, values)
+        return self._noise(self.loop.noise_of, "noise", names, data, arguments, self._window(m))
+
+    def _noise(
+        self, staged: Staged, entry: str, names: Collection[str], data: list, arguments: dict, window: Window
+    ) -> dict[str, Array]:
+        kept = staged.select(**{entry: [name for name in staged.names(entry) if name in names]})
+        found = self._follow(kept, data, arguments, window)[entry]
+        for name, noise in found.items():
+            if self._axis(noise, f"the noise of '{name}'") != self.noise_axes[name]:
+                raise ElementsInteract(f"the noise of '{name}' has the elements along another axis than its map takes")
+        return {name: noise.value for name, noise in found.items()}
+
+    def _invertible(self, start: dict, step: dict) -> tuple[str, ...]:
+        """Find the sites whose noise is a function of the values of its element alone."""
+
+        def one_by_one(name: str) -> bool:
+            try:
+                jax.eval_shape(partial(self._start_noise_of, {name}), self.user_model.data_shapes(), **start)
+                jax.eval_shape(partial(self._noise_of, {name}), self.user_model.data_shapes(), **step)
+            except ElementsInteract:
+                return False
+            return True
+
+        return tuple(name for name in self.loop.invertible if one_by_one(name))
 
     def _step(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, noise: dict) -> dict:
         window = self._window(m)
@@ -182,7 +179,7 @@ class Proof:
     def _evaluate(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
         window, loop = self._window(m), self.loop
         arguments = self._by_value(theta, carry, x, values)
-        staged = loop.evaluate.select("carry", "y", "log_transition", "log_observation", "deterministic")
+        staged = loop.evaluate.select("carry", "y", "log_transition", "log_excess", "log_observation", "deterministic")
         out = self._follow(staged, data, arguments, window)
         post_loop = self._post_loop(data, theta, x, out["y"], window)
         return {
@@ -190,12 +187,17 @@ class Proof:
             "log_transition": self._sum([*out["log_transition"].values()], window),
             "log_observation": self._sum([*out["log_observation"].values(), *post_loop], window),
             "deterministic": self._note_values(out["deterministic"], window),
+            "log_excess": self._sum([*out["log_excess"].values()], window),
         }
 
     def _cdf(self, data: list, theta: dict, m: Array, carry: PyTree, x: PyTree, values: dict) -> dict:
         window = self._window(m)
         arguments = self._by_value(theta, carry, x, values)
         return {"cdf": self._note_cdf(self._follow(self.loop.cdf, data, arguments, window)["cdf"], window)}
+
+    def _outside(self, theta: dict, initial: dict) -> dict[str, Tracked]:
+        followed = {n: Tracked(v, self.value_axes[n]) for n, v in initial.items()}
+        return {**constants(self.user_model.known(theta)), **followed}
 
     def _by_value(self, theta: dict, carry: PyTree, x: PyTree, values: dict) -> dict:
         followed = {n: Tracked(v, self.value_axes[n]) for n, v in values.items()}

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from ssmscan.model.noise.families import MapKind
 from ssmscan.model.staging.user_model import UserModel
-from ssmscan.model.statespace.element_proof import ElementFunctions, ElementsInteract, Proof, latent_noise
+from ssmscan.model.statespace.element_functions import ElementFunctions, ElementsInteract
+from ssmscan.model.statespace.element_proof import Proof, latent_noise
 from ssmscan.model.statespace.loop_functions import LoopFunctions
 
 

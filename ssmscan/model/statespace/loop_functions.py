@@ -55,6 +55,8 @@ class LoopFunctions:
         initial_carry: outside -> "start".
         inputs: outside -> "xs", the inputs of all steps.
         evaluate: outside, carry, x, values -> "carry", "y", the densities of the step, its deterministics.
+        noise_of: outside, carry, x, values -> "noise" of the values, of those sites whose smooth map has an inverse.
+        start_noise_of: outside -> "outside_noise", the same of the initial states.
         cdf: outside, carry, x, values -> "cdf".
         particles: the start and a step under the maps for particles.
         smooth: the same under the smooth maps, the same object where the maps are; None where a site has none.
@@ -81,6 +83,8 @@ class LoopFunctions:
     initial_carry: Staged
     inputs: Staged
     evaluate: Staged
+    noise_of: Staged
+    start_noise_of: Staged
     cdf: Staged
     particles: OfNoise
     smooth: OfNoise | None
@@ -116,6 +120,11 @@ class LoopFunctions:
         """Return what moves and weighs one particle under some maps whose values are those of the model."""
         output = step_output(self.plan)
         return OneParticle(maps, self.post_loop.step, self.densities.start_rows, self.plan.carry, output, {})
+
+    @property
+    def invertible(self) -> tuple[str, ...]:
+        """Names of the latent sites whose values tell their noise."""
+        return (*self.start_noise_of.names("outside_noise"), *self.noise_of.names("noise"))
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -168,7 +177,11 @@ def stage_loop(
         post_loop=post_loop,
         initial_carry=value.select("start"),
         inputs=value.select("xs"),
-        evaluate=value.select("carry", "y", "log_transition", "log_observation", "log_prob", "deterministic"),
+        evaluate=value.select(
+            "carry", "y", "log_transition", "log_excess", "log_observation", "log_prob", "deterministic"
+        ),
+        noise_of=value.select("noise"),
+        start_noise_of=value.select(outside_noise=[n for n in value.names("outside_noise") if n in initial]),
         cdf=value.select("cdf"),
         particles=particles,
         smooth=smooth,

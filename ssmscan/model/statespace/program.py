@@ -31,7 +31,7 @@ from ssmscan.model.staging.repeatable import refuse_changing
 from ssmscan.model.staging.rows import ArithmeticModel, find_rows, without_noise
 from ssmscan.model.staging.user_model import UserModel
 from ssmscan.model.statespace.discrete_sum import DiscreteSum
-from ssmscan.model.statespace.element_proof import ElementFunctions
+from ssmscan.model.statespace.element_functions import ElementFunctions
 from ssmscan.model.statespace.elements import find_elements
 from ssmscan.model.statespace.loop_functions import LoopFunctions, stage_loop
 from ssmscan.model.statespace.marginal import Marginal, NothingIntegrated, Refused

@@ -22,6 +22,7 @@ class Densities(NamedTuple):
     Attributes:
         prior: outside -> "outside_log_prior", the parameters.
         initial: outside -> "outside_log_density", the initial-state sites.
+        initial_excess: outside -> "outside_log_excess", what scaling adds to them beside the law of their draws.
         start: outside -> "outside_log_prob", observations of the start.
         static: the same, observations that no state reaches.
         post_loop: outside, ys, last -> "outside_log_prob", observations after the loop, as a whole.
@@ -35,6 +36,7 @@ class Densities(NamedTuple):
 
     prior: Staged
     initial: Staged
+    initial_excess: Staged
     start: Staged
     static: Staged
     post_loop: Staged
@@ -99,6 +101,9 @@ def densities(value: Staged, part: Part, sites: tuple[Site, ...], post_loop: Pos
     return Densities(
         prior=value.select(outside_log_prior=names_of(sites, Role.PARAMETER)),
         initial=value.select(outside_log_density=names_of(sites, Role.INITIAL)),
+        initial_excess=value.select(
+            outside_log_excess=_those(value, "outside_log_excess", set(names_of(sites, Role.INITIAL)))
+        ),
         start=value.select(outside_log_prob=names_of(sites, Role.START_OBSERVATION)),
         static=value.select(outside_log_prob=names_of(sites, Role.PARAMETER_LIKELIHOOD)),
         post_loop=value.select(outside_log_prob=after),
