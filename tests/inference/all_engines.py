@@ -48,8 +48,8 @@ def main(names):
             else:
                 value, error, how = result.log_evidence, result.log_evidence_error, "its own"
             print(
-                f"{label:11s} worst |z| {abs(worst.z):.2f} of {len(found)} ({worst.quantity}); log evidence {value:.4f} "
-                f"+- {error:.4f} {how}; {time.perf_counter() - began:.0f} s",
+                f"{label:11s} worst |z| {abs(worst.z):.2f} of {len(found)} ({worst.quantity}); log evidence "
+                f"{value:.4f} +- {error:.4f} {how}; {time.perf_counter() - began:.0f} s",
                 flush=True,
             )
         print(ssmscan.compare(**results), flush=True)
