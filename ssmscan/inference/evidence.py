@@ -92,7 +92,7 @@ class EvidenceEstimate:
     def concerns(self) -> tuple[str, ...]:
         """Return the reasons not to trust the estimate, each a sentence with what to do."""
         found, size = list(self.doubts), self.effective_points
-        ways = "More draws may help the proposal; ssmscan.TemperedSMC has an evidence of its own."
+        ways = "Give more num_points, or a longer run for the proposal; TemperedSMC has an evidence of its own."
         if not size:
             return (*found, "No point has any weight: the draws are not of this model, or the proposal missed them.")
         if fault := find_fault_of_weights(self.log_weights, {}):

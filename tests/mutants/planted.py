@@ -27,6 +27,10 @@ CLOUDS = f"{BY_HAND}::test_weights_increments_and_decisions_are_those_of_the_sto
 SUMMARIES = f"{BY_HAND}::test_summaries_are_those_of_the_weighted_clouds"
 ANCESTRAL = f"{BY_HAND}::test_ancestral_paths_end_with_the_last_weights_and_follow_the_parents"
 BACKWARD = f"{BY_HAND}::test_backward_paths_have_the_smoothing_weights_of_the_clouds"
+MOVES = (
+    "tests/particles/test_smoothing.py::"
+    "test_moves_are_those_of_the_backward_law_and_a_state_that_cannot_lead_there_is_not_taken"
+)
 GRADIENT = f"{BY_HAND}::test_the_gradient_is_of_weights_over_odds_that_are_held_constant"
 WEIGHTS = "tests/particles/test_weights.py"
 ONLINE = "tests/particles/test_online.py"
@@ -316,6 +320,13 @@ REST_OF_PARTICLES = [
         "log_weights = log_weights + step.log_transition + step.log_observation",
         "log_weights = log_weights + step.log_observation",
         (BACKWARD,),
+    ),
+    Mutant(
+        "moves accept parents that do not lead to the next state",
+        "particles/smoothing_backward.py",
+        "for leaf in jax.tree.leaves(step.carry):\n            log_ratio",
+        "for leaf in ():\n            log_ratio",
+        (MOVES,),
     ),
     Mutant(
         "online filter reads the data of the step before",
