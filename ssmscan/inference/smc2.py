@@ -241,9 +241,7 @@ class SMC2:
             with phase("SMC2", progress=self.progress, total=max(left, 0)) as bar:
                 for number in range(wanted):
                     if number == len(runs):
-                        last = runs[-1].cloud if runs else None
-                        size = filters.num_particles if last is None else last.num_particles
-                        runs.append(Run(jax.random.fold_in(key, number), programs, rules, size))
+                        runs.append(Run(jax.random.fold_in(key, number), programs, rules, filters.num_particles))
                     runs[number].go_on(end, bar, completed)
         except KeyboardInterrupt:
             interrupted = True

@@ -24,6 +24,7 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Compiled
 from tqdm import tqdm
 
 from ssmscan.inference.interrupts import interruptible
@@ -89,7 +90,7 @@ class Programs:
     estimator: ParticleFilter
     progress: bool
     compile_seconds: float = 0.0
-    known: dict[tuple, Callable] = field(default_factory=dict)
+    known: dict[tuple, Compiled] = field(default_factory=dict)
 
     def settings(self, num_particles: int) -> Settings:
         """Return the settings of the filters, whose proposal takes one step at a time."""
@@ -99,13 +100,19 @@ class Programs:
         """Apply a kernel to all points; Control-C is raised here."""
         given = operand, state, jnp.asarray(count, jnp.int32)
         lanes = len(jax.tree.leaves(state)[0])
+        mesh = mesh_for(lanes)
         if (kernel, lanes) not in self.known:
-            static = {"kernel": kernel, "mesh": mesh_for(lanes)}
+            static = {"kernel": kernel, "mesh": mesh}
             with phase("SMC2: compiling", progress=self.progress), interruptible():
-                self.known[kernel, lanes], seconds = compile_timed(over_points, *given, **static)
+                compiled, seconds = compile_timed(over_points, *given, **static)
+            self.known[kernel, lanes] = cast(Compiled, compiled)
             self.compile_seconds += seconds
+        program = self.known[kernel, lanes]
+        if mesh.devices.size > 1:
+            # Points come from another kernel, or were resampled, and lie elsewhere.
+            given = jax.device_put(given, program.input_shardings[0])
         with interruptible():
-            return jax.block_until_ready(self.known[kernel, lanes](*given))
+            return jax.block_until_ready(program(*given))
 
     def require_room(self, num_points: int, num_particles: int) -> None:
         """Raise unless the clouds of a run fit in the memory of the device.
