@@ -18,7 +18,7 @@ Data flow one way, and a folder imports only from those before it:
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
     results/                  what came out: draws, summaries, agreement, plots
-    inference/                parameters: NUTS, PMMH, particle Gibbs, importance sampling, tempered SMC, maxima
+    inference/                parameters: NUTS, PMMH, particle Gibbs, importance sampling, tempered SMC, SMC2, maxima
     stochastic_volatility     a model to copy and change
     demo, __main__            `ssmscan demo`: that model by two samplers
 
@@ -40,6 +40,8 @@ from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
 from ssmscan.inference.predict import predict
+from ssmscan.inference.smc2 import SMC2
+from ssmscan.inference.smc2_record import RunningPosterior
 from ssmscan.inference.spreading import use_cores
 from ssmscan.inference.tempering import TemperedSMC
 from ssmscan.model.gaussian.backward import Gains
@@ -121,6 +123,8 @@ __all__ = [
     "ParticleGibbs",
     "ImportanceSampler",
     "TemperedSMC",
+    "SMC2",
+    "RunningPosterior",
     "Result",
     "MaximumLikelihood",
     "Maximum",

@@ -20,6 +20,10 @@
 | `evidence` | the evidence from draws of any engine, by importance sampling |
 | `tempering`, `tempering_step` | `TemperedSMC`: BlackJAX's, from the prior to the posterior, with the evidence |
 | `tempering_runs` | the runs of it made so far |
+| `smc2`, `smc2_run` | `SMC2`: parameter points with a filter each, one observation after the other; a run under way |
+| `smc2_step`, `smc2_filters` | what is done to its points on the device; the filters of one |
+| `smc2_cloud`, `smc2_record` | its weights; what it said at each step, and why that should not be trusted |
+| `smc2_result`, `smc2_store` | its draws and state paths; what it takes to go on |
 | `exact` | what is left of it where nothing is: the exact evidence and states |
 | `maximum`, `ascent` | `MaximumLikelihood`: gradient ascent on the likelihood; its step |
 | `curvature`, `averages` | its standard errors; averages of noisy numbers |

@@ -99,13 +99,13 @@ class NUTSKernel:
         require_number("target_accept", self.target_accept, 0.0, 1.0)
         require_integer("max_tree_depth", self.max_tree_depth, at_least=1)
 
-    def begin(self, key: jax.Array, z: Theta, num_warmup: int) -> Adaptation:
+    def begin(self, key: jax.Array, z: Theta, num_warmup: int) -> PyTree:
         """Return unit scales."""
         return _begin(key, z, num_warmup, self.target_accept)
 
     def move(
         self, key: jax.Array, known: Adaptation, z: Theta, log_density: LogDensity, num_warmup: int
-    ) -> tuple[Adaptation, Theta, KernelMove]:
+    ) -> tuple[PyTree, Theta, KernelMove]:
         """Move by one tree; see `ParameterKernel`."""
 
         def potential(z: Theta) -> jax.Array:
@@ -153,13 +153,13 @@ class BlackJAXKernel:
         require_function("build", self.build, "a function (log_density, step_size, inverse_mass) -> sampling algorithm")
         require_number("target_accept", self.target_accept, 0.0, 1.0)
 
-    def begin(self, key: jax.Array, z: Theta, num_warmup: int) -> Adaptation:
+    def begin(self, key: jax.Array, z: Theta, num_warmup: int) -> PyTree:
         """Return unit scales."""
         return _begin(key, z, num_warmup, self.target_accept)
 
     def move(
         self, key: jax.Array, known: Adaptation, z: Theta, log_density: LogDensity, num_warmup: int
-    ) -> tuple[Adaptation, Theta, KernelMove]:
+    ) -> tuple[PyTree, Theta, KernelMove]:
         """Move by one step; see `ParameterKernel`."""
         scales = known.scales
         sampler = self.build(log_density, scales.step_size, scales.inverse_mass_matrix)

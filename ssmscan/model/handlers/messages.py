@@ -23,6 +23,7 @@ import numpyro
 from numpyro import distributions as dist
 
 from ssmscan.arguments import refusal
+from ssmscan.errors import ModelError
 from ssmscan.model.handlers import missing
 
 OUTSIDE = "_named_outside"
@@ -103,10 +104,16 @@ class SiteMessage(NamedTuple):
     def _log_prob(self, fn: dist.Distribution) -> jax.Array:
         # Only where NumPyro validates does it give a value outside the support the density zero.
         with numpyro.validation_enabled(True):
-            if self.present is None:
-                return fn.log_prob(self.value)
-            seen = missing.log_prob(fn, self.value, self.present)
-            return seen if self.observed else fn.log_prob(self.value) - seen
+            try:
+                if self.present is None:
+                    return fn.log_prob(self.value)
+                seen = missing.log_prob(fn, self.value, self.present)
+                return seen if self.observed else fn.log_prob(self.value) - seen
+            except NotImplementedError:
+                raise ModelError(
+                    f"site '{self.name}' ({type(fn).__name__}) has no density: its class has no log_prob method. Give "
+                    "it one, or write the site as a function of draws from distributions that have one."
+                ) from None
 
     def log_excess(self) -> jax.Array | float:
         """Compute what scaling a latent site adds to the density it is drawn from."""
