@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from jax.scipy.special import log_ndtr
+from jax.scipy.special import erf, log_ndtr
 from numpyro.distributions.truncated import (
     LeftTruncatedDistribution,
     RightTruncatedDistribution,
@@ -24,6 +24,7 @@ from numpyro.distributions.truncated import (
 
 from ssmscan.model.noise.quantiles import (
     LOG_2,
+    SQRT_2,
     aligned,
     bounded,
     cauchy_log_cdf,
@@ -110,7 +111,8 @@ def _kumaraswamy(fn: dist.Kumaraswamy, value: Array) -> Tails:
 
 def _half_normal(fn: dist.HalfNormal, value: Array) -> Tails:
     value, scale = aligned(value, fn.scale)
-    return _from_upper(log_ndtr(-value / scale) + LOG_2)
+    point = value / scale
+    return jnp.log(erf(point / SQRT_2)), log_ndtr(-point) + LOG_2
 
 
 def _half_cauchy(fn: dist.HalfCauchy, value: Array) -> Tails:
@@ -175,9 +177,14 @@ _TAILS: dict[type, Callable[[Any, Array], Tails]] = {
 }
 
 
+_FARTHEST = -80.0
+"""Less than log Phi(-12)."""
+
+
 def _noise(tails: Callable[[Any, Array], Tails], fn: Any, value: Array) -> Array:
     log_p, log_q = tails(fn, value)
-    half = normal_lower(jnp.minimum(jnp.minimum(log_p, log_q), -LOG_2))
+    # No further out than noise is: a value rounded onto a bound has no tail beyond it.
+    half = normal_lower(jnp.clip(jnp.minimum(log_p, log_q), _FARTHEST, -LOG_2))
     return bounded(jnp.where(log_p < log_q, half, -half))
 
 
