@@ -55,7 +55,8 @@ def test_dynamics_have_every_member_and_a_step_by_noise_is_the_step_at_its_value
     start, x = dynamics.init(start_noise), jax.tree.map(lambda a: a[1], dynamics.xs)
     again = dynamics.evaluate_start(start.values)
     step = dynamics.step(start.carry, x, step_noise)
-    seen = dynamics.evaluate(again.carry, x, {site.name: step.values[site.name] for site in dynamics.innovations})
+    values = {site.name: step.values[site.name] for site in dynamics.innovations}
+    seen = dynamics.evaluate(again.carry, x, values)
     assert [type(record) for record in (start, again, step, seen)] == [Start, EvaluatedStart, Step, Evaluated]
     assert {site.name for site in dynamics.initial} == set(start.values)
     pairs = (
@@ -65,5 +66,8 @@ def test_dynamics_have_every_member_and_a_step_by_noise_is_the_step_at_its_value
         (step.log_weight, seen.log_observation),
         (step.cdf, seen.cdf),
     )
+    found = {**dynamics.start_noise_of(start.values), **dynamics.noise_of(start.carry, x, values)}
+    assert set(found) == set(dynamics.invertible) <= set(dynamics.moved)
+    pairs += (({name: {**start_noise, **step_noise}[name] for name in found}, found),)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *zip(*pairs))
     assert set(dynamics.observed(x)) == set(step.cdf) and len(jax.tree.leaves(dynamics.xs)[0]) == dynamics.num_steps

@@ -102,6 +102,7 @@ class LoopDynamics:
         self.initial_noise, self.step_noise = ssm.initial_noise, ssm.step_noise
 
         self.moved, self.varying, self.held, self.linear_gaussian = ("x0", "x"), (True,), {}, False
+        self.invertible = self.moved
 
     @property
     def guided(self):
@@ -134,6 +135,12 @@ class LoopDynamics:
         moved = norm.logpdf(state, self.theta["rho"] * carry, self.theta["sx"])
         p = norm.cdf(y, state, self.theta["sy"])
         return Evaluated(state, moved, seen, {"twice": 2 * state}, {"y": (p, p)})
+
+    def start_noise_of(self, values):
+        return {"x0": values["x0"] / self.sd_start}
+
+    def noise_of(self, carry, x, values):
+        return {"x": (values["x"] - self.theta["rho"] * carry) / self.theta["sx"]}
 
     def observed(self, x):
         return {"y": x[0]}
