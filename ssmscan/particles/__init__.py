@@ -29,6 +29,7 @@ A whole run
     panels           one filter for each element of a panel, and their results joined; the model's side is
                      `model.statespace.elements`
     filter_run       the program of a run: start, steps, result
+    parents          which particles may be the parents of a state, and their weights
     smoothing_draws  indices of particles drawn by weight
     smoothing_backward  one step back, among all particles or by Metropolis moves
     genealogy        paths of a stored run: ancestry and backward sampling

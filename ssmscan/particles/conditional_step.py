@@ -29,9 +29,10 @@ from jax import Array, lax
 
 from ssmscan.model.protocols import Dynamics, Values
 from ssmscan.particles.filter_step import NOWHERE
+from ssmscan.particles.parents import log_parents
 from ssmscan.particles.proposals import ConditionalProposal, Move, entry
 from ssmscan.particles.resampling import ConditionalResampling
-from ssmscan.particles.weights import normalise, uniform, without_faults
+from ssmscan.particles.weights import normalise, uniform
 
 
 class ConditionalSettings(Protocol):
@@ -201,39 +202,6 @@ def _step(
 def _first_fault(before: Array, step: Array, moved: Move, slot: Array) -> Array:
     impossible = ~(entry(moved.log_weight, slot) > -jnp.inf)
     return jnp.where(impossible & (before == NOWHERE), step, before)
-
-
-class Parents(NamedTuple):
-    """Log weights (N,) of all particles as parents of one, and its deterministics under each."""
-
-    log_weights: Array
-    deterministics: Values
-
-
-def log_parents(dynamics: Dynamics, carry: Any, log_weights: Array, x: Any, values: Values, own: Array) -> Parents:
-    """Weigh the particles before a step as parents of given innovations.
-
-    Args:
-        dynamics: the model at theta.
-        carry, log_weights: the cloud before the step.
-        x: inputs of the step.
-        values: the innovations.
-        own: the particle that they have come from, whose carry after the step all others must reach.
-    """
-    step = jax.vmap(lambda c: dynamics.evaluate(c, x, values))(carry)
-    log_weights = without_faults(log_weights + step.log_transition + step.log_observation)
-    for leaf in jax.tree.leaves(step.carry):
-        log_weights = jnp.where(equal_bits(leaf, own), log_weights, -jnp.inf)
-    return Parents(log_weights, step.deterministics)
-
-
-def equal_bits(leaf: Array, index: Array) -> Array:
-    """Return which entries (N, ...) equal one of them in every bit, (N,) bool; NaN equals itself."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    if jnp.issubdtype(leaf.dtype, jnp.inexact):
-        leaf = leaf.view(f"uint{8 * leaf.dtype.itemsize}")
-    return jnp.all((leaf == leaf[index][None]).reshape(len(leaf), -1), axis=1)
 
 
 def draw_index(key: Array, log_weights: Array, otherwise: Array) -> Array:

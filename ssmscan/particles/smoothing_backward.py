@@ -5,8 +5,7 @@ has the law
 
 .. math::  B(i) \; \propto \; W_t^i \; p(v | c_t^i) \; p(y_{t+1} | c_t^i, v) \; 1[h(c_t^i, v) = c'],
 
-h the model's step, for *any* carry.  Equality is bitwise on every leaf, among carries computed side by side by the same
-code: that of the true parent, from which the filter made particle j, is the one to match.
+see `ssmscan.particles.parents`.
 
 `sampled` draws i from B (Godsill, Doucet & West 2004, *JASA* 99(465); Chopin & Papaspiliopoulos 2020, algorithm 12.2):
 N densities a step and path.
@@ -35,6 +34,7 @@ from jax import Array, lax
 
 from ssmscan.model.protocols import Dynamics, Values
 from ssmscan.particles.clouds import History
+from ssmscan.particles.parents import equal_bits, log_parents
 from ssmscan.particles.smoothing_draws import draw_index, draw_many, row_width, table, take
 from ssmscan.particles.weights import without_faults
 
@@ -74,13 +74,10 @@ def sampled(key: Array, dynamics: Dynamics, history: History, *, num_paths: int)
             lambda: _whole_rows(start),
         )
         child, ancestor = take(_innovations(dynamics, values), index), take(ancestors, index)
-        step = jax.vmap(lambda c: dynamics.evaluate(c, x, child))(carry)
-        log_weights = log_weights + step.log_transition + step.log_observation
-        for leaf in jax.tree.leaves(step.carry):
-            log_weights = jnp.where(_equals_entry(leaf, ancestor), log_weights, -jnp.inf)
+        parents = log_parents(dynamics, carry, log_weights, x, child, ancestor)
         # Densities of the true parent may overflow to nothing; it remains a parent.
-        parent = draw_index(uniforms, log_weights, otherwise=ancestor)
-        return parent, ({**child, **take(step.deterministics, parent)}, parent != ancestor)
+        parent = draw_index(uniforms, parents.log_weights, otherwise=ancestor)
+        return parent, ({**child, **take(parents.deterministics, parent)}, parent != ancestor)
 
     def path(uniforms: Array) -> tuple[Values, Array]:
         last = draw_index(uniforms[-1], steps.log_weights[-1])
@@ -120,7 +117,7 @@ def moved(key: Array, dynamics: Dynamics, history: History, *, num_paths: int, n
         step = evaluate(carry, child)
         log_ratio = without_faults(step.log_transition + step.log_observation)
         for leaf in jax.tree.leaves(step.carry):
-            log_ratio = jnp.where(jax.vmap(lambda own: _equals_entry(own, np.int32(0)))(leaf), log_ratio, -jnp.inf)
+            log_ratio = jnp.where(jax.vmap(lambda own: equal_bits(own, np.int32(0)))(leaf), log_ratio, -jnp.inf)
         log_ratio = jnp.where(log_weights[candidates] > -jnp.inf, log_ratio, -jnp.inf)
 
         # Accept or reject, one move after the other.
@@ -158,12 +155,3 @@ def _whole_rows(cloud: tuple[Any, Array]) -> tuple[Any, Array]:
     index = np.minimum(np.arange(n + -n % row_width(n)), n - 1)
     log_weights = jnp.pad(log_weights, (0, len(index) - n), constant_values=-jnp.inf)
     return jax.tree.map(lambda leaf: leaf[index], carry), log_weights
-
-
-def _equals_entry(leaf: Array, index: Array | np.int32) -> Array:
-    """Return which entries (N, ...) equal one of them in every bit, (N,) bool; NaN equals itself."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    if jnp.issubdtype(leaf.dtype, jnp.inexact):
-        leaf = leaf.view(f"uint{8 * leaf.dtype.itemsize}")
-    return jnp.all((leaf == leaf[index][None]).reshape(len(leaf), -1), axis=1)

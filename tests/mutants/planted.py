@@ -316,9 +316,9 @@ REST_OF_PARTICLES = [
     ),
     Mutant(
         "backward sampling without the transition density",
-        "particles/smoothing_backward.py",
-        "log_weights = log_weights + step.log_transition + step.log_observation",
-        "log_weights = log_weights + step.log_observation",
+        "particles/parents.py",
+        "log_weights + step.log_transition + step.log_observation",
+        "log_weights + step.log_observation",
         (BACKWARD,),
     ),
     Mutant(
