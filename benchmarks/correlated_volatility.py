@@ -108,9 +108,13 @@ def main():
         )
     engines = {
         "particle Gibbs, look-ahead, N = 20": ssmscan.ParticleGibbs(
-            conditional=ssmscan.ConditionalSMC(20, proposal=ssmscan.LookAhead()), progress=False
+            conditional=ssmscan.ConditionalSMC(20, proposal=ssmscan.LookAhead()),
+            num_warmup=150,
+            num_samples=350,
+            num_chains=2,
+            progress=False,
         ),
-        "NUTS": ssmscan.NUTS(progress=False),
+        "NUTS": ssmscan.NUTS(num_warmup=400, num_samples=400, num_chains=2, progress=False),
     }
     for label, engine in engines.items():
         result = engine.run(jax.random.key(3), ssm)
