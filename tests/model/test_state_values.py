@@ -67,7 +67,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(scope="module", params=MODELS)
 def case(request):
     """A model, its data, and parameters and states drawn from it."""
     model, data = MODELS[request.param]
