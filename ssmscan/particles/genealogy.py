@@ -32,8 +32,9 @@ from ssmscan.particles.clouds import History, Tree
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.panels import each_element, each_filter
+from ssmscan.particles.proposals import entry
 from ssmscan.particles.smoothing_backward import each_path, moved, sampled
-from ssmscan.particles.smoothing_draws import draw_index, take
+from ssmscan.particles.smoothing_draws import draw_index
 
 MOST_MOVES = 64
 """No more Metropolis moves of one state than these: `sampled` costs less, or is as good."""
@@ -173,24 +174,24 @@ def _ancestral_paths(key: Array, history: History, num_paths: int) -> Values:
 
     def back(index: Array, step: tuple[dict, Array]) -> tuple[Array, dict]:
         values, ancestors = step
-        return take(ancestors, index), take(values, index)
+        return entry(ancestors, index), entry(values, index)
 
     def path(uniforms: Array) -> Values:
         last = draw_index(uniforms, steps.log_weights[-1])
         first, values = lax.scan(back, last, (steps.values, steps.ancestors), reverse=True)
-        return {**take(history.initial.values, first), **values}
+        return {**entry(history.initial.values, first), **values}
 
     return each_path(path, jax.random.uniform(key, (num_paths, 2)))
 
 
 def _tree_paths(key: Array, tree: Tree, num_paths: int) -> Values:
     def back(node: Array, _: None) -> tuple[Array, dict]:
-        return take(tree.parents, node), take(tree.values, node)
+        return entry(tree.parents, node), entry(tree.values, node)
 
     def path(uniforms: Array) -> Values:
         last = tree.last + draw_index(uniforms, tree.log_weights)
         root, values = lax.scan(back, last, None, length=tree.num_steps, reverse=True)
-        return {**take(tree.initial, np.int32(-1) - take(tree.parents, root)), **values}
+        return {**entry(tree.initial, np.int32(-1) - entry(tree.parents, root)), **values}
 
     paths = each_path(path, jax.random.uniform(key, (num_paths, 2)))
     return jax.tree.map(lambda path: jnp.where(tree.lost < 0, path, _nothing(path.dtype)), paths)

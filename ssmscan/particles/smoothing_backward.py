@@ -35,7 +35,8 @@ from jax import Array, lax
 from ssmscan.model.protocols import Dynamics, Values
 from ssmscan.particles.clouds import History
 from ssmscan.particles.parents import equal_bits, log_parents
-from ssmscan.particles.smoothing_draws import draw_index, draw_many, row_width, table, take
+from ssmscan.particles.proposals import entry
+from ssmscan.particles.smoothing_draws import draw_index, draw_many, row_width, table
 from ssmscan.particles.weights import without_faults
 
 TOGETHER = 2**20
@@ -70,20 +71,20 @@ def sampled(key: Array, dynamics: Dynamics, history: History, *, num_paths: int)
         # conditional, which XLA does not fuse into the loop over paths and particles.
         carry, log_weights = lax.cond(
             t > 0,
-            lambda: _whole_rows(take((steps.carry, steps.log_weights), t - 1)),
+            lambda: _whole_rows(entry((steps.carry, steps.log_weights), t - 1)),
             lambda: _whole_rows(start),
         )
-        child, ancestor = take(_innovations(dynamics, values), index), take(ancestors, index)
+        child, ancestor = entry(_innovations(dynamics, values), index), entry(ancestors, index)
         parents = log_parents(dynamics, carry, log_weights, x, child, ancestor)
         # Densities of the true parent may overflow to nothing; it remains a parent.
         parent = draw_index(uniforms, parents.log_weights, otherwise=ancestor)
-        return parent, ({**child, **take(parents.deterministics, parent)}, parent != ancestor)
+        return parent, ({**child, **entry(parents.deterministics, parent)}, parent != ancestor)
 
     def path(uniforms: Array) -> tuple[Values, Array]:
         last = draw_index(uniforms[-1], steps.log_weights[-1])
         inputs = jnp.arange(count), _inputs(dynamics, history), uniforms[:-1], steps.values, steps.ancestors
         first, (values, renewed) = lax.scan(back, last, inputs, reverse=True)
-        return {**take(initial.values, first), **values}, renewed
+        return {**entry(initial.values, first), **values}, renewed
 
     uniforms = jax.random.uniform(key, (num_paths, count + 1, 2))
     paths, renewed = each_path(path, uniforms, together=max(TOGETHER // n, 1))

@@ -18,8 +18,6 @@ Neither ever returns a particle without weight, unless none has any.
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +31,6 @@ ROW = 32
 """Entries of a row of a table."""
 
 Table = tuple[Array, ...]
-
-
-def take(cloud: Any, index: Array) -> Any:
-    """Select one particle of every leaf."""
-    return jax.tree.map(partial(lax.dynamic_index_in_dim, index=index, keepdims=False), cloud)
 
 
 def draw_index(uniforms: Array, log_weights: Array, otherwise: Array | int = 0) -> Array:

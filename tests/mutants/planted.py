@@ -310,8 +310,8 @@ REST_OF_PARTICLES = [
     Mutant(
         "ancestry off by one step",
         "particles/genealogy.py",
-        "return take(ancestors, index), take(values, index)",
-        "return take(ancestors, index), take(values, take(ancestors, index))",
+        "return entry(ancestors, index), entry(values, index)",
+        "return entry(ancestors, index), entry(values, entry(ancestors, index))",
         (ANCESTRAL,),
     ),
     Mutant(
