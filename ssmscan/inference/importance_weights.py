@@ -45,10 +45,14 @@ def combine(log_weights: np.ndarray) -> tuple[float, float]:
 
 def resample(log_weights: np.ndarray, key: jax.Array) -> np.ndarray:
     """Choose as many points as there are, of equal weight, by systematic resampling with a fixed uniform; sorted."""
-    n = len(log_weights)
     if not np.isfinite(log_weights).any():
         return np.zeros(0, np.int64)
-    u = float(jax.random.uniform(jax.random.fold_in(as_key(key), 2**32 - 1)))
+    return systematic(jax.random.fold_in(as_key(key), 2**32 - 1), log_weights)
+
+
+def systematic(key: jax.Array, log_weights: np.ndarray) -> np.ndarray:
+    """Choose as many points as there are in proportion to their weights, of which there is one; on the host, sorted."""
+    n, u = len(log_weights), float(jax.random.uniform(key))
     cumulative = np.cumsum(np.exp(log_weights - logsumexp(log_weights)))
     last = int(np.flatnonzero(np.isfinite(log_weights))[-1])
     return np.minimum(np.searchsorted(cumulative, (np.arange(n) + u) / n, side="right"), last)

@@ -24,12 +24,13 @@ import numpy as np
 
 from ssmscan.arguments import refusal, require_flag, require_integer, require_number
 from ssmscan.inference.going_on import Checkpoint, begin, key_of, origin_of, words
+from ssmscan.inference.importance_weights import systematic
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.progress import phase
 from ssmscan.inference.reporting import result_of
 from ssmscan.inference.settings import require_counts, require_parameters, require_result_can_hold, spread
 from ssmscan.inference.sizing import FEWEST
-from ssmscan.inference.smc2_cloud import NUMBERS, systematic
+from ssmscan.inference.smc2_cloud import NUMBERS
 from ssmscan.inference.smc2_record import (
     RunningPosterior,
     doubts,

@@ -149,14 +149,6 @@ def noise_of(estimates: np.ndarray) -> float:
     return float(np.sqrt(np.median(variances)))
 
 
-def systematic(key: jax.Array, log_weights: np.ndarray) -> np.ndarray:
-    """Choose as many points as there are in proportion to their weights, sorted."""
-    n, u = len(log_weights), float(jax.random.uniform(key))
-    cumulative = np.cumsum(normalised(log_weights))
-    last = int(np.flatnonzero(np.isfinite(log_weights))[-1])
-    return np.minimum(np.searchsorted(cumulative, (np.arange(n) + u) / n, side="right"), last)
-
-
 def host(tree: Any) -> Any:
     """Return arrays on the host."""
     return jax.tree.map(np.asarray, tree)

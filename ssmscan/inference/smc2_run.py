@@ -27,9 +27,10 @@ import numpy as np
 from jax.stages import Compiled
 from tqdm import tqdm
 
+from ssmscan.inference.importance_weights import systematic
 from ssmscan.inference.interrupts import interruptible
 from ssmscan.inference.progress import compile_timed, phase
-from ssmscan.inference.smc2_cloud import Cloud, host, noise_of, scatter, systematic
+from ssmscan.inference.smc2_cloud import Cloud, host, noise_of, scatter
 from ssmscan.inference.smc2_step import (
     Assimilate,
     Kernel,
