@@ -13,6 +13,7 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
+    health                    one verdict on what was found, and reasons to act on
     tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
@@ -27,6 +28,7 @@ has its own.
 """
 
 from ssmscan.errors import ModelError
+from ssmscan.health import Condition, Health, Reason, Section
 from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
@@ -144,6 +146,11 @@ __all__ = [
     "EvidenceEstimate",
     "plots",
     "load",
+    # can it be used, and if not what to do
+    "Health",
+    "Condition",
+    "Reason",
+    "Section",
     # states: paths, forecasts, long and growing series
     "predict",
     "Smoother",
