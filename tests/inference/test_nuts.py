@@ -135,7 +135,7 @@ def test_where_draws_diverge_after_the_new_warm_up_too_it_is_said():
         "draws at target_accept 0.99 did."
     )
     (note,), (doubt,) = rewarmed(first, second, stopped=False)
-    assert note == sentence and "a new warm-up at 0.99 did not get rid of all: what is left is" in doubt
+    assert note == sentence and "did not get rid of all. What is left is" in str(doubt)
     assert rewarmed(None, first, stopped=False) == rewarmed(None, Tally(0, 4, 0.9, 10), stopped=False) == ((), ())
     notes, (doubt,) = rewarmed(first, first, stopped=True)
     assert not notes and "stopped in the new warm-up at 0.99" in str(doubt)
