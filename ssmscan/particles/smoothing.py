@@ -73,8 +73,9 @@ class SmoothingResult:
         log_likelihood: () log p(y | theta), or the filter's estimate of it.
         paths: innovations and deterministics of the loop by site, (num_paths, T, ...), initial sites (num_paths, ...).
             Of `FixedLag` the last lag + 1 steps alone, and of a filter with `LastSteps(k)` the last k.
-        mean, sd: by site, without num_paths: exact for the sites in `exact`, of all particles for `FixedLag`, else of
+        mean: by site, without num_paths: exact for the sites in `exact`, of all particles for `FixedLag`, else of
             the paths; NaN where the filter lost all weight.
+        sd: the standard deviations, in the same way.
         renewed: (T,) share of the paths whose particle before each step is not the parent of the one after it; of
             several loops one after the other.  None where no path is drawn backward.
         filtered: what the filter found, without its history; None without a filter.
