@@ -23,7 +23,7 @@ meet in few states, which `concerns` says and `SmoothingResult.renewed` shows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ from jax import Array
 
 from ssmscan.arguments import require_integer
 from ssmscan.health import Health, Reason, Section
+from ssmscan.labels import Labels, labels_of
 from ssmscan.model.protocols import Model, Theta, Values
 from ssmscan.model.statespace.element_dynamics import join_values
 from ssmscan.model.statespace.requirements import require_observed
@@ -63,6 +64,7 @@ _FILTER = ParticleFilter(1000)
     jax.tree_util.register_dataclass,
     data_fields=["log_likelihood", "paths", "mean", "sd", "renewed", "filtered"],
     meta_fields=["method", "exact"],
+    drop_fields=["labels"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class SmoothingResult:
@@ -72,13 +74,15 @@ class SmoothingResult:
         log_likelihood: () log p(y | theta), or the filter's estimate of it.
         paths: innovations and deterministics of the loop by site, (num_paths, T, ...), initial sites (num_paths, ...).
             Of `FixedLag` the last lag + 1 steps alone, and of a filter with `LastSteps(k)` the last k.
-        mean, sd: by site, without num_paths: exact for the sites in `exact`, of all particles for `FixedLag`, else of
+        mean: by site, without num_paths: exact for the sites in `exact`, of all particles for `FixedLag`, else of
             the paths; NaN where the filter lost all weight.
+        sd: the standard deviations, in the same way.
         renewed: (T,) share of the paths whose particle before each step is not the parent of the one after it; of
             several loops one after the other.  None where no path is drawn backward.
         filtered: what the filter found, without its history; None without a filter.
         method: the method, in words.
         exact: names of the sites with exact moments.
+        labels: names of the axes and what stands along them; on the host only, absent inside jit.
     """
 
     log_likelihood: Array
@@ -89,6 +93,7 @@ class SmoothingResult:
     filtered: FilterResult | None
     method: str
     exact: tuple[str, ...] = ()
+    labels: Labels = field(default_factory=Labels)
 
     def health(self) -> Health:
         """Return whether the paths can be used, why not and what to do; on the host, for one run.
@@ -296,7 +301,8 @@ class Smoother:
         key = as_key(key)
         require_observed(ssm)
         theta = ssm.canonical(theta)
-        return self.method_for(ssm).smooth(key, ssm, theta, self.num_paths)
+        found = self.method_for(ssm).smooth(key, ssm, theta, self.num_paths)
+        return replace(found, labels=labels_of(ssm))
 
     def method_for(self, ssm: Model) -> SmoothingMethod:
         """Return the method that is used for a model."""
