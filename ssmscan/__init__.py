@@ -35,6 +35,7 @@ from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
 from ssmscan.inference.evidence import EvidenceEstimate, evidence
+from ssmscan.inference.filters_at_draws import Predicting, PredictiveDensities, predictive_densities
 from ssmscan.inference.gibbs import ParticleGibbs
 from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
 from ssmscan.inference.importance import ImportanceSampler
@@ -74,7 +75,7 @@ from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.conditional import AncestorSampling, Ancestral, BackwardSampling, ConditionalPath, ConditionalSMC
 from ssmscan.particles.conditional_step import Backward
 from ssmscan.particles.discrete_filter import DiscreteFilter
-from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
+from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, OneStepAhead, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
@@ -156,6 +157,8 @@ __all__ = [
     "Section",
     # states: paths, forecasts, long and growing series
     "predict",
+    "predictive_densities",
+    "PredictiveDensities",
     "Predictions",
     "Labels",
     "Smoother",
@@ -206,6 +209,7 @@ __all__ = [
     "Dynamics",
     "Engine",
     "Estimator",
+    "Predicting",
     "Proposal",
     "SeriesProposal",
     "ConditionalProposal",
@@ -239,6 +243,7 @@ __all__ = [
     "History",
     "Tree",
     "LikelihoodEstimate",
+    "OneStepAhead",
     "SampledPath",
     "Costs",
     "ScalarSummary",

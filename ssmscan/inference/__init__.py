@@ -36,6 +36,7 @@
 | `deterministics` | deterministics outside the loop, added to a result |
 | `reporting` | the `Result` of a sampler |
 | `predict` | the observations again, from any result |
+| `filters_at_draws`, `at_draws` | how well each observation was predicted, at draws of any result |
 | `long_run` | a long filter with progress, that stops at Control-C and goes on |
 | `going_on`, `spreading` | a run that goes on from a result or a file; replicates over cores and devices |
 | `progress`, `interrupts` | chunks, what is shown meanwhile, and where Control-C may end them |
