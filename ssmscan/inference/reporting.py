@@ -82,5 +82,6 @@ def result_of(
         continuation=dict(continuation or {}),
         origin=dict(origin or {}),
         labels=ssm.labels,
+        constants=ssm.constants,
     )
     return with_deterministics(ssm, result)

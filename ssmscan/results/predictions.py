@@ -6,12 +6,15 @@ dictionary, and beside the arrays what one needs to draw, to score or to export 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ssmscan.labels import Labels, shown
+from ssmscan.results.containers import datatree, export
+from ssmscan.results.layout import Axes, Group, cut, of_draws, variables
 from ssmscan.results.table import Table
 
 
@@ -25,6 +28,8 @@ class Predictions(Mapping[str, np.ndarray]):
         observed: observed site -> data, NaN where there are none; time in front for sites of the loop.
         known: site with a time axis -> number of its steps that states of the result cover; a forecast begins there.
         initial: names of the sites without a time axis.
+        start: names of the initial states, which are among these.
+        state_draws: (draws,) which draws of each chain of the result they belong to; None for draws from the prior.
     """
 
     draws: dict[str, np.ndarray]
@@ -32,6 +37,8 @@ class Predictions(Mapping[str, np.ndarray]):
     observed: dict[str, np.ndarray] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)
     initial: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    state_draws: np.ndarray | None = None
 
     def __getitem__(self, site: str) -> np.ndarray:
         return self.draws[site]
@@ -67,6 +74,72 @@ class Predictions(Mapping[str, np.ndarray]):
     def times(self, site: str) -> np.ndarray | None:
         """Return the time coordinate of a site, one entry a step; None where there is none."""
         return self.labels.times(self.num_steps(site))
+
+    def within(self) -> Group:
+        """Return the observed sites at the steps that states of the result cover, as variables for ArviZ.
+
+        Sites without a time axis are among them.
+        """
+        found = self._variables(name for name in self.draws if name in self.observed)
+        return cut(found, {}, self._known_times())
+
+    def beyond(self) -> Group:
+        """Return the sites with a time axis at the steps beyond those that states of the result cover.
+
+        Raises:
+            ValueError: if there are no such steps.
+        """
+        ahead = [name for name in self.known if self.num_steps(name) > self.known[name]]
+        if not ahead:
+            raise ValueError(
+                "predictions: the model has no more steps than the states of the result, so that there is no forecast. "
+                "Trace it with more steps, and call ssmscan.predict with that; in-sample draws are for "
+                "posterior_predictive."
+            )
+        return cut(self._variables(ahead), self._known_times(), {})
+
+    def of_prior(self) -> dict[str, Group]:
+        """Return groups of draws from the prior: parameters and what follows from them, states, and observations.
+
+        Raises:
+            ValueError: if they are draws from a posterior.
+        """
+        if self.state_draws is not None:
+            raise ValueError("prior: expected what ssmscan.prior_predictive returned, got draws from a posterior.")
+        rest = [name for name in self.draws if name not in self.observed]
+        states = [name for name in rest if name in self.known or name in self.start]
+        return {
+            "prior": self._variables(name for name in rest if name not in states),
+            "prior_states": self._variables(states),
+            "prior_predictive": self._variables(name for name in self.draws if name in self.observed),
+        }
+
+    def to_arviz(self) -> Any:
+        """Return the draws and the data for the installed ArviZ: a DataTree, or `InferenceData` before ArviZ 1.
+
+        Draws from the prior are in groups prior, prior_states and prior_predictive; others in posterior_predictive and,
+        at the steps beyond the states of the result, predictions.
+        """
+        if self.state_draws is None:
+            groups = self.of_prior()
+        else:
+            ahead = any(self.num_steps(name) > steps for name, steps in self.known.items())
+            groups = {"posterior_predictive": self.within()} | ({"predictions": self.beyond()} if ahead else {})
+        data = variables(self._axes(), self.observed, ())
+        groups["observed_data"] = cut(data, {}, {} if self.state_draws is None else self._known_times())
+        return export(datatree(groups, {"inference_library": "ssmscan"}))
+
+    def _axes(self) -> Axes:
+        return Axes.of(self.labels, map(self.num_steps, self.known), self.initial)
+
+    def _variables(self, sites: Iterable[str]) -> Group:
+        found = variables(self._axes(), {name: self.draws[name] for name in sites}, ("chain", "draw"))
+        return found | ({} if self.state_draws is None or not found else of_draws(self.state_draws))
+
+    def _known_times(self) -> dict[str, int | None]:
+        """Return the number of known steps along each time dimension."""
+        times = self._axes().times
+        return {times[self.num_steps(name)]: steps for name, steps in self.known.items()}
 
     def summary(self) -> Table:
         """Return a table of the sites: shape of one draw, the steps of a forecast, and what they are for."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import partial_eval as pe
 
 from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.dataflow import Staged
@@ -24,6 +25,13 @@ from ssmscan.model.statespace.simulation import simulate
 def observed(core: Core) -> dict[str, jax.Array]:
     """Compute the observed values by site, loop sites with time in front."""
     return _over_data(core, core.program.data.observed_step, core.program.data.observed_outside, "observed")
+
+
+def not_read_by_observed(core: Core) -> list[int]:
+    """Return which of the arrays of a model no observed site has its data from."""
+    written = jax.make_jaxpr(lambda arrays: observed(Core(core.program, arrays)))(core.arrays)
+    _, read = pe.dce_jaxpr(written.jaxpr, [True] * len(written.jaxpr.outvars))
+    return [i for i, is_read in enumerate(read) if not is_read]
 
 
 @jax.jit

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.labels import Labels
@@ -139,6 +140,20 @@ class StateSpaceModel:
     def observed(self) -> dict[str, np.ndarray]:
         """Observed values by site; sites of a loop have time in front."""
         return _union(jax.device_get(data.observed(core)) for core in self.cores)
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """Arrays among the arguments that no observed site has its data from, by argument: covariates, masks, times.
+
+        Empty inside jit.
+        """
+        if self.source is None:
+            return {}
+        unread = set.intersection(*(set(data.not_read_by_observed(core)) for core in self.cores))
+        named = {name: x for i, (name, x) in enumerate(self.source.named_data().items()) if i in unread}
+        return {
+            name: np.asarray(x) for name, x in named.items() if jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool
+        }
 
     @property
     def labels(self) -> Labels:
