@@ -122,14 +122,23 @@ class Adaptation:
     """
 
     def __init__(
-        self, key: jax.Array, ssm: StateSpaceModel, estimator: Estimator, aim: Aim, seconds: float, *, progress: bool
+        self,
+        key: jax.Array,
+        ssm: StateSpaceModel,
+        estimator: Estimator,
+        aim: Aim,
+        seconds: float,
+        *,
+        progress: bool,
+        chunk: Chunk | None = None,
     ):
+        """Begin; `chunk` is the compiled program of another run of the same model and estimator."""
         self.key, self.ssm, self.estimator, self.aim, self.progress = key, ssm, estimator, aim, progress
         self.lanes, self.dimension = num_lanes(), dimension(ssm)
         self.deadline = time.perf_counter() + seconds
         self.allowed = f"its {seconds:g} seconds (pilot_seconds) did not allow for more"
         self.proper = not lawless(ssm)
-        self.chunk: Chunk | None = None
+        self.chunk = chunk
         self.proposal: Mixture | None = None
         self.history: list[Round] = []
         self.share, self.temperature, self.sd, self.rounds = np.nan, 0.0, np.nan, 0
@@ -150,7 +159,8 @@ class Adaptation:
             ValueError: if no draw from the prior has positive likelihood.
         """
         try:
-            self.compile()
+            if self.chunk is None:
+                self.compile()
             self.round(from_prior(self.dimension), STARTS)
             self.require_finite()
             sized_, at_one, best, stands_still = self.estimator.num_particles == 0, 0, 0.0, 0
