@@ -26,7 +26,7 @@ the model as it was written has itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import jax
@@ -116,7 +116,7 @@ def certify(
     run = Certification(one_key(jax.random.key(0) if key is None else key), ssm, float(seconds), progress)
     with hold_interrupts():
         try:
-            run.all(with_calibration=calibrate)
+            run.all(() if calibrate else ("calibration",))
         except KeyboardInterrupt:
             run.interrupted = True
     return run.certificate()
@@ -161,29 +161,38 @@ class Certification:
         took, found = time.perf_counter() - self.began, tuple(self.findings)
         return Certificate(found, self.description, self.calibration, self.agreement, took, self.interrupted)
 
-    def all(self, *, with_calibration: bool) -> None:
-        """Make all checks."""
+    def all(self, without: Collection[str] = ()) -> None:
+        """Make all checks but those that are named."""
         with phase("certify: a short series", progress=self.progress), interruptible():
             short, shortest = short_series(self.ssm, SHORT), short_series(self.ssm, SHORTEST)
-        self.add("densities", lambda: self.densities(short))
-        self.add("evidence, shortest", lambda: self.evidence("evidence, shortest", shortest, RUNS))
+        checks: dict[str, Callable[[], Finding]] = {
+            "densities": lambda: self.densities(short),
+            "evidence, shortest": lambda: self.evidence("evidence, shortest", shortest, RUNS),
+        }
         if short.ssm is not shortest.ssm:
-            self.add("evidence", lambda: self.evidence("evidence", short, RUNS // 4))
+            checks["evidence"] = lambda: self.evidence("evidence", short, RUNS // 4)
+        self.make(checks, without)
         with phase("certify: exact draws", progress=self.progress), interruptible():
             simulated = self.simulated(short)
-        self.add("likelihood", lambda: self.likelihood(simulated))
-        for name in ("PMMH", "Gibbs", "NUTS"):
-            self.add(name, lambda name=name: self.kernel(name, simulated))  # type: ignore[misc]
-        self.add("agreement", self.agree)
-        if with_calibration:
-            self.add("calibration", lambda: self.calibrate(simulated))
+        checks = {
+            "likelihood": lambda: self.likelihood(simulated),
+            "PMMH": lambda: self.kernel("PMMH", simulated),
+            "Gibbs": lambda: self.kernel("Gibbs", simulated),
+            "NUTS": lambda: self.kernel("NUTS", simulated),
+            "agreement": self.agree,
+            "calibration": lambda: self.calibrate(simulated),
+        }
+        self.make(checks, without)
 
-    def add(self, name: str, check: Callable[[], Finding]) -> None:
-        """Make one check; a model that it does not take is said, and no reason to stop."""
-        try:
-            self.findings.append(check())
-        except ModelError as error:
-            self.findings.append(skipped(name, str(error)))
+    def make(self, checks: dict[str, Callable[[], Finding]], without: Collection[str]) -> None:
+        """Make some checks; a model that one does not take is said, and no reason to stop."""
+        for name, check in checks.items():
+            if name in without or self.interrupted:
+                continue
+            try:
+                self.findings.append(check())
+            except ModelError as error:
+                self.findings.append(skipped(name, str(error)))
 
     def key_of(self, name: str) -> jax.Array:
         """Return the key of a check, the same whatever other checks are made."""

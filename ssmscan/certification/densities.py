@@ -33,7 +33,7 @@ class Densities(NamedTuple):
 
     Attributes:
         share: the largest difference, as a share of what rounding explains.
-        tolerance: the largest difference that rounding explains, in nats, of all draws.
+        tolerance: the difference that rounding explains, in nats, at the draw where it is least.
         compared: how many numbers were.
         sites: names of the sites that differ.
         factors: names of the factors that differ.
@@ -68,7 +68,7 @@ def compare_densities(keys: list[jax.Array], models: list[StateSpaceModel]) -> D
                 share = max(share, off)
                 if off > 1.0:
                     wrong.add(name)
-    return Densities(share, max(c.tolerance for c in checks), compared, tuple(sorted(sites)), tuple(sorted(factors)))
+    return Densities(share, min(c.tolerance for c in checks), compared, tuple(sorted(sites)), tuple(sorted(factors)))
 
 
 class Runs(NamedTuple):

@@ -16,6 +16,7 @@ missing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -46,8 +47,9 @@ class Place(NamedTuple):
     of: np.ndarray
 
 
-class Places(NamedTuple):
-    """How simulated data enter a model.
+@dataclass(frozen=True, eq=False)
+class Places:
+    """How simulated data enter a model; each is itself alone, so that it can select a compiled program.
 
     Attributes:
         places: where.
