@@ -64,8 +64,8 @@ from ssmscan.results.verdicts import Verdict
 SHORT, SHORTEST = 20, 6
 """Steps of the series that is simulated, and of that whose evidence is sharpest."""
 
-RUNS, COUNT = 20_000, 2000
-"""Forward runs of the shortest series, and replicates of each kernel."""
+RUNS, COUNT = 20_000, 20_000
+"""Forward runs of the shortest series, and replicates of each kernel at most."""
 
 SHARES = {"likelihood": 0.15, "PMMH": 0.15, "Gibbs": 0.2, "NUTS": 0.15}
 AGREEMENT, CALIBRATION = 0.35, 4.0
@@ -272,7 +272,7 @@ class Certification:
             return findings.too_few(name, run)
         before, after = run.outputs["before"], run.outputs["after"]
         names = names_of_statistics(ssm, places, before.shape[1])
-        found = compare_before_and_after(before, after, names, SHARE, QUANTILE)
+        found = compare_before_and_after(before, after, run.outputs["data"], names, SHARE, QUANTILE)
         return findings.of_kernel(name, found, run, simulated.note)
 
     # ---- engines ------------------------------------------------------------------------------

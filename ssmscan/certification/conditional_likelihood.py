@@ -90,7 +90,7 @@ def _run(key: jax.Array | None, dynamics: Dynamics, path: Values, *, num_particl
         )
 
     # The start: the path in slot 0.
-    drawn = jax.vmap(dynamics.init)(noise_of(key_start, dynamics.initial_noise))
+    drawn = jax.vmap(dynamics.init, axis_size=n)(noise_of(key_start, dynamics.initial_noise))
     own = dynamics.evaluate_start(initial)
     carry = jax.tree.map(lambda all_of, one: all_of.at[0].set(one), drawn.carry, own.carry)
     log_weights = drawn.log_weight.at[0].set(own.log_observation + own.log_excess)
@@ -109,7 +109,9 @@ def _run(key: jax.Array | None, dynamics: Dynamics, path: Values, *, num_particl
 
         # Propagate and weigh: the path in slot 0.
         taken = jax.tree.map(lambda leaf: leaf[parents], carry)
-        moved = jax.vmap(dynamics.step, in_axes=(0, None, 0))(taken, x, noise_of(key_noise, dynamics.step_noise))
+        moved = jax.vmap(dynamics.step, in_axes=(0, None, 0), axis_size=n)(
+            taken, x, noise_of(key_noise, dynamics.step_noise)
+        )
         own = dynamics.evaluate(jax.tree.map(lambda leaf: leaf[0], carry), x, values)
         carry = jax.tree.map(lambda all_of, one: all_of.at[0].set(one), moved.carry, own.carry)
         increments = moved.log_weight.at[0].set(own.log_observation + own.log_excess)

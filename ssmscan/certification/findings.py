@@ -109,7 +109,7 @@ def of_kernel(name: str, found: Shift, run: Replicates, note: str) -> Finding:
         abs(found.z),
         found.threshold,
         f"|z| of {found.compared} means",
-        f"a shift of {significant(found.visible)} sd",
+        f"a shift of {significant(found.visible)} posterior sd",
         "" if found.passed else advice,
         run.seconds,
         run.compile_seconds,

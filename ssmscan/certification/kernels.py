@@ -36,7 +36,7 @@ from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.resampling import multinomial
 
-NUM_PARTICLES, THRESHOLD = 16, 0.5
+NUM_PARTICLES, THRESHOLD = 32, 0.5
 STEP_SIZE = 0.3
 """Of NUTS, in units of the prior."""
 
@@ -55,7 +55,7 @@ class PMMHCheck:
     """Steps of PMMH from an exact draw, as far as the spread of the prior and half, a quarter, ... of it by turns."""
 
     places: Places
-    num_steps: int = 12
+    num_steps: int = 16
 
     def __call__(self, operand: Operand, key: jax.Array) -> dict[str, jax.Array]:
         """Make one replicate."""
@@ -97,7 +97,7 @@ class GibbsCheck:
         ssm, scales = operand
         key_draw, key_begin, key_sweeps = jax.random.split(key, 3)
         draw = draw_exactly(key_draw, ssm, self.places)
-        smc = ConditionalSMC(NUM_PARTICLES // 2)
+        smc = ConditionalSMC(NUM_PARTICLES // 4)
         theta, states = draw.theta, draw.states
         if ssm.parameters:
             sweep = Sweep(smc, NUTSKernel(max_tree_depth=2), interweave=False, num_warmup=0)

@@ -37,6 +37,9 @@ from ssmscan.particles.loop import each
 PILOT = 200
 """Exact draws by which coordinates are standardised."""
 
+MOST_FEATURES = 100
+"""Elements of the data by which a statistic is fitted."""
+
 FEW = 100
 """Replicates below which nothing is said."""
 
@@ -191,8 +194,8 @@ class Shift(NamedTuple):
         z: how far.
         threshold: what |z| may be.
         compared: comparisons made.
-        visible: largest over the coordinates of the smallest shift of a mean of the law that is approached that would
-            be seen, in sds of the coordinate before, see `compare_before_and_after`; nan where nothing moved.
+        visible: of the coordinates that at which the law that is approached may be off furthest without being seen,
+            in posterior sds, see `compare_before_and_after`; nan where nothing moved.
         moved: share of the replicates in which something changed.
     """
 
@@ -210,38 +213,57 @@ class Shift(NamedTuple):
 
 
 def compare_before_and_after(
-    before: np.ndarray, after: np.ndarray, names: tuple[str, ...], error_rate: float, quantile: float
+    before: np.ndarray, after: np.ndarray, data: np.ndarray, names: tuple[str, ...], error_rate: float, quantile: float
 ) -> Shift:
     """Compare the means of statistics before and after a kernel; the differences are paired.
 
-    A kernel that goes a part 1 - r of the way to its law in K steps shifts the mean by (1 - r) b where its law is off
-    by b, and changes a coordinate of sd s by a variance of 2 (1 - r) s^2 at most.  So a shift b is seen where
-    (1 - r) b exceeds threshold and quantile in standard errors: with 1 - r no less than var(change) / (2 s^2), and s
-    no more than the sd of the prior, b / s is no more than what is returned.
+    A kernel that goes a part 1 - r of the way to its law in K steps moves the mean by (1 - r) b where its law is off
+    by b, and a statistic of posterior sd s changes with a variance of 2 (1 - r) s^2.  So b is seen where (1 - r) b is
+    threshold and quantile in standard errors, and b / s is in proportion to s / sd(change).  As s stands what is left
+    of the statistic before when it was fitted by the data: no function of data leaves less than the posterior does.
 
     Args:
         before, after: (replicates, statistics).
+        data: (replicates, features) of the data.
         names: of the statistics.
         error_rate: of all of them together.
         quantile: of the normal, to be added to the threshold.
     """
-    change = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+    before, change = np.asarray(before, np.float64), np.asarray(after, np.float64) - before
     sd = change.std(axis=0, ddof=1)
     moving = sd > 1e-12
     if not moving.any():
         return Shift("", 0.0, np.inf, 0, np.nan, 0.0)
-    count = int(moving.sum())
-    threshold = z_threshold(count, error_rate)
+    compared = int(moving.sum())
+    threshold = z_threshold(compared, error_rate)
     z = np.where(moving, change.mean(axis=0) / np.where(moving, sd / np.sqrt(len(change)), 1.0), 0.0)
     worst = int(np.argmax(np.abs(z)))
     own = moving & np.array([" of " not in name and " times " not in name for name in names])
-    scale = np.asarray(before, np.float64).std(axis=0, ddof=1)
-    reach = (threshold + quantile) * 2 * scale[own] / (np.sqrt(len(change)) * sd[own])
+    spread = _unexplained(before[:, own], np.asarray(data, np.float64))
+    reach = (threshold + quantile) * 2 * spread / (np.sqrt(len(change)) * sd[own])
     visible = float(reach.max()) if own.any() else np.nan
-    return Shift(names[worst], float(z[worst]), threshold, count, visible, float((change != 0).any(axis=1).mean()))
+    return Shift(names[worst], float(z[worst]), threshold, compared, visible, float((change != 0).any(axis=1).mean()))
+
+
+def _unexplained(statistics: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Return the sd of what is left of each statistic after a linear fit by bounded functions of the data."""
+    middle = np.median(data, axis=0)
+    spread = np.median(np.abs(data - middle), axis=0)
+    bounded = np.tanh((data - middle) / (3 * np.where(spread > 0, spread, 1.0)))
+    # Each feature costs a degree of freedom: with few replicates the first ones only.
+    most = max(len(data) // 20, 1)
+    features = np.column_stack([np.ones(len(data)), bounded[:, :most], bounded[:, :most] ** 2])
+    left = statistics - features @ np.linalg.lstsq(features, statistics, rcond=1e-6)[0]
+    return left.std(axis=0) * np.sqrt(len(data) / max(len(data) - features.shape[1], 1))
 
 
 def usable_pairs(draw: ExactDraw, before: jax.Array, after: jax.Array) -> dict[str, jax.Array]:
     """Return what a replicate of a kernel keeps; statistics that are no numbers are an error, and count as large."""
     lost = ~jnp.isfinite(after).all()
-    return {"before": before, "after": jnp.where(lost, 1e6, after), "usable": draw.usable}
+    data = [jnp.nan_to_num(jnp.asarray(draw.data[name], float)).ravel() for name in sorted(draw.data)]
+    return {
+        "before": before,
+        "after": jnp.where(lost, 1e6, after),
+        "data": jnp.concatenate(data)[:MOST_FEATURES],
+        "usable": draw.usable,
+    }
