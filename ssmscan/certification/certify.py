@@ -82,15 +82,6 @@ def certify(
 ) -> Certificate:
     """Test a model on this machine: its parts, the kernels that engines are made of, and whether two engines agree.
 
-    Example:
-        >>> import jax, ssmscan
-        >>> from ssmscan import datasets
-        >>> from ssmscan.stochastic_volatility import stochastic_volatility
-        >>> ssm = ssmscan.trace(stochastic_volatility, datasets.gbpusd().values[:50])
-        >>> certificate = ssmscan.certify(ssm)                                          # doctest: +SKIP
-        >>> certificate.passed                                                          # doctest: +SKIP
-        True
-
     Args:
         ssm: a model from `ssmscan.trace`.
         key: one PRNG key; the same one each time by default.
