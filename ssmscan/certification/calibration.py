@@ -166,7 +166,9 @@ def _one(
         return None
     aim = Aim(np.inf, False, False, NUM_PARTICLES)
     try:
-        found = Adaptation(as_key(keys[1]), truth.ssm, ESTIMATOR, aim, np.inf, progress=False, chunk=chunk).run()
+        found = Adaptation(as_key(keys[1]), truth.ssm, ESTIMATOR, aim, np.inf, progress=False)
+        found.chunk = chunk
+        found.run()
     except ValueError:
         return None
     if found.interrupted:

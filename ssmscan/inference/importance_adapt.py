@@ -109,7 +109,7 @@ class Adaptation:
 
     Attributes:
         estimator: with the number of particles to use.
-        chunk: the compiled program, None before there is one.
+        chunk: the compiled program, None before there is one; it may be given that of another run alike.
         proposal: the mixture to draw from, None before the first fit.
         share: effective share of the last round at temperature one; nan where there was none.
         temperature: of the last fit.
@@ -122,23 +122,14 @@ class Adaptation:
     """
 
     def __init__(
-        self,
-        key: jax.Array,
-        ssm: StateSpaceModel,
-        estimator: Estimator,
-        aim: Aim,
-        seconds: float,
-        *,
-        progress: bool,
-        chunk: Chunk | None = None,
+        self, key: jax.Array, ssm: StateSpaceModel, estimator: Estimator, aim: Aim, seconds: float, *, progress: bool
     ):
-        """Begin; `chunk` is the compiled program of another run of the same model and estimator."""
         self.key, self.ssm, self.estimator, self.aim, self.progress = key, ssm, estimator, aim, progress
         self.lanes, self.dimension = num_lanes(), dimension(ssm)
         self.deadline = time.perf_counter() + seconds
         self.allowed = f"its {seconds:g} seconds (pilot_seconds) did not allow for more"
         self.proper = not lawless(ssm)
-        self.chunk = chunk
+        self.chunk: Chunk | None = None
         self.proposal: Mixture | None = None
         self.history: list[Round] = []
         self.share, self.temperature, self.sd, self.rounds = np.nan, 0.0, np.nan, 0
