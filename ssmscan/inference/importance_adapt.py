@@ -67,7 +67,6 @@ EFFECTIVE_IN_ROUND = 150
 """Effective points that a round at temperature one should have by the share of the last, up to `LARGEST_ROUND`."""
 
 LARGEST_ROUND = 4000
-
 SETTLED = 0.3
 """Temperature from which the number of particles is chosen."""
 
