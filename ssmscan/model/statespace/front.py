@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.labels import Labels
@@ -143,17 +142,8 @@ class StateSpaceModel:
 
     @property
     def constants(self) -> dict[str, np.ndarray]:
-        """Arrays among the arguments that no observed site has its data from, by argument: covariates, masks, times.
-
-        Empty inside jit.
-        """
-        if self.source is None:
-            return {}
-        unread = set.intersection(*(set(data.not_read_by_observed(core)) for core in self.cores))
-        named = {name: x for i, (name, x) in enumerate(self.source.named_data().items()) if i in unread}
-        return {
-            name: np.asarray(x) for name, x in named.items() if jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool
-        }
+        """Arrays that no observed site has its data from, by argument, such as covariates; none inside jit."""
+        return {} if self.source is None else data.constants(self.cores, self.source.named_data())
 
     @property
     def labels(self) -> Labels:
