@@ -75,45 +75,6 @@ class Predictions(Mapping[str, np.ndarray]):
         """Return the time coordinate of a site, one entry a step; None where there is none."""
         return self.labels.times(self.num_steps(site))
 
-    def within(self) -> Group:
-        """Return the observed sites at the steps that states of the result cover, as variables for ArviZ.
-
-        Sites without a time axis are among them.
-        """
-        found = self._variables(name for name in self.draws if name in self.observed)
-        return cut(found, {}, self._known_times())
-
-    def beyond(self) -> Group:
-        """Return the sites with a time axis at the steps beyond those that states of the result cover.
-
-        Raises:
-            ValueError: if there are no such steps.
-        """
-        ahead = [name for name in self.known if self.num_steps(name) > self.known[name]]
-        if not ahead:
-            raise ValueError(
-                "predictions: the model has no more steps than the states of the result, so that there is no forecast. "
-                "Trace it with more steps, and call ssmscan.predict with that; in-sample draws are for "
-                "posterior_predictive."
-            )
-        return cut(self._variables(ahead), self._known_times(), {})
-
-    def of_prior(self) -> dict[str, Group]:
-        """Return groups of draws from the prior: parameters and what follows from them, states, and observations.
-
-        Raises:
-            ValueError: if they are draws from a posterior.
-        """
-        if self.state_draws is not None:
-            raise ValueError("prior: expected what ssmscan.prior_predictive returned, got draws from a posterior.")
-        rest = [name for name in self.draws if name not in self.observed]
-        states = [name for name in rest if name in self.known or name in self.start]
-        return {
-            "prior": self._variables(name for name in rest if name not in states),
-            "prior_states": self._variables(states),
-            "prior_predictive": self._variables(name for name in self.draws if name in self.observed),
-        }
-
     def to_arviz(self) -> Any:
         """Return the draws and the data for the installed ArviZ: a DataTree, or `InferenceData` before ArviZ 1.
 
@@ -121,25 +82,13 @@ class Predictions(Mapping[str, np.ndarray]):
         at the steps beyond the states of the result, predictions.
         """
         if self.state_draws is None:
-            groups = self.of_prior()
+            groups = of_prior(self)
         else:
             ahead = any(self.num_steps(name) > steps for name, steps in self.known.items())
-            groups = {"posterior_predictive": self.within()} | ({"predictions": self.beyond()} if ahead else {})
-        data = variables(self._axes(), self.observed, ())
-        groups["observed_data"] = cut(data, {}, {} if self.state_draws is None else self._known_times())
+            groups = {"posterior_predictive": within(self)} | ({"predictions": beyond(self)} if ahead else {})
+        data = variables(_axes(self), self.observed, ())
+        groups["observed_data"] = cut(data, {}, {} if self.state_draws is None else _known_times(self))
         return export(datatree(groups, {"inference_library": "ssmscan"}))
-
-    def _axes(self) -> Axes:
-        return Axes.of(self.labels, map(self.num_steps, self.known), self.initial)
-
-    def _variables(self, sites: Iterable[str]) -> Group:
-        found = variables(self._axes(), {name: self.draws[name] for name in sites}, ("chain", "draw"))
-        return found | ({} if self.state_draws is None or not found else of_draws(self.state_draws))
-
-    def _known_times(self) -> dict[str, int | None]:
-        """Return the number of known steps along each time dimension."""
-        times = self._axes().times
-        return {times[self.num_steps(name)]: steps for name, steps in self.known.items()}
 
     def summary(self) -> Table:
         """Return a table of the sites: shape of one draw, the steps of a forecast, and what they are for."""
@@ -163,3 +112,60 @@ class Predictions(Mapping[str, np.ndarray]):
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
+
+
+def within(predictions: Predictions) -> Group:
+    """Return the observed sites at the steps that states of the result cover, as variables for ArviZ.
+
+    Sites without a time axis are among them.
+    """
+    found = _variables(predictions, name for name in predictions.draws if name in predictions.observed)
+    return cut(found, {}, _known_times(predictions))
+
+
+def beyond(predictions: Predictions) -> Group:
+    """Return the sites with a time axis at the steps beyond those that states of the result cover.
+
+    Raises:
+        ValueError: if there are no such steps.
+    """
+    ahead = [name for name in predictions.known if predictions.num_steps(name) > predictions.known[name]]
+    if not ahead:
+        raise ValueError(
+            "predictions: the model has no more steps than the states of the result, so that there is no forecast. "
+            "Trace it with more steps, and call ssmscan.predict with that; in-sample draws are for "
+            "posterior_predictive."
+        )
+    return cut(_variables(predictions, ahead), _known_times(predictions), {})
+
+
+def of_prior(predictions: Predictions) -> dict[str, Group]:
+    """Return groups of draws from the prior: parameters and what follows from them, states, and observations.
+
+    Raises:
+        ValueError: if they are draws from a posterior.
+    """
+    if predictions.state_draws is not None:
+        raise ValueError("prior: expected what ssmscan.prior_predictive returned, got draws from a posterior.")
+    rest = [name for name in predictions.draws if name not in predictions.observed]
+    states = [name for name in rest if name in predictions.known or name in predictions.start]
+    return {
+        "prior": _variables(predictions, name for name in rest if name not in states),
+        "prior_states": _variables(predictions, states),
+        "prior_predictive": _variables(predictions, name for name in predictions.draws if name in predictions.observed),
+    }
+
+
+def _axes(predictions: Predictions) -> Axes:
+    return Axes.of(predictions.labels, map(predictions.num_steps, predictions.known), predictions.initial)
+
+
+def _variables(predictions: Predictions, sites: Iterable[str]) -> Group:
+    found = variables(_axes(predictions), {name: predictions.draws[name] for name in sites}, ("chain", "draw"))
+    return found | ({} if predictions.state_draws is None or not found else of_draws(predictions.state_draws))
+
+
+def _known_times(predictions: Predictions) -> dict[str, int | None]:
+    """Return the number of known steps along each time dimension."""
+    times = _axes(predictions).times
+    return {times[predictions.num_steps(name)]: steps for name, steps in predictions.known.items()}

@@ -23,7 +23,7 @@ from ssmscan.results import containers, health, layout, printing, storage
 from ssmscan.results.data import ARRAYS, Costs, ResultData
 from ssmscan.results.densities import KIND, PredictiveDensities
 from ssmscan.results.plain_values import as_json, as_numbers
-from ssmscan.results.predictions import Predictions
+from ssmscan.results.predictions import Predictions, beyond, of_prior, within
 from ssmscan.results.table import Table
 from ssmscan.results.weighted import weighted_mean
 
@@ -144,12 +144,12 @@ class Result(ResultData):
         """
         groups, kinds = layout.groups(self), {}
         if isinstance(posterior_predictive, Predictions):
-            groups["posterior_predictive"] = posterior_predictive.within()
+            groups["posterior_predictive"] = within(posterior_predictive)
         elif posterior_predictive is not None:
             groups["posterior_predictive"] = self._of_draws("posterior_predictive", posterior_predictive)
         if predictions is not None:
             require_instance("predictions", predictions, Predictions, "what ssmscan.predict returned")
-            groups["predictions"] = predictions.beyond()
+            groups["predictions"] = beyond(predictions)
         if log_likelihood is not None:
             expected = "what ssmscan.predictive_densities returned"
             require_instance("log_likelihood", log_likelihood, PredictiveDensities, expected)
@@ -159,7 +159,7 @@ class Result(ResultData):
             kinds["log_likelihood"] = KIND
         if prior is not None:
             require_instance("prior", prior, Predictions, "what ssmscan.prior_predictive returned")
-            groups |= prior.of_prior()
+            groups |= of_prior(prior)
         return containers.export(containers.datatree(groups, self._attributes(), kinds))
 
     def _of_draws(self, argument: str, arrays: Mapping[str, np.ndarray]) -> layout.Group:
