@@ -13,6 +13,7 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
+    health                    one verdict on what was found, and reasons to act on
     labels                    names of axes and what stands along them: dates, series
     tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
@@ -28,11 +29,13 @@ has its own.
 """
 
 from ssmscan.errors import ModelError
+from ssmscan.health import Condition, Health, Reason, Section
 from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
 from ssmscan.inference.evidence import EvidenceEstimate, evidence
+from ssmscan.inference.filters_at_draws import Predicting, PredictiveDensities, predictive_densities
 from ssmscan.inference.gibbs import ParticleGibbs
 from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
 from ssmscan.inference.importance import ImportanceSampler
@@ -72,7 +75,7 @@ from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.conditional import AncestorSampling, Ancestral, BackwardSampling, ConditionalPath, ConditionalSMC
 from ssmscan.particles.conditional_step import Backward
 from ssmscan.particles.discrete_filter import DiscreteFilter
-from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
+from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, OneStepAhead, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
@@ -147,8 +150,15 @@ __all__ = [
     "EvidenceEstimate",
     "plots",
     "load",
+    # can it be used, and if not what to do
+    "Health",
+    "Condition",
+    "Reason",
+    "Section",
     # states: paths, forecasts, long and growing series
     "predict",
+    "predictive_densities",
+    "PredictiveDensities",
     "Predictions",
     "Labels",
     "Smoother",
@@ -199,6 +209,7 @@ __all__ = [
     "Dynamics",
     "Engine",
     "Estimator",
+    "Predicting",
     "Proposal",
     "SeriesProposal",
     "ConditionalProposal",
@@ -232,6 +243,7 @@ __all__ = [
     "History",
     "Tree",
     "LikelihoodEstimate",
+    "OneStepAhead",
     "SampledPath",
     "Costs",
     "ScalarSummary",

@@ -24,7 +24,7 @@ MAX_LINES = 350
 MAX_TEST_LINES = 500
 MAX_EXAMPLE_LINES = 80
 
-BOTTOM = ("errors", "arguments", "labels", "files", "tail_index")
+BOTTOM = ("errors", "arguments", "labels", "files", "tail_index", "health")
 """Files that the whole package may use; each imports no more than those before it."""
 
 FOLDERS = {
