@@ -20,7 +20,6 @@ import re
 import textwrap
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import pytest
@@ -52,13 +51,6 @@ PARTS = re.compile(
 )
 
 
-class Program(NamedTuple):
-    """What a page runs: pieces of code with the line that each begins on, and what was to be printed by then."""
-
-    code: list[tuple[int, str]]
-    blocks: int
-
-
 def plain(text: str, exact: bool) -> str:
     """The words of what was printed; numbers, which the short run has not, as one sign."""
     text = text if exact else re.sub(r"[-+]?\d+([.,:]\d+)*(e[-+]?\d+)?", "#", text)
@@ -67,11 +59,13 @@ def plain(text: str, exact: bool) -> str:
 
 def run(page: Path) -> int:
     """Run a page, and return how many of its blocks a reader sees."""
-    text, names, printed, blocks = page.read_text(), {"__name__": "__main__"}, io.StringIO(), 0
+    text, printed, blocks = page.read_text(), io.StringIO(), 0
+    names: dict[str, object] = {"__name__": "__main__"}
     replaced: list[tuple[str, str]] = []
     for part in PARTS.finditer(text):
         if part["quick"]:
-            replaced.append(tuple(part["quick"].split(" => ")))
+            shown, short = re.split(r" =>(?: |$)", part["quick"])
+            replaced.append((shown, short))
         elif part["output"] is not None:
             exact = bool(part["exact"])
             assert plain(printed.getvalue(), exact) == plain(part["output"], exact), f"{page.name}: what is printed"
