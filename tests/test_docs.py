@@ -15,6 +15,8 @@ own, `tests/model/test_refusals.py`, which also compares the messages.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import io
 import re
 import textwrap
@@ -108,3 +110,78 @@ def test_every_block_of_a_page_runs(page, quick):
     if page.name in ELSEWHERE:
         pytest.skip("its examples are run by tests/model/test_refusals.py")
     assert run(page) == seen(page)
+
+
+def test_a_page_that_is_wrong_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx = 1\nprint(x)\n```\n<!-- output -->\n```text\n2\n```\n")
+    assert run(page) == seen(page) == 1  # a number of a short run may be another
+    page.write_text(page.read_text().replace("<!-- output -->", "<!-- output exact -->"))
+    with pytest.raises(AssertionError, match="what is printed"):
+        run(page)
+    page.write_text("```python\nx = 1\n```\n\n```python\nprint(y)\n```\n")
+    with pytest.raises(NameError, match="'y'"):
+        run(page)
+    page.write_text("<!-- quick: x = 2 => x = 3 -->\n```python\nx = 1\n```\n")
+    with pytest.raises(AssertionError, match="no 'x = 2' in the block after it"):
+        run(page)
+    page.write_text("~~~python\nnever run\n~~~\n")
+    assert run(page) == 0 and seen(page) == 1
+
+
+# ---- links --------------------------------------------------------------------------------------
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and MyST make it."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+    return re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)}
+
+
+def broken(page: Path) -> list[str]:
+    """Links of a page that lead nowhere, those into the web left out."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if "://" in target or (page.parent == ROOT / "docs" and path.startswith("reference/")):
+            continue
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            found.append(target)
+    return found
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    assert broken(page) == []
+
+
+def test_a_broken_link_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# One *heading*\n[a](#one-heading) [b](#other) [c](absent.md) [d](page.md#one-heading)\n")
+    assert broken(page) == ["#other", "absent.md"]
+
+
+def test_pages_that_the_package_names_exist():
+    named = {
+        name for path in (ROOT / "ssmscan").rglob("*.py") for name in re.findall(r"docs/[\w/]+\.md", path.read_text())
+    }
+    assert named and all((ROOT / name).exists() for name in named)
+
+
+# ---- the reference ------------------------------------------------------------------------------
+
+
+def test_the_reference_has_every_public_name_once():
+    source = (ROOT / "docs" / "conf.py").read_text()
+    names: dict[str, object] = {"ssmscan": ssmscan, "re": re, "inspect": inspect}
+    wanted = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == "groups"]
+    exec(compile(ast.Module(wanted, []), "conf.py", "exec"), names)
+    documented = [name for group in names["groups"]().values() for name in group]
+    assert documented == [name for name in ssmscan.__all__ if name != "__version__"]
