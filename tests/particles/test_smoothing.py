@@ -204,9 +204,8 @@ def test_several_moves_are_the_power_of_one():
     ssm = ssmscan.trace(two_steps, jnp.array([0.3, -0.5]))
     settings = ssmscan.ParticleFilter(n, threshold=1, store=ssmscan.FullHistory(), summaries=())
     history = settings.run(jax.random.key(1), ssm, {}).history
-    paths, _ = jax.jit(partial(moved, num_paths=num_paths, num_moves=num_moves))(
-        as_key(jax.random.key(0)), ssm.at({}), history
-    )
+    draw_all = jax.jit(lambda key, ssm: moved(key, ssm.at({}), history, num_paths=num_paths, num_moves=num_moves))
+    paths, _ = draw_all(as_key(jax.random.key(0)), ssm)
     x, weights = (np.asarray(leaf, float) for leaf in (history.steps.values["x"], np.exp(history.steps.log_weights)))
     first, second = (np.argmin(np.abs(np.asarray(paths["x"])[:, t, None] - x[t]), axis=1) for t in (0, 1))
     seen = np.bincount(n * second + first, minlength=n * n) / num_paths
