@@ -113,8 +113,8 @@ def name_role(role, rawtext, text, lineno, inliner, options=None, content=None):
 
 
 def before_napoleon(app, what, name, thing, options, lines):
-    """Escape the star of `*shape`, and hide colons that napoleon would take for the end of a type."""
-    lines[:] = [re.sub(r"(?<![\w*`])\*(?=\w+[,)])", r"\\*", line) for line in lines]
+    """Escape `*shape` and `|z|`, and hide colons that napoleon would take for the end of a type."""
+    lines[:] = [re.sub(r"(?<![\w*`])\*(?=\w+[,)])|\|(?=\w+\|)", r"\\\g<0>", line) for line in lines]
     starts = [i + 1 for i, line in enumerate(lines[:-1]) if line.strip() in ("Returns:", "Yields:")]
     starts += [0] if what in ("property", "attribute") and lines else []
     for i in starts:

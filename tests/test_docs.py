@@ -91,6 +91,7 @@ def run(page: Path) -> int:
 def quick(monkeypatch, tmp_path):
     """Short defaults, and an empty folder to write to."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ssmscan.inference.cross_check.MOST_LOOKS", 2)
     for engine, settings in QUICK.items():
         for name, value in {**settings, "progress": False}.items():
             assert name in engine.__init__.__kwdefaults__
