@@ -33,6 +33,7 @@ extensions = [
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+suppress_warnings = ["toc.empty_glob"]
 html_theme = "furo"
 html_title = "ssmscan"
 html_static_path: list[str] = []

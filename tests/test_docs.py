@@ -105,8 +105,14 @@ def seen(page: Path) -> int:
     return len(re.findall(r"^ *(?:```|~~~)\s*(?:python|py|pycon|ipython)\w*", page.read_text(), re.MULTILINE))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if seen(page)], ids=lambda page: page.name)
+HEAVY = {"certify.md"}
+
+
+def marked(page: Path) -> object:
+    return pytest.param(page, marks=pytest.mark.heavy if page.name in HEAVY else pytest.mark.slow, id=page.name)
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES if seen(page)])
 def test_every_block_of_a_page_runs(page, quick):
     if page.name in ELSEWHERE:
         pytest.skip("its examples are run by tests/model/test_refusals.py")
