@@ -32,9 +32,11 @@ from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
 from ssmscan.inference.evidence import EvidenceEstimate, evidence
+from ssmscan.inference.forecast_scores import forecast_scores
 from ssmscan.inference.gibbs import ParticleGibbs
 from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
 from ssmscan.inference.importance import ImportanceSampler
+from ssmscan.inference.leave_future_out import leave_future_out
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
@@ -102,6 +104,7 @@ from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
 from ssmscan.results.result import Result, load
+from ssmscan.results.scores import ForecastScores, LeaveFutureOut, Reweighting, ScoreDifference
 from ssmscan.results.summary import Estimate, ScalarSummary
 from ssmscan.results.table import Table
 from ssmscan.results.verdicts import Difference, Fault, Judgement, Verdict
@@ -146,6 +149,11 @@ __all__ = [
     "load",
     # states: paths, forecasts, long and growing series
     "predict",
+    "forecast_scores",
+    "ForecastScores",
+    "ScoreDifference",
+    "leave_future_out",
+    "LeaveFutureOut",
     "Smoother",
     "SmoothingResult",
     "Exact",
@@ -234,6 +242,7 @@ __all__ = [
     "EngineReport",
     "PairReport",
     "Look",
+    "Reweighting",
     "Judgement",
     "Difference",
     "Fault",

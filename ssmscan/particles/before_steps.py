@@ -14,6 +14,7 @@ interact, may be put together.  A proposal that has seen later data knows what i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from ssmscan.model.protocols import Dynamics, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles import filter_step
 from ssmscan.particles.clouds import Cloud
-from ssmscan.particles.discrete_filter import DiscreteFilter, states_before_steps
+from ssmscan.particles.discrete_filter import DiscreteFilter, run_discrete
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter
@@ -82,8 +83,14 @@ def before_steps(key: Array, ssm: StateSpaceModel, theta: Theta, *, estimator: F
         estimator: what filters, see `require_step_by_step`.
         num_kept: K, carries kept before each step.
     """
-    run = {ParticleFilter: _of_particles, DiscreteFilter: _of_values, ExactLikelihood: _of_normal_laws}[type(estimator)]
-    increments, carry = each_filter(partial(run, estimator=estimator, count=num_kept), ssm, theta, as_key(key))
+    run: Callable[[Array, Dynamics], tuple[Array, Any]]
+    if isinstance(estimator, ParticleFilter):
+        run = partial(_of_particles, estimator=estimator, count=num_kept)
+    elif isinstance(estimator, DiscreteFilter):
+        run = partial(_of_values, estimator=estimator, count=num_kept)
+    else:
+        run = partial(_of_normal_laws, count=num_kept)
+    increments, carry = each_filter(run, ssm, theta, as_key(key))
     if ssm.panel is None:
         return BeforeSteps(increments, carry)
     return BeforeSteps(increments.sum(0), join_cloud(Cloud(carry, increments, {}), ssm.panel).carry)
@@ -107,12 +114,13 @@ def _of_particles(key: Array, dynamics: Dynamics, *, estimator: ParticleFilter, 
 
 
 def _of_values(key: Array, dynamics: Dynamics, *, estimator: DiscreteFilter, count: int) -> tuple[Array, Any]:
-    increments, carry, log_weights = states_before_steps(key, dynamics, estimator.num_particles)
+    found = run_discrete(key, dynamics, estimator.num_particles)
     keys = jax.random.split(jax.random.fold_in(key, CHOICE_STREAM), dynamics.num_steps)
-    return increments, jax.vmap(partial(_choose, count=count))(keys, carry, jnp.exp(log_weights))
+    carry, log_weights = found.before
+    return found.increments[1:], jax.vmap(partial(_choose, count=count))(keys, carry, jnp.exp(log_weights))
 
 
-def _of_normal_laws(key: Array, dynamics: Dynamics, *, estimator: ExactLikelihood, count: int) -> tuple[Array, Any]:
+def _of_normal_laws(key: Array, dynamics: Dynamics, *, count: int) -> tuple[Array, Any]:
     model = in_vectors(dynamics)
     known = before_each_step(model)
     noise = jax.random.normal(key, (dynamics.num_steps, count, model.coordinates.size))

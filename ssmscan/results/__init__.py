@@ -11,6 +11,7 @@
 | `criteria` | how large a difference matters, and how sure a verdict has to be |
 | `comparable`, `agreement`, `verdicts` | may results be compared, do engines agree, and what did each cost |
 | `checked` | what several engines came to, look by look |
+| `scores`, `scoring_rules` | how well were observations predicted from those before them; CRPS, PIT, errors of sums |
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
 | `plots`, `curves` | states over data, effective sample size per step, agreement, posterior densities |
 | `table`, `printing` | tables as text, Markdown and HTML; a result in ten lines |

@@ -54,8 +54,8 @@ class Reweighting:
             found.append(
                 f"At {len(bad)} of {len(origins)} origins, {_spans(bad)}, k-hat is above {self.limit:.2f} (up to "
                 f"{worst}): draws given all data say too little of the posterior there. Give refit=, a function that "
-                "samples the parameters given the first observations; or begin at a later first_origin, use more draws, "
-                "or use SMC2, which has the posterior after every observation."
+                "samples the parameters given the first observations; or begin at a later first_origin, use more "
+                "draws, or use SMC2, which has the posterior after every observation."
             )
         loud = float(np.max(self.noise, initial=0.0))
         if loud > 1.0:
@@ -205,8 +205,9 @@ class ScoreDifference:
         for site in self.crps:
             columns += [f"CRPS {site}", "se"]
         notes = (
-            "First minus second: a positive log score and a negative CRPS speak for the first. A difference of less than "
-            "about two standard errors, or four log scores, decides nothing (Sivula, Magnusson, Matamoros & Vehtari 2020).",
+            "First minus second: a positive log score and a negative CRPS speak for the first. A difference in log "
+            "score of less than four, or than two standard errors, decides nothing (Sivula, Magnusson, Matamoros & "
+            "Vehtari 2020, arXiv:2008.10296).",
         )
         return Table("Difference of forecasts", tuple(columns), tuple(rows), notes=notes)
 
@@ -252,6 +253,25 @@ class LeaveFutureOut:
     def concerns(self) -> tuple[str, ...]:
         """Return why it should not be trusted, in sentences."""
         return self.weights.concerns(self.origins)
+
+    def __sub__(self, other: LeaveFutureOut) -> ScoreDifference:
+        """Compare two models on the same forecasts.
+
+        Raises:
+            ValueError: they predict from other origins, or another number of observations.
+        """
+        if not isinstance(other, LeaveFutureOut):
+            return NotImplemented
+        _require_same(self.origins, other.origins, "origins")
+        _require_same(np.array([self.horizon]), np.array([other.horizon]), "horizons")
+        return ScoreDifference(
+            engines=(self.engine, other.engine),
+            origins=self.origins,
+            horizons=np.array([self.horizon]),
+            log_scores=(self.pointwise - other.pointwise)[:, None],
+            crps={},
+            monte_carlo_error=np.array([np.hypot(self.monte_carlo_error, other.monte_carlo_error)]),
+        )
 
     def table(self) -> Table:
         """Return the sum with its errors, and what the weights are worth."""

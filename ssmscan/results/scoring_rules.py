@@ -12,7 +12,8 @@ so the second mean is over pairs with different ones,
 .. math::  \frac{1}{1 - \sum_j w_j^2} \sum_{j \ne k} w_j w_k \frac{1}{R^2} \sum_{r, s} |x_{jr} - x_{ks}| ,
 
 which is unbiased for every R and number of draws of equal weight: the fair CRPS (Ferro 2014, *Q. J. R. Meteorol. Soc.*
-140; Zamo & Naveau 2018, *Math. Geosci.* 50(2)).  The mean over all pairs favours forecasts with many draws.
+140; Zamo & Naveau 2018, *Math. Geosci.* 50(2)).  The mean over all pairs favours forecasts with many draws.  Of one
+draw of the parameters it is over pairs of its forecasts.
 
 **PIT.**  :math:`F(y^-) + u (F(y) - F(y^-))`, u uniform: uniform under the true forecast, of counts too (Brockwell 2007,
 *Stat. Probab. Lett.* 77(14)).
@@ -41,7 +42,7 @@ def crps(y: np.ndarray, draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
         weights: (J,) of these, normalised.
 
     Returns:
-        (*shape); NaN where y is missing, or one draw has all the weight.
+        (*shape); NaN where y is missing, or one of several draws has all the weight.
     """
     y, draws = np.asarray(y, np.float64), np.asarray(draws, np.float64)
     count, repeats = draws.shape[:2]
@@ -59,7 +60,10 @@ def crps(y: np.ndarray, draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
     ranks = (2.0 * np.arange(repeats) - repeats + 1.0).reshape(-1, *[1] * y.ndim)
     same = np.sum(column**2 * 2.0 * np.sum(ranks * np.sort(away, axis=1), axis=1), axis=0) / repeats**2
     others = 1.0 - np.sum(weights**2)
-    spread = (every - same) / others if others > 1e-12 else np.nan
+    if count == 1:
+        spread = every * (repeats / (repeats - 1.0) if repeats > 1 else np.nan)
+    else:
+        spread = (every - same) / others if others > 1e-12 else np.full_like(every, np.nan)
     return np.where(np.isnan(y), np.nan, error - 0.5 * spread)
 
 
