@@ -13,6 +13,8 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
+    health                    one verdict on what was found, and reasons to act on
+    labels                    names of axes and what stands along them: dates, series
     tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
@@ -27,11 +29,13 @@ has its own.
 """
 
 from ssmscan.errors import ModelError
+from ssmscan.health import Condition, Health, Reason, Section
 from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
 from ssmscan.inference.evidence import EvidenceEstimate, evidence
+from ssmscan.inference.filters_at_draws import Predicting, PredictiveDensities, predictive_densities
 from ssmscan.inference.forecast_scores import forecast_scores
 from ssmscan.inference.gibbs import ParticleGibbs
 from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
@@ -46,6 +50,7 @@ from ssmscan.inference.smc2 import SMC2
 from ssmscan.inference.smc2_record import RunningPosterior
 from ssmscan.inference.spreading import use_cores
 from ssmscan.inference.tempering import TemperedSMC
+from ssmscan.labels import Labels
 from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.noise_outside import noise_outside
@@ -72,7 +77,7 @@ from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.conditional import AncestorSampling, Ancestral, BackwardSampling, ConditionalPath, ConditionalSMC
 from ssmscan.particles.conditional_step import Backward
 from ssmscan.particles.discrete_filter import DiscreteFilter
-from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
+from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, OneStepAhead, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
@@ -103,6 +108,7 @@ from ssmscan.results.criteria import Criteria, Tolerances
 from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
+from ssmscan.results.predictions import Predictions
 from ssmscan.results.result import Result, load
 from ssmscan.results.scores import ForecastScores, LeaveFutureOut, Reweighting, ScoreDifference
 from ssmscan.results.summary import Estimate, ScalarSummary
@@ -147,8 +153,17 @@ __all__ = [
     "EvidenceEstimate",
     "plots",
     "load",
+    # can it be used, and if not what to do
+    "Health",
+    "Condition",
+    "Reason",
+    "Section",
     # states: paths, forecasts, long and growing series
     "predict",
+    "predictive_densities",
+    "PredictiveDensities",
+    "Predictions",
+    "Labels",
     "forecast_scores",
     "ForecastScores",
     "ScoreDifference",
@@ -202,6 +217,7 @@ __all__ = [
     "Dynamics",
     "Engine",
     "Estimator",
+    "Predicting",
     "Proposal",
     "SeriesProposal",
     "ConditionalProposal",
@@ -235,6 +251,7 @@ __all__ = [
     "History",
     "Tree",
     "LikelihoodEstimate",
+    "OneStepAhead",
     "SampledPath",
     "Costs",
     "ScalarSummary",

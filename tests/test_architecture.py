@@ -24,12 +24,12 @@ MAX_LINES = 350
 MAX_TEST_LINES = 500
 MAX_EXAMPLE_LINES = 80
 
-BOTTOM = ("errors", "arguments", "files", "tail_index")
+BOTTOM = ("errors", "arguments", "labels", "files", "tail_index", "health")
 """Files that the whole package may use; each imports no more than those before it."""
 
 FOLDERS = {
     "datasets": ("datasets",),
-    "model": ("errors", "arguments", "model"),
+    "model": ("errors", "arguments", "labels", "model"),
     "particles": (*BOTTOM, "model", "particles"),
     "results": (*BOTTOM, "results"),
     "inference": (*BOTTOM, "model", "particles", "results", "inference"),
@@ -118,7 +118,7 @@ def allowed(path: str) -> list[str] | None:
         room = name.partition("/")[0]
         for rooms, before in BEFORE.items():
             if room in rooms:
-                return ours(("errors", "arguments", *(f"model.{other}" for other in before)))
+                return ours(("errors", "arguments", "labels", *(f"model.{other}" for other in before)))
     return ours(FOLDERS[folder])
 
 
@@ -136,8 +136,8 @@ def violations(source: str, path: str) -> list[str]:
             found.append(f"{path} imports the private {name}") if package != module.rpartition(".")[0] else None
         if under(module, ("arviz",)) and path != "results/containers.py":
             found.append("only results/containers.py imports arviz")
-        if under(module, ("matplotlib",)) and (path != "results/plots.py" or not (in_function or for_types)):
-            found.append("only results/plots.py imports matplotlib, inside functions")
+        if under(module, ("matplotlib",)) and not (path.startswith("results/plots/") and (in_function or for_types)):
+            found.append("only results/plots/ imports matplotlib, inside functions")
         if under(module, HANDLERS) and not path.startswith(USES_HANDLERS):
             found.append(f"only {' and '.join(USES_HANDLERS)} use {module}")
         if path.startswith("model/jaxprs/") and under(module, ("numpyro",)):
@@ -181,7 +181,7 @@ def test_a_file_imports_only_what_its_room_may(path):
         ("demo.py", "def f():\n    import ssmscan"),
         ("results/result.py", "from ssmscan.model import tracing"),
         ("results/summary.py", "def f():\n    import arviz as az"),
-        ("results/plots.py", "import matplotlib.pyplot as plt"),
+        ("results/plots/paths.py", "import matplotlib.pyplot as plt"),
         ("inference/nuts.py", "def f():\n    from matplotlib import pyplot"),
         ("inference/nuts.py", "from numpyro import handlers"),
         ("inference/nuts.py", "import numpyro\nwith numpyro.handlers.seed(rng_seed=0):\n    pass"),
@@ -200,8 +200,8 @@ def test_a_broken_rule_is_found(path, source):
         ("model/staging/roles.py", "from ssmscan.model.staging.discovery import _shape_of"),
         ("model/noise_outside.py", "from ssmscan.model.tracing import trace\nfrom numpyro import handlers"),
         ("results/storage.py", "from ssmscan.files import write_atomically"),
-        ("results/plots.py", "def f():\n    import matplotlib.pyplot as plt"),
-        ("results/plots.py", "if TYPE_CHECKING:\n    from matplotlib.axes import Axes"),
+        ("results/plots/paths.py", "def f():\n    import matplotlib.pyplot as plt"),
+        ("results/plots/paths.py", "if TYPE_CHECKING:\n    from matplotlib.axes import Axes"),
         ("inference/nuts.py", "from ..model import sites\nfrom numpyro.infer import MCMC"),
         ("demo.py", "import ssmscan\nfrom ssmscan import datasets"),
     ],

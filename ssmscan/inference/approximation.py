@@ -67,15 +67,18 @@ class GaussianPath:
         log_likelihood: () log p(y | theta), everything observed included: what it is, `word` says; NaN where no mode
             was found.
         kind: () int32, place of the word in `WORDS`.
-        mean, sd: by state, innovations, initial states and deterministics of the loop: exact where the model is linear
-            and Gaussian, else the value at the mode and the delta method.
+        mean: by state, innovations, initial states and deterministics of the loop: exact where the model is linear
+            and Gaussian, else the value at the mode.
+        sd: by state: exact where the mean is, else by the delta method.
         covariance: by state, (T, k, k) of the k numbers of one value.
-        noise, noise_sd: mean and standard deviation of the noise, by site.
+        noise: mean of the noise, by site.
+        noise_sd: its standard deviation.
         converged: () bool, whether the path is the mode to rounding.
         finite: () bool, whether a path with a finite density was found.
         passes: () int32, how many it took; of several loops or elements the most.
         fits: gains, value functions and increments of each loop; elements of a panel in front.
-        ssm, theta: the model and the parameters.
+        ssm: the model.
+        theta: the parameters.
         replaced: names of the states that are no smooth functions of noise, for which others of the same mean and
             variance stand, or their median.
     """

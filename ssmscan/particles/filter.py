@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_instance, require_integer, require_number
+from ssmscan.labels import labels_of
 from ssmscan.model.keys import loop_keys
 from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -27,7 +28,7 @@ from ssmscan.model.statespace.requirements import require_drawn, require_observe
 from ssmscan.particles import settings_checks
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, SampledPath
+from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, OneStepAhead, SampledPath
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_run import run_filter
 from ssmscan.particles.filter_step import FAULTY, NOWHERE, StepInfo
@@ -122,7 +123,8 @@ class ParticleFilter:
                 shapes = jax.eval_shape(run, key, loop, theta)
                 refuse_too_large((shapes, [shapes.history] * (self.store.copies - 1)), what)
         keys = loop_keys(key, len(ssm.loops))
-        return FilterResult.of_loops(run(key, loop, theta) for key, loop in zip(keys, ssm.loops))
+        found = (run(key, loop, theta) for key, loop in zip(keys, ssm.loops))
+        return FilterResult.of_loops(found, labels_of(ssm))
 
     # ---- an estimator of the likelihood, see `ssmscan.particles.estimators` -------------------------------
 
@@ -144,6 +146,22 @@ class ParticleFilter:
         found = replace(self, store=FinalCloud(), summaries=()).run(key, ssm, theta)
         status = jnp.where(found.faulty_step != NOWHERE, np.int32(FAULTY), found.status)
         return LikelihoodEstimate(found.log_likelihood, status)
+
+    def one_step_ahead(self, key: Array, ssm: Model, theta: Theta) -> OneStepAhead:
+        """Estimate the predictive density of each observation given those before it.
+
+        Raises:
+            ValueError: for a proposal that uses later data, whose single increments mean nothing.
+        """
+        if self.uses_later_data:
+            raise ValueError(
+                f"proposal: {self.proposal!r} has seen later data, so that what a step returns does not say how well "
+                "its observation was predicted. Use Bootstrap() or Guided(...)."
+            )
+        found = replace(self, store=FinalCloud(), summaries=()).run(key, ssm, theta)
+        least = [jnp.min(loop.ess.reshape(len(loop.ess), -1), axis=1) for loop in found.loops]
+        status = jnp.where(found.faulty_step != NOWHERE, np.int32(FAULTY), found.status)
+        return OneStepAhead(found.increments, jnp.concatenate(least), status)
 
     def sample_path(self, key: Array, ssm: Model, theta: Theta) -> SampledPath:
         """Make a run again, and follow a particle of its final weights to the start."""

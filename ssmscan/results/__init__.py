@@ -11,9 +11,11 @@
 | `criteria` | how large a difference matters, and how sure a verdict has to be |
 | `comparable`, `agreement`, `verdicts` | may results be compared, do engines agree, and what did each cost |
 | `checked` | what several engines came to, look by look |
+| `predictions` | draws of every site, in the sample and beyond it, with their dates |
+| `uniformity` | are PIT values or ranks uniform: a band for all of their distribution function |
 | `scores`, `scoring_rules` | how well were observations predicted from those before them; CRPS, PIT, errors of sums |
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
-| `plots`, `curves` | states over data, effective sample size per step, agreement, posterior densities |
+| `plots` | figures, one a file |
 | `table`, `printing` | tables as text, Markdown and HTML; a result in ten lines |
 | `layout` | in which group and with which dimensions is each array |
 | `containers`, `storage` | ArviZ and netCDF, each known to one file |

@@ -1,9 +1,9 @@
-"""Plant mistakes in the package, one at a time, and say which fast test sees each.
+"""Plant mistakes in the package, one at a time, and say which test sees each.
 
     python -m tests.mutants [--jobs 2] [--known-right] [name ...]
 
-A mistake is planted in a copy of the package, and the tests that ought to see it are run against the copy, the fast
-ones alone.  The first row is the package as it is: it must pass them all.  Names are beginnings of names in
+A mistake is planted in a copy of the package, and the tests that cover its file are run against the copy.  The first
+rows are the package as it is: it must pass them all.  Names are beginnings of names in
 `tests.mutants.planted`.  The exit status is 1 if a mistake survives that is not listed there as known.
 
 JAX's persistent compilation cache is shared by all runs: in `JAX_COMPILATION_CACHE_DIR`, or in a folder that is
@@ -66,8 +66,8 @@ def copy_of_package() -> Path:
     return folder
 
 
-def run_tests(folder: Path, tests: tuple[str, ...], cache: str) -> Verdict:
-    """Run fast tests against a copy, up to the first failure."""
+def run_tests(folder: Path, tests: tuple[str, ...], marks: str, cache: str) -> Verdict:
+    """Run tests with some marks against a copy, up to the first failure."""
     environment = {
         "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -77,7 +77,20 @@ def run_tests(folder: Path, tests: tuple[str, ...], cache: str) -> Verdict:
         "PYTHONPATH": str(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-rfE", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-rfE",
+        "--no-header",
+        "--tb=no",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        marks,
+    ]
     begin = time.perf_counter()
     try:
         done = subprocess.run(
@@ -99,20 +112,23 @@ def try_mutant(mutant: Mutant, cache: str) -> Verdict:
     folder = copy_of_package()
     try:
         plant(mutant, folder)
-        return run_tests(folder, mutant.tests, cache)
+        return run_tests(folder, mutant.tests, mutant.marks, cache)
     finally:
         shutil.rmtree(folder)
 
 
-def is_right(mutants: list[Mutant], cache: str) -> bool:
+def is_right(mutants: list[Mutant], jobs: int, cache: str) -> bool:
     """Run the same tests against the package as it is."""
+    apart = {(test, m.marks) for m in mutants for test in m.tests}
     folder = copy_of_package()
     try:
-        right = run_tests(folder, tuple(dict.fromkeys(test for m in mutants for test in m.tests)), cache)
+        with ThreadPoolExecutor(jobs) as pool:
+            found = list(pool.map(lambda one: run_tests(folder, one[:1], one[1], cache), sorted(apart)))
     finally:
         shutil.rmtree(folder)
-    print(f"{'none':66s} {right.seconds:7.1f}  {right.killer or '-'}", flush=True)
-    return not right.killer
+    killers = [one.killer for one in found if one.killer]
+    print(f"{'none':66s} {sum(one.seconds for one in found):7.1f}  {killers[0] if killers else '-'}", flush=True)
+    return not killers
 
 
 def chosen(names: list[str]) -> list[Mutant]:
@@ -154,7 +170,7 @@ def main(arguments: list[str]) -> int:
     begin = time.perf_counter()
     try:
         print(f"{'mistake':66s} {'seconds':>7s}  killed by")
-        if not options.known_right and not is_right(mutants, cache):
+        if not options.known_right and not is_right(mutants, options.jobs, cache):
             return 1
         survivors = []
         with ThreadPoolExecutor(options.jobs) as pool:

@@ -1,4 +1,4 @@
-"""The mistakes: where each is planted, and which fast tests ought to see it.
+"""The mistakes: where each is planted, and which tests cover its file.
 
 The text of a mistake replaces a piece of the package that occurs exactly once in its file.  Most were shipped by
 somebody: a likelihood estimate that is biased under adaptive resampling, auxiliary filters without second-stage
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 from tests.mutants.planted_model import MODEL
+from tests.mutants.planted_results import OUTPUT
+from tests.mutants.planted_samplers import SAMPLERS
+from tests.mutants.planted_states import STATES
 
 LAWS = "tests/particles/test_laws.py"
 ROWS_FILE = "tests/model/test_rows.py"
@@ -435,7 +438,7 @@ RESULTS = [
     ),
 ]
 
-MUTANTS = [*KERNEL, *RESAMPLING, *REST_OF_PARTICLES, *MODEL, *INFERENCE, *RESULTS]
+MUTANTS = [*KERNEL, *RESAMPLING, *REST_OF_PARTICLES, *MODEL, *STATES, *INFERENCE, *SAMPLERS, *RESULTS, *OUTPUT]
 
 KNOWN: dict[str, str] = {}
-"""Mistakes that the fast tests let live, and why."""
+"""Mistakes that the tests let live, and why."""

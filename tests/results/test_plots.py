@@ -12,6 +12,7 @@ from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.summaries import SD, Mean, Quantiles
 from ssmscan.results import plots
 from ssmscan.results.agreement import compare
+from ssmscan.results.plots.sources import Filtered
 from ssmscan.results.summary import PROBABILITIES
 from tests.results.figures import STEPS, categories, made_up
 from tests.results.samples import result
@@ -70,7 +71,7 @@ def test_quantiles_of_a_filter_are_drawn_as_they_are():
 
 
 def test_the_particle_filter_reports_what_the_figures_read():
-    needed = {name for name in vars(plots.Filtered) if not name.startswith("_")}
+    needed = {name for name in vars(Filtered) if not name.startswith("_")}
     assert needed == {"summaries", "ess", "resampled", "start_observed", "num_particles", "starving_limit"}
     assert needed <= set(FilterResult.__dataclass_fields__) | set(dir(FilterResult))
     assert (Mean().name, SD().name, Quantiles().name) == ("mean", "sd", "quantiles")
@@ -259,9 +260,13 @@ def test_malformed_calls_are_sentences(example):
         (
             lambda: plots.states(results, "x"),
             TypeError,
-            "source: expected a Result, or the result of a filter, got a dict of",
+            "source: expected a Result, or the result of a filter or a smoother, got a dict of",
         ),
-        (lambda: plots.states(None, "x"), TypeError, "source: expected a Result, or the result of a filter, got None"),
+        (
+            lambda: plots.states(None, "x"),
+            TypeError,
+            "source: expected a Result, or the result of a filter or a smoother, got None",
+        ),
         (lambda: plots.states(nuts, 3), TypeError, "the name of a state, got int"),
         (lambda: plots.states(filtered, ["x"]), TypeError, "the name of a state, got list"),
         (lambda: plots.states(filtered, "x", probabilities=0.5), ValueError, "increasing levels between 0 and 1"),

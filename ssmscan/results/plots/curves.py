@@ -61,10 +61,32 @@ def smoothed(source: Result, site: str, element: tuple[int, ...]) -> Path | Cate
         return Categories(known[index], _names(np.unique(paths), known.shape[-1]))
     if not len(paths):
         raise ValueError(f"the result has no path of {site!r}: run the engine with num_paths of 1 or more")
-    if values.dtype.kind in "biu" and len(found := np.unique(paths)) <= MOST_VALUES:
-        return Categories(np.stack([(paths == x).mean(0) for x in found], -1), tuple(f"{x:g}" for x in found))
-    ribbons = [(band, *np.quantile(paths, [0.5 - band / 2, 0.5 + band / 2], axis=0)) for band in BANDS]
-    return Path(np.median(paths, axis=0), "median", ribbons)
+    return _of_paths(paths, values.dtype.kind in "biu")
+
+
+def smoothed_given_parameters(source: Any, site: str, element: tuple[int, ...]) -> Path | Categories:
+    """Return what a smoother says of a state given all data and parameters.
+
+    Quantiles are those of the paths.  Where its mean and sd are exact, or paths are of the last steps alone, the
+    ribbons are those of a normal law with that mean and sd.
+
+    Raises:
+        KeyError: if there is no such state with a time axis.
+        ValueError: if the element is not a scalar.
+    """
+    _require_name(site)
+    timed = [name for name, x in source.mean.items() if np.ndim(x)]
+    if site not in timed:
+        raise KeyError(f"the smoother has no state {site!r} with a time axis; it has {timed}")
+    mean, sd = (scalar(moments[site], site, element, leading=1) for moments in (source.mean, source.sd))
+    values = np.asarray(source.paths.get(site, np.zeros((0, 0, *np.shape(source.mean[site])[1:]))))
+    paths = scalar(values, site, element, leading=2)
+    whole = values.dtype.kind in "biu" and paths.size > 0
+    if whole and site in source.exact and np.isin(paths, (0, 1)).all():
+        return Categories(np.stack([1.0 - mean, mean], -1), ("0", "1"))
+    if len(paths) and paths.shape[1] == len(mean) and (whole or site not in source.exact):
+        return _of_paths(paths, whole)
+    return _normal(mean, sd)
 
 
 def filtered(source: Any, site: str, element: tuple[int, ...], probs: tuple[float, ...]) -> Path | Categories:
@@ -90,8 +112,7 @@ def filtered(source: Any, site: str, element: tuple[int, ...], probs: tuple[floa
     mean, sd = (scalar(kept[name][site], site, element, leading=1) for name in ("mean", "sd"))
     if _is_binary(source, site, mean, sd):
         return Categories(np.stack([1.0 - mean, mean], -1), ("0", "1"))
-    widths = [(band, special.ndtri(0.5 + band / 2) * sd) for band in BANDS]
-    return Path(mean, "mean", [(band, mean - width, mean + width) for band, width in widths])
+    return _normal(mean, sd)
 
 
 def density(name: str, result: Result, parameter: str) -> tuple[np.ndarray, np.ndarray]:
@@ -175,6 +196,20 @@ def scalar(values: Any, site: str, element: Any, *, leading: int) -> np.ndarray:
             f"{site} has shape {shape}: choose a scalar with element=, a tuple of indices, got {element!r}"
         )
     return values[(..., *element)]
+
+
+def _of_paths(paths: np.ndarray, whole: bool) -> Path | Categories:
+    """Return quantiles of paths (n, T), or the frequencies of their values if these are whole numbers and few."""
+    if whole and len(found := np.unique(paths)) <= MOST_VALUES:
+        return Categories(np.stack([(paths == x).mean(0) for x in found], -1), tuple(f"{x:g}" for x in found))
+    ribbons = [(band, *np.quantile(paths, [0.5 - band / 2, 0.5 + band / 2], axis=0)) for band in BANDS]
+    return Path(np.median(paths, axis=0), "median", ribbons)
+
+
+def _normal(mean: np.ndarray, sd: np.ndarray) -> Path:
+    """Return the path of a normal law with mean and sd (T,)."""
+    widths = [(band, special.ndtri(0.5 + band / 2) * sd) for band in BANDS]
+    return Path(mean, "mean", [(band, mean - width, mean + width) for band, width in widths])
 
 
 def _names(found: np.ndarray, number: int) -> tuple[str, ...]:
