@@ -17,7 +17,7 @@ from tests.truth import LinearGaussian, z_threshold
 from tests.truth import linear_gaussian as solve
 
 KEY = jax.random.key(0)
-FIRST, AHEAD, DRAWS, ALL = 4, 3, 4000, len(Y)
+FIRST, AHEAD, DRAWS, ALL = 4, 3, 2000, len(Y)
 ORIGINS = np.arange(FIRST, len(Y))
 
 
