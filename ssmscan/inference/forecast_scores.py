@@ -42,6 +42,7 @@ from ssmscan.model.statespace.reading_ahead import refuse_reading_ahead
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles.before_steps import Filter, require_step_by_step
 from ssmscan.particles.draws import as_key
+from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.results.result import Result
 from ssmscan.results.scores import ForecastScores
 
@@ -96,19 +97,19 @@ def forecast_scores(
     key = as_key(key)
     require_observed(ssm)
     require_drawn(ssm)
+    steps, ssm = _horizons(horizons), one_loop(ssm)
+    if steps[-1] > 1:
+        refuse_reading_ahead(ssm.core, ssm.sample_start(as_key(jax.random.key(0))))
     require_instance("result", result, Result, "a Result, as engines return it")
     require_flag("progress", progress)
     for name, count in (("num_draws", num_draws), ("num_paths", num_paths)):
         require_integer(name, count, at_least=1)
-    ssm = one_loop(_with_roles_of(ssm, result))
-    steps = _horizons(horizons)
+    ssm = _with_roles_of(ssm, result)
     origins = origins_of(ssm, first_origin, steps[0])
     choose_key, filter_key, noise_key = jax.random.split(key, 3)
     chosen, notes = choose(choose_key, ssm, result, given=estimator, num_particles=num_particles, progress=progress)
     require_step_by_step("estimator", chosen)
     theta = {name: values[0, 0] for name, values in result.draws.items()}
-    if steps[-1] > 1:
-        refuse_reading_ahead(ssm.core, theta)
     observed, drawn, rows = _predicted(ssm, theta)
     started = Role.START_OBSERVATION
     sites = tuple(site.name for site in ssm.observations if site.role is not started and site.family != "Unit")
@@ -159,12 +160,12 @@ def filter_noise(
     key: jax.Array, ssm: StateSpaceModel, result: Result, origins: np.ndarray, estimator: Filter, *, progress: bool
 ) -> np.ndarray:
     """Measure the standard deviation of log weights that is noise of the filters, at each origin (n,)."""
+    if isinstance(estimator, ExactLikelihood):
+        return np.zeros(len(origins))
     runs = [
         predictive_densities(own, ssm, result, num_draws=NOISE_DRAWS, estimator=estimator, progress=progress)
         for own in jax.random.split(key)
     ]
-    if runs[0].exact:
-        return np.zeros(len(origins))
     first = runs[0].increments.shape[-1] - ssm.num_steps
     apart = (runs[0].increments - runs[1].increments).astype(np.float64)[..., first:].reshape(-1, ssm.num_steps)
     before = np.concatenate([np.zeros((len(apart), 1)), np.cumsum(apart, axis=1)], axis=1)

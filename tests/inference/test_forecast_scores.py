@@ -1,12 +1,10 @@
 """Forecast scores and leave-future-out against the exact posterior at every origin, on a grid of parameter values."""
 
+import dataclasses
+
 import jax
-import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
-from numpyro.contrib.control_flow import scan
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -122,7 +120,6 @@ def test_what_is_printed(found):
     assert "steps ahead" in text and "CRPS y" in text and "Kalman" in text
     assert "<table>" in found._repr_html_()
     assert found.weights.num_draws == DRAWS and not found.weights.noise.any()
-    assert not found.concerns()
 
 
 def test_leave_future_out_is_the_exact_one_together_too(linear, grid):
@@ -171,14 +168,23 @@ def test_parameters_are_sampled_anew_where_draws_say_too_little(linear, grid):
 
 
 def test_two_models_are_compared_on_the_same_forecasts(linear, grid, found):
-    other = drawn(rho=np.full((1, DRAWS), 0.1), q=np.full((1, DRAWS), 2.0))
-    worse = scores_of(linear, other, horizons=(1, AHEAD), first_origin=FIRST)
-    gap = found - worse
-    assert (gap.log_score > 0).all() and (gap.crps["y"][:, 0].mean() < 0)
-    assert gap.log_score[0] == pytest.approx(found.log_score[0] - worse.log_score[0])
+    settings = {"first_origin": FIRST, "num_draws": DRAWS, "progress": False}
+    far = drawn(rho=np.full((1, DRAWS), 0.1), q=np.full((1, DRAWS), 2.0))
+    good, bad = (
+        ssmscan.leave_future_out(KEY, linear, result, **settings) for result in (drawn(**grid.draw(0, DRAWS)), far)
+    )
+    gap = good - bad
+    assert gap.log_score[0] == pytest.approx(good.elpd_lfo - bad.elpd_lfo) and gap.log_score[0] > 0
     assert "speak for the first" in str(gap)
+    worse = dataclasses.replace(found, log_scores=found.log_scores - 0.1, crps={"y": found.crps["y"] + 0.2})
+    gap = found - worse
+    np.testing.assert_allclose(gap.log_score, 0.1 * np.isfinite(found.log_scores).sum(0), rtol=1e-6)
+    np.testing.assert_allclose(np.nanmean(gap.crps["y"], axis=0), -0.2)
+    np.testing.assert_allclose(gap.log_score_error, 0.0, atol=1e-6)
     with pytest.raises(ValueError, match="origins differ"):
-        found - scores_of(linear, other, horizons=(1, AHEAD), first_origin=FIRST + 1)
+        found - dataclasses.replace(worse, origins=worse.origins + 1)
+    with pytest.raises(ValueError, match="horizons differ"):
+        good - dataclasses.replace(bad, horizon=2)
 
 
 @pytest.mark.parametrize(
@@ -194,23 +200,3 @@ def test_two_models_are_compared_on_the_same_forecasts(linear, grid, found):
 def test_what_cannot_be_scored_is_refused(linear, grid, settings, message):
     with pytest.raises(ValueError, match=message):
         ssmscan.forecast_scores(KEY, linear, drawn(**grid.draw(0, 8)), progress=False, **settings)
-
-
-def lagged(y, read):
-    """An autoregression whose lag is the datum around its site, or what its site returned."""
-    rho = numpyro.sample("rho", dist.Uniform(-1.0, 1.0))
-
-    def transition(before, inputs):
-        now, last = inputs
-        lag = last if read else before
-        x = numpyro.sample("x", dist.Normal(rho * lag, 0.5))
-        y = numpyro.sample("y", dist.Normal(x, NOISE), obs=now)
-        return y, None
-
-    scan(transition, jnp.zeros(()), (y, jnp.concatenate([jnp.zeros(1), y[:-1]])))
-
-
-def test_a_lag_read_around_its_site_is_refused_further_ahead_than_one_step():
-    y, result = jnp.asarray(Y, jnp.float32), drawn(rho=np.full((1, 4), 0.5))
-    with pytest.raises(ssmscan.ModelError, match="cannot be predicted: 'x', 'y' would come out otherwise"):
-        ssmscan.forecast_scores(KEY, ssmscan.trace(lagged, y, True), result, horizons=(2,), progress=False)
