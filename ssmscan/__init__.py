@@ -21,6 +21,7 @@ Data flow one way, and a folder imports only from those before it:
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
     results/                  what came out: draws, summaries, agreement, plots
     inference/                parameters: NUTS, PMMH, particle Gibbs, importance sampling, tempered SMC, SMC2, maxima
+    certification/            is it right on this model and machine: `certify`, and the self-test
     stochastic_volatility     a model to copy and change
     demo, __main__            `ssmscan demo`: that model by two samplers
 
@@ -28,6 +29,9 @@ Data flow one way, and a folder imports only from those before it:
 has its own.
 """
 
+from ssmscan.certification.bands import Bands
+from ssmscan.certification.certificate import Calibration, Certificate, Finding, Outcome
+from ssmscan.certification.certify import certify
 from ssmscan.errors import ModelError
 from ssmscan.health import Condition, Health, Reason, Section
 from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
@@ -141,6 +145,13 @@ __all__ = [
     "ParticleFilter",
     "FilterResult",
     "log_likelihood",
+    # is it right on this model and machine
+    "certify",
+    "Certificate",
+    "Finding",
+    "Outcome",
+    "Calibration",
+    "Bands",
     # do they agree
     "cross_check",
     "CrossCheck",

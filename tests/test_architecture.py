@@ -33,6 +33,7 @@ FOLDERS = {
     "particles": (*BOTTOM, "model", "particles"),
     "results": (*BOTTOM, "results"),
     "inference": (*BOTTOM, "model", "particles", "results", "inference"),
+    "certification": (*BOTTOM, "datasets", "model", "particles", "results", "inference", "certification"),
 }
 """What a folder may import from this package, in the order in which data flows."""
 
