@@ -15,7 +15,11 @@ predict: their scores are too good, in a model of many parameters by far.
 A run of `SMC2` has the posterior after every observation.  Its evidence tells the log score one step ahead,
 :math:`\log p(y_{1:t+1}) - \log p(y_{1:t})`, which then needs no weights.
 
-Data that no state reaches count as known at every origin; so does the start.
+Data that no state reaches count as known at every origin; so does the start.  What a mask of the model's own leaves out
+is left out of the log score, and not of CRPS and PIT: make it NaN instead.
+
+The host holds draws x horizons x origins x (num_paths + 3) numbers for each element of an observation, the device those
+of one draw (of eight on an accelerator).
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ import numpy as np
 
 from ssmscan.arguments import require_flag, require_instance, require_integer
 from ssmscan.inference.at_draws import at_draws
-from ssmscan.inference.filters_at_draws import choose, predictive_densities
+from ssmscan.inference.filters_at_draws import choose
 from ssmscan.inference.forecast_mixture import Mixture
 from ssmscan.inference.forecasts import Forecaster
 from ssmscan.inference.predict import _with_roles_of
@@ -42,16 +46,12 @@ from ssmscan.model.statespace.reading_ahead import refuse_reading_ahead
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles.before_steps import Filter, require_step_by_step
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.results.result import Result
 from ssmscan.results.scores import ForecastScores
 
 OF_SMC2 = (
     "One step ahead the log scores are differences of the evidence that SMC2 had on its way; they need no weights."
 )
-
-NOISE_DRAWS = 8
-"""Draws of each chain at which filters are repeated to measure their noise."""
 
 
 def forecast_scores(
@@ -105,8 +105,9 @@ def forecast_scores(
     for name, count in (("num_draws", num_draws), ("num_paths", num_paths)):
         require_integer(name, count, at_least=1)
     ssm = _with_roles_of(ssm, result)
+    origins_of(ssm, first_origin, steps[-1])
     origins = origins_of(ssm, first_origin, steps[0])
-    choose_key, filter_key, noise_key = jax.random.split(key, 3)
+    choose_key, filter_key = jax.random.split(key)
     chosen, notes = choose(choose_key, ssm, result, given=estimator, num_particles=num_particles, progress=progress)
     require_step_by_step("estimator", chosen)
     theta = {name: values[0, 0] for name, values in result.draws.items()}
@@ -122,10 +123,9 @@ def forecast_scores(
         if not len(found.draws):
             raise KeyboardInterrupt
         values = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found.values)
-        return AtDraws.of(values.increments, observations_seen(ssm, of), values)
+        return AtDraws.of(values.increments, values.weighing, observations_seen(ssm, of), values)
 
     parts, refits = rolling(origins, evaluate, result, refit)
-    noise = filter_noise(noise_key, ssm, result, origins, chosen, progress=progress)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     scores = Mixture(steps, origins, ssm.num_steps, observed).scores(parts, rng)
     return with_evidence_of(
@@ -135,7 +135,7 @@ def forecast_scores(
             origins=origins,
             horizons=np.array(steps),
             **scores,
-            weights=summary_of(parts, refits, noise),
+            weights=summary_of(parts, refits, origins),
             notes=notes,
         ),
         ssm.num_steps,
@@ -153,23 +153,9 @@ def with_evidence_of(result: Result, scores: ForecastScores, num_steps: int) -> 
     there = np.isfinite(log_scores[:, 0])
     log_scores[there, 0] = np.diff(running.log_evidence)[scores.origins[there]]
     error[0] = running.log_evidence_error[-1]
-    return replace(scores, log_scores=log_scores, monte_carlo_error=error, notes=(*scores.notes, OF_SMC2))
-
-
-def filter_noise(
-    key: jax.Array, ssm: StateSpaceModel, result: Result, origins: np.ndarray, estimator: Filter, *, progress: bool
-) -> np.ndarray:
-    """Measure the standard deviation of log weights that is noise of the filters, at each origin (n,)."""
-    if isinstance(estimator, ExactLikelihood):
-        return np.zeros(len(origins))
-    runs = [
-        predictive_densities(own, ssm, result, num_draws=NOISE_DRAWS, estimator=estimator, progress=progress)
-        for own in jax.random.split(key)
-    ]
-    first = runs[0].increments.shape[-1] - ssm.num_steps
-    apart = (runs[0].increments - runs[1].increments).astype(np.float64)[..., first:].reshape(-1, ssm.num_steps)
-    before = np.concatenate([np.zeros((len(apart), 1)), np.cumsum(apart, axis=1)], axis=1)
-    return np.sqrt(np.mean((before[:, origins] - before[:, [observations_seen(ssm, result)]]) ** 2, axis=0) / 2.0)
+    sites = {name: log_scores if x is scores.log_scores else x for name, x in scores.site_log_scores.items()}
+    told = (*scores.notes, OF_SMC2)
+    return replace(scores, log_scores=log_scores, site_log_scores=sites, monte_carlo_error=error, notes=told)
 
 
 def one_loop(ssm: StateSpaceModel) -> StateSpaceModel:

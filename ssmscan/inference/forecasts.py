@@ -8,7 +8,7 @@ them, with observations drawn where they are not known yet and fed to whatever r
 with the innovations of step t + h drawn and integrated out by the same mean, whose exponential is unbiased.  One step
 ahead it is the increment of the filter, which has all its particles, or is exact.
 
-The work is (1 + H K / N) times that of a filter of N particles, H being the largest number of steps ahead; the device
+The work is (2 + H K / N) times that of a filter of N particles, H being the largest number of steps ahead; the device
 holds T K carries, and what is returned of one draw is m T (1 + K) numbers for each element of an observation.
 """
 
@@ -29,6 +29,7 @@ from ssmscan.model.statespace.element_dynamics import join_values
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.before_steps import Filter, before_steps
 from ssmscan.particles.draws import draw_noise
+from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.panels import each_filter, split
 from ssmscan.particles.weights import without_faults
 
@@ -38,6 +39,7 @@ class Forecasts(NamedTuple):
 
     Attributes:
         increments: (T,) log p(y_t | y_{1:t-1}, theta).
+        weighing: (T,) the same by another filter; see `ssmscan.inference.reweighting`.
         log_densities: (m, n) log p(y_{t+h} | y_{1:t}, theta).
         site_log_densities: site -> (m, n); see `ForecastScores.site_log_scores`.
         cdf: site -> (m, n, *shape) twice, P(Y <= y) and P(Y < y).
@@ -45,6 +47,7 @@ class Forecasts(NamedTuple):
     """
 
     increments: Array
+    weighing: Array
     log_densities: Array
     site_log_densities: Values
     cdf: dict[str, tuple[Array, Array]]
@@ -87,7 +90,10 @@ class Forecaster:
         known = before_steps(key, ssm, theta, estimator=self.estimator, num_kept=self.num_paths)
         begin = jax.tree.map(lambda leaf: leaf[self.first :], known.carry)
         draw, xs = ssm.program.step_draw.bind(ssm.core.arrays, theta=theta), ssm.core.inputs(theta)
-        own = jax.random.split(jax.random.fold_in(key, most), 3 * most).reshape(most, 3)
+        again, ahead_key = jax.random.split(jax.random.fold_in(key, most))
+        own, weighing = jax.random.split(ahead_key, (most, 3)), known.increments
+        if not isinstance(self.estimator, ExactLikelihood):
+            weighing = self.estimator.one_step_ahead(again, ssm, theta).increments[-ssm.num_steps :]
         origins = jnp.arange(self.first, ssm.num_steps)
 
         def ahead(carry: Any, inputs: tuple[Array, Array]) -> tuple[Any, tuple[_Seen, Values]]:
@@ -107,7 +113,7 @@ class Forecaster:
         if self.horizons[0] == 1:
             log_densities = log_densities.at[0].set(known.increments[self.first :])
         kept = {name: draws[name] for name in self.drawn}
-        return Forecasts(known.increments, log_densities, seen.by_site, seen.cdf, kept)
+        return Forecasts(known.increments, weighing, log_densities, seen.by_site, seen.cdf, kept)
 
     def _seen(self, key: Array, ssm: StateSpaceModel, theta: Theta, carry: Any, x: Any) -> _Seen:
         """Weigh what came; carries (n, K, ...), inputs (n, ...)."""

@@ -20,13 +20,14 @@ import numpy as np
 
 from ssmscan.arguments import require_integer
 from ssmscan.inference.filters_at_draws import choose, predictive_densities
-from ssmscan.inference.forecast_scores import filter_noise, one_loop, origins_of
+from ssmscan.inference.forecast_scores import one_loop, origins_of
 from ssmscan.inference.predict import _with_roles_of
 from ssmscan.inference.reweighting import AtDraws, Refit, observations_seen, rolling, summary_of
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
-from ssmscan.particles.before_steps import Filter
+from ssmscan.particles.before_steps import Filter, require_step_by_step
 from ssmscan.particles.draws import as_key
+from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.results.result import Result
 from ssmscan.results.scores import LeaveFutureOut
 
@@ -66,15 +67,19 @@ def leave_future_out(
     require_observed(ssm)
     ssm = one_loop(_with_roles_of(ssm, result))
     origins = origins_of(ssm, first_origin, require_integer("horizon", horizon, at_least=1))
-    choose_key, filter_key, noise_key = jax.random.split(key, 3)
+    choose_key, *filter_keys = jax.random.split(key, 3)
     chosen, notes = choose(choose_key, ssm, result, given=estimator, num_particles=num_particles, progress=progress)
+    require_step_by_step("estimator", chosen)
 
     def evaluate(of: Result) -> AtDraws:
-        found = predictive_densities(
-            filter_key, ssm, of, num_draws=num_draws, estimator=chosen, progress=progress
-        ).increments
-        loop = found.reshape(-1, found.shape[-1])[:, found.shape[-1] - ssm.num_steps :]
-        return AtDraws.of(loop, observations_seen(ssm, of), None)
+        keys = filter_keys[:1] if isinstance(chosen, ExactLikelihood) else filter_keys
+        runs = [
+            predictive_densities(own, ssm, of, num_draws=num_draws, estimator=chosen, progress=progress) for own in keys
+        ]
+        if len({len(run.draws) for run in runs}) > 1:  # Control-C came between
+            raise KeyboardInterrupt
+        steps = [run.increments[..., -ssm.num_steps :].reshape(-1, ssm.num_steps) for run in runs]
+        return AtDraws.of(steps[0], steps[-1], observations_seen(ssm, of), None)
 
     parts, refits = rolling(origins, evaluate, result, refit)
     pointwise, variance = [], 0.0
@@ -90,6 +95,6 @@ def leave_future_out(
         horizon=horizon,
         pointwise=np.concatenate(pointwise),
         monte_carlo_error=float(np.sqrt(variance)),
-        weights=summary_of(parts, refits, filter_noise(noise_key, ssm, result, origins, chosen, progress=progress)),
+        weights=summary_of(parts, refits, origins),
         notes=notes,
     )

@@ -13,7 +13,9 @@ origins until theirs is: their algorithm, backwards.
 **Noise of the filters.**  An estimate :math:`\hat p = p e^{\sigma z - \sigma^2/2}` of the product has :math:`E[1/\hat
 p] = e^{\sigma^2} / p`.  Where sigma is the same at all draws, weights only lose :math:`1 - e^{-\sigma^2}` of their
 effective number; where it is not, draws at which the filter is noisier get too much weight, by
-:math:`e^{\sigma^2(\theta)}`.  There is none of it with exact filters, and it is measured elsewhere.
+:math:`e^{\sigma^2(\theta)}`.  Weights and forecasts come from two independent filters at each draw: the product of an
+estimate and its own inverse would turn the mean of the estimates into their harmonic mean, and every log score would be
+too low by the variance of its increment.  How far the two lie apart tells sigma.  Exact filters have no noise.
 """
 
 from __future__ import annotations
@@ -39,19 +41,23 @@ class AtDraws(NamedTuple):
 
     Attributes:
         increments: (J, T) log p(y_t | y_{1:t-1}, theta_j), float64.
+        weighing: (J, T) the same by another filter, from which weights are made.
         seen: n, the observations that the draws have seen.
         values: whatever else was computed, leaves with J in front.
     """
 
     increments: np.ndarray
+    weighing: np.ndarray
     seen: int
     values: Any
 
     @classmethod
-    def of(cls, increments: np.ndarray, seen: int, values: Any) -> AtDraws:
+    def of(cls, increments: np.ndarray, weighing: np.ndarray, seen: int, values: Any) -> AtDraws:
         """Take an increment that is not a number for that of a filter without any particle left."""
-        given = np.asarray(increments, np.float64)
-        return cls(np.where(np.isnan(given), -np.inf, given), seen, values)
+        given, other = (
+            np.nan_to_num(x.astype(np.float64), nan=-np.inf, neginf=-np.inf) for x in (increments, weighing)
+        )
+        return cls(given, other, seen, values)
 
 
 class Part(NamedTuple):
@@ -72,11 +78,24 @@ class Part(NamedTuple):
 
 def weights_at(at: AtDraws, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute the log weights (J, n) of draws at each origin, and their tail index (n,)."""
-    before = np.concatenate([np.zeros((len(at.increments), 1)), np.cumsum(at.increments, axis=1)], axis=1)
-    with np.errstate(invalid="ignore"):
-        ratios = before[:, origins] - before[:, [at.seen]]
+    ratios = _log_ratios(at.weighing, at.seen, origins)
     found = [_smoothed(column) for column in ratios.T]
     return np.stack([one.log_weights for one in found], axis=1), np.array([one.tail_index for one in found])
+
+
+def _log_ratios(increments: np.ndarray, seen: int, origins: np.ndarray) -> np.ndarray:
+    """Return the log of p(y_{1:t} | theta) / p(y_{1:n} | theta) of each draw at each origin t, (J, n)."""
+    before = np.concatenate([np.zeros((len(increments), 1)), np.cumsum(increments, axis=1)], axis=1)
+    with np.errstate(invalid="ignore"):
+        return before[:, origins] - before[:, [seen]]
+
+
+def noise_at(at: AtDraws, origins: np.ndarray) -> np.ndarray:
+    """Measure the standard deviation of log weights that is noise of the filters, (n,), from the two of each draw."""
+    with np.errstate(invalid="ignore"):
+        apart = _log_ratios(at.increments, at.seen, origins) - _log_ratios(at.weighing, at.seen, origins)
+    there = np.isfinite(apart)
+    return np.sqrt(np.sum(np.where(there, apart, 0.0) ** 2, axis=0) / (2.0 * np.maximum(there.sum(0), 1)))
 
 
 def _smoothed(log_ratios: np.ndarray) -> Smoothed:
@@ -127,8 +146,9 @@ def _refitted(refit: Refit, origin: int) -> Result:
     return require_instance(f"refit({origin})", found, Result, "a Result, as engines return it")
 
 
-def summary_of(parts: list[Part], refits: tuple[int, ...], noise: np.ndarray) -> Reweighting:
+def summary_of(parts: list[Part], refits: tuple[int, ...], origins: np.ndarray) -> Reweighting:
     """Return what the weights are worth at each origin."""
+    noise = np.concatenate([noise_at(part.at, origins[part.rows]) for part in parts])
     effective = [1.0 / np.sum(np.exp(2.0 * part.log_weights), axis=0) for part in parts]
     count = min(len(part.at.increments) for part in parts)
     index = np.concatenate([part.tail_index for part in parts])

@@ -167,6 +167,21 @@ def test_parameters_are_sampled_anew_where_draws_say_too_little(linear, grid):
         )
 
 
+def test_noise_of_filters_makes_no_score_too_low(linear, grid):
+    """Of 40 particles; weights from the filters that are scored are rejected: they take the harmonic mean."""
+    result = drawn(rho=np.full((1, DRAWS), 0.6), q=np.full((1, DRAWS), 0.8))
+    lfo = ssmscan.leave_future_out(
+        KEY, linear, result, first_origin=FIRST, num_draws=DRAWS, progress=False, estimator=ssmscan.ParticleFilter(40)
+    )
+    model = LinearGaussian.scalar(0.0, 1.0, 0.6, 0.64, 1.0, NOISE**2)
+    truth = solve(model, Y[:, None]).increments[FIRST:].sum()
+    limit = z_threshold() * lfo.monte_carlo_error
+    assert abs(lfo.elpd_lfo - truth) < limit < 0.2
+    assert 0.2 < lfo.weights.noise[0] < 2.0
+    variances = np.diff(lfo.weights.noise[::-1] ** 2, prepend=0.0)
+    assert variances.sum() > limit
+
+
 def test_two_models_are_compared_on_the_same_forecasts(linear, grid, found):
     settings = {"first_origin": FIRST, "num_draws": DRAWS, "progress": False}
     far = drawn(rho=np.full((1, DRAWS), 0.1), q=np.full((1, DRAWS), 2.0))

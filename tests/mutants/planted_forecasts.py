@@ -54,8 +54,15 @@ FORECASTS = [
     Mutant(
         "scores: weights the wrong way",
         "inference/reweighting.py",
-        "before[:, origins] - before[:, [at.seen]]",
-        "before[:, [at.seen]] - before[:, origins]",
+        "before[:, origins] - before[:, [seen]]",
+        "before[:, [seen]] - before[:, origins]",
+        EXACT,
+    ),
+    Mutant(
+        "scores: weights from the filters that are scored",
+        "inference/leave_future_out.py",
+        "AtDraws.of(steps[0], steps[-1],",
+        "AtDraws.of(steps[0], steps[0],",
         EXACT,
     ),
     Mutant(

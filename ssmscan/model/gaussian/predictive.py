@@ -115,5 +115,5 @@ def _observe(function: Callable, mean: Array, columns: Array, d: int) -> tuple[A
     after = algebra.product(columns, inverse.T)
     moved = jax.jacfwd(lambda z: function(z)[0])(mean) @ after
     wide = jnp.concatenate([moved, jnp.zeros((d, max(d - len(mean), 0)))], axis=1)
-    factor = jnp.linalg.qr(wide.T, mode="r").T if d else wide
+    factor = jnp.linalg.qr(wide.T, mode="r").T if d else jnp.zeros((0, 0))
     return jnp.where(least > 0.0, log_mean, jnp.nan), mean + algebra.product(after, pulled), factor
