@@ -95,6 +95,7 @@ def of_equal_weights(grid, seed):
     return logsumexp(grid.increments[chosen][:, FIRST:], axis=0).sum() - len(ORIGINS) * np.log(DRAWS)
 
 
+@pytest.mark.slow
 def test_log_scores_are_those_of_the_exact_posterior_at_each_origin(grid, found):
     """One step ahead the sum is off by what draws cost; the same draws unweighted are rejected."""
     limit = z_threshold(2) * found.monte_carlo_error
@@ -106,6 +107,7 @@ def test_log_scores_are_those_of_the_exact_posterior_at_each_origin(grid, found)
     assert abs(of_equal_weights(grid, 0) - grid.one_ahead().sum()) > limit[0]
 
 
+@pytest.mark.slow
 def test_crps_and_pit_are_those_of_the_mixture(grid, found):
     exact = grid.far_ahead()[1]
     np.testing.assert_allclose(found.crps["y"][: len(exact), 1], exact, atol=0.02)
@@ -115,6 +117,7 @@ def test_crps_and_pit_are_those_of_the_mixture(grid, found):
     assert found.pit["y"].shape == (len(ORIGINS), 2)
 
 
+@pytest.mark.slow
 def test_what_is_printed(found):
     text = str(found)
     assert "steps ahead" in text and "CRPS y" in text and "Kalman" in text
@@ -167,6 +170,7 @@ def test_parameters_are_sampled_anew_where_draws_say_too_little(linear, grid):
         )
 
 
+@pytest.mark.slow
 def test_noise_of_filters_makes_no_score_too_low(linear, grid):
     """Of 40 particles; weights from the filters that are scored are rejected: they take the harmonic mean."""
     result = drawn(rho=np.full((1, DRAWS), 0.6), q=np.full((1, DRAWS), 0.8))
@@ -182,6 +186,7 @@ def test_noise_of_filters_makes_no_score_too_low(linear, grid):
     assert variances.sum() > limit
 
 
+@pytest.mark.slow
 def test_two_models_are_compared_on_the_same_forecasts(linear, grid, found):
     settings = {"first_origin": FIRST, "num_draws": DRAWS, "progress": False}
     far = drawn(rho=np.full((1, DRAWS), 0.1), q=np.full((1, DRAWS), 2.0))
