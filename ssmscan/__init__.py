@@ -13,6 +13,7 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
+    labels                    names of axes and what stands along them: dates, series
     tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
@@ -44,6 +45,7 @@ from ssmscan.inference.smc2 import SMC2
 from ssmscan.inference.smc2_record import RunningPosterior
 from ssmscan.inference.spreading import use_cores
 from ssmscan.inference.tempering import TemperedSMC
+from ssmscan.labels import Labels
 from ssmscan.model.gaussian.backward import Gains
 from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.noise_outside import noise_outside
@@ -101,6 +103,7 @@ from ssmscan.results.criteria import Criteria, Tolerances
 from ssmscan.results.data import Costs
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
+from ssmscan.results.predictions import Predictions
 from ssmscan.results.result import Result, load
 from ssmscan.results.summary import Estimate, ScalarSummary
 from ssmscan.results.table import Table
@@ -146,6 +149,8 @@ __all__ = [
     "load",
     # states: paths, forecasts, long and growing series
     "predict",
+    "Predictions",
+    "Labels",
     "Smoother",
     "SmoothingResult",
     "Exact",

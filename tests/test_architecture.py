@@ -24,12 +24,12 @@ MAX_LINES = 350
 MAX_TEST_LINES = 500
 MAX_EXAMPLE_LINES = 80
 
-BOTTOM = ("errors", "arguments", "files", "tail_index")
+BOTTOM = ("errors", "arguments", "labels", "files", "tail_index")
 """Files that the whole package may use; each imports no more than those before it."""
 
 FOLDERS = {
     "datasets": ("datasets",),
-    "model": ("errors", "arguments", "model"),
+    "model": ("errors", "arguments", "labels", "model"),
     "particles": (*BOTTOM, "model", "particles"),
     "results": (*BOTTOM, "results"),
     "inference": (*BOTTOM, "model", "particles", "results", "inference"),
@@ -118,7 +118,7 @@ def allowed(path: str) -> list[str] | None:
         room = name.partition("/")[0]
         for rooms, before in BEFORE.items():
             if room in rooms:
-                return ours(("errors", "arguments", *(f"model.{other}" for other in before)))
+                return ours(("errors", "arguments", "labels", *(f"model.{other}" for other in before)))
     return ours(FOLDERS[folder])
 
 

@@ -13,6 +13,7 @@ Analysis*, section 6.3).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,14 +23,14 @@ from ssmscan.arguments import require_instance, require_integer
 from ssmscan.inference.progress import map_draws
 from ssmscan.inference.settings import spread
 from ssmscan.model.keys import one_key
+from ssmscan.model.sites import Role
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_traced, unread_sites
+from ssmscan.results.predictions import Predictions
 from ssmscan.results.result import Result
 
 
-def predict(
-    key: jax.Array, ssm: StateSpaceModel, result: Result, *, num_draws: int | None = None
-) -> dict[str, np.ndarray]:
+def predict(key: jax.Array, ssm: StateSpaceModel, result: Result, *, num_draws: int | None = None) -> Predictions:
     """Draw every observed site again, and go on where the states of the result end.
 
     Args:
@@ -41,8 +42,8 @@ def predict(
         num_draws: paths used of each chain, evenly spread; all of them by default.
 
     Returns:
-        Site -> (chains, num_draws, *shape), sites of the loop with time in front: states, deterministics and new
-        draws of the observations.
+        A mapping: site -> (chains, num_draws, *shape), sites of the loop with time in front: states, deterministics
+        and new draws of the observations. It knows the dates, where the data have them, and where the forecast begins.
 
     Raises:
         ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps.
@@ -65,8 +66,31 @@ def predict(
     paths = spread(num_paths, num_draws)
     theta = {name: values[:, result.state_draws[paths]] for name, values in result.draws.items()}
     states = {name: result.states[name][:, paths] for name in latent}
+    seen = {**result.observed, **ssm.observed}
     keys = jax.random.split(key, (result.num_chains, num_draws))
-    return map_draws(StateSpaceModel.predict, ssm, keys, theta, states).value
+    drawn = map_draws(StateSpaceModel.predict, ssm, keys, theta, states).value
+    known = _known_steps(ssm, result, drawn)
+    observed = {name: _as_long(values, drawn[name]) if name in known else values for name, values in seen.items()}
+    initial = tuple(name for name in drawn if name not in known)
+    return Predictions(drawn, ssm.labels, observed, known, initial)
+
+
+def _known_steps(ssm: StateSpaceModel, result: Result, drawn: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return how many steps states of the result cover, for each site with a time axis."""
+    known: dict[str, int] = {}
+    for part in ssm.loops:
+        steps = [result.states[s.name].shape[2] for s in part.innovations if s.name in result.states]
+        for site in part.sites:
+            timed = site.in_loop or drawn[site.name].shape[2:3] == (part.num_steps,) if site.name in drawn else False
+            if timed and site.role not in (Role.PARAMETER, Role.INITIAL):
+                known[site.name] = max(steps, default=part.num_steps)
+    return known
+
+
+def _as_long(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Return data with NaN for the steps that have none."""
+    ahead = drawn.shape[2] - len(values)
+    return np.concatenate([values, np.full((ahead, *values.shape[1:]), np.nan)]) if ahead > 0 else values
 
 
 def _with_roles_of(ssm: StateSpaceModel, result: Result) -> StateSpaceModel:

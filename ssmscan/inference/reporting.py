@@ -80,5 +80,6 @@ def result_of(
         state_probabilities=paths.probabilities,
         continuation=dict(continuation or {}),
         origin=dict(origin or {}),
+        labels=ssm.labels,
     )
     return with_deterministics(ssm, result)

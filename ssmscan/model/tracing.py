@@ -18,6 +18,7 @@ import numpy as np
 
 from ssmscan.arguments import require_function, require_texts
 from ssmscan.errors import ModelError
+from ssmscan.labels import Labels
 from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
 from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
 from ssmscan.model.handlers.tables import is_like, is_table
@@ -47,6 +48,7 @@ class Source(NamedTuple):
         initial: names declared initial states.
         gaps: names of the observed sites in whose values NaNs were found.
         states_integrated: whether `integrate_states` was asked for.
+        labels: names of the axes and what stands along them.
     """
 
     model: Callable
@@ -58,6 +60,7 @@ class Source(NamedTuple):
     initial: tuple[str, ...]
     gaps: frozenset[str] = frozenset()
     states_integrated: bool = False
+    labels: Labels = Labels()
 
     def call(self, arrays: list) -> Any:
         """Run the model with its data replaced."""
@@ -93,6 +96,10 @@ class Source(NamedTuple):
         parameters = require_texts("parameters", parameters, names)
         initial = require_texts("initial", initial, names)
         return assemble(self._replace(parameters=parameters, initial=initial))
+
+    def with_labels(self, ssm: StateSpaceModel, time: Any, dims: Any, coords: Any) -> StateSpaceModel:
+        """Return the model with names for its axes declared."""
+        raise NotImplementedError
 
     def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
         """Return the model of this source over other data, after checking that only data changed.

@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_instance, require_integer, require_number
+from ssmscan.labels import labels_of
 from ssmscan.model.keys import loop_keys
 from ssmscan.model.protocols import Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -122,7 +123,8 @@ class ParticleFilter:
                 shapes = jax.eval_shape(run, key, loop, theta)
                 refuse_too_large((shapes, [shapes.history] * (self.store.copies - 1)), what)
         keys = loop_keys(key, len(ssm.loops))
-        return FilterResult.of_loops(run(key, loop, theta) for key, loop in zip(keys, ssm.loops))
+        found = (run(key, loop, theta) for key, loop in zip(keys, ssm.loops))
+        return FilterResult.of_loops(found, labels_of(ssm))
 
     # ---- an estimator of the likelihood, see `ssmscan.particles.estimators` -------------------------------
 

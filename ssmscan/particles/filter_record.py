@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from jax import Array
 
+from ssmscan.labels import Labels
 from ssmscan.model.protocols import Panel
 from ssmscan.particles.clouds import Cloud, History, Tree
 
@@ -38,6 +39,7 @@ class FilterRecord:
         first_step: number of the first of the steps, above 0 where an earlier run went on.
         proposal: name of what moved the particles.
         uses_later_data: whether particles knew data of later steps when they moved.
+        labels: names of the axes and what stands along them; on the host only, absent inside jit.
     """
 
     log_likelihood: Array
@@ -58,6 +60,7 @@ class FilterRecord:
     first_step: int = field(metadata=_STATIC)
     proposal: str = field(metadata=_STATIC)
     uses_later_data: bool = field(metadata=_STATIC)
+    labels: Labels = field(default_factory=Labels, compare=False)
 
     @property
     def num_particles(self) -> int:

@@ -11,7 +11,8 @@ on the log scale add.  What has no time in common is asked of one loop, `result.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,13 +20,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ssmscan.labels import Labels
 from ssmscan.particles import concerns
 from ssmscan.particles.filter_record import FilterRecord
 from ssmscan.particles.filter_step import COMPLETE, FAULTY, NOWHERE, VANISHED
 from ssmscan.particles.printing import Card, forms, known, listed
 
 
-@jax.tree_util.register_dataclass
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[f.name for f in fields(FilterRecord) if not f.metadata and f.name != "labels"],
+    meta_fields=[f.name for f in fields(FilterRecord) if f.metadata],
+    drop_fields=["labels"],
+)
 @dataclass(frozen=True)
 class FilterResult(FilterRecord):
     """What a particle filter found; its fields are those of `FilterRecord`.
@@ -73,9 +80,9 @@ class FilterResult(FilterRecord):
         return concerns.message(self)
 
     @staticmethod
-    def of_loops(loops: Iterable[FilterResult]) -> FilterResult:
-        """Return what the filters of one or several loops found as one result."""
-        first, *others = loops
+    def of_loops(loops: Iterable[FilterResult], labels: Labels | None = None) -> FilterResult:
+        """Return what the filters of one or several loops found as one result, with labels where some are given."""
+        first, *others = loops if labels is None else (replace(loop, labels=labels) for loop in loops)
         return _SeveralLoops((first, *others)) if others else first
 
     def _refuse_many(self) -> None:
@@ -166,6 +173,10 @@ class _SeveralLoops(FilterResult):
     @property
     def num_particles(self) -> int:
         return self.loops[0].num_particles
+
+    @property
+    def labels(self) -> Labels:  # type: ignore[override]
+        return self.loops[0].labels
 
     @property
     def log_likelihood(self) -> Array:

@@ -23,7 +23,7 @@ meet in few states, which `concerns` says and `SmoothingResult.renewed` shows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_integer
+from ssmscan.labels import Labels, labels_of
 from ssmscan.model.protocols import Model, Theta, Values
 from ssmscan.model.statespace.element_dynamics import join_values
 from ssmscan.model.statespace.requirements import require_observed
@@ -62,6 +63,7 @@ _FILTER = ParticleFilter(1000)
     jax.tree_util.register_dataclass,
     data_fields=["log_likelihood", "paths", "mean", "sd", "renewed", "filtered"],
     meta_fields=["method", "exact"],
+    drop_fields=["labels"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class SmoothingResult:
@@ -79,6 +81,7 @@ class SmoothingResult:
         filtered: what the filter found, without its history; None without a filter.
         method: the method, in words.
         exact: names of the sites with exact moments.
+        labels: names of the axes and what stands along them; on the host only, absent inside jit.
     """
 
     log_likelihood: Array
@@ -89,6 +92,7 @@ class SmoothingResult:
     filtered: FilterResult | None
     method: str
     exact: tuple[str, ...] = ()
+    labels: Labels = field(default_factory=Labels)
 
     def concerns(self) -> tuple[str, ...]:
         """Return what speaks against the paths, a sentence each; on the host, for one run.
@@ -279,7 +283,8 @@ class Smoother:
         key = as_key(key)
         require_observed(ssm)
         theta = ssm.canonical(theta)
-        return self.method_for(ssm).smooth(key, ssm, theta, self.num_paths)
+        found = self.method_for(ssm).smooth(key, ssm, theta, self.num_paths)
+        return replace(found, labels=labels_of(ssm))
 
     def method_for(self, ssm: Model) -> SmoothingMethod:
         """Return the method that is used for a model."""

@@ -11,6 +11,7 @@
 | `criteria` | how large a difference matters, and how sure a verdict has to be |
 | `comparable`, `agreement`, `verdicts` | may results be compared, do engines agree, and what did each cost |
 | `checked` | what several engines came to, look by look |
+| `predictions` | draws of every site, in the sample and beyond it, with their dates |
 | `uniformity` | are PIT values or ranks uniform: a band for all of their distribution function |
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
 | `plots` | figures, one a file |

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.labels import Labels
 from ssmscan.results.plain_values import (
     as_flag,
     as_indices,
@@ -82,6 +83,7 @@ class ResultData:
     log_weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     continuation: dict[str, np.ndarray] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
 
     def __post_init__(self) -> None:
         """Make arrays NumPy's, settings what a file gives back, and check all shapes."""

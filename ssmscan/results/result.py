@@ -27,7 +27,7 @@ CONCERNS = "ssmscan_concerns"
 """Attribute of what ArviZ reads: why the result cannot be trusted as it is."""
 
 _FORMAT = 4
-_IN_GROUPS = (*ARRAYS, "state_draws", "log_weights", "costs")
+_IN_GROUPS = (*ARRAYS, "state_draws", "log_weights", "costs", "labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +66,7 @@ class Result(ResultData):
         log_weights: (points,) logarithm of the weight of each point up to a constant, -inf for none.
         continuation: what it takes an engine to go on from this result, by names that it chose; not shown.
         origin: what the run belongs to, as JSON can hold it, so that an engine goes on only from its own; not shown.
+        labels: names of the axes and what stands along them, dates for one.
 
     Raises:
         ValueError: if an array does not have the shape above; it names the array.

@@ -1,6 +1,7 @@
 """What a user holds and engines are given; each file takes a `Core`, and `front` joins them.
 
 front             `StateSpaceModel`, of one loop or several: start reading here
+retracing         what `trace` was given, which the front keeps on the host
 core              `Core`: one loop, its staged functions and the data they read
 parameters        theta as a user passes it: checked, cast, unconstrained and back
 dynamics          a loop at one parameter value: start, step, densities of one particle

@@ -13,43 +13,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
+from ssmscan.labels import Labels
 from ssmscan.model.jaxprs.placeholders import sum_of
 from ssmscan.model.keys import loop_keys, one_key
 from ssmscan.model.protocols import NoiseSpec, Panel, Theta, Values
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace import checking, data, deterministics, parameters, paths, simulation
-from ssmscan.model.statespace.checking import Written
 from ssmscan.model.statespace.core import Core, described, sites_of
 from ssmscan.model.statespace.dynamics import LoopDynamics
 from ssmscan.model.statespace.element_dynamics import ElementDynamics, elements_at
 from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.statespace.program import Program
-
-
-class Retraceable(Written, Protocol):
-    """What `trace` was given, kept on the host; see `ssmscan.model.tracing`."""
-
-    @property
-    def model(self) -> Callable:
-        """The model itself."""
-
-    @property
-    def fixed(self) -> tuple[str, ...]:
-        """Printed paths of the arrays that were made static."""
-
-    def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
-        """Return the model with other data."""
-
-    def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
-        """Trace again with roles declared."""
-
-    def data_paths(self) -> list[str]:
-        """Return the printed paths of the leaves that are data."""
+from ssmscan.model.statespace.retracing import Retraceable
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["cores"], meta_fields=[], drop_fields=["source"])
@@ -63,7 +43,7 @@ class StateSpaceModel:
     """
 
     cores: tuple[Core, ...]
-    source: Retraceable | None = None
+    source: Retraceable[StateSpaceModel] | None = None
 
     def __repr__(self) -> str:
         return described(self.cores, () if self.source is None else self.source.fixed)
@@ -159,6 +139,11 @@ class StateSpaceModel:
     def observed(self) -> dict[str, np.ndarray]:
         """Observed values by site; sites of a loop have time in front."""
         return _union(jax.device_get(data.observed(core)) for core in self.cores)
+
+    @property
+    def labels(self) -> Labels:
+        """Names of the axes and what stands along them, found and declared; empty inside jit."""
+        return Labels() if self.source is None else self.source.labels
 
     # ---- parameters: the same in every loop -----------------------------------------------------
 
@@ -320,6 +305,10 @@ class StateSpaceModel:
         """Return the same model with some sites outside the loop declared parameters or initial states."""
         return self._source("with_roles").with_roles(parameters, initial)
 
+    def with_labels(self, *, time: Any = None, dims: Any = None, coords: Any = None) -> StateSpaceModel:
+        """Return the same model with dates and names for its axes; see `ssmscan.model.labelling.declare`."""
+        return self._source("with_labels").with_labels(self, time, dims, coords)
+
     def over(self, arrays: list) -> StateSpaceModel:
         """Return the same program over other arrays, which are taken as they are."""
         return StateSpaceModel(tuple(core.with_data(arrays) for core in self.cores))
@@ -337,7 +326,7 @@ class StateSpaceModel:
         """
         return checking.check(one_key(key), self, self._source("check"), simulate, theta)
 
-    def _source(self, what: str) -> Retraceable:
+    def _source(self, what: str) -> Retraceable[StateSpaceModel]:
         if self.source is None:
             raise ValueError(f"{what} works on what ssmscan.trace returned, on the host, not inside jit or vmap.")
         return self.source
