@@ -14,7 +14,7 @@ from ssmscan.results import plots
 from ssmscan.results.agreement import compare
 from ssmscan.results.plots.sources import Filtered
 from ssmscan.results.summary import PROBABILITIES
-from tests.results.figures import STEPS, categories, made_up
+from tests.results.made_up import STEPS, categories, made_up
 from tests.results.samples import result
 
 

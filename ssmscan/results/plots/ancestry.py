@@ -108,9 +108,7 @@ class _Stored:
         self.first = 0 if self.is_tree else int(kept.first)
         if self.is_tree:
             self.parents = np.asarray(kept.parents)[number]
-            element = tuple(
-                0 if i == _axis(filtered.panel, site, values[site].ndim - 2) else k for i, k in enumerate(element)
-            )
+            element = _within(filtered.panel, site, element)
             self.values = curves.scalar(np.asarray(values[site])[number], site, element, leading=1)
             self.last, self.num_steps = int(np.asarray(kept.last)[number]), kept.num_steps
             if int(np.asarray(kept.lost)[number]) >= 0:
@@ -181,8 +179,7 @@ def _draw_lines(ax: Any, x: np.ndarray, stored: _Stored, generations: list[Gener
         for one, other, share in zip(*ends, here.shares):
             segments.append([(place[step - 1], one), (place[step], other)])
             widths.append(0.3 + 1.7 * np.sqrt(share))
-    style = {"colors": BLUE, "capstyle": "round", "gid": "lines", "alpha": 0.8}
-    ax.add_collection(LineCollection(segments, linewidths=widths, **style))
+    ax.add_collection(LineCollection(segments, linewidths=widths, colors=BLUE, alpha=0.8, gid="lines"))
     if x.dtype.kind in "MO":
         ax.xaxis_date()
     ax.autoscale_view()

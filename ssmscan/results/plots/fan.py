@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.arguments import require_integer
+from ssmscan.arguments import require_instance, require_integer
 from ssmscan.results.plots import curves
 from ssmscan.results.plots.curves import Categories, Path
 from ssmscan.results.plots.drawing import BLUE, GREY, axes, label_times, labelled, legend, require_colour
@@ -56,10 +56,8 @@ def forecast(
         KeyError: if there is no such site with a time axis.
         ValueError: if the element is not a scalar, a band is not a probability, or times or data are not one a step.
     """
-    if not is_predicted(predictions):
-        raise TypeError(
-            refusal("predictions", "what ssmscan.predict or ssmscan.prior_predictive returned", predictions)
-        )
+    expected = "what ssmscan.predict or ssmscan.prior_predictive returned"
+    require_instance("predictions", predictions, Predictions, expected)
     paths, data, path = _numbers(predictions, site, element, observed, curves.bands(bands))
     num_steps, origin = paths.shape[-1], predictions.known[site]
     found = time_coordinate(predictions, num_steps) if times is None else times
