@@ -64,13 +64,14 @@ def results() -> SimpleNamespace:
     nile = datasets.nile()
     found.years, found.flow, seen = nile.time.astype("datetime64[Y]"), nile.values, 80
     ssm = ssmscan.trace(local_level, nile.values[:seen])
-    found.nuts = ssmscan.NUTS(num_warmup=300, num_samples=500, progress=False).run(next(keys), ssm)
+    importance = ssmscan.ImportanceSampler(num_points=12_000, num_particles=50, progress=False)
+    found.nuts = ssmscan.NUTS(num_warmup=300, num_samples=2000, progress=False).run(next(keys), ssm)
     found.short = ssmscan.NUTS(num_warmup=300, num_samples=40, progress=False).run(next(keys), ssm)
-    found.importance = ssmscan.ImportanceSampler(num_points=4000, num_particles=50, progress=False).run(next(keys), ssm)
+    found.importance = importance.run(next(keys), ssm)
     found.compared = ssmscan.compare(NUTS=found.nuts, importance=found.importance, short=found.short)
     # another prior is another posterior
     other = ssmscan.trace(partial(local_level, scale=40.0), nile.values[:seen])
-    found.other = ssmscan.ImportanceSampler(num_points=4000, num_particles=50, progress=False).run(next(keys), other)
+    found.other = importance.run(next(keys), other)
     found.disagree = ssmscan.compare(NUTS=found.nuts, importance=found.importance, other=found.other)
     longer = ssmscan.trace(local_level, nile.values[:seen], future=len(nile.values) - seen)
     found.predicted = ssmscan.predict(next(keys), longer, found.nuts)

@@ -79,7 +79,7 @@ def genealogy(
     _draw_lines(ax, x, stored, drawn)
     alone = np.flatnonzero(counts == 1)
     first = stored.first + 1
-    label = f"{counts[0]:,} ancestor{'s' * (counts[0] > 1)} of {stored.num_particles:,} particles at step {first}"
+    label = f"{counts[0]:,} ancestor{'s' * int(counts[0] > 1)} of {stored.num_particles:,} particles at step {first}"
     ax.plot([], [], color=BLUE, linewidth=1.5, label=label)
     if len(alone):
         at = {"color": VERMILION, "linewidth": 1.0, "linestyle": (0, (4, 2)), "gid": "common ancestor"}
@@ -190,5 +190,5 @@ def _draw_clouds(ax: Any, x: np.ndarray, stored: _Stored) -> None:
     if stored.is_tree:
         return
     some = np.unique(np.linspace(0, stored.num_particles - 1, MOST_POINTS).astype(int))
-    points = {"color": GREY, "marker": ".", "markersize": 1.2, "linestyle": "none", "alpha": 0.35, "rasterized": True}
+    points = {"color": GREY, "marker": ".", "markersize": 1.5, "linestyle": "none", "alpha": 0.2, "rasterized": True}
     ax.plot(np.repeat(x, len(some)), stored.values[:, some].ravel(), label="particles", gid="particles", **points)

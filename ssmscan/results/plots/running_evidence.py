@@ -63,7 +63,7 @@ def evidence(source: Any, *, times: Any = None, ax: Any = None) -> Any:
     ax = axes(ax, (7.0, 2.6))
     x, shown = _times(found, (source,), times)
     end = _with_error(found.value[-1], found.error[-1])
-    _draw(ax, x, Evidence(found.value[shown], found.error[shown]), f"{end} in the end", 0)
+    _draw(ax, x, Evidence(found.value[shown], found.error[shown]), f"{end} at the end", 0)
     ax.set_ylabel("log evidence")
     label_times(ax, x, steps=shown.start == 0)
     legend(ax)
@@ -92,7 +92,7 @@ def _draw_factors(by_name: dict[str, Evidence], sources: Mapping[str, Any], time
         error = np.where(np.isnan(own.error) & np.isnan(base.error), np.nan, error)
         factor = Evidence(own.value - base.value, error)
         end = _with_error(factor.value[-1], factor.error[-1])
-        _draw(ax, x, Evidence(factor.value[shown], factor.error[shown]), f"{name}: {end} in the end", k)
+        _draw(ax, x, Evidence(factor.value[shown], factor.error[shown]), f"{name}: {end} at the end", k)
     ax.set_ylabel(f"log Bayes factor against {first}")
     label_times(ax, x, steps=shown.start == 0)
     legend(ax)
@@ -149,4 +149,5 @@ def _times(found: Evidence, sources: Any, times: Any) -> tuple[np.ndarray, slice
 
 
 def _with_error(value: float, error: float) -> str:
-    return f"{rounded(value, error)} ± {rounded(error, error)}" if np.isfinite(error) else f"{value:.6g}"
+    text = f"{rounded(value, error)} ± {rounded(error, error)}" if np.isfinite(error) else f"{value:.6g}"
+    return text.replace("-", "\N{MINUS SIGN}")
