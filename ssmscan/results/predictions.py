@@ -119,7 +119,7 @@ def within(predictions: Predictions) -> Group:
 
     Sites without a time axis are among them.
     """
-    found = _variables(predictions, name for name in predictions.draws if name in predictions.observed)
+    found = _variables(predictions, [name for name in predictions.draws if name in predictions.observed])
     return cut(found, {}, _known_times(predictions))
 
 
@@ -150,9 +150,11 @@ def of_prior(predictions: Predictions) -> dict[str, Group]:
     rest = [name for name in predictions.draws if name not in predictions.observed]
     states = [name for name in rest if name in predictions.known or name in predictions.start]
     return {
-        "prior": _variables(predictions, name for name in rest if name not in states),
+        "prior": _variables(predictions, [name for name in rest if name not in states]),
         "prior_states": _variables(predictions, states),
-        "prior_predictive": _variables(predictions, name for name in predictions.draws if name in predictions.observed),
+        "prior_predictive": _variables(
+            predictions, [name for name in predictions.draws if name in predictions.observed]
+        ),
     }
 
 
