@@ -14,12 +14,14 @@ Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
     dates, labels             dates, and how they go on; names of axes, and what stands along them
+    health                    one verdict on what was found, and reasons to act on
     tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
     particles/                how particles move: weights, resampling, the filter, estimators of the likelihood
     results/                  what came out: draws, summaries, agreement, plots
     inference/                parameters: NUTS, PMMH, particle Gibbs, importance sampling, tempered SMC, SMC2, maxima
+    certification/            is it right on this model and machine: `certify`, and the self-test
     stochastic_volatility     a model to copy and change
     demo, __main__            `ssmscan demo`: that model by two samplers
 
@@ -27,12 +29,17 @@ Data flow one way, and a folder imports only from those before it:
 has its own.
 """
 
+from ssmscan.certification.bands import Bands
+from ssmscan.certification.certificate import Calibration, Certificate, Finding, Outcome
+from ssmscan.certification.certify import certify
 from ssmscan.errors import ModelError
+from ssmscan.health import Condition, Health, Reason, Section
 from ssmscan.inference.approximation import GaussianPath, gaussian_approximation
 from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
 from ssmscan.inference.evidence import EvidenceEstimate, evidence
+from ssmscan.inference.filters_at_draws import Predicting, PredictiveDensities, predictive_densities
 from ssmscan.inference.gibbs import ParticleGibbs
 from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
 from ssmscan.inference.importance import ImportanceSampler
@@ -72,7 +79,7 @@ from ssmscan.particles.clouds import Cloud, History, Kept, Tree
 from ssmscan.particles.conditional import AncestorSampling, Ancestral, BackwardSampling, ConditionalPath, ConditionalSMC
 from ssmscan.particles.conditional_step import Backward
 from ssmscan.particles.discrete_filter import DiscreteFilter
-from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, Replicates, SampledPath
+from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, OneStepAhead, Replicates, SampledPath
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
@@ -135,6 +142,13 @@ __all__ = [
     "ParticleFilter",
     "FilterResult",
     "log_likelihood",
+    # is it right on this model and machine
+    "certify",
+    "Certificate",
+    "Finding",
+    "Outcome",
+    "Calibration",
+    "Bands",
     # do they agree
     "cross_check",
     "CrossCheck",
@@ -147,8 +161,15 @@ __all__ = [
     "EvidenceEstimate",
     "plots",
     "load",
+    # can it be used, and if not what to do
+    "Health",
+    "Condition",
+    "Reason",
+    "Section",
     # states: paths, forecasts, long and growing series
     "predict",
+    "predictive_densities",
+    "PredictiveDensities",
     "Predictions",
     "Labels",
     "Smoother",
@@ -199,6 +220,7 @@ __all__ = [
     "Dynamics",
     "Engine",
     "Estimator",
+    "Predicting",
     "Proposal",
     "SeriesProposal",
     "ConditionalProposal",
@@ -232,6 +254,7 @@ __all__ = [
     "History",
     "Tree",
     "LikelihoodEstimate",
+    "OneStepAhead",
     "SampledPath",
     "Costs",
     "ScalarSummary",

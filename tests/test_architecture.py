@@ -24,7 +24,7 @@ MAX_LINES = 350
 MAX_TEST_LINES = 500
 MAX_EXAMPLE_LINES = 80
 
-BOTTOM = ("errors", "arguments", "dates", "labels", "files", "tail_index")
+BOTTOM = ("errors", "arguments", "dates", "labels", "files", "tail_index", "health")
 """Files that the whole package may use; each imports no more than those before it."""
 
 FOLDERS = {
@@ -33,6 +33,7 @@ FOLDERS = {
     "particles": (*BOTTOM, "model", "particles"),
     "results": (*BOTTOM, "results"),
     "inference": (*BOTTOM, "model", "particles", "results", "inference"),
+    "certification": (*BOTTOM, "datasets", "model", "particles", "results", "inference", "certification"),
 }
 """What a folder may import from this package, in the order in which data flows."""
 

@@ -11,6 +11,7 @@
 | `pmmh_chain` | its exact step |
 | `gibbs`, `gibbs_run` | `ParticleGibbs`: states and parameters by turns; a run of it under way |
 | `gibbs_sweep`, `gibbs_kernels` | its sweep, and where chains begin; what moves the parameters |
+| `common_doubts` | what several samplers say against their runs |
 | `gibbs_doubts` | parameters and states that stand still |
 | `default_estimator` | what an engine begins with where it is not told an estimator of the likelihood |
 | `pilot`, `sizing` | what is tuned before it; how many particles |
@@ -35,6 +36,7 @@
 | `deterministics` | deterministics outside the loop, added to a result |
 | `reporting` | the `Result` of a sampler |
 | `predict` | the observations again, from any result |
+| `filters_at_draws`, `at_draws` | how well each observation was predicted, at draws of any result |
 | `long_run` | a long filter with progress, that stops at Control-C and goes on |
 | `going_on`, `spreading` | a run that goes on from a result or a file; replicates over cores and devices |
 | `progress`, `interrupts` | chunks, what is shown meanwhile, and where Control-C may end them |

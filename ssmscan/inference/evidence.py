@@ -32,6 +32,7 @@ from jax.flatten_util import ravel_pytree
 
 from ssmscan.arguments import require_flag, require_instance, require_integer, require_number
 from ssmscan.errors import ModelError
+from ssmscan.health import Condition, Health, Reason, Section
 from ssmscan.inference.default_estimator import begin_with, why
 from ssmscan.inference.importance_adapt import Adaptation, Aim
 from ssmscan.inference.importance_doubts import faults
@@ -58,6 +59,8 @@ MOST_FITTED, LEAST_FITTED = 1000, 20
 FEW_EFFECTIVE = 100
 """Fewer effective points than these say little."""
 
+_WAYS = "Give more num_points, or a longer run for the proposal; TemperedSMC has an evidence of its own."
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EvidenceEstimate:
@@ -68,7 +71,7 @@ class EvidenceEstimate:
         error: its standard error, from the weights.
         log_weights: (points,) of the points.
         estimator: what estimated the likelihood, in words.
-        doubts: what speaks against it beside the weights, in sentences.
+        doubts: what speaks against it beside the weights, and what to do.
         costs: what it took.
     """
 
@@ -76,7 +79,7 @@ class EvidenceEstimate:
     error: float
     log_weights: np.ndarray
     estimator: str
-    doubts: tuple[str, ...]
+    doubts: tuple[Reason, ...]
     costs: Costs
 
     @property
@@ -89,23 +92,32 @@ class EvidenceEstimate:
         """k-hat, the tail index of the weights: the error is not to be relied on above 0.7."""
         return tail_index(self.log_weights)
 
-    def concerns(self) -> tuple[str, ...]:
-        """Return the reasons not to trust the estimate, each a sentence with what to do."""
+    def health(self) -> Health:
+        """Return whether the estimate can be used, why not and what to do."""
         found, size = list(self.doubts), self.effective_points
-        ways = "Give more num_points, or a longer run for the proposal; TemperedSMC has an evidence of its own."
+        number = len(self.log_weights)
         if not size:
-            return (*found, "No point has any weight: the draws are not of this model, or the proposal missed them.")
-        if fault := find_fault_of_weights(self.log_weights, {}):
-            found.append(
-                f"The proposal does not cover the posterior ({fault.reason}): do not rely on the error. {ways}"
-            )
+            sentence = "No point has any weight: the draws are not of this model, or the proposal missed them."
+            found.append(Reason(sentence, "Check the model and its data.", Section.POINTS, Condition.UNUSABLE))
+        elif fault := find_fault_of_weights(self.log_weights, {}):
+            sentence = f"The proposal does not cover the posterior ({fault.reason}): do not rely on the error."
+            found.append(Reason(sentence, _WAYS, Section.POINTS, Condition.UNUSABLE))
         elif size < FEW_EFFECTIVE:
-            found.append(f"Only {size:.0f} of {len(self.log_weights):,} points are effective. {ways}")
-        return tuple(found)
+            found.append(Reason(f"Only {size:.0f} of {number:,} points are effective.", _WAYS, Section.POINTS))
+        index = [("tail index of the weights", f"{self.tail_index:.2f}")] if number else []
+        return Health.of(found, [("effective points", f"{size:,.0f} of {number:,}"), *index])
+
+    def concerns(self) -> tuple[str, ...]:
+        """Return the sentences of `health`; nothing if all is well."""
+        return self.health().sentences
 
     def __repr__(self) -> str:
         size = f"{len(self.log_weights):,} points, {self.effective_points:,.0f} effective, with {self.estimator}"
-        rows = [("log evidence", f"{self.log_evidence:.4f} +- {self.error:.4f}"), ("from", size)]
+        rows = [
+            ("health", self.health().line),
+            ("log evidence", f"{self.log_evidence:.4f} +- {self.error:.4f}"),
+            ("from", size),
+        ]
         return Card("Evidence by importance sampling", rows, self.concerns()).text()
 
 
@@ -183,7 +195,8 @@ def evidence(
         )
     log_weights = made.points.log_weights(proposal)
     log_evidence, error = combine(log_weights) if len(log_weights) else (np.nan, np.nan)
-    stopped = ("The run was stopped before its end: these are the points made by then.",) * made.interrupted
+    said = "The run was stopped before its end: these are the points made by then."
+    stopped = (Reason(said, section=Section.STOPPED),) * made.interrupted
     steps = run.particle_steps + len(log_weights) * run.estimator.particle_steps(ssm)
     found = EvidenceEstimate(
         log_evidence=log_evidence,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmscan.health import Condition, Reason, Section
 from ssmscan.inference.going_on import Arrays
 from ssmscan.particles.conditional import Ancestral, ConditionalSMC
 from ssmscan.particles.proposals import uses_later_data
@@ -20,8 +21,8 @@ MANY_SWEEPS = 100
 """Draws of a chain from which such shares are judged."""
 
 
-def doubts_of(draws: Arrays, stats: Arrays, updated: np.ndarray, conditional: ConditionalSMC) -> tuple[str, ...]:
-    """Return why the draws are not to be trusted, in sentences.
+def doubts_of(draws: Arrays, stats: Arrays, updated: np.ndarray, conditional: ConditionalSMC) -> tuple[Reason, ...]:
+    """Return why the draws are not to be trusted, and what to do.
 
     Args:
         draws, stats: parameters and statistics, (chains, draws, ...).
@@ -34,44 +35,48 @@ def doubts_of(draws: Arrays, stats: Arrays, updated: np.ndarray, conditional: Co
     return found
 
 
-def _impossible(impossible: np.ndarray) -> tuple[str, ...]:
+def _impossible(impossible: np.ndarray) -> tuple[Reason, ...]:
     count = int(impossible.sum())
     if not count:
         return ()
-    return (
+    sentence = (
         f"{count:,} of {impossible.size:,} sweeps met states without a density at their parameters, as rounding or a "
-        "density that is no number may leave them: mend the density of the model, or run in float64.",
+        "density that is no number may leave them."
     )
+    return (Reason(sentence, "Mend the density of the model, or run in float64.", Section.NOT_NUMBERS),)
 
 
-def _parameters_still(draws: Arrays) -> tuple[str, ...]:
+def _parameters_still(draws: Arrays) -> tuple[Reason, ...]:
     moved = [(np.diff(x, axis=1) != 0).reshape(*x[:, 1:].shape[:2], -1).any(axis=2) for x in draws.values()]
     shares = np.any(moved, axis=0).mean(axis=1)
     still = np.flatnonzero(shares < STILL)
     if not len(still):
         return ()
     percent = ", ".join(significant(100 * float(share)) for share in shares[still])
-    return (
+    sentence = (
         f"Chain(s) {still.tolist()} moved the parameters in only {percent} % of the sweeps: their step size was not "
-        "found. Use a longer warm-up, a higher target_accept of the kernel, or priors that say more.",
+        "found."
     )
+    remedy = "Use a longer warm-up, num_warmup, a higher target_accept of the kernel, or priors that say more."
+    return (Reason(sentence, remedy, Section.STILL, Condition.UNUSABLE),)
 
 
-def _states_still(shares: np.ndarray, conditional: ConditionalSMC) -> tuple[str, ...]:
+def _states_still(shares: np.ndarray, conditional: ConditionalSMC) -> tuple[Reason, ...]:
     still = shares < STILL
     if not still.any():
         return ()
     chain, step = (int(i) for i in np.unravel_index(np.argmin(shares), shares.shape))
     count, size = int(still.any(axis=0).sum()), shares.shape[1]
-    ways = ["more particles"]
+    ways = ["more particles, num_particles"]
     if isinstance(conditional.backward, Ancestral):
         ways.append("backward=AncestorSampling()")
     if not uses_later_data(conditional.proposal):
         ways.append("a proposal that looks ahead, conditional=ConditionalSMC(N, proposal=LookAhead())")
     said = f"{', '.join(ways[:-1])}, or {ways[-1]}" if len(ways) > 1 else ways[0]
     least = significant(100 * float(shares.min()))
-    return (
+    sentence = (
         f"The states of {count:,} of {size:,} time steps were drawn anew in fewer than {100 * STILL:g} % of the "
         f"sweeps, those of step {step} in {least} % by chain {chain}: they stand still, and the draws do not cover the "
-        f"posterior. Use {said}.",
+        "posterior."
     )
+    return (Reason(sentence, f"Use {said}.", Section.STILL, Condition.UNUSABLE),)

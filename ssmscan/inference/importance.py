@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_number
+from ssmscan.health import Reason, Section
 from ssmscan.inference.default_estimator import begin_with, default_estimator, why
 from ssmscan.inference.going_on import Checkpoint, begin, estimator_again, origin_of, record_of, words
 from ssmscan.inference.importance_adapt import Adaptation, Aim
@@ -304,16 +305,16 @@ class ImportanceSampler:
             )
         return tuple(notes)
 
-    def _noise_doubt(self, frozen: Frozen) -> tuple[str, ...]:
+    def _noise_doubt(self, frozen: Frozen) -> tuple[Reason, ...]:
         sd, size = frozen.found[0], frozen.estimator.num_particles
         if not sd > (MISSED * self.target_sd if self.num_particles is None else TOO_NOISY):
             return ()
         limit = f"; {frozen.said[1]}" if frozen.said[1] else ""
-        return (
+        sentence = (
             f"The estimates of the likelihood are noisy: with {size:,} particles the standard deviation of their "
-            f"logarithm is {significant(sd)} at the centre{limit}. Use more, num_particles, or another proposal of the "
-            "filter.",
+            f"logarithm is {significant(sd)} at the centre{limit}."
         )
+        return (Reason(sentence, "Use more, num_particles, or another proposal of the filter.", Section.NOISE),)
 
 
 class Frozen(NamedTuple):

@@ -1,4 +1,4 @@
-"""Why the points of the importance sampler should not be trusted, in sentences with what to do about it.
+"""Why the points of the importance sampler should not be trusted, with what to do about it.
 
 An index of the tail of the weights, `Result.tail_index`, says the rest.
 """
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from ssmscan.health import Condition, Reason, Section
+from ssmscan.inference.common_doubts import not_numbers
 from ssmscan.inference.importance_points import Points
 from ssmscan.inference.importance_weights import effective
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -26,10 +28,12 @@ HEAVIEST = 0.1
 FAULTY_SHARE, FAULTY_WEIGHT = 0.01, 0.001
 """Shares of the points, and of all weight, from which filters without a number are said; fewer are of the defence."""
 
-WAYS = "Use ssmscan.NUTS or ssmscan.PMMH, a prior that says more, or more points"
+WAYS = "Use ssmscan.NUTS or ssmscan.PMMH, a prior that says more, or more points, num_points."
 
 
-def doubts(points: Points, log_weights: np.ndarray, noise: tuple[str, ...], temperature: float) -> tuple[str, ...]:
+def doubts(
+    points: Points, log_weights: np.ndarray, noise: tuple[Reason, ...], temperature: float
+) -> tuple[Reason, ...]:
     """Return what speaks against points that there are.
 
     Args:
@@ -41,27 +45,28 @@ def doubts(points: Points, log_weights: np.ndarray, noise: tuple[str, ...], temp
     if not len(log_weights):
         return ()
     if not np.isfinite(log_weights).any():
-        return ("No point has any weight: the proposal missed the posterior. Use another engine.",)
+        sentence = "No point has any weight: the proposal missed the posterior."
+        return (Reason(sentence, "Use another engine.", Section.POINTS, Condition.UNUSABLE),)
     found = list(noise)
     if temperature < 1:
-        found.append(
-            f"The proposal did not arrive: its rounds ended at temperature {significant(temperature)} of 1. {WAYS}."
-        )
+        sentence = f"The proposal did not arrive: its rounds ended at temperature {significant(temperature)} of 1."
+        found.append(Reason(sentence, WAYS, Section.POINTS))
     top, size = float(np.exp(log_weights.max() - logsumexp(log_weights))), effective(log_weights)
     d = points.z.shape[1]
+    where = f"in {d} dimension{'s' * (d > 1)}"
     if top > HEAVIEST:
-        found.append(
-            f"One of {len(log_weights):,} points has {100 * top:.0f} % of all weight: in {d} dimension{'s' * (d > 1)} "
-            f"the proposal does not cover the posterior. {WAYS}."
+        sentence = (
+            f"One of {len(log_weights):,} points has {100 * top:.0f} % of all weight: {where} the proposal does not "
+            "cover the posterior."
         )
+        found.append(Reason(sentence, WAYS, Section.POINTS))
     elif size < FEW_EFFECTIVE:
-        found.append(
-            f"Only {size:.0f} of {len(log_weights):,} points are effective, in {d} dimension{'s' * (d > 1)}. {WAYS}."
-        )
+        sentence = f"Only {size:.0f} of {len(log_weights):,} points are effective, {where}."
+        found.append(Reason(sentence, WAYS, Section.POINTS))
     return tuple(found)
 
 
-def faults(points: Points, log_weights: np.ndarray, ssm: StateSpaceModel, estimator: Estimator) -> tuple[str, ...]:
+def faults(points: Points, log_weights: np.ndarray, ssm: StateSpaceModel, estimator: Estimator) -> tuple[Reason, ...]:
     """Return what to say of filters that met log weights that are not numbers, unless a few far away did."""
     faulty = np.flatnonzero(points.status == FAULTY)
     if not len(faulty):
@@ -72,8 +77,4 @@ def faults(points: Points, log_weights: np.ndarray, ssm: StateSpaceModel, estima
     i = int(faulty[np.argmax(log_weights[faulty])])
     theta = {name: jnp.asarray(leaf[i]) for name, leaf in points.theta.items()}
     said = estimator.describe(as_key(jnp.asarray(points.filter_key[i])), ssm, theta)
-    return (
-        f"{len(faulty):,} of {len(points.z):,} points come from filters in which log weights of particles were not "
-        "numbers and counted as impossible, so that the likelihood of these parameters is too low: mend the density of "
-        f"the model. Point {i}: {said}",
-    )
+    return (not_numbers(f"{len(faulty):,} of {len(points.z):,} points come from", f"Point {i}: {said}"),)

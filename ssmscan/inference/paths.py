@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.health import Reason, Section
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import compile_chunk, phase, run_chunks
 from ssmscan.model.protocols import Model
@@ -63,16 +64,18 @@ class Paths(NamedTuple):
     interrupted: bool
     failure: str
 
-    def doubts(self, wanted: int) -> tuple[str, ...]:
+    def doubts(self, wanted: int) -> tuple[Reason, ...]:
         """Return what to say of paths that were wanted in each chain and not made."""
         made = len(self.draws)
         there = f"{made} of {wanted} state paths a chain are there, and the draws of the parameters are whole"
         if self.interrupted and made < wanted:
-            return (f"The run was stopped while the state paths were made: {there}.",)
+            sentence = f"The run was stopped while the state paths were made: {there}."
+            return (Reason(sentence, section=Section.STOPPED),)
         if not self.failure:
             return ()
-        advice = "Use fewer of them, num_paths, or fewer particles where there are any."
-        return (f"The state paths could not be made ({self.failure}): {there}. {advice}",)
+        sentence = f"The state paths could not be made ({self.failure}): {there}."
+        remedy = "Use fewer of them, num_paths, or fewer particles where there are any."
+        return (Reason(sentence, remedy, Section.PATHS),)
 
 
 @dataclass(frozen=True, eq=False)

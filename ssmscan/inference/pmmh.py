@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_number
+from ssmscan.health import Reason, Section
+from ssmscan.inference.common_doubts import not_numbers
 from ssmscan.inference.default_estimator import begin_with, default_estimator, why
 from ssmscan.inference.going_on import Arrays, Checkpoint, begin, estimator_again, origin_of, words
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
@@ -149,7 +151,7 @@ class PMMH:
         with hold_interrupts():
             run = self._tuned(key, ssm) if before is None else self._gone_on(before, ssm)
             if before is None and run.doubts:
-                warnings.warn(" ".join(run.doubts), ResultWarning, stacklevel=2)
+                warnings.warn(" ".join(map(str, run.doubts)), ResultWarning, stacklevel=2)
             self._sample(ssm, run, added_to + self.num_samples, saving)
             result = self._result(ssm, run)
         return warn_of_concerns(result)
@@ -234,7 +236,7 @@ class PMMH:
         )
         return dataclasses.replace(result, settings={**result.settings, "num_samples": result.num_draws})
 
-    def _pilot_doubts(self, pilot: Pilot) -> tuple[str, ...]:
+    def _pilot_doubts(self, pilot: Pilot) -> tuple[Reason, ...]:
         """Return what to say of a pilot that did not find what it looked for."""
         if pilot.interrupted:
             return ()
@@ -246,40 +248,36 @@ class PMMH:
         if self.num_particles is not None:
             if pilot.sd <= TOO_NOISY:
                 return ()
-            return (
-                f"The standard deviation of the log likelihood estimate is large: {noise}. {ways}, or a larger "
-                "num_particles.",
-            )
+            sentence = f"The standard deviation of the log likelihood estimate is large: {noise}."
+            return (Reason(sentence, f"{ways}, or a larger num_particles.", Section.NOISE),)
         if pilot.sd <= MISSED * self.target_sd:
             return ()
         limit = f"; {pilot.limit}" if pilot.limit else ""
-        return (
+        sentence = (
             f"The pilot could not bring the standard deviation of the log likelihood estimate to {self.target_sd:g}: "
-            f"{noise}{limit}. {ways}.",
+            f"{noise}{limit}."
         )
+        return (Reason(sentence, f"{ways}.", Section.WIDE_PRIOR),)
 
 
 def fault_doubts(
     theta: Arrays, stats: Arrays, faulty_proposals: int, ssm: StateSpaceModel, estimator: Estimator
-) -> tuple[str, ...]:
+) -> tuple[Reason, ...]:
     """Return what to say of filters that met log weights that are not numbers, with where for one of them."""
     drawn = stats["filter_status"] == FAULTY
     if not (drawn.any() or faulty_proposals):
         return ()
-    where = ""
+    example = ""
     if drawn.any():
         chain, draw = np.argwhere(drawn)[0]
         here = jax.tree.map(lambda leaf: jnp.asarray(leaf[chain, draw]), theta)
         said = estimator.describe(as_key(jnp.asarray(stats["filter_key"][chain, draw])), ssm, here)
-        where = f" Draw {draw} of chain {chain}: {said}"
-    return (
-        f"{int(drawn.sum()):,} of {drawn.size:,} draws and {faulty_proposals:,} of the proposals come from filters "
-        "in which log weights of particles were not numbers and counted as impossible, so that the likelihood of these "
-        f"parameters is too low: mend the density of the model.{where}",
-    )
+        example = f"Draw {draw} of chain {chain}: {said}"
+    which = f"{int(drawn.sum()):,} of {drawn.size:,} draws and {faulty_proposals:,} of the proposals come from"
+    return (not_numbers(which, example),)
 
 
-def acceptance_doubts(accepted: np.ndarray) -> tuple[str, ...]:
+def acceptance_doubts(accepted: np.ndarray) -> tuple[Reason, ...]:
     """Return what to say of chains that accept too few proposals or too many."""
     if accepted.shape[1] < MANY_DRAWS:
         return ()
@@ -289,16 +287,16 @@ def acceptance_doubts(accepted: np.ndarray) -> tuple[str, ...]:
     few = np.flatnonzero((shares < low) & (shares >= STUCK_ACCEPTANCE))
     found = []
     if len(few):
-        found.append(
-            f"Chain(s) {few.tolist()} accepted only {_percent(shares[few])} of the proposals: use more particles "
-            "(a smaller target_sd), or a longer warm-up."
-        )
+        sentence = f"Chain(s) {few.tolist()} accepted only {_percent(shares[few])} of the proposals."
+        remedy = "Use more particles (a smaller target_sd), or a longer warm-up, num_warmup."
+        found.append(Reason(sentence, remedy, Section.STICKS))
     many = np.flatnonzero(shares > high)
     if len(many):
-        found.append(
+        sentence = (
             f"Chain(s) {many.tolist()} accepted {_percent(shares[many])} of the proposals, which are too short to get "
-            "anywhere: use a longer warm-up."
+            "anywhere."
         )
+        found.append(Reason(sentence, "Use a longer warm-up, num_warmup.", Section.STICKS))
     return tuple(found)
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.health import Reason, as_reasons
 from ssmscan.inference.going_on import Arrays, pack, record_of, unpack
 from ssmscan.inference.pilot import Pilot
 from ssmscan.inference.pmmh_chain import Chain, Trace
@@ -35,7 +36,7 @@ class Run:
         chains: where they are.
         target: acceptance that the warm-up aims at.
         warmup_left: steps of the warm-up still to be taken.
-        notes, doubts: of the pilot, in sentences.
+        notes, doubts: of the pilot.
         compile_seconds, warmup_seconds, run_seconds, particle_steps: what it cost.
         interrupted: whether Control-C ended it.
         complete: whether the pilot came to its end, so that another run can go on from here.
@@ -50,7 +51,7 @@ class Run:
     target: float
     warmup_left: int
     notes: tuple[str, ...]
-    doubts: tuple[str, ...]
+    doubts: tuple[Reason, ...]
     compile_seconds: float
     warmup_seconds: float
     run_seconds: float
@@ -61,7 +62,7 @@ class Run:
     faulty_proposals: int = 0
 
     @classmethod
-    def of_pilot(cls, pilot: Pilot, key: list[int], num_warmup: int, *, doubts: tuple[str, ...]) -> Run:
+    def of_pilot(cls, pilot: Pilot, key: list[int], num_warmup: int, *, doubts: tuple[Reason, ...]) -> Run:
         """Begin where a pilot has ended."""
         notes = [
             f"{sized(pilot.estimator)}, standard deviation of the log likelihood estimate "
@@ -99,7 +100,7 @@ class Run:
             target=float(origin["target"]),
             warmup_left=int(origin["warmup_left"]),
             notes=tuple(origin["notes"]),
-            doubts=tuple(origin["doubts"]),
+            doubts=as_reasons("doubts", origin["doubts"]),
             compile_seconds=before.costs.compile_seconds,
             warmup_seconds=before.costs.warmup_seconds,
             run_seconds=before.costs.run_seconds,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.health import Reason
 from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.paths import Paths
 from ssmscan.inference.settings import describe, versions
@@ -28,7 +29,7 @@ def result_of(
     costs: Costs,
     interrupted: bool,
     notes: tuple[str, ...],
-    doubts: tuple[str, ...],
+    doubts: tuple[Reason, ...],
     independent_runs: bool = False,
     log_evidence: tuple[float, float] | None = None,
     used: Any = None,
@@ -48,7 +49,7 @@ def result_of(
         costs: of the draws; those of the paths are added.
         interrupted: whether Control-C ended the draws.
         notes: what the engine chose, in sentences.
-        doubts: why the draws are not to be trusted, in sentences; those of the paths are added.
+        doubts: why the draws are not to be trusted, and what to do; those of the paths are added.
         independent_runs: see `Result`.
         log_evidence: estimate and standard error, None where there is none.
         used: what the engine chose in place of a setting, added to the settings.

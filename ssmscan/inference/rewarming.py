@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 from numpyro.infer.hmc import HMCState
 
+from ssmscan.health import Reason, Section
 from ssmscan.results.health import STRAY, stray
 
 REWARM_ACCEPT = 0.99
@@ -65,7 +66,7 @@ def warmed_anew(keys: jax.Array, begun: HMCState, warm: HMCState) -> HMCState:
     return begun._replace(adapt_state=begun.adapt_state._replace(**scales), rng_key=keys, **point)
 
 
-def rewarmed(first: Tally | None, kept: Tally, *, stopped: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def rewarmed(first: Tally | None, kept: Tally, *, stopped: bool) -> tuple[tuple[str, ...], tuple[Reason, ...]]:
     """Return what is to be noted of divergences and of a new warm-up, and what is to be doubted after it.
 
     Args:
@@ -78,17 +79,17 @@ def rewarmed(first: Tally | None, kept: Tally, *, stopped: bool) -> tuple[tuple[
     if first is None:
         return strays, ()
     if stopped:
-        return (), (
+        sentence = (
             f"{first} ended in a divergence, and the run was stopped in the new warm-up at {REWARM_ACCEPT:g} that "
-            "followed: these are the draws before it.",
+            "followed: these are the draws before it."
         )
+        return (), (Reason(sentence, f"Let it end, or begin with target_accept={REWARM_ACCEPT:g}.", Section.STOPPED),)
     note = f"{first} ended in a divergence: they were dropped, and after a new warm-up {kept} did."
     if few:
         return (note, *strays), ()
-    return (note,), (
-        f"{first} had ended in a divergence, and a new warm-up at {REWARM_ACCEPT:g} did not get rid of all: what is "
-        f"left is a target_accept above {REWARM_ACCEPT:g}, or other coordinates.",
-    )
+    sentence = f"{first} had ended in a divergence, and a new warm-up at {REWARM_ACCEPT:g} did not get rid of all."
+    remedy = f"What is left is a target_accept above {REWARM_ACCEPT:g}, or other coordinates."
+    return (note,), (Reason(sentence, remedy, Section.DIVERGENCES),)
 
 
 def _strays(kept: Tally) -> str:

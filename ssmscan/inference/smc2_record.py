@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.health import Reason, Section
+from ssmscan.inference.common_doubts import few_runs, not_numbers
 from ssmscan.inference.importance_weights import combine
 from ssmscan.inference.smc2_cloud import NUMBERS, Arrays, Cloud
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -113,44 +115,42 @@ def notes(clouds: Sequence[Cloud]) -> tuple[str, ...]:
     return (f"{particles} particles; clouds renewed {between} times a run, by {moves:.1f} moves each time",)
 
 
-def doubts(clouds: Sequence[Cloud], target_sd: float, moved: float) -> tuple[str, ...]:
-    """Return what speaks against runs.
+def doubts(clouds: Sequence[Cloud], target_sd: float, moved: float) -> tuple[Reason, ...]:
+    """Return what speaks against the runs.
 
     Args:
         clouds: the last of each run.
         target_sd: noise of the filters that was wanted.
         moved: share of the points that should move.
     """
-    found = []
-    if clouds and len(clouds) < FEW_RUNS:
-        found.append(
-            f"The spread between {len(clouds)} run{'s' * (len(clouds) > 1)}, from which the errors and R-hat are "
-            f"computed, is hardly known: make at least {FEW_RUNS} runs, num_runs."
-        )
+    found = [few_runs(len(clouds), FEW_RUNS)] if clouds and len(clouds) < FEW_RUNS else []
     for number, cloud in enumerate(clouds):
         ess = _column(cloud, "ess")
         if ess.min() < COLLAPSED * cloud.size:
-            found.append(
+            sentence = (
                 f"The cloud of run {number} collapsed at step {int(ess.argmin())}: {significant(float(ess.min()))} of "
-                f"{cloud.size:,} points had all the weight, and all later ones descend from these. Use more "
-                "num_points, a prior that says more, or more num_particles from the start."
+                f"{cloud.size:,} points had all the weight, and all later ones descend from these."
             )
+            remedy = "Use more num_points, a prior that says more, or more num_particles from the start."
+            found.append(Reason(sentence, remedy, Section.COLLAPSE))
         shares = _column(cloud, "moved")
         if np.nanmin(shares, initial=1.0) < moved:
             step = int(np.nanargmin(shares))
-            found.append(
+            sentence = (
                 f"Of the points of run {number} only {significant(100 * float(shares[step]))} % had moved at step "
-                f"{step} after {int(_column(cloud, 'num_moves')[step])} moves: what is left are copies of a few. Use "
-                "more num_particles (a smaller target_sd), a larger max_moves, or more num_points."
+                f"{step} after {int(_column(cloud, 'num_moves')[step])} moves: what is left are copies of a few."
             )
+            remedy = "Use more num_particles (a smaller target_sd), a larger max_moves, or more num_points."
+            found.append(Reason(sentence, remedy, Section.COLLAPSE))
         noise = _column(cloud, "noise")
         measured = np.flatnonzero(np.isfinite(noise) | np.isposinf(noise))
         if len(measured) and noise[measured[-1]] > MISSED * target_sd and _grew_no_more(cloud, measured[-1]):
-            found.append(
+            sentence = (
                 f"The log likelihood estimates of run {number} vary by {significant(float(noise[measured[-1]]))} at "
-                f"fixed parameters with {cloud.num_particles:,} particles, and max_particles or memory allows no more: "
-                "use a proposal that sees the observation, such as ssmscan.Guided, or a larger max_particles."
+                f"fixed parameters with {cloud.num_particles:,} particles, and max_particles or memory allows no more."
             )
+            remedy = "Use a proposal that sees the observation, such as ssmscan.Guided, or a larger max_particles."
+            found.append(Reason(sentence, remedy, Section.NOISE))
     return tuple(found)
 
 
@@ -159,7 +159,7 @@ def _grew_no_more(cloud: Cloud, step: int) -> bool:
     return bool(step == 0 or sizes[step] < 2 * sizes[step - 1])
 
 
-def fault_doubts(clouds: Sequence[Cloud], ssm: StateSpaceModel, estimator: ParticleFilter) -> tuple[str, ...]:
+def fault_doubts(clouds: Sequence[Cloud], ssm: StateSpaceModel, estimator: ParticleFilter) -> tuple[Reason, ...]:
     """Return what to say of filters that met log weights that are not numbers, with where for one of them."""
     for number, cloud in enumerate(clouds):
         faulty = np.flatnonzero((np.asarray(cloud.points.status) == FAULTY) & np.isfinite(cloud.log_weights))
@@ -167,11 +167,8 @@ def fault_doubts(clouds: Sequence[Cloud], ssm: StateSpaceModel, estimator: Parti
             theta = {name: jnp.asarray(x[faulty[0]]) for name, x in cloud.theta.items()}
             key: jax.Array = as_key(cloud.points.filter_key[faulty[0]])
             said = estimator.with_num_particles(cloud.num_particles).describe(key, ssm, theta)
-            return (
-                f"{len(faulty):,} of {cloud.size:,} points of run {number} have filters in which log weights of "
-                "particles were not numbers and counted as impossible, so that the likelihood of these parameters is "
-                f"too low: mend the density of the model. One of them: {said}",
-            )
+            which = f"{len(faulty):,} of {cloud.size:,} points of run {number} have"
+            return (not_numbers(which, f"One of them: {said}"),)
     return ()
 
 

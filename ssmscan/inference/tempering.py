@@ -27,6 +27,8 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from ssmscan.arguments import require_flag, require_number
+from ssmscan.health import Reason, Section
+from ssmscan.inference.common_doubts import few_runs
 from ssmscan.inference.exact import exact_result
 from ssmscan.inference.going_on import Checkpoint, begin, origin_of, strided
 from ssmscan.inference.interrupts import hold_interrupts, interruptible
@@ -299,26 +301,28 @@ def _notes(runs: list[Ended], finite: np.ndarray, num_particles: int, reweighted
     return tuple(notes)
 
 
-def _doubts(runs: list[Ended], finite: np.ndarray, num_particles: int) -> tuple[str, ...]:
+def _doubts(runs: list[Ended], finite: np.ndarray, num_particles: int) -> tuple[Reason, ...]:
     """Return what speaks against the runs that came to their end."""
     found = []
     ended = [run for run in runs if run.temperature >= 1]
     if len(ended) < len(runs):
-        found.append(f"{_stalled(runs)}: draws and evidence are of the others only. {STALLED_WAYS_OUT}")
+        sentence = f"{_stalled(runs)}: draws and evidence are of the others only."
+        found.append(Reason(sentence, STALLED_WAYS_OUT, Section.COLLAPSE))
     if len(ended) < FEW_RUNS:
-        found.append(
-            f"The spread between {len(ended)} runs, from which the errors and R-hat are computed, is hardly known: "
-            f"make at least {FEW_RUNS} runs."
-        )
+        found.append(few_runs(len(ended), FEW_RUNS))
     if finite.min() < FEW_FINITE:
-        found.append(
+        sentence = (
             f"Of the {num_particles:,} draws of a run from the prior as few as {int(finite.min())} had a finite log "
-            "likelihood, and all others descend from these: use more particles, or a prior that says more."
+            "likelihood, and all others descend from these."
         )
+        remedy = "Use more particles, num_particles, or a prior that says more."
+        found.append(Reason(sentence, remedy, Section.COLLAPSE))
     lowest = min(run.last_acceptance for run in ended)
     if not lowest >= LOW_ACCEPTANCE:
-        found.append(
+        sentence = (
             f"Moves at the last temperature were accepted with probability {significant(lowest)} in one run: its "
-            "particles are copies of a few. Use more particles, from which scales and step size are found."
+            "particles are copies of a few."
         )
+        remedy = "Use more particles, num_particles, from which scales and step size are found."
+        found.append(Reason(sentence, remedy, Section.COLLAPSE))
     return tuple(found)

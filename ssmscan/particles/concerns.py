@@ -1,4 +1,4 @@
-r"""What speaks against a run of a filter, in sentences; on the host.
+r"""What speaks against a run of a filter, each reason with what to do; on the host.
 
 A filter reaches its end whatever happens on the way, and its estimate of the likelihood is unbiased at any number of
 particles: most estimates of a starved filter are far too low, and a rare one makes up for them.  So a run says what
@@ -12,7 +12,8 @@ because a filter of few particles, as a pseudo-marginal sampler may want it, doe
 
 A run can survive one such step: the cloud spreads again, and the estimate keeps an error of a third.  It is told when
 the starved steps together bring a relative variance of 1/5 or more, :math:`\sum 1/\mathrm{ESS} \ge 1/5`: one step with
-a handful of five effective particles, or two with ten.  The sentence has the worst step and the count.
+a handful of five effective particles, or two with ten.  The sentence has the worst step and the count.  From a sum of 1
+on the standard deviation of log Z-hat is one or more from these steps alone, and the run is of no use by itself.
 
 **Heavy tails.**  A proposal that looks ahead aims at one mode of the states given all data.  Where there are others, or
 the tails of its law are too light, its estimate is silently too low, and the effective sample size, of particles that
@@ -36,6 +37,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.health import Condition, Health, Reason, Section
 from ssmscan.particles.clouds import Tree
 from ssmscan.particles.filter_record import FilterRecord
 from ssmscan.particles.filter_step import FAULTY, NOWHERE, VANISHED
@@ -51,20 +53,38 @@ SPARSE = 0.25
 _COUNTED = "Such particles counted as impossible, so the estimate is of a model in which these states cannot be"
 
 
-def concerns(result: FilterRecord) -> tuple[str, ...]:
-    """Return what speaks against a run, the gravest first; nothing if all is well."""
-    return tuple(sentence for sentence in (*_against_likelihood(result), _lost_paths(result)) if sentence)
+def reasons(result: FilterRecord) -> tuple[Reason, ...]:
+    """Return what speaks against a run; nothing if all is well."""
+    found = (*_against_likelihood(result), _lost_paths(result))
+    return tuple(reason for reason in found if reason)
+
+
+def health(result: FilterRecord) -> Health:
+    """Return whether a run can be used, and what was looked at."""
+    return Health.of(reasons(result), _measured(result))
 
 
 def message(result: FilterRecord) -> str:
     """Return how a run ended: that it is complete, unless something speaks against what it found, and what does."""
-    found = concerns(result)
+    found = health(result).sentences
     complete = not any(_against_likelihood(result))
     return " ".join(("The run is complete.", *found) if complete else found)
 
 
-def _against_likelihood(result: FilterRecord) -> tuple[str, ...]:
+def _against_likelihood(result: FilterRecord) -> tuple[Reason | None, ...]:
     return _vanished(result), _not_numbers(result), _not_finite(result), _heavy_tailed(result) or _starved(result)
+
+
+def _measured(result: FilterRecord) -> list[tuple[str, str]]:
+    """Return the numbers that were looked at, in words."""
+    found, ess = [], np.asarray(result.ess)
+    if ess.size:
+        where, step = smallest(result)
+        found.append(("effective particles", f"least {ess[where]:.1f} of {result.num_particles} {when(step)}"))
+    if result.sparsest is not None:
+        index = max(tail_index(cloud) for cloud in np.atleast_2d(np.asarray(result.sparsest)))
+        found.append(("tail index of the weights", f"{index:.2f} at the sparsest cloud"))
+    return found
 
 
 def warn_of(sentences: Iterable[str], stacklevel: int) -> None:
@@ -83,6 +103,13 @@ def when(step: Any) -> str:
     return "at the start" if step < 0 else f"at step {int(step)} (counting from 0)"
 
 
+def smallest(result: FilterRecord) -> tuple[tuple[Any, ...], int]:
+    """Return where in `ess` the fewest particles are effective, and the number of that step."""
+    ess = np.asarray(result.ess)
+    where = np.unravel_index(np.argmin(ess), ess.shape)
+    return where, result.first_step + int(where[0]) - result.start_observed
+
+
 def _sites(names: tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
@@ -93,46 +120,56 @@ def _in_element(result: FilterRecord, number: Any) -> str:
     return f" in element {int(number)}" + (f" of '{result.panel.name}'" if result.panel.name else "")
 
 
-def _vanished(result: FilterRecord) -> str:
+def _vanished(result: FilterRecord) -> Reason | None:
     if result.status != VANISHED:
-        return ""
+        return None
     where = when(result.failed_step) + _in_element(result, result.failed_element)
-    return (
+    return Reason(
         f"Every particle has weight zero {where}: none can produce the observation of {_sites(result.observations)}. "
-        "The log likelihood is -inf; results before that step stand. Check that observation and the parameters, or use "
-        "more particles."
+        "The log likelihood is -inf; results before that step stand.",
+        "Check that observation and the parameters, or use more particles, num_particles.",
+        Section.VANISHED,
+        Condition.UNUSABLE,
     )
 
 
-def _not_numbers(result: FilterRecord) -> str:
+def _not_numbers(result: FilterRecord) -> Reason | None:
     if result.faulty_step == NOWHERE:
-        return ""
+        return None
     where = when(result.faulty_step)
     if result.status == FAULTY:
         where += _in_element(result, result.failed_element)
     of = f"the density of {_sites(result.observations)}"
     if result.proposal != "Bootstrap":
         of += f", or of what {result.proposal} proposes,"
-    return f"Log weights were NaN or +inf, first {where}: {of} is not a number there. {_COUNTED}."
-
-
-def _not_finite(result: FilterRecord) -> str:
-    if result.status == VANISHED or np.isfinite(result.log_likelihood):
-        return ""
-    return (
-        f"The log likelihood is {float(result.log_likelihood)}: the observations and factors that no state reaches "
-        "have no finite log-density at these parameters. What the filter itself found stands."
+    return Reason(
+        f"Log weights were NaN or +inf, first {where}: {of} is not a number there. {_COUNTED}.",
+        "Write the density so that it has a value in every state, such as by a floor under a scale.",
+        Section.NOT_NUMBERS,
+        Condition.UNUSABLE,
     )
 
 
-def _starved(result: FilterRecord) -> str:
+def _not_finite(result: FilterRecord) -> Reason | None:
+    if result.status == VANISHED or np.isfinite(result.log_likelihood):
+        return None
+    return Reason(
+        f"The log likelihood is {float(result.log_likelihood)}: the observations and factors that no state reaches "
+        "have no finite log-density at these parameters. What the filter itself found stands.",
+        "Look at ssm.log_static(theta), which is their log-density.",
+        Section.NOT_NUMBERS,
+        Condition.UNUSABLE,
+    )
+
+
+def _starved(result: FilterRecord) -> Reason | None:
     """Return the worst step and how many starve; from the step where all weights vanish ESS is 0."""
     n = result.num_particles
     limit = starving_limit(n)
     ess = np.asarray(result.ess)
     starved = (ess > 0) & (ess < limit)
-    if np.sum(1 / ess[starved]) < 1 / HANDFUL:
-        return ""
+    if (brought := np.sum(1 / ess[starved])) < 1 / HANDFUL:
+        return None
     worst = np.unravel_index(np.argmin(np.where(starved, ess, np.inf)), ess.shape)
     step = result.first_step + int(worst[0]) - result.start_observed
     element = _in_element(result, worst[1]) if ess.ndim > 1 else ""
@@ -140,11 +177,14 @@ def _starved(result: FilterRecord) -> str:
     often = f"below {limit:g} at {_share(steps)} steps" if steps.sum() > 1 else f"below {limit:g} at that step alone"
     if ess.ndim > 1:
         often += f", in {_share(starved.any(0))} elements"
-    return (
+    return Reason(
         f"The effective sample size fell to {ess[worst]:.1f} of {n} particles {when(step)}{element}, at the "
         f"observation of {_sites(result.observations)}, and {often}. The log likelihood and the states there rest on a "
-        "handful of particles and may be far off, the log likelihood mostly too low. Use more particles, or a proposal "
-        "that goes where the observations are; ssmscan.NUTS samples parameters and states without particles."
+        "handful of particles and may be far off, the log likelihood mostly too low.",
+        "Use more particles, or a proposal that goes where the observations are, proposal=ssmscan.LookAhead() or "
+        "ssmscan.Guided; ssmscan.NUTS samples parameters and states without particles.",
+        Section.STARVES,
+        Condition.UNUSABLE if brought >= 1 else Condition.DOUBTFUL,
     )
 
 
@@ -162,28 +202,30 @@ def heavy_tail(ess: np.ndarray, num_particles: int, log_weights: np.ndarray) -> 
     return index if index >= INFINITE_VARIANCE else None
 
 
-def _heavy_tailed(result: FilterRecord) -> str:
+def _heavy_tailed(result: FilterRecord) -> Reason | None:
     """Return the step with the sparsest cloud of a run that looked ahead, if the tail of its weights is heavy."""
     if result.sparsest is None or result.status == VANISHED or not np.size(result.ess):
-        return ""
+        return None
     n, every = result.num_particles, np.asarray(result.ess).reshape(len(result.ess), -1)
     clouds = np.asarray(result.sparsest).reshape(every.shape[1], -1)
     found = [
         (least, number) for number, least in enumerate(every.min(0)) if heavy_tail(every[:, number], n, clouds[number])
     ]
     if not found:
-        return ""
+        return None
     least, number = min(found)
     index = tail_index(clouds[number])
     step = result.first_step + int(np.argmin(every[:, number])) - result.start_observed
     element = _in_element(result, number)
     beside = f", and in {_share(np.arange(every.shape[1]) < len(found))} elements" if len(found) > 1 else ""
     few = "all weight in a handful of particles" if np.isinf(index) else f"a tail index of {index:.1f}"
-    return (
+    return Reason(
         f"The weights of {result.proposal} are heavy-tailed: {when(step)}{element} {least:.1f} of {n} particles were "
         f"effective, with {few}, where 0.5 is infinite variance{beside}. The states given all data may have several "
-        "modes, of which the proposal knows one: the log likelihood cannot be trusted, and is mostly too low. Use "
-        "Bootstrap(); ssmscan.choose_proposal compares the two."
+        "modes, of which the proposal knows one: the log likelihood cannot be trusted, and is mostly too low.",
+        "Use proposal=ssmscan.Bootstrap(); ssmscan.choose_proposal compares the two.",
+        Section.HEAVY_TAILS,
+        Condition.UNUSABLE,
     )
 
 
@@ -191,12 +233,14 @@ def _share(which: Any) -> str:
     return f"all {len(which)}" if which.all() else f"{which.sum()} of {len(which)}"
 
 
-def _lost_paths(result: FilterRecord) -> str:
+def _lost_paths(result: FilterRecord) -> Reason | None:
     tree = result.history
     if not isinstance(tree, Tree) or int(np.max(tree.lost)) < 0:
-        return ""
+        return None
     lost = np.asarray(tree.lost)
-    return (
+    return Reason(
         f"The ancestral paths are not complete: {when(lost[lost >= 0].min())} the particles had more ancestors than "
-        "there was room for. Give Ancestry(room=...) more room; everything else is right."
+        "there was room for. Everything else is right.",
+        "Give store=ssmscan.Ancestry(room=...) more room, or use ssmscan.FullHistory().",
+        Section.PATHS,
     )

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ssmscan.health import Health
 from ssmscan.labels import Labels
 from ssmscan.particles import concerns
 from ssmscan.particles.filter_record import FilterRecord
@@ -41,7 +42,7 @@ class FilterResult(FilterRecord):
 
     Of several independent loops, whose steps have no time in common, it has `log_likelihood`, the sum; `increments`,
     those of one loop after those of the other; `summaries` of all sites; `status`, the worst; `failed_step` and
-    `faulty_step`, the first in any loop; `concerns`, `message` and `num_particles`.  All else is in `loops`.
+    `faulty_step`, the first in any loop; `health`, `concerns`, `message` and `num_particles`.  All else is in `loops`.
 
     The M elements of a panel are filtered one by one: log likelihood and increments are sums over them; ess and
     resampled have an axis of length M after time, weights and ancestors one before that of the particles. Values and
@@ -58,23 +59,31 @@ class FilterResult(FilterRecord):
         """Effective sample size below which a step starves."""
         return concerns.starving_limit(self.num_particles)
 
-    def concerns(self) -> tuple[str, ...]:
-        """Return what speaks against the run, a sentence each; on the host, for one run.
+    def health(self) -> Health:
+        """Return whether the run can be used, why not and what to do; on the host, for one run.
 
-        Nothing if all is well; else that weights vanished or were not numbers, that the filter starved, or that paths
-        were lost.  The rules are in `ssmscan.particles.concerns`.
+        It is sound unless weights vanished or were not numbers, the filter starved, or paths were lost.  The rules are
+        in `ssmscan.particles.concerns`.
 
         Raises:
             ValueError: for a batch of runs, as made by vmap, and for traced values.
         """
         self._refuse_many()
-        return concerns.concerns(self)
+        return concerns.health(self)
+
+    def concerns(self) -> tuple[str, ...]:
+        """Return the sentences of `health`; nothing if all is well.
+
+        Raises:
+            ValueError: as for `health`.
+        """
+        return self.health().sentences
 
     def message(self) -> str:
         """Return how the run ended, and what speaks against it, in sentences; on the host, for one run.
 
         Raises:
-            ValueError: as for `concerns`.
+            ValueError: as for `health`.
         """
         self._refuse_many()
         return concerns.message(self)
@@ -90,7 +99,7 @@ class FilterResult(FilterRecord):
             raise ValueError("the run has no values while it is traced: return it from jit, and look at it then.")
         if self.status.ndim:
             raise ValueError(
-                "message() and concerns() describe one run; index the batch first, e.g. "
+                "message(), health() and concerns() describe one run; index the batch first, e.g. "
                 "jax.tree.map(lambda x: x[0], r)."
             )
 
@@ -103,6 +112,7 @@ class FilterResult(FilterRecord):
         if self.log_likelihood.ndim:
             return Card(f"{title}: a batch of {self.log_likelihood.shape}", self._of_batch(), [_INDEX])
         rows = [
+            ("health", self.health().line),
             ("log likelihood", f"{float(self.log_likelihood):.8g}"),
             *self._of_steps(),
             ("sites", listed(self.final.values)),
@@ -117,8 +127,7 @@ class FilterResult(FilterRecord):
         ess = np.asarray(self.ess)
         if not ess.size:
             return []
-        where = np.unravel_index(np.argmin(ess), ess.shape)
-        step = self.first_step + int(where[0]) - self.start_observed
+        where, step = concerns.smallest(self)
         return [
             ("effective particles", f"least {ess[where]:.1f} {concerns.when(step)}, median {np.median(ess):.1f}"),
             ("resampled", f"before {np.mean(self.resampled):.0%} of the steps"),
@@ -204,8 +213,10 @@ class _SeveralLoops(FilterResult):
     def faulty_step(self) -> Array:
         return first_fault(jnp.stack([loop.faulty_step for loop in self.loops]))
 
-    def concerns(self) -> tuple[str, ...]:
-        return tuple(f"Loop {k}: {sentence}" for k, loop in enumerate(self.loops) for sentence in loop.concerns())
+    def health(self) -> Health:
+        every = [(f"Loop {k}", loop.health()) for k, loop in enumerate(self.loops)]
+        measured = [(f"{name}, {what}", value) for name, found in every for what, value in found.measured]
+        return Health.of((reason.about(name) for name, found in every for reason in found.reasons), measured)
 
     def message(self) -> str:
         return " ".join(f"Loop {k}: {loop.message()}" for k, loop in enumerate(self.loops))
@@ -217,7 +228,7 @@ class _SeveralLoops(FilterResult):
             return forms(title, {f"loop {k}": value for k, value in enumerate(values)}, "of arrays without values")
         if values[0].ndim:
             return Card(f"{title}: a batch of {values[0].shape}", (), ["Index it for one run and its message."])
-        rows = [("log likelihood", f"{self.log_likelihood:.8g}")]
+        rows = [("health", self.health().line), ("log likelihood", f"{self.log_likelihood:.8g}")]
         for k, loop in enumerate(self.loops):
             rows.append((f"loop {k}", f"log likelihood {loop.log_likelihood:.8g}, {loop.brief()}"))
         return Card(title, rows, self.concerns() or (self.message(),))

@@ -33,6 +33,7 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_integer
+from ssmscan.health import Health, Reason, Section
 from ssmscan.labels import Labels, labels_of
 from ssmscan.model.protocols import Model, Theta, Values
 from ssmscan.model.statespace.element_dynamics import join_values
@@ -94,31 +95,48 @@ class SmoothingResult:
     exact: tuple[str, ...] = ()
     labels: Labels = field(default_factory=Labels)
 
-    def concerns(self) -> tuple[str, ...]:
-        """Return what speaks against the paths, a sentence each; on the host, for one run.
+    def health(self) -> Health:
+        """Return whether the paths can be used, why not and what to do; on the host, for one run.
 
         Raises:
             ValueError: for a batch of runs, as made by vmap, and for traced values.
         """
         if not known(self.log_likelihood) or np.ndim(self.log_likelihood):
-            raise ValueError("concerns() are of one run with values: return it from jit, and index a batch.")
-        found = [] if self.filtered is None else list(self.filtered.concerns())
-        share = 1.0 if self.renewed is None or not np.size(self.renewed) else float(np.median(self.renewed))
-        if share < ANCESTRAL:
-            found.append(
-                f"Paths follow their ancestors: at half of the steps {share:.0%} of them or fewer left theirs, as "
-                "hardly another particle can have led to the next state. They are right, and have their early states "
-                "in common. If the loop carries more than the values it draws (noise that is added up, a longer past), "
-                "draw the new state itself, numpyro.sample('x', dist.Normal(mean, sd)); or use more particles, or "
-                "ssmscan.NUTS."
-            )
-        return tuple(found)
+            raise ValueError("health() and concerns() are of one run with values: return it from jit, index a batch.")
+        found = Health.of(()) if self.filtered is None else self.filtered.health()
+        if self.renewed is None or not np.size(self.renewed):
+            return found
+        share = float(np.median(self.renewed))
+        measured = (*found.measured, ("new parents", f"{share:.0%} of the paths at half of the steps"))
+        return Health.of((*found.reasons, self._ancestral(share) if share < ANCESTRAL else None), measured)
+
+    def concerns(self) -> tuple[str, ...]:
+        """Return the sentences of `health`.
+
+        Raises:
+            ValueError: as for `health`.
+        """
+        return self.health().sentences
+
+    @staticmethod
+    def _ancestral(share: float) -> Reason:
+        return Reason(
+            f"Paths follow their ancestors: at half of the steps {share:.0%} of them or fewer left theirs, as hardly "
+            "another particle can have led to the next state. They are right, and have their early states in common.",
+            "If the loop carries more than the values it draws (noise that is added up, a longer past), draw the new "
+            "state itself, numpyro.sample('x', dist.Normal(mean, sd)); or use more particles, or ssmscan.NUTS.",
+            Section.PATHS,
+        )
 
     def __repr__(self) -> str:
         title = f"Smoothing by {self.method}"
         if not known(self.log_likelihood) or np.ndim(self.log_likelihood):
             return f"{title}: states {', '.join(self.mean)}, log likelihood {self.log_likelihood!r}"
-        rows = [("log likelihood", f"{float(self.log_likelihood):.8g}"), ("states", ", ".join(self.mean))]
+        rows = [
+            ("health", self.health().line),
+            ("log likelihood", f"{float(self.log_likelihood):.8g}"),
+            ("states", ", ".join(self.mean)),
+        ]
         if self.paths:
             rows.append(("paths", str(len(next(iter(self.paths.values()))))))
         if self.renewed is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.health import Reason, as_reasons
 from ssmscan.labels import Labels
 from ssmscan.results.plain_values import (
     as_flag,
@@ -75,7 +76,7 @@ class ResultData:
     observed: dict[str, np.ndarray]
     interrupted: bool = False
     notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Reason, ...] = ()
     initial: tuple[str, ...] = ()
     state_probabilities: dict[str, np.ndarray] = field(default_factory=dict)
     deterministics: dict[str, np.ndarray] = field(default_factory=dict)
@@ -91,7 +92,8 @@ class ResultData:
             object.__setattr__(self, name, as_numbers(name, getattr(self, name)))
         object.__setattr__(self, "state_draws", as_indices("state_draws", self.state_draws))
         object.__setattr__(self, "log_weights", as_log_weights("log_weights", self.log_weights))
-        for name in ("notes", "doubts", "initial"):
+        object.__setattr__(self, "doubts", as_reasons("doubts", self.doubts))
+        for name in ("notes", "initial"):
             object.__setattr__(self, name, as_texts(name, getattr(self, name)))
         for name in ("independent_runs", "interrupted"):
             object.__setattr__(self, name, as_flag(name, getattr(self, name)))

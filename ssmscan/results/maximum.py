@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.health import Condition, Health, Reason, Section
 from ssmscan.results.data import Costs
 from ssmscan.results.table import Table, rounded, significant
 
@@ -89,51 +90,92 @@ class Maximum:
         """Whether the average has settled, at a point of negative curvature that another start found too."""
         return not self._objections()
 
-    def _objections(self) -> list[str]:
+    def _objections(self) -> list[Reason]:
         num_starts = len(self.start_objective)
-        found = []
+        found: list[Reason] = []
+
+        def object_to(
+            sentence: str, remedy: str = "", section: Section = Section.MAXIMUM, *, usable: bool = True
+        ) -> None:
+            found.append(Reason(sentence, remedy, section, Condition.DOUBTFUL if usable else Condition.UNUSABLE))
+
         if self.interrupted:
-            found.append("it was interrupted")
+            object_to("it was interrupted", "go on from it by start=", Section.STOPPED)
         if self.failed_steps > FAILED:
-            found.append(
-                f"{self.failed_steps:.0%} of the steps had no finite gradient and were not taken: use more particles, "
-                "or look for a model without a value or a slope"
+            object_to(
+                f"{self.failed_steps:.0%} of the steps had no finite gradient and were not taken",
+                "use more particles, num_particles, or look for a model without a value or a slope",
+                usable=False,
             )
         if self.faulty:
-            found.append(
+            object_to(
                 f"in {self.faulty:.0%} of the filters at the estimate log weights were not numbers and counted as "
-                "impossible, so that it belongs to another model: mend the density of the model"
+                "impossible, so that it belongs to another model",
+                "mend the density of the model",
+                Section.NOT_NUMBERS,
+                usable=False,
             )
         if self.interrupted and np.isnan(self.covariance).all():
-            return [*found, "there are no standard errors, and how near the average is is not known"]
+            object_to("there are no standard errors, and how near the average is is not known", usable=False)
+            return found
         if not np.isfinite(self.covariance).all():
-            found.append(
+            object_to(
                 f"the {self.objective} is flat or rises away from the estimate in some direction, so that there are "
-                "no standard errors: a parameter is not identified, or lies on the edge of its support"
+                "no standard errors",
+                "a parameter is not identified, or lies on the edge of its support",
+                Section.EDGE,
+                usable=False,
             )
         if self.drift > DRIFT:
-            found.append(
-                f"the average still moved by {significant(self.drift)} standard errors between its halves: "
-                "take more steps"
+            object_to(
+                f"the average still moved by {significant(self.drift)} standard errors between its halves",
+                "take more steps, num_steps",
             )
         elif self.noise > NOISE:
-            found.append(
-                f"the average is known to {significant(self.noise)} standard errors only: take more steps, or use "
-                "more particles"
+            object_to(
+                f"the average is known to {significant(self.noise)} standard errors only",
+                "take more steps, num_steps, or use more particles, num_particles",
             )
         if num_starts > 1 and self.agreeing == 1:
-            found.append(
-                "no other start ended there: take more steps, or look at `starts` and `start_objective` for several "
-                "maxima"
+            object_to(
+                "no other start ended there",
+                "take more steps, num_steps, or look at `starts` and `start_objective` for several maxima",
             )
         return found
+
+    def health(self) -> Health:
+        """Return whether this can be used as a maximum, why not and what to do."""
+        found = [
+            reason._replace(sentence=_capital(reason.sentence), remedy=_capital(reason.remedy))
+            for reason in self._objections()
+        ]
+        if self.log_likelihood_sd > LOOSE_SD:
+            found.append(
+                Reason(
+                    "The log likelihood of one filter has standard deviation "
+                    f"{significant(self.log_likelihood_sd)}: the estimate is biased.",
+                    "Use more particles, num_particles.",
+                    Section.NOISE,
+                )
+            )
+        starts = len(self.start_objective)
+        measured = [
+            ("starts at the estimate", f"{self.agreeing} of {starts}"),
+            ("drift, Monte Carlo error", f"{significant(self.drift)}, {significant(self.noise)} standard errors"),
+            ("sd of the log likelihood", significant(self.log_likelihood_sd)),
+        ]
+        return Health.of(found, measured)
+
+    def concerns(self) -> tuple[str, ...]:
+        """Return the sentences of `health`."""
+        return self.health().sentences
 
     def message(self) -> str:
         """Return in plain English whether this is a maximum."""
         num_starts = len(self.start_objective)
         objections = self._objections()
         if objections:
-            text = f"Not converged: {'; '.join(objections)}."
+            text = f"Not converged: {'; '.join(': '.join(filter(None, one[:2])) for one in objections)}."
         else:
             others = f"{self.agreeing} of {num_starts} starts ended there" if num_starts > 1 else "from one start"
             text = (
@@ -169,3 +211,8 @@ class Maximum:
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
+
+
+def _capital(clause: str) -> str:
+    """Return a clause as a sentence of its own."""
+    return f"{clause[:1].upper()}{clause[1:]}{'.' * bool(clause)}"

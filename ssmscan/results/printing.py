@@ -1,4 +1,4 @@
-"""A result as people look at it: about ten lines, the doubts last, where the eye ends.
+"""A result as people look at it: about ten lines, the verdict first and the reasons for it last, where the eye ends.
 
 What is long is counted instead: parameters beyond a handful, settings of settings, the shapes of arrays.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.health import Health
 from ssmscan.results.data import ResultData
 from ssmscan.results.summary import STATISTICS, ScalarSummary
 from ssmscan.results.table import Table, count, rounded, significant, wrapped
@@ -19,29 +20,34 @@ FEW = 6
 """As many scalar parameters are shown with their moments; more are counted."""
 
 DOUBTS = "It cannot be trusted as it is:"
+ADVICE = "It can be used, and this is worth a thought:"
 _LABEL = 12
 # what the title says, and what no draw depends on
 _UNSHOWN = ("type", "num_samples", "num_points", "num_chains", "num_runs", "progress")
 
 
-def text(result: ResultData, concerns: tuple[str, ...]) -> str:
+def text(result: ResultData, health: Health) -> str:
     """Return a result in plain text."""
     lines = [result.title]
-    lines += [wrapped(f"{label:{_LABEL}}{words}", " " * _LABEL) for label, words in _facts(result)]
+    facts = [("health", health.line), *_facts(result)]
+    lines += [wrapped(f"{label:{_LABEL}}{words}", " " * _LABEL) for label, words in facts]
     if (table := _parameters(result)) is not None:
         lines += ["", table.grid()]
-    if concerns:
-        lines += ["", DOUBTS, *(wrapped(f"- {sentence}") for sentence in concerns)]
+    for heading, sentences in ((DOUBTS, health.sentences), (ADVICE, health.advice)):
+        if sentences:
+            lines += ["", heading, *(wrapped(f"- {sentence}") for sentence in sentences)]
     return "\n".join(lines)
 
 
-def html(result: ResultData, concerns: tuple[str, ...]) -> str:
+def html(result: ResultData, health: Health) -> str:
     """Return a result for a notebook."""
-    facts = "".join(f"<tr><td>{label}</td><td>{escape(words)}</td></tr>" for label, words in _facts(result))
+    rows = [("health", health.line), *_facts(result)]
+    facts = "".join(f"<tr><td>{label}</td><td>{escape(words)}</td></tr>" for label, words in rows)
     table = _parameters(result)
     shown = f"<p><b>{escape(result.title)}</b></p><table>{facts}</table>{'' if table is None else table.grid_html()}"
-    if concerns:
-        shown += f"<p>{DOUBTS}</p><ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in concerns)}</ul>"
+    for heading, sentences in ((DOUBTS, health.sentences), (ADVICE, health.advice)):
+        if sentences:
+            shown += f"<p>{heading}</p><ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
     return shown
 
 

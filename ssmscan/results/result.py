@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ssmscan.files import other_format
+from ssmscan.health import Health
 from ssmscan.results import containers, health, layout, printing, storage
 from ssmscan.results.containers import Variable
 from ssmscan.results.data import ARRAYS, Costs, ResultData
@@ -51,8 +52,8 @@ class Result(ResultData):
         observed: observed site -> data, time in front for sites of the loop.
         interrupted: whether the run was stopped before its end; the draws are those made by then.
         notes: what the engine chose, in sentences.
-        doubts: why the engine itself does not trust what it found, in sentences that say what to do; `concerns` adds
-            what the draws show.
+        doubts: why the engine itself does not trust what it found, and what to do; `health` adds what the draws show.
+            A text is the sentence of a reason.
         initial: names in `states` that have no time axis.
         state_probabilities: discrete site that the engine summed out -> (T, *shape, values), without T for an
             initial site: the posterior probability of each of its values, in increasing order, averaged over
@@ -73,9 +74,13 @@ class Result(ResultData):
         TypeError: if the settings are not what JSON can hold, or an array is not of numbers.
     """
 
+    def health(self) -> Health:
+        """Return whether this result can be used, why not and what to do; see `ssmscan.results.health`."""
+        return health.health(self)
+
     def concerns(self) -> tuple[str, ...]:
-        """Return the reasons not to trust this result, each a sentence; see `ssmscan.results.health`."""
-        return health.concerns(self)
+        """Return the sentences of `health`; nothing if all is well."""
+        return self.health().sentences
 
     def summary(self) -> Table:
         """Return a table of every scalar parameter: moments, quantiles, their error, ESS and R-hat; concerns below.
@@ -136,10 +141,10 @@ class Result(ResultData):
         return storage.write(path, groups, header, self._attributes())
 
     def __repr__(self) -> str:
-        return printing.text(self, self.concerns())
+        return printing.text(self, self.health())
 
     def _repr_html_(self) -> str:
-        return printing.html(self, self.concerns())
+        return printing.html(self, self.health())
 
     def _attributes(self) -> dict[str, str]:
         return {"inference_library": "ssmscan", CONCERNS: "\n".join(self.concerns())}

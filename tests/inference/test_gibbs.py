@@ -179,7 +179,7 @@ def still(updated, **changed):
     """What is said of a run of 200 draws of two chains."""
     stats = {"impossible": changed.get("impossible", np.zeros((2, 200), bool)), "n_steps": np.ones((2, 200))}
     draws = {"a": changed.get("a", np.arange(400.0).reshape(2, 200)), "b": np.zeros((2, 200, 3))}
-    return doubts_of(draws, stats, updated, changed.get("conditional", ssmscan.ConditionalSMC(8)))
+    return tuple(map(str, doubts_of(draws, stats, updated, changed.get("conditional", ssmscan.ConditionalSMC(8)))))
 
 
 def test_what_stands_still_is_said_with_what_to_do():
@@ -188,10 +188,11 @@ def test_what_stands_still_is_said_with_what_to_do():
     (said,) = still(moves * [[1], [0]] + [[0], [100]] * (np.arange(10) > 3))
     assert "The states of 4 of 10 time steps" in said and "those of step 0 in 0 % by chain 1" in said
     assert said.endswith(
-        "Use more particles, or a proposal that looks ahead, conditional=ConditionalSMC(N, proposal=LookAhead())."
+        "Use more particles, num_particles, or a proposal that looks ahead, "
+        "conditional=ConditionalSMC(N, proposal=LookAhead())."
     )
     ahead = ssmscan.ConditionalSMC(8, proposal=ssmscan.LookAhead(), backward=ssmscan.Ancestral())
-    assert still(0 * moves, conditional=ahead)[0].endswith("Use more particles, or backward=AncestorSampling().")
+    assert still(0 * moves, conditional=ahead)[0].endswith("num_particles, or backward=AncestorSampling().")
     (said,) = still(moves, a=np.zeros((2, 200)))
     assert said.startswith("Chain(s) [0, 1] moved the parameters in only 0, 0 % of the sweeps")
     (said,) = still(moves, impossible=np.arange(400).reshape(2, 200) < 3)

@@ -95,7 +95,8 @@ def moved(key, ssm, *, kernel, num_particles, num_replicates):
 
         def step(point, inputs):
             number, key = inputs
-            law = Law(jnp.zeros(1), jnp.full((1, 1), 0.75), number % 2 == 0, jnp.asarray(False))
+            # As narrow as a posterior, so that the density of the proposal matters.
+            law = Law(jnp.full(1, 0.2), jnp.full((1, 1), 0.4), number % 2 == 0, jnp.asarray(False))
             return kernel(settings, key, point, Operand(data, key, STEPS, law), STEPS)[0], None
 
         moves = jnp.arange(MOVES), jax.random.split(ours(keys[2]), MOVES)

@@ -66,7 +66,7 @@ def test_control_c_while_looking_loses_no_draw(monkeypatch):
         raise KeyboardInterrupt
 
     made = result(GOOD)
-    monkeypatch.setattr(health, "concerns", interrupt)
+    monkeypatch.setattr(health, "health", interrupt)
     with pytest.warns(ResultWarning, match="was not found out, since Control-C came"):
         assert warn_of_concerns(made) is made
 

@@ -287,7 +287,7 @@ def test_paths_of_all_draws_are_in_the_posterior():
         ({"versions": {"jax": print}}, TypeError, "versions of a Result must be what JSON can hold"),
         ({"engine": None}, TypeError, "engine of a Result must be text"),
         ({"notes": "one note"}, TypeError, "notes of a Result must be text, got 'one note'"),
-        ({"doubts": None}, TypeError, "doubts of a Result must be text, got None"),
+        ({"doubts": None}, TypeError, "doubts of a Result must be text or reasons, got None"),
         ({"interrupted": 1}, TypeError, "interrupted of a Result must be True or False, got 1"),
         ({"log_evidence": "x"}, TypeError, "log_evidence of a Result must be a number, got 'x'"),
         ({"costs": 3}, TypeError, "costs of a Result must be"),
