@@ -99,12 +99,11 @@ class Labels:
         Args:
             site: its name.
             variable: what its variable is called where it has a name of its own, the head of names that nobody gave.
-            shape: of those axes.
+            shape: of those axes; behind those of the site there may be others.
         """
         named = self.dims.get(site, ())
-        if len(named) == len(shape):
-            return named
-        return tuple(f"{variable}_dim_{i}" for i in range(len(shape)))
+        known = named if len(named) <= len(shape) else ()
+        return (*known, *(f"{variable}_dim_{i}" for i in range(len(known), len(shape))))
 
 
 def shown(value: np.generic) -> str:
