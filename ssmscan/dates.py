@@ -12,12 +12,16 @@ as five days of one working week, are no rule.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 _SHORTEST = 3
 """As many dates show a rule."""
+
+_NANOSECONDS = np.array(["1677-09-22", "2262-04-11"], "datetime64[s]")
+"""Dates that 64 bits hold to the nanosecond; others are held to the second."""
 
 _DAY = np.timedelta64(1, "D")
 
@@ -36,7 +40,7 @@ def index_of(series: Any) -> Any:
 
 def as_dates(values: Any) -> np.ndarray | None:
     """Return a list of dates as datetime64, None for what holds no dates or has gaps among them."""
-    if hasattr(values, "to_timestamp") and hasattr(values, "is_full"):  # periods
+    if _is_periods(values):
         values = values.to_timestamp()
     if getattr(values, "tz", None) is not None:
         local = values.tz_localize(None)
@@ -53,8 +57,7 @@ def as_dates(values: Any) -> np.ndarray | None:
     if np.isnat(found).any():
         return None
     coarse = found.astype("datetime64[s]")
-    bounds = np.array([np.iinfo(np.int64).min + 1, np.iinfo(np.int64).max]).astype("datetime64[ns]")
-    fits = len(coarse) == 0 or bool(bounds[0] <= coarse.min() and coarse.max() < bounds[1])
+    fits = len(coarse) == 0 or bool(_NANOSECONDS[0] <= coarse.min() and coarse.max() <= _NANOSECONDS[1])
     return found.astype("datetime64[ns]") if fits else coarse
 
 
@@ -68,8 +71,9 @@ def extended(values: Any, length: int) -> np.ndarray | None:
     Returns:
         (length,) dates or numbers, None where there is no rule.
     """
-    if hasattr(values, "is_full"):
-        return as_dates(_pandas().period_range(values[0], periods=length)) if values.is_full and len(values) else None
+    if _is_periods(values):
+        whole = _pandas().period_range(values[0], periods=length)
+        return as_dates(whole) if whole[: len(values)].equals(values) else None
     if getattr(values, "freq", None) is not None:
         return _by_frequency(values, values.freq, length)
     dates = as_dates(values)
@@ -77,12 +81,21 @@ def extended(values: Any, length: int) -> np.ndarray | None:
         return None
     if dates is None:
         return _equal_steps(np.asarray(values), length)
+    if np.any(np.diff(dates) <= np.timedelta64(0)):
+        return None
     for rule in (_by_months, _by_days, _working_days):
         if (found := rule(dates, length)) is not None:
             return found
-    if hasattr(values, "inferred_freq") and (frequency := values.inferred_freq) not in (None, "D"):
-        return _by_frequency(values, frequency, length)
-    return None
+    frequency = _inferred(values)
+    return None if frequency in (None, "D") else _by_frequency(values, frequency, length)
+
+
+def _inferred(index: Any) -> str | None:
+    """Return the frequency that pandas infers, as text in all its versions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # version 3 announces what this returns in the next
+        frequency = getattr(index, "inferred_freq", None)
+    return getattr(frequency, "freqstr", frequency)
 
 
 def _by_frequency(index: Any, frequency: Any, length: int) -> np.ndarray | None:
@@ -108,7 +121,7 @@ def _by_months(dates: np.ndarray, length: int) -> np.ndarray | None:
     """Continue dates that are a number of months apart: the same day of each month, or the last."""
     months = dates.astype("datetime64[M]")
     every = np.diff(months.astype(int))
-    if every[0] <= 0 or np.any(every != every[0]):
+    if every[0] == 0 or np.any(every != every[0]):
         return None
     whole = months[0] + every[0] * np.arange(length)
     first, last = whole.astype(dates.dtype), (whole + 1).astype("datetime64[D]").astype(dates.dtype) - _DAY
@@ -122,7 +135,7 @@ def _by_months(dates: np.ndarray, length: int) -> np.ndarray | None:
 def _by_days(dates: np.ndarray, length: int) -> np.ndarray | None:
     """Continue dates with equal steps; days that are none of a weekend may be working days as well."""
     steps = np.diff(dates)
-    if np.any(steps != steps[0]) or steps[0] <= np.timedelta64(0, "D"):
+    if np.any(steps != steps[0]):
         return None
     if steps[0] == _DAY and np.all(np.is_busday(dates.astype("datetime64[D]"))):
         return None
@@ -137,6 +150,10 @@ def _working_days(dates: np.ndarray, length: int) -> np.ndarray | None:
         return None
     whole = np.busday_offset(days[0], np.arange(length))
     return whole.astype(dates.dtype) + since[0] if np.array_equal(whole[: len(days)], days) else None
+
+
+def _is_periods(values: Any) -> bool:
+    return str(getattr(values, "dtype", "")).startswith("period[")
 
 
 def _is_date(value: Any) -> bool:
