@@ -6,6 +6,7 @@
 | `certify` | `certify`: the checks one after the other, and how much time each has |
 | `findings` | what each check came to, in words |
 | `densities` | the parts against NumPyro: densities, and evidence of forward runs |
+| `forward_draws` | states drawn by the parts, and by NumPyro |
 | `short_series` | the same model over the first steps of its data |
 | `exact_draws` | parameters, states and data of one draw, and the model over such data |
 | `replicates` | many of a check, statistics, and whether a law has changed |

@@ -3,19 +3,20 @@
     certificate = ssmscan.certify(ssm)
     print(certificate)
 
-============  ===========================================================================  ===========
+============= ===========================================================================  ===========
 check         what it compares                                                             where
-============  ===========================================================================  ===========
+============= ===========================================================================  ===========
 densities     every factor that engines read, with NumPyro's density of the model          as given
 evidence      weights of the parts moved by noise, with forward runs of NumPyro            6, 20 steps
+forward draws states moved by noise and simulated, with forward runs of NumPyro            6 steps
 likelihood    a filter's estimates, with that of a filter which contains the exact states  20 steps
 PMMH, Gibbs,  the law of exact draws, with that after some steps of the kernel             20 steps
 NUTS
 agreement     two engines that share as little as possible                                 as given
 calibration   places of true parameters in their posteriors by importance sampling         20 steps
-============  ===========================================================================  ===========
+============= ===========================================================================  ===========
 
-The first two say that the parts are the model; the next that what is computed of the parts is right, from exact draws
+The first three say that the parts are the model; the next that what is computed of the parts is right, from exact draws
 (`exact_draws`), which need no second engine; agreement, that two engines come to the same on the data at hand.  A
 check that does not suit a model says why, and a check that has found nothing says what it would have found.
 
@@ -40,6 +41,7 @@ from ssmscan.certification.certificate import Calibration, Certificate, Finding,
 from ssmscan.certification.densities import compare_densities, compare_runs
 from ssmscan.certification.exact_draws import Places, find_places
 from ssmscan.certification.findings import ONE, QUANTILE, SHARE, skipped
+from ssmscan.certification.forward_draws import compare_draws
 from ssmscan.certification.kernels import GibbsCheck, NUTSCheck, Operand, PMMHCheck, no_gradients
 from ssmscan.certification.likelihood import LikelihoodCheck, compare_positions
 from ssmscan.certification.replicates import (
@@ -160,6 +162,7 @@ class Certification:
             "densities": lambda: self.densities(short),
             "evidence, shortest": lambda: self.evidence("evidence, shortest", shortest, RUNS),
         }
+        checks["forward draws"] = lambda: self.draws(shortest)
         if short.ssm is not shortest.ssm:
             checks["evidence"] = lambda: self.evidence("evidence", short, RUNS // 4)
         self.make(checks, without)
@@ -204,6 +207,13 @@ class Certification:
         with phase(f"certify: {name}", progress=self.progress), interruptible():
             found = compare_runs(self.key_of(name), short.ssm, num_runs, ONE, QUANTILE)
         return findings.of_evidence(name, found, short.note, time.perf_counter() - began)
+
+    def draws(self, short: ShortSeries) -> Finding:
+        """Compare states that are drawn forward in three ways."""
+        began = time.perf_counter()
+        with phase("certify: forward draws", progress=self.progress), interruptible():
+            found = compare_draws(self.key_of("forward draws"), short.ssm, RUNS, SHARE)
+        return findings.of_draws(found, short.note, RUNS, time.perf_counter() - began)
 
     # ---- from exact draws ------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from scipy.stats import norm
 from ssmscan.certification.calibration import visible_shift
 from ssmscan.certification.certificate import ERROR_RATE, POWER, Calibration, Finding, Outcome, z_threshold
 from ssmscan.certification.densities import FACTORS, Densities, Runs
+from ssmscan.certification.forward_draws import ForwardDraws
 from ssmscan.certification.likelihood import Uniformity
 from ssmscan.certification.replicates import FEW, Replicates, Shift
 from ssmscan.inference.looks import MOST_LOOKS
@@ -16,7 +17,7 @@ from ssmscan.results.criteria import DEFAULT
 from ssmscan.results.table import significant
 from ssmscan.results.verdicts import Verdict
 
-COMPARED = 8
+COMPARED = 9
 """Checks that chance can fail; each has the same part of the error rate."""
 
 SHARE = ERROR_RATE / COMPARED
@@ -67,6 +68,27 @@ def of_evidence(name: str, found: Runs, note: str, seconds: float) -> Finding:
         "|z|",
         f"{significant(found.visible)} nats in the log-likelihood" if found.effective else "",
         advice,
+        compile_seconds=seconds,
+    )
+
+
+def of_draws(found: ForwardDraws, note: str, num_runs: int, seconds: float) -> Finding:
+    """Say whether states are drawn as NumPyro draws them."""
+    passed = abs(found.z) <= found.threshold
+    advice = (
+        f"Site '{found.site}' is not drawn as the model says: furthest off is the {found.name}, z = {found.z:.1f}. "
+        "Look at its row of print(ssm), role and noise, and report it with the model."
+    )
+    return Finding(
+        "forward draws",
+        Outcome.PASSED if passed else Outcome.FAILED,
+        f"States drawn by {' and by '.join(found.ways)} against forward runs of NumPyro, {num_runs:,} of each at three "
+        f"draws of the parameters, {note}.",
+        abs(found.z),
+        found.threshold,
+        f"|z| of {found.compared} means",
+        f"a shift of {significant(found.visible)} sd of a state",
+        "" if passed else advice,
         compile_seconds=seconds,
     )
 

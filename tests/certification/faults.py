@@ -137,8 +137,8 @@ class Fault(NamedTuple):
 
 FAULTS = {
     "observation dropped at every other step": Fault(dropped_observation, "densities"),
-    "noise of states 5 % too wide": Fault(noise_too_wide, "evidence, shortest"),
-    "initial state of half the sd": Fault(start_too_narrow, "evidence, shortest"),
+    "noise of states 5 % too wide": Fault(noise_too_wide, "forward draws"),
+    "initial state of half the sd": Fault(start_too_narrow, "forward draws"),
     "missing Jacobian": Fault(missing_jacobian, "densities"),
     "prior left out": Fault(missing_prior, "densities"),
     "data one step late": Fault(shifted_observations, "densities"),
