@@ -4,10 +4,8 @@ The groups are ArviZ's: posterior, sample_stats, observed_data.  What the model 
 posterior; state paths are when every draw has one, otherwise they are in a group `states`, whose draw coordinate says
 which draw each path belongs to.
 
-Dimensions have the names that the labels of the result know, and each group the coordinates of its dimensions.
-
-What no reader but this package needs stands beside them: weighted points, their weights, all coordinates once more, and
-what it takes to go on, whose names, which an engine chose, are in the header and need not be those of variables.
+What no reader but this package needs stands beside them: weighted points, their weights, and what it takes to go on,
+whose names, which an engine chose, are in the header and need not be those of variables.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.labels import Labels
 from ssmscan.results.containers import Variable
 from ssmscan.results.data import ARRAYS, ResultData
 from ssmscan.results.plain_values import variable_name
@@ -37,7 +34,7 @@ def groups(result: ResultData) -> dict[str, dict[str, Variable]]:
         found["posterior"] |= found.pop("states")
     elif states:
         states["draw"] = Variable(("draw",), result.state_draws)
-    return {name: with_labels(group, result.labels) for name, group in found.items()}
+    return found
 
 
 def own_groups(result: ResultData) -> dict[str, dict[str, Variable]]:
@@ -47,7 +44,6 @@ def own_groups(result: ResultData) -> dict[str, dict[str, Variable]]:
         "paths": {"state_draws": Variable(("path",), result.state_draws)},
         "points": variables(result, result.points, ("point",), timed=False),
         "continuation": variables(result, going_on, (), timed=False),
-        "labels": {name: Variable((name,), values) for name, values in result.labels.coords.items()},
     }
     return found | ({"weights": {"log_weights": Variable(("point",), result.log_weights)}} if result.points else {})
 
@@ -70,15 +66,9 @@ def variables(
         rest = values.shape[len(leading) :]
         in_time = timed and site not in result.initial and rest[:1] and rest[0] in times
         dims = [*leading, *([times[rest[0]]] if in_time else [])]
-        found[name] = Variable((*dims, *result.labels.axes(site, name, values.shape[len(dims) :])), values)
+        dims += [f"{name}_dim_{i}" for i in range(values.ndim - len(dims))]
+        found[name] = Variable(tuple(dims), values)
     return found
-
-
-def with_labels(group: Mapping[str, Variable], labels: Labels) -> dict[str, Variable]:
-    """Return the variables of a group with the coordinates of those of its dimensions that have some."""
-    sizes = {dim: size for one in group.values() for dim, size in zip(one.dims, one.values.shape)}
-    known = {dim: x for dim, x in labels.coords.items() if sizes.get(dim) == len(x) and dim not in group}
-    return {**group, **{dim: Variable((dim,), x) for dim, x in known.items()}}
 
 
 def arrays(groups: Mapping[str, Mapping[str, Any]], sites: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -100,15 +90,11 @@ def arrays(groups: Mapping[str, Mapping[str, Any]], sites: Mapping[str, list[str
     return {**found, "log_weights": weights, "state_draws": groups["paths"]["state_draws"]}
 
 
-def labels(groups: Mapping[str, Mapping[str, Any]], dims: Mapping[str, list[str]]) -> Labels:
-    """Return the labels of a result from groups in a file and the names of the axes of each site."""
-    return Labels(groups.get("labels", {}), {site: tuple(names) for site, names in dims.items()})
-
-
 def _numbered(i: int) -> str:
     return f"array_{i}"
 
 
 def _times(result: ResultData) -> dict[int, str]:
     """Name the time axis of each length: loops of one model may have several."""
-    return result.labels.time_names(x.shape[2] for name, x in result.states.items() if name not in result.initial)
+    lengths = dict.fromkeys(x.shape[2] for name, x in result.states.items() if name not in result.initial)
+    return {length: f"time_{k}" if k else "time" for k, length in enumerate(lengths)}

@@ -27,7 +27,7 @@ from ssmscan.results.weighted import weighted_mean
 CONCERNS = "ssmscan_concerns"
 """Attribute of what ArviZ reads: why the result cannot be trusted as it is."""
 
-_FORMAT = 5
+_FORMAT = 4
 _IN_GROUPS = (*ARRAYS, "state_draws", "log_weights", "costs", "labels")
 
 
@@ -137,13 +137,7 @@ class Result(ResultData):
         groups = {**layout.groups(self), **layout.own_groups(self)}
         sites = {name: list(getattr(self, name)) for name in ARRAYS}
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _IN_GROUPS}
-        header = {
-            **plain,
-            "costs": dataclasses.asdict(self.costs),
-            "format": _FORMAT,
-            "sites": sites,
-            "dims": self.labels.dims,
-        }
+        header = {**plain, "costs": dataclasses.asdict(self.costs), "format": _FORMAT, "sites": sites}
         return storage.write(path, groups, header, self._attributes())
 
     def __repr__(self) -> str:
@@ -169,8 +163,7 @@ def load(path: str | os.PathLike[str]) -> Result:
         found, sites = int(header.pop("format")), header.pop("sites")
         if found == _FORMAT:
             costs = Costs(**as_json("costs", header.pop("costs")))
-            labels = layout.labels(groups, header.pop("dims"))
-            return Result(**layout.arrays(groups, sites), **header, costs=costs, labels=labels)
+            return Result(**layout.arrays(groups, sites), **header, costs=costs)
     except KeyError as error:
         raise storage.damaged(path, f"it has no {error}") from error
     except (AttributeError, TypeError, ValueError) as error:

@@ -194,7 +194,9 @@ def test_other_data_bring_their_dates_and_no_other_program():
     assert dates_of(ssm.with_labels(time=list("abcdef")).with_data(later).labels)[-1] == "2024-07-31"
     assert dates_of(ssm.labels) == MONTH_ENDS
     beside = ssmscan.trace(walk, VALUES[:, 0], MONTHS.to_numpy())
-    assert dates_of(beside.with_data(VALUES[:, 1], MONTHS.to_numpy() + np.timedelta64(1, "D")).labels)[0] == "2024-02-01"
+    assert (
+        dates_of(beside.with_data(VALUES[:, 1], MONTHS.to_numpy() + np.timedelta64(1, "D")).labels)[0] == "2024-02-01"
+    )
 
 
 def test_arrays_keep_what_was_declared():
