@@ -41,7 +41,7 @@ def longer(y, future=0):
         numpyro.sample("y", dist.Normal(x, 1.0))
         return x, None
 
-    with handlers.condition(data={"y": jnp.asarray(np.asarray(y))}):
+    with handlers.condition(data={"y": y}):
         scan(step, 0.0, jnp.arange(len(y) + future))
 
 
@@ -115,7 +115,9 @@ WITH_DATES = {
 }
 
 
-@pytest.mark.parametrize("form", WITH_DATES)
+@pytest.mark.parametrize(
+    "form", ["Series", *(pytest.param(one, marks=pytest.mark.slow) for one in list(WITH_DATES)[1:])]
+)
 def test_dates_go_in_as_they_are(form):
     ssm = ssmscan.trace(walk, *WITH_DATES[form])
     firsts = [f"2024-0{month}-01" for month in range(1, 7)]
@@ -125,6 +127,7 @@ def test_dates_go_in_as_they_are(form):
     assert ssm.program is ssmscan.trace(walk, VALUES[:, 0]).program
 
 
+@pytest.mark.slow
 def test_an_index_that_counts_and_one_with_repetitions_say_nothing():
     for index in (None, [1, 1, 2, 2, 3, 3]):
         assert not ssmscan.trace(walk, pandas.Series(VALUES[:, 0], index)).labels
@@ -135,6 +138,7 @@ def test_a_longer_loop_has_the_dates_that_follow():
     assert dates_of(labels) == [*MONTH_ENDS, "2024-07-31", "2024-08-31"]
 
 
+@pytest.mark.slow
 def test_dates_that_do_not_go_on_are_said_and_can_be_given():
     odd = SERIES.iloc[:4].set_axis(MONTHS[[0, 1, 2, 5]])
     with pytest.warns(UserWarning, match="argument 0 end at 2024-06-30 and follow no rule.*with_labels"):
@@ -143,21 +147,25 @@ def test_dates_that_do_not_go_on_are_said_and_can_be_given():
     assert dates_of(ssm.with_labels(time=MONTHS[:5]).labels) == MONTH_ENDS[:5]
 
 
+@pytest.mark.slow
 def test_dates_before_the_loop_are_left_out():
     assert dates_of(ssmscan.trace(from_the_first, SERIES).labels) == MONTH_ENDS[1:]
 
 
+@pytest.mark.slow
 def test_arguments_that_disagree_are_not_believed():
     with pytest.warns(UserWarning, match="argument 0 and argument 'dates' have different dates.*with_labels"):
         ssm = ssmscan.trace(walk, SERIES, dates=MONTHS + pandas.Timedelta(days=1))
     assert not ssm.labels.coords
 
 
+@pytest.mark.slow
 def test_dates_go_before_numbers():
     numbered = pandas.Series(np.zeros(T), np.arange(10, 10 + T))
     assert dates_of(ssmscan.trace(walk, SERIES, dates=numbered).labels) == MONTH_ENDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["frame", "array", "transposed"])
 def test_a_plate_has_the_columns_of_the_frame_that_its_site_observes(form):
     array = xarray.DataArray(VALUES, {"when": MONTHS, "place": list(FRAME)}, ("when", "place"))
@@ -172,6 +180,7 @@ def test_a_plate_has_the_columns_of_the_frame_that_its_site_observes(form):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_states_of_a_panel_share_the_axis_of_their_data():
     named = ssmscan.trace(batch, FRAME.rename_axis(columns="country")).labels
     assert named.dims == {"x": ("country",), "y": ("country",)} and "country" in named.coords
@@ -179,6 +188,7 @@ def test_the_states_of_a_panel_share_the_axis_of_their_data():
     assert unnamed.dims == {"x": ("y_dim_0",), "y": ("y_dim_0",)} and "y_dim_0" in unnamed.coords
 
 
+@pytest.mark.slow
 def test_loops_of_other_lengths_have_their_own_dates():
     labels = ssmscan.trace(two_loops, SERIES, SERIES.iloc[:4] + 1.0).labels
     assert dates_of(labels) == MONTH_ENDS and dates_of(labels, "time_1") == MONTH_ENDS[:4]
@@ -199,6 +209,7 @@ def test_other_data_bring_their_dates_and_no_other_program():
     )
 
 
+@pytest.mark.slow
 def test_arrays_keep_what_was_declared():
     ssm = ssmscan.trace(walk, VALUES[:, 0]).with_labels(time=MONTHS)
     assert dates_of(ssm.with_data(VALUES[:, 1]).labels) == MONTH_ENDS
