@@ -185,6 +185,9 @@ class Certification:
                 self.findings.append(check())
             except ModelError as error:
                 self.findings.append(skipped(name, str(error)))
+            except Exception as error:
+                # What one check cannot do is no reason to lose the others, and must be seen.
+                self.findings.append(findings.broken(name, error))
 
     def key_of(self, name: str) -> jax.Array:
         """Return the key of a check, the same whatever other checks are made."""

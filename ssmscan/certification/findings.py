@@ -202,6 +202,13 @@ def skipped(name: str, why: str) -> Finding:
     return Finding(name, Outcome.SKIPPED, "Not tested.", advice=why)
 
 
+def broken(name: str, error: Exception) -> Finding:
+    """Say that a check ended with an error."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    advice = f"The check ended with an error, which is a fault of ssmscan: {reason}. Please report it with the model."
+    return Finding(name, Outcome.UNDECIDED, "Not tested.", advice=advice)
+
+
 def too_few(name: str, run: Replicates) -> Finding:
     """Say that there was no time."""
     advice = f"There was time for {run.number} replicates, and {FEW} are the fewest that say something: more seconds."
