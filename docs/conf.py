@@ -33,6 +33,7 @@ extensions = [
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+suppress_warnings = ["toc.empty_glob"]
 html_theme = "furo"
 html_title = "ssmscan"
 html_static_path: list[str] = []
@@ -113,8 +114,8 @@ def name_role(role, rawtext, text, lineno, inliner, options=None, content=None):
 
 
 def before_napoleon(app, what, name, thing, options, lines):
-    """Escape the star of `*shape`, and hide colons that napoleon would take for the end of a type."""
-    lines[:] = [re.sub(r"(?<![\w*`])\*(?=\w+[,)])", r"\\*", line) for line in lines]
+    """Escape `*shape` and `|z|`, and hide colons that napoleon would take for the end of a type."""
+    lines[:] = [re.sub(r"(?<![\w*`])\*(?=\w+[,)])|\|(?=\w+\|)", r"\\\g<0>", line) for line in lines]
     starts = [i + 1 for i, line in enumerate(lines[:-1]) if line.strip() in ("Returns:", "Yields:")]
     starts += [0] if what in ("property", "attribute") and lines else []
     for i in starts:

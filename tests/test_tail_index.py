@@ -24,6 +24,12 @@ def test_tails_that_are_known_are_found(k):
     assert abs(found.mean() - k) < 0.07 and found.std() < 1.5 * (1 + k) / np.sqrt(95)
 
 
+def test_few_weights_are_drawn_towards_a_half():
+    """As if ten more had a tail of 1/2: of the twenty largest of a hundred with k = 2, near (20 * 2 + 10 / 2) / 30."""
+    quantiles = ((1 - (np.arange(100) + 0.5) / 100) ** -2.0 - 1) / 2
+    assert abs(tail_index(np.log1p(quantiles)) - 1.5) < 0.15
+
+
 def test_what_has_no_tail():
     assert tail_index(np.zeros(100)) == tail_index(np.arange(20.0)) == -np.inf
     one = np.full(1000, -1e4)

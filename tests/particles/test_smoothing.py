@@ -186,11 +186,11 @@ def test_a_default_smoother_is_exact_or_moves_or_draws_among_few():
 
 
 def two_steps(y):
-    """x_0 ~ N(0, 1), x_t ~ N(0.9 x_{t-1}, 0.4)."""
+    """x_0 ~ N(0, 1), x_t ~ N(0.9 x_{t-1}, 0.8)."""
     x0 = numpyro.sample("x0", dist.Normal(0.0, 1.0))
 
     def step(x, y):
-        x = numpyro.sample("x", dist.Normal(0.9 * x, 0.4))
+        x = numpyro.sample("x", dist.Normal(0.9 * x, 0.8))
         numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
         return x, None
 
@@ -199,8 +199,8 @@ def two_steps(y):
 
 @pytest.mark.slow
 def test_several_moves_are_the_power_of_one():
-    """Of a path at each particle after the second step, where three moves lead from its parent, by matrices."""
-    n, num_moves, num_paths = 4, 3, 40_000
+    """Of a path at each particle after the second step, where four moves lead from its parent, by matrices."""
+    n, num_moves, num_paths = 8, 4, 40_000
     ssm = ssmscan.trace(two_steps, jnp.array([0.3, -0.5]))
     settings = ssmscan.ParticleFilter(n, threshold=1, store=ssmscan.FullHistory(), summaries=())
     history = settings.run(jax.random.key(1), ssm, {}).history
@@ -211,7 +211,7 @@ def test_several_moves_are_the_power_of_one():
     seen = np.bincount(n * second + first, minlength=n * n) / num_paths
     expected = np.zeros((n, n))
     for j in range(n):
-        density = stats.norm.pdf(x[1, j], 0.9 * x[0], 0.4)
+        density = stats.norm.pdf(x[1, j], 0.9 * x[0], 0.8)
         step = weights[0] * np.minimum(1.0, density / density[:, None])
         step[np.diag_indices(n)] += 1.0 - step.sum(1)
         expected[j] = weights[1, j] * np.linalg.matrix_power(step, num_moves)[history.steps.ancestors[1, j]]
