@@ -23,7 +23,8 @@ Data flow one way, and a folder imports only from those before it:
     inference/                parameters: NUTS, PMMH, particle Gibbs, importance sampling, tempered SMC, SMC2, maxima
     certification/            is it right on this model and machine: `certify`, and the self-test
     stochastic_volatility     a model to copy and change
-    demo, __main__            `ssmscan demo`: that model by two samplers
+    demo                      that model by two samplers
+    command_line/, __main__   `ssmscan demo`, `trace`, `check`
 
 `__all__` is in the order in which one meets things.  Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro
 has its own.
@@ -40,9 +41,11 @@ from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
 from ssmscan.inference.evidence import EvidenceEstimate, evidence
 from ssmscan.inference.filters_at_draws import Predicting, PredictiveDensities, predictive_densities
+from ssmscan.inference.forecast_scores import forecast_scores
 from ssmscan.inference.gibbs import ParticleGibbs
 from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
 from ssmscan.inference.importance import ImportanceSampler
+from ssmscan.inference.leave_future_out import leave_future_out
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
@@ -112,6 +115,7 @@ from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
 from ssmscan.results.predictions import Predictions
 from ssmscan.results.result import Result, load
+from ssmscan.results.scores import ForecastScores, LeaveFutureOut, Reweighting, ScoreDifference
 from ssmscan.results.summary import Estimate, ScalarSummary
 from ssmscan.results.table import Table
 from ssmscan.results.verdicts import Difference, Fault, Judgement, Verdict
@@ -172,6 +176,11 @@ __all__ = [
     "PredictiveDensities",
     "Predictions",
     "Labels",
+    "forecast_scores",
+    "ForecastScores",
+    "ScoreDifference",
+    "leave_future_out",
+    "LeaveFutureOut",
     "Smoother",
     "SmoothingResult",
     "Exact",
@@ -262,6 +271,7 @@ __all__ = [
     "EngineReport",
     "PairReport",
     "Look",
+    "Reweighting",
     "Judgement",
     "Difference",
     "Fault",
