@@ -141,11 +141,6 @@ class StateSpaceModel:
         return _union(jax.device_get(data.observed(core)) for core in self.cores)
 
     @property
-    def constants(self) -> dict[str, np.ndarray]:
-        """Arrays that no observed site has its data from, by argument, such as covariates; none inside jit."""
-        return {} if self.source is None else data.constants(self.cores, self.source.named_data())
-
-    @property
     def labels(self) -> Labels:
         """Names of the axes and what stands along them, found and declared; empty inside jit."""
         return Labels() if self.source is None else self.source.labels
