@@ -102,10 +102,10 @@ from ssmscan.particles.smoothing import (
     MCMCBackward,
     Smoother,
     SmoothingMethod,
-    SmoothingResult,
 )
+from ssmscan.particles.smoothing_result import SmoothingResult
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
-from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
+from ssmscan.particles.summaries import PIT, SD, Mean, Probabilities, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
 from ssmscan.results.checked import CrossCheck, Look
@@ -215,6 +215,7 @@ __all__ = [
     "Mean",
     "SD",
     "Quantiles",
+    "Probabilities",
     "PIT",
     "FinalCloud",
     "LastSteps",

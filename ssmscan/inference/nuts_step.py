@@ -93,6 +93,7 @@ class NUTSStep:
                 "acceptance_rate": states.accept_prob,
                 "diverging": states.diverging,
                 "energy": states.energy,
+                "lp": -states.potential_energy,
                 "n_steps": states.num_steps,
                 "step_size": states.adapt_state.step_size,
             },

@@ -18,6 +18,9 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
 
+MOST_VALUES = 64
+"""Sites of more values than this have no probabilities in a result."""
+
 
 def result_of(
     engine: Any,
@@ -79,10 +82,21 @@ def result_of(
         notes=(*notes, *idle_cores(0 if independent_runs else len(next(iter(sample_stats.values()))))),
         doubts=(*doubts, *paths.doubts(wanted)),
         initial=tuple(site.name for site in ssm.initial if site.name in paths.states),
-        state_probabilities=paths.probabilities,
+        state_probabilities=_frequencies(ssm, paths) | paths.probabilities,
         continuation=dict(continuation or {}),
         origin=dict(origin or {}),
         labels=ssm.labels,
         constants={} if ssm.source is None else constants(ssm.cores, ssm.source.named_data()),
     )
     return with_deterministics(ssm, result)
+
+
+def _frequencies(ssm: StateSpaceModel, paths: Paths) -> dict[str, np.ndarray]:
+    """Return how often discrete sites of few values have each of them, over all paths."""
+    found = {}
+    for site in (*ssm.initial, *ssm.innovations):
+        drawn = paths.states.get(site.name)
+        if drawn is not None and len(paths.draws) and 0 < len(site.values) <= MOST_VALUES:
+            share = [np.mean(drawn == value, axis=(0, 1), dtype=np.float32) for value in sorted(site.values)]
+            found[site.name] = np.stack(share, axis=-1)
+    return found

@@ -55,6 +55,21 @@ class FilterResult(FilterRecord):
         return (self,)
 
     @property
+    def state_probabilities(self) -> dict[str, np.ndarray]:
+        """Filtering probabilities of discrete sites, p(x_t = k | y_1:t): (T, *shape, values), values in order.
+
+        Raises:
+            ValueError: the filter did not compute them; the message says how.
+        """
+        found = self.summaries.get("probabilities")
+        if found is None:
+            raise ValueError(
+                "state_probabilities: the filter was not asked for them. Run ParticleFilter(..., summaries=(Mean(), "
+                "SD(), ssmscan.Probabilities.of(ssm)))."
+            )
+        return {site: np.moveaxis(np.asarray(x), 1, -1) for site, x in found.items()}
+
+    @property
     def starving_limit(self) -> float:
         """Effective sample size below which a step starves."""
         return concerns.starving_limit(self.num_particles)

@@ -23,18 +23,16 @@ meet in few states, which `concerns` says and `SmoothingResult.renewed` shows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from ssmscan.arguments import require_integer
-from ssmscan.health import Health, Reason, Section
-from ssmscan.labels import Labels, labels_of
+from ssmscan.labels import labels_of
 from ssmscan.model.protocols import Model, Theta, Values
 from ssmscan.model.statespace.element_dynamics import join_values
 from ssmscan.model.statespace.requirements import require_observed
@@ -45,103 +43,16 @@ from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_step import VANISHED
 from ssmscan.particles.genealogy import MOST_MOVES, backward_paths
 from ssmscan.particles.panels import each_element
-from ssmscan.particles.printing import Card, known
 from ssmscan.particles.smoothing_draws import draw_many, table
 from ssmscan.particles.smoothing_exact import exact_law, has_exact_law
 from ssmscan.particles.smoothing_lag import Lagged, LagMoments, Moments
+from ssmscan.particles.smoothing_result import SmoothingResult
 from ssmscan.particles.stores import FullHistory, LastSteps
 
 FEW_PARTICLES = 100
 """Up to so many, drawing among all costs no more than `MCMCBackward` does."""
 
-ANCESTRAL = 0.05
-"""Share of new parents below which paths are no better than ancestral ones."""
-
 _FILTER = ParticleFilter(1000)
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["log_likelihood", "paths", "mean", "sd", "renewed", "filtered"],
-    meta_fields=["method", "exact"],
-    drop_fields=["labels"],
-)
-@dataclass(frozen=True, eq=False, repr=False)
-class SmoothingResult:
-    """The states given all data, at one theta.
-
-    Attributes:
-        log_likelihood: () log p(y | theta), or the filter's estimate of it.
-        paths: innovations and deterministics of the loop by site, (num_paths, T, ...), initial sites (num_paths, ...).
-            Of `FixedLag` the last lag + 1 steps alone, and of a filter with `LastSteps(k)` the last k.
-        mean: by site, without num_paths: exact for the sites in `exact`, of all particles for `FixedLag`, else of
-            the paths; NaN where the filter lost all weight.
-        sd: the standard deviations, in the same way.
-        renewed: (T,) share of the paths whose particle before each step is not the parent of the one after it; of
-            several loops one after the other.  None where no path is drawn backward.
-        filtered: what the filter found, without its history; None without a filter.
-        method: the method, in words.
-        exact: names of the sites with exact moments.
-        labels: names of the axes and what stands along them; on the host only, absent inside jit.
-    """
-
-    log_likelihood: Array
-    paths: Values
-    mean: Values
-    sd: Values
-    renewed: Array | None
-    filtered: FilterResult | None
-    method: str
-    exact: tuple[str, ...] = ()
-    labels: Labels = field(default_factory=Labels)
-
-    def health(self) -> Health:
-        """Return whether the paths can be used, why not and what to do; on the host, for one run.
-
-        Raises:
-            ValueError: for a batch of runs, as made by vmap, and for traced values.
-        """
-        if not known(self.log_likelihood) or np.ndim(self.log_likelihood):
-            raise ValueError("health() and concerns() are of one run with values: return it from jit, index a batch.")
-        found = Health.of(()) if self.filtered is None else self.filtered.health()
-        if self.renewed is None or not np.size(self.renewed):
-            return found
-        share = float(np.median(self.renewed))
-        measured = (*found.measured, ("new parents", f"{share:.0%} of the paths at half of the steps"))
-        return Health.of((*found.reasons, self._ancestral(share) if share < ANCESTRAL else None), measured)
-
-    def concerns(self) -> tuple[str, ...]:
-        """Return the sentences of `health`.
-
-        Raises:
-            ValueError: as for `health`.
-        """
-        return self.health().sentences
-
-    @staticmethod
-    def _ancestral(share: float) -> Reason:
-        return Reason(
-            f"Paths follow their ancestors: at half of the steps {share:.0%} of them or fewer left theirs, as hardly "
-            "another particle can have led to the next state. They are right, and have their early states in common.",
-            "If the loop carries more than the values it draws (noise that is added up, a longer past), draw the new "
-            "state itself, numpyro.sample('x', dist.Normal(mean, sd)); or use more particles, or ssmscan.NUTS.",
-            Section.PATHS,
-        )
-
-    def __repr__(self) -> str:
-        title = f"Smoothing by {self.method}"
-        if not known(self.log_likelihood) or np.ndim(self.log_likelihood):
-            return f"{title}: states {', '.join(self.mean)}, log likelihood {self.log_likelihood!r}"
-        rows = [
-            ("health", self.health().line),
-            ("log likelihood", f"{float(self.log_likelihood):.8g}"),
-            ("states", ", ".join(self.mean)),
-        ]
-        if self.paths:
-            rows.append(("paths", str(len(next(iter(self.paths.values()))))))
-        if self.renewed is not None:
-            rows.append(("new parents", f"{float(np.mean(self.renewed)):.0%} of the steps"))
-        return Card(title, rows, list(self.concerns())).text()
 
 
 class SmoothingMethod(Protocol):
@@ -302,7 +213,9 @@ class Smoother:
         require_observed(ssm)
         theta = ssm.canonical(theta)
         found = self.method_for(ssm).smooth(key, ssm, theta, self.num_paths)
-        return replace(found, labels=labels_of(ssm))
+        sites = (*ssm.initial, *ssm.innovations)
+        discrete = tuple((s.name, tuple(sorted(s.values))) for s in sites if s.values and s.name in found.mean)
+        return replace(found, labels=labels_of(ssm), discrete=discrete)
 
     def method_for(self, ssm: Model) -> SmoothingMethod:
         """Return the method that is used for a model."""

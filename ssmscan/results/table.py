@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MISSING = "-"
 """What stands where there is no number."""
@@ -46,6 +46,30 @@ class Table(NamedTuple):
         notes = ["", *(f"- {note}" for note in self.notes)] if self.notes else []
         return "\n".join([f"**{self.title}**", "", body[0], "|" + "|".join(rule) + "|", *body[1:], *notes])
 
+    def to_pandas(self) -> Any:
+        """Return the table as a `pandas.DataFrame`: numbers as numbers, rounded as printed, labels as the index.
+
+        What stands for no number is NaN.  The title and the notes are in `attrs`.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            pandas = __import__("pandas")
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: install it with `pip install pandas`") from error
+        columns = [_numbers([row[i] for row in self.rows]) for i in range(self.labels, len(self.columns))]
+        names = [[row[i] for row in self.rows] for i in range(self.labels)]
+        index = pandas.MultiIndex.from_arrays(names, names=self.columns[: self.labels])
+        if self.labels == 1:
+            index = pandas.Index(names[0], name=self.columns[0])
+        frame = pandas.DataFrame(
+            dict(enumerate(columns)), index=index if self.labels else pandas.RangeIndex(len(self.rows))
+        )
+        frame.columns = list(self.columns[self.labels :])
+        frame.attrs = {"title": self.title, "notes": list(self.notes)}
+        return frame
+
     def _repr_html_(self) -> str:
         notes = f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in self.notes)}</ul>" if self.notes else ""
         return f"<p><b>{escape(self.title)}</b></p>{self.grid_html()}{notes}"
@@ -75,6 +99,15 @@ class Table(NamedTuple):
             for i, (cell, width) in enumerate(zip(row, self._widths()))
         ]
         return "  ".join(cells).rstrip()
+
+
+def _numbers(cells: list[str]) -> list[Any]:
+    """Return cells as numbers where all are, NaN where there is none; as text otherwise."""
+    try:
+        found = [math.nan if cell in (MISSING, "") else float(cell.replace(",", "")) for cell in cells]
+    except ValueError:
+        return list(cells)
+    return [int(x) for x in found] if all(cell.replace(",", "").lstrip("-").isdigit() for cell in cells) else found
 
 
 def wrapped(sentence: str, indent: str = "  ") -> str:

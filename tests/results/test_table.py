@@ -58,3 +58,19 @@ def test_sentences_below_a_table_and_html():
         "&lt;end",
     ):
         assert part in html
+
+
+def test_pandas_gets_numbers_and_labels():
+    pandas = pytest.importorskip("pandas")
+    made = Table(
+        "t", ("name", "n", "mean", "text"), (("a", "1,200", "0.50", "x"), ("b", "3", "-", "1.5")), notes=("why",)
+    )
+    frame = made.to_pandas()
+    assert list(frame.index) == ["a", "b"] and frame.index.name == "name"
+    assert frame["n"].tolist() == [1200, 3] and frame["n"].dtype == int
+    assert frame["mean"].iloc[0] == 0.5 and frame["mean"].isna().tolist() == [False, True]
+    assert frame["text"].tolist() == ["x", "1.5"] and frame.attrs == {"title": "t", "notes": ["why"]}
+    two = made._replace(labels=2).to_pandas()
+    assert isinstance(two.index, pandas.MultiIndex) and list(two.columns) == ["mean", "text"]
+    assert made._replace(labels=0).to_pandas().shape == (2, 4)
+    assert made._replace(rows=()).to_pandas().empty
