@@ -15,6 +15,8 @@ Data flow one way, and a folder imports only from those before it:
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
     dates, labels             dates, and how they go on; names of axes, and what stands along them
     health                    one verdict on what was found, and reasons to act on
+    containers, storage       what ArviZ reads, and netCDF files: the one file that knows each
+    saved                     `load`: what was saved, whatever it was
     tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
@@ -115,11 +117,12 @@ from ssmscan.results.densities import PredictiveDensities
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
 from ssmscan.results.predictions import Predictions
-from ssmscan.results.result import Result, load
+from ssmscan.results.result import Result
 from ssmscan.results.scores import ForecastScores, LeaveFutureOut, Reweighting, ScoreDifference
 from ssmscan.results.summary import Estimate, ScalarSummary
 from ssmscan.results.table import Table
 from ssmscan.results.verdicts import Difference, Fault, Judgement, Verdict
+from ssmscan.saved import load
 
 __version__ = "0.1.0"
 

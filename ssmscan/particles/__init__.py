@@ -25,6 +25,7 @@ A whole run
     printing         how results are shown
     filter_record    the arrays of a run
     concerns         what speaks against a run, in sentences
+    filter_file      that in a file, and as named arrays
     filter_result    `FilterResult`, what a run found, of one loop or several
     panels           one filter for each element of a panel, and their results joined; the model's side is
                      `model.statespace.elements`

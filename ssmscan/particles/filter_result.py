@@ -10,9 +10,11 @@ on the log scale add.  What has no time in common is asked of one loop, `result.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,9 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ssmscan import containers
 from ssmscan.health import Health
 from ssmscan.labels import Labels
-from ssmscan.particles import concerns
+from ssmscan.particles import concerns, filter_file
 from ssmscan.particles.filter_record import FilterRecord
 from ssmscan.particles.filter_step import COMPLETE, FAULTY, NOWHERE, VANISHED
 from ssmscan.particles.printing import Card, forms, known, listed
@@ -68,6 +71,36 @@ class FilterResult(FilterRecord):
                 "SD(), ssmscan.Probabilities.of(ssm)))."
             )
         return {site: np.moveaxis(np.asarray(x), 1, -1) for site, x in found.items()}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the run to a netCDF file and return its path; `ssmscan.load` gives it back, of one run on the host.
+
+        A carry made of dictionaries, lists and tuples comes back as it was, one of other classes as its leaves.
+
+        Raises:
+            ValueError: as for `health`.
+            OSError: if the file cannot be written; what was there before is untouched.
+        """
+        return filter_file.save(path, self.loops, self._attributes())
+
+    def to_arviz(self) -> Any:
+        """Return the series as what the installed ArviZ works with: a DataTree, or `InferenceData` before ArviZ 1.
+
+        A group `filter` has the log predictive densities, effective sample sizes and whether the cloud was resampled,
+        and each summary has one, such as `filtered_mean`.  Particles at one theta are no posterior, and there is none.
+
+        Raises:
+            ValueError: as for `health`.
+        """
+        attributes = self._attributes()
+        return containers.export(containers.datatree(filter_file.groups(self.loops), attributes))
+
+    def _attributes(self) -> dict[str, Any]:
+        return {
+            "inference_library": "ssmscan",
+            "ssmscan_concerns": "\n".join(self.concerns()),
+            "log_likelihood": float(self.log_likelihood),
+        }
 
     @property
     def starving_limit(self) -> float:

@@ -19,7 +19,6 @@
 | `table`, `printing` | tables as text, Markdown and HTML; a result in ten lines |
 | `densities` | how well each observation was predicted, at draws of the parameters |
 | `layout` | in which group and with which dimensions is each array |
-| `containers`, `storage` | ArviZ and netCDF, each known to one file |
 
 A result knows nothing of the engine that made it, so results of any engine, saved or fresh, mix freely.  A new
 statistic of the draws goes into `summary`, a new reason for doubt into `health`.

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssmscan.containers import Variable
 from ssmscan.labels import Labels, is_time
-from ssmscan.results.containers import Variable
 from ssmscan.results.data import ARRAYS, ResultData
 from ssmscan.results.plain_values import variable_name
 

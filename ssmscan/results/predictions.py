@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.containers import datatree, export
 from ssmscan.labels import Labels, shown
-from ssmscan.results.containers import datatree, export
 from ssmscan.results.layout import Axes, Group, cut, of_draws, variables
 from ssmscan.results.table import Table
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan import containers, storage
 from ssmscan.arguments import require_instance
 from ssmscan.files import other_format
 from ssmscan.health import Health
 from ssmscan.labels import Labels
-from ssmscan.results import containers, health, layout, printing, storage
+from ssmscan.results import health, layout, printing
 from ssmscan.results.data import ARRAYS, Costs, ResultData
 from ssmscan.results.densities import KIND, PredictiveDensities
 from ssmscan.results.plain_values import as_json, as_numbers
@@ -207,7 +208,13 @@ def load(path: str | os.PathLike[str]) -> Result:
         IsADirectoryError: if it is a folder.
         ValueError: if the file is not a saved result, is damaged, or has the format of another version of the package.
     """
-    groups, header = storage.read(path)
+    return restored(path, *storage.read(path))
+
+
+def restored(
+    path: str | os.PathLike[str], groups: Mapping[str, Mapping[str, np.ndarray]], header: dict[str, Any]
+) -> Result:
+    """Return the `Result` whose file has these groups and this header; errors as of `load`."""
     try:
         found, sites = int(header.pop("format")), header.pop("sites")
         if found == _FORMAT:

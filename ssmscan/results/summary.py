@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from ssmscan.results import containers
+from ssmscan import containers
 
 PROBABILITIES = (0.05, 0.5, 0.95)
 STATISTICS = ("mean", "sd", "5 %", "50 %", "95 %")

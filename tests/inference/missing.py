@@ -25,7 +25,7 @@ from scipy.special import logsumexp
 from scipy.stats import lognorm
 
 import ssmscan
-from ssmscan.results import containers
+from ssmscan import containers
 from tests.truth import LinearGaussian, linear_gaussian, z_threshold
 
 T, MISSING = 40, 0.2

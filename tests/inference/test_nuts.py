@@ -12,12 +12,12 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
+from ssmscan import containers
 from ssmscan.inference import nuts, progress, reporting
 from ssmscan.inference.nuts import NUTS, _with_depth
 from ssmscan.inference.paths import whole_draws
 from ssmscan.inference.posterior import Position, log_likelihood, log_posterior, log_reference
 from ssmscan.inference.rewarming import Tally, rewarmed
-from ssmscan.results import containers
 from ssmscan.results.summary import summarise
 from tests.inference.interrupting import control_c_at, count_compilations
 from tests.inference.models import Y, decaying, impossible

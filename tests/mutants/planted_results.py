@@ -7,21 +7,21 @@ from tests.mutants.mutant import Mutant
 OUTPUT = [
     Mutant(
         "storage: damage not noticed",
-        "results/storage.py",
+        "storage.py",
         "if checked and found != _checksum(file, size):",
         "if checked and found is None:",
         ("tests/results/test_result.py",),
     ),
     Mutant(
         "storage: truth read as numbers",
-        "results/storage.py",
+        "storage.py",
         'return values.astype(bool) if variable.attrs.get("dtype") == "bool" else values',
         "return values",
         ("tests/results/test_result.py",),
     ),
     Mutant(
         "storage: error of the disk forgotten",
-        "results/storage.py",
+        "storage.py",
         "        if self._error is not None:\n            raise self._error",
         "        if self._error is not None:\n            return",
         ("tests/results/test_result.py",),

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import xarray
 
+from ssmscan import storage
 from ssmscan.labels import Labels
 from ssmscan.results import result as result_module
-from ssmscan.results import storage
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result, load
 from tests.results.samples import result

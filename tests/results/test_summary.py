@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from ssmscan.results import containers
+from ssmscan import containers
 from ssmscan.results.summary import PROBABILITIES, scalars, summarise
 from tests.results.samples import autoregression
 from tests.truth import z_threshold

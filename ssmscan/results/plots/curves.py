@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from ssmscan.results import containers
+from ssmscan import containers
 from ssmscan.results.result import Result
 from ssmscan.results.summary import scalars
 

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan import containers
 from ssmscan.files import write_atomically
-from ssmscan.results import containers
 
 _ATTRIBUTE = "ssmscan"
 _CHECKSUM = b"ssmscan sha256 "
