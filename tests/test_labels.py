@@ -117,4 +117,4 @@ def test_the_result_of_an_engine_has_them_through_a_file(ssm, engine, tmp_path):
     loaded = ssmscan.load(result.save(tmp_path / "result.nc"))
     for one in (result, loaded):
         np.testing.assert_array_equal(one.labels.times(5), DAYS)
-        np.testing.assert_array_equal(one.to_arviz()["posterior"]["time"], DAYS)
+        np.testing.assert_array_equal(one.to_arviz()["states"]["time"], DAYS)
