@@ -88,7 +88,9 @@ def leave_future_out(
         densities = sum(part.at.increments[:, here + ahead] for ahead in range(horizon))
         scores = np.logaddexp.reduce(part.log_weights + densities, axis=0)
         pointwise.append(scores)
-        variance += np.sum(np.sum(np.exp(part.log_weights) * np.expm1(densities - scores), axis=1) ** 2)
+        there = np.isfinite(scores)
+        influence = np.exp(part.log_weights[:, there]) * np.expm1(densities[:, there] - scores[there])
+        variance += np.sum(influence.sum(axis=1) ** 2)
     return LeaveFutureOut(
         engine=result.engine,
         origins=origins,
