@@ -85,7 +85,7 @@ def leave_future_out(
     pointwise, variance = [], 0.0
     for part in parts:
         here = origins[part.rows]
-        densities = sum(part.at.increments[:, here + ahead] for ahead in range(horizon))
+        densities = np.sum([part.at.increments[:, here + ahead] for ahead in range(horizon)], axis=0)
         scores = np.logaddexp.reduce(part.log_weights + densities, axis=0)
         pointwise.append(scores)
         there = np.isfinite(scores)
