@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import norm
 
+from ssmscan.certification.bands import rarest
 from ssmscan.certification.calibration import visible_shift
 from ssmscan.certification.certificate import ERROR_RATE, POWER, Calibration, Finding, Outcome, z_threshold
 from ssmscan.certification.densities import FACTORS, Densities, Runs
@@ -17,7 +18,7 @@ from ssmscan.results.criteria import DEFAULT
 from ssmscan.results.table import significant
 from ssmscan.results.verdicts import Verdict
 
-COMPARED = 9
+COMPARED = 8
 """Checks that chance can fail; each has the same part of the error rate."""
 
 SHARE = ERROR_RATE / COMPARED
@@ -48,7 +49,7 @@ def of_densities(found: Densities, seconds: float) -> Finding:
     )
 
 
-def of_evidence(name: str, found: Runs, note: str, seconds: float) -> Finding:
+def of_evidence(found: Runs, note: str, seconds: float) -> Finding:
     """Say whether the evidence is that of forward runs."""
     outcome = Outcome.PASSED if abs(found.z) <= ONE else Outcome.FAILED
     outcome = outcome if found.effective else Outcome.UNDECIDED
@@ -59,7 +60,7 @@ def of_evidence(name: str, found: Runs, note: str, seconds: float) -> Finding:
         Outcome.UNDECIDED: "No run has a density under draws of the prior.",
     }.get(outcome, "")
     return Finding(
-        name,
+        "evidence",
         outcome,
         f"The weights of {found.num_runs:,} runs of the parts by noise{raised} against those of as many forward runs "
         f"of NumPyro, {note}.",
@@ -174,8 +175,6 @@ def of_agreement(found: CrossCheck, seconds: float, compile_seconds: float) -> F
 def of_calibration(found: Calibration, note: str, left_out: int, seconds: float, compile_seconds: float) -> Finding:
     """Say whether true parameters lie in their posteriors as they should."""
     count, quantities = found.positions.shape
-    # How far of the way to the band the worst distribution function has gone.
-    ends = np.where(found.differences < 0, np.minimum(found.bands.lower, -1e-9), np.maximum(found.bands.upper, 1e-9))
     outside = found.outside
     advice = (
         f"The posterior is not calibrated: {quoted(outside)}. True values are too often in one part of it; "
@@ -187,9 +186,9 @@ def of_calibration(found: Calibration, note: str, left_out: int, seconds: float,
         Outcome.FAILED if outside else Outcome.PASSED,
         f"True parameters among the points of importance sampling on data that they made, {note}, {count} data sets "
         f"with {np.median(found.effective):.0f} effective points in the median{lost}.",
-        float((found.differences / ends).max()),
-        1.0,
-        f"of the band, {quantities} functions",
+        -np.log10(max(rarest(found.differences, count), 1e-300)),
+        -np.log10(found.bands.gamma),
+        f"-log10 level of {quantities} functions",
         f"a shift of {significant(visible_shift(count, 1.0 - SHARE / quantities))} posterior sd",
         advice if outside else "",
         seconds,
@@ -200,6 +199,13 @@ def of_calibration(found: Calibration, note: str, left_out: int, seconds: float,
 def skipped(name: str, why: str) -> Finding:
     """Say that a check does not apply."""
     return Finding(name, Outcome.SKIPPED, "Not tested.", advice=why)
+
+
+def broken(name: str, error: Exception) -> Finding:
+    """Say that a check ended with an error."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    advice = f"The check ended with an error, which is a fault of ssmscan: {reason}. Please report it with the model."
+    return Finding(name, Outcome.UNDECIDED, "Not tested.", advice=advice)
 
 
 def too_few(name: str, run: Replicates) -> Finding:
