@@ -1,39 +1,150 @@
-"""The command line: `ssmscan demo`, or `python -m ssmscan demo`."""
+"""The command line: `ssmscan demo`, or `python -m ssmscan demo`; what the commands do is in `command_line/`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 import ssmscan
 from ssmscan import demo
+from ssmscan.command_line import commands
+
+GUIDE = """
+Bayesian inference in state-space models that are written as ordinary NumPyro functions.
+
+  ssmscan demo                             two samplers on exchange rates, until they agree (two minutes)
+  ssmscan trace model.py                   what ssmscan finds in your model, or why it refuses it
+  ssmscan check model.py --data data.csv   data, model, prior and engines, before the first long run
+
+A model file has a function `model`:
+
+  def model(y):
+      sd = numpyro.sample("sd", dist.HalfNormal(1.0))
+
+      def transition(x, y):
+          x = numpyro.sample("x", dist.Normal(x, sd))
+          numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+          return x, None
+
+      numpyro.contrib.control_flow.scan(transition, 0.0, y)
+
+and the data a line of names, dates if there are any, and a column `y`.
+
+Say `ssmscan COMMAND --help` for what a command prints and needs.
+"""
+
+DEMO = """
+For a first look. Fit a stochastic-volatility model to a year of GBP/USD returns by NUTS and by importance sampling on a
+particle filter until they agree, print what was found, and write figures and results into a folder. Takes under two
+minutes on two cores, less the second time: compiled programs are kept.
+"""
+
+TRACE = """
+For whoever wrote a model and wonders whether ssmscan takes it. Import the file, call its model once, and print the
+table of its sites: which are parameters, which are drawn at every step, which are observed, and why. A model that
+cannot be taken apart is refused with the site and what to write instead. Nothing is compiled; it takes a few seconds.
+
+The model is called with `model_args` and `model_kwargs` of the file, if it has them; or with --data, whose columns go
+to the arguments of the same name. A model of one argument takes the one column there is, or those of --columns.
+"""
+
+CHECK = """
+Before the first long run. Print what is to know of the data (dates, gaps, columns that do not vary), of the model (the
+table of `ssmscan trace`; its parts against NumPyro's own density), of the prior (whether it makes data like those
+observed; whether a filter starves at its draws), and of the engines (which run the model, and which to start with).
+Takes a minute, most of it compilation. With --cross-check two engines then run until they agree.
+
+A table is a CSV file with a line of names. The first column of dates is the time; the others go to the arguments of
+the same name. Empty cells, NA and NaN are missing, and are observed by nobody.
+"""
+
+STATUS = """
+Exit status: 0 where nothing speaks against the model, 1 where something does, 2 where a file or a column is amiss.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command named by the arguments, `sys.argv[1:]` by default; return the exit status."""
-    parser = argparse.ArgumentParser(prog="ssmscan", description="Inference for state-space models in NumPyro.")
-    parser.add_argument("--version", action="version", version=f"ssmscan {ssmscan.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    show = commands.add_parser(
-        "demo",
-        help="fit a stochastic-volatility model to exchange rates by two samplers and compare them",
-        description="Fit a stochastic-volatility model to GBP/USD returns by NUTS and by importance sampling on "
-        "a particle filter until they agree, print what was found, write figures and results. Takes under two minutes "
-        "on two cores, less the second time: compiled programs are kept.",
-    )
-    show.add_argument("--output", type=Path, default=Path("ssmscan-demo"), metavar="FOLDER")
-    show.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-
+    parser = _parser()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if not given:
+        print(GUIDE.strip(), file=sys.stderr)
+        raise SystemExit(2)
+    options = parser.parse_args(given)
     ssmscan.use_cores()
     keep_programs()
+    return commands.exit_status(options.run, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw: Any = argparse.RawDescriptionHelpFormatter
+    usage = "ssmscan COMMAND ..."
+    parser = argparse.ArgumentParser(prog="ssmscan", description=GUIDE, formatter_class=raw, usage=usage)
+    parser.add_argument("--version", action="version", version=f"ssmscan {ssmscan.__version__}")
+    added = parser.add_subparsers(required=True, metavar="COMMAND", prog="ssmscan")
+
+    def command(name: str, run: Callable[[Any], int], summary: str, text: str, example: str) -> argparse.ArgumentParser:
+        epilog = f"Example: {example}\n\n{_filled(STATUS)}"
+        description = _filled(text)
+        one = added.add_parser(name, help=summary, description=description, epilog=epilog, formatter_class=raw)
+        one.set_defaults(run=run)
+        return one
+
+    example = "ssmscan demo --output here"
+    show = command("demo", _demo, "two samplers on exchange rates, until they agree", DEMO, example)
+    show.add_argument("--output", type=Path, default=Path("ssmscan-demo"), metavar="FOLDER", help="where files go")
+    show.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
+
+    example = "ssmscan trace model.py"
+    _add_model(command("trace", commands.trace, "what ssmscan finds in your model", TRACE, example))
+
+    example = "ssmscan check model.py --data flows.csv"
+    checked = command("check", commands.check, "data, model, prior and engines", CHECK, example)
+    _add_model(checked)
+    checked.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
+    checked.add_argument("--cross-check", action="store_true", help="run two engines until they agree")
+    checked.add_argument(
+        "--seconds", type=_seconds, default=120.0, metavar="S", help="time for --cross-check (default: 120)"
+    )
+    return parser
+
+
+def _filled(text: str) -> str:
+    """Return paragraphs in lines that a terminal shows whole."""
+    return "\n\n".join(textwrap.fill(" ".join(one.split()), 80) for one in text.strip().split("\n\n"))
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a model and its data."""
+    parser.add_argument("model", type=Path, metavar="MODEL.py", help="file with the model")
+    parser.add_argument("--name", default="model", metavar="NAME", help="its function (default: model)")
+    parser.add_argument("--data", type=Path, metavar="FILE.csv", help="table of the data")
+    parser.add_argument(
+        "--columns",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=[],
+        metavar="NAME,NAME",
+        help="columns for a model of one argument, side by side as (T, n)",
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text}")
+    return value
+
+
+def _demo(options: argparse.Namespace) -> int:
     demo.run(options.output, seed=options.seed)
-    return 0
+    return commands.FINE
 
 
 def keep_programs() -> None:

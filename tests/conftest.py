@@ -35,47 +35,15 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::ssmscan.results.health.ResultWarning")
 
 
-ON_DEMAND = (
-    "test_going_on.py::test_the_draws_do_not_depend_on_how_many_cores_there_are[nuts]",
-    "test_going_on.py::test_a_run_that_goes_on_is_one_longer_run[importance]",
-    "test_smc2.py::test_noisy_filters_get_more_particles_and_points_that_stay_are_said",
-    "test_whitening.py::test_informative_counts_take_short_trees",
-    "test_whitening.py::test_a_bad_guide_makes_it_slow_and_never_wrong",
-    "test_importance_truth.py::test_unbiased_estimates_agree_with_the_integral",
-    "test_importance.py::test_an_improper_prior_is_defended_by_a_wide_t_and_gives_no_evidence",
-    "test_importance.py::test_looking_ahead_makes_every_likelihood_exact_with_two_particles",
-    "test_approximation.py::test_against_the_dense_mode_and_curvature_of_all_noise[two_loops]",
-    "test_approximation.py::test_against_the_dense_mode_and_curvature_of_all_noise[counts_after_the_loop]",
-    "test_approximation.py::test_against_the_dense_mode_and_curvature_of_all_noise[gamma_shocks]",
-    "test_approximation.py::test_against_the_dense_mode_and_curvature_of_all_noise[panel]",
-    "test_approximation.py::test_a_panel_is_its_series_and_several_parameters_are_each_alone",
-    "test_approximation.py::test_derivatives_are_those_of_the_value",
-    "test_discrete_filter.py::test_it_is_what_engines_choose_and_replicates_take",
-    "test_discrete_filter.py::test_the_same_test_rejects_weights_that_are_not_made_up_for[forgotten]",
-    "test_several.py::test_rows_observed_together_are_each_of_one_loop",
-    "test_several.py::test_parts_are_of_any_kind",
-    "test_estimators.py::test_replicates_run_under_jit_and_vmap_on_every_kind_of_model",
-    "test_gradient.py::test_without_a_gradient_the_density_of_discrete_draws_is_not_computed",
-    "test_maximum.py::test_an_ascent_that_goes_on_is_one_longer_ascent[filter]",
-    "test_maximum.py::test_no_step_is_lost_by_control_c_however_often",
-    "test_exact_likelihood.py::test_maximum_likelihood_is_kalmans",
-    "test_pilot.py::test_eleven_unknown_starts_are_too_many_for_a_filter_that_does_not_look_ahead",
-    "test_guided.py::test_its_gradient_is_that_of_the_likelihood",
-    "test_guided.py::test_each_mistake_is_rejected",
-    "test_noise.py::test_values_and_gradients_are_finite_at_twelve_and_beyond",
-    "test_after_loop.py::test_random_programs_are_the_sum_of_their_parts",
-    "test_look_ahead.py::test_sixteen_particles_average_to_the_likelihood",
-    "test_choosing.py::test_one_model_of_each_kind",
-)
-"""Slow tests that are as good as heavy: each compiles for ten seconds what cheaper ones beside it see as well."""
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the tests that are run on demand, before `-m` looks at the marks."""
+    """Mark the tests that `tests.marks` names, before `-m` looks at the marks."""
+    from tests.marks import HEAVY, SLOW
+
     for item in items:
-        if any(f"/{name}" in item.nodeid for name in ON_DEMAND):
-            item.add_marker(pytest.mark.heavy)
+        for names, mark in ((SLOW, pytest.mark.slow), (HEAVY, pytest.mark.heavy)):
+            if item.nodeid.rpartition("/")[2].startswith(names):
+                item.add_marker(mark)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,10 @@ from ssmscan.results.health import ResultWarning
 
 ROOT = Path(__file__).parent.parent
 # These compile samplers, the same ones.
-SLOW = ("inference.nuts", "inference.pmmh", "inference.gibbs", "inference.cross_check", "results.agreement")
+SLOW = (
+    *("inference.nuts", "inference.pmmh", "inference.gibbs", "inference.cross_check", "inference.importance"),
+    *("particles.choosing", "particles.conditional", "results.agreement"),
+)
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "ssmscan").rglob("*.py")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from pathlib import Path
 
 import jax
@@ -137,16 +136,6 @@ def test_an_example_gives_the_same_again():
     found, again = (example.main(jax.random.key(0), quick=True) for _ in range(2))
     for name, value in found.items():
         np.testing.assert_array_equal(value, again[name], err_msg=name)
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_readme_run(capsys):
-    text = (ROOT / "README.md").read_text()
-    codes = re.findall(r"<!-- example -->\n```python\n(.*?)```", text, flags=re.DOTALL)
-    names: dict = {}  # of the first, which the second goes on with
-    for code, shown in zip(codes, ("sd", "The run is complete."), strict=True):
-        exec(compile(code, "README.md", "exec"), names)
-        assert shown in capsys.readouterr().out
 
 
 @pytest.mark.slow

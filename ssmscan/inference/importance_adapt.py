@@ -67,7 +67,6 @@ EFFECTIVE_IN_ROUND = 150
 """Effective points that a round at temperature one should have by the share of the last, up to `LARGEST_ROUND`."""
 
 LARGEST_ROUND = 4000
-
 SETTLED = 0.3
 """Temperature from which the number of particles is chosen."""
 
@@ -109,7 +108,7 @@ class Adaptation:
 
     Attributes:
         estimator: with the number of particles to use.
-        chunk: the compiled program, None before there is one.
+        chunk: the compiled program, None before there is one; it may be given that of another run alike.
         proposal: the mixture to draw from, None before the first fit.
         share: effective share of the last round at temperature one; nan where there was none.
         temperature: of the last fit.
@@ -150,7 +149,8 @@ class Adaptation:
             ValueError: if no draw from the prior has positive likelihood.
         """
         try:
-            self.compile()
+            if self.chunk is None:
+                self.compile()
             self.round(from_prior(self.dimension), STARTS)
             self.require_finite()
             sized_, at_one, best, stands_still = self.estimator.num_particles == 0, 0, 0.0, 0

@@ -39,7 +39,7 @@ from ssmscan.model.statespace.element_dynamics import join_values
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, SampledPath
+from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, OneStepAhead, SampledPath
 from ssmscan.particles.filter_step import COMPLETE, FAULTY, VANISHED
 from ssmscan.particles.finite_states import joint_values, num_joint, require_finite
 from ssmscan.particles.optimal_resampling import leaders, merged, thinned
@@ -84,6 +84,10 @@ class DiscreteFilter:
         """
         return _estimate(*_checked(key, ssm, theta), n=self.num_particles)[0]
 
+    def one_step_ahead(self, key: Array, ssm: Model, theta: Theta) -> OneStepAhead:
+        """Compute the predictive density of each observation given those before it; exact where nothing is thinned."""
+        return _one_step_ahead(*_checked(key, ssm, theta), n=self.num_particles)
+
     def sample_path(self, key: Array, ssm: Model, theta: Theta) -> SampledPath:
         """Make the run of `estimate` again, and draw a path from its final weights to the start."""
         return _sample_path(*_checked(key, ssm, theta), n=self.num_particles)
@@ -124,11 +128,13 @@ class Tally(NamedTuple):
         log_likelihood: of the data so far.
         faulty: () whether a log weight was not a number, or +inf.
         most: () int32, the largest number of different children with weight at a step.
+        increment: () log density of the last data given those before them, -inf where nothing has weight.
     """
 
     log_likelihood: CompensatedSum
     faulty: Array
     most: Array
+    increment: Array
 
 
 class State(NamedTuple):
@@ -174,10 +180,12 @@ def _kept(tally: Tally, carry: Any, log_weights: Array, uniform: Array, n: int) 
     chosen = thinned(uniform, normalised, n)
     ours = jnp.where(chosen.filled, normalised[chosen.source], -jnp.inf)
     ours = ours + lax.stop_gradient(jnp.where(chosen.filled, jnp.maximum(chosen.log_least - ours, 0), 0))
+    told = jnp.where(some, increment, -jnp.inf)
     tally = Tally(
-        tally.log_likelihood.add(jnp.where(some, increment, -jnp.inf)),
+        tally.log_likelihood.add(told),
         tally.faulty | jnp.any(~(log_weights < jnp.inf)),
         jnp.maximum(tally.most, jnp.sum(total > -jnp.inf, dtype=np.int32)),
+        told,
     )
     carry = jax.tree.map(lambda leaf: leaf[chosen.source], carry)
     return State(carry, ours, tally), Origins(chosen.source, leader, clean)
@@ -189,17 +197,34 @@ def _possible(log_law: Array, log_observation: Array) -> Array:
     return jnp.where(never, -jnp.inf, log_law + jnp.where(never, 0, log_observation))
 
 
-def _run(key: Array, dynamics: Dynamics, n: int) -> tuple[State, Origins, Origins]:
-    """Filter one loop, or one element of a panel: the last state, origins at the start, and at the steps (T, ...)."""
+class Run(NamedTuple):
+    """One loop, or one element of a panel, filtered.
+
+    Attributes:
+        last: the last state.
+        first, origins: origins at the start, and at the steps (T, ...).
+        increments: (T + 1,) log predictive densities, of the start first.
+        before: carries (T, N, ...) before each step, and their normalised log weights (T, N).
+    """
+
+    last: State
+    first: Origins
+    origins: Origins
+    increments: Array
+    before: tuple[Any, Array]
+
+
+def run_discrete(key: Array, dynamics: Dynamics, n: int) -> Run:
+    """Filter one loop, or one element of a panel."""
     uniforms = jax.random.uniform(key, (dynamics.num_steps + 1,))
     initial, innovations = joint_values(dynamics.initial), joint_values(dynamics.innovations)
     k, k_start = (max(map(len, values.values()), default=1) for values in (innovations, initial))
     start = jax.vmap(dynamics.evaluate_start, axis_size=k_start)(initial)
-    nothing = Tally(CompensatedSum.zero(), jnp.zeros((), bool), jnp.zeros((), np.int32))
+    nothing = Tally(CompensatedSum.zero(), jnp.zeros((), bool), jnp.zeros((), np.int32), jnp.zeros(()))
     log_weights = _possible(start.log_initial, start.log_observation)
     state, first = _kept(nothing, start.carry, log_weights, uniforms[0], n)
 
-    def step(state: State, inputs: tuple[Any, Array]) -> tuple[State, Origins]:
+    def step(state: State, inputs: tuple[Any, Array]) -> tuple[State, tuple[Origins, Array, tuple[Any, Array]]]:
         x, uniform = inputs
 
         def children(carry: Any) -> Any:
@@ -208,20 +233,37 @@ def _run(key: Array, dynamics: Dynamics, n: int) -> tuple[State, Origins, Origin
         out = jax.vmap(children)(state.carry)
         flat = jax.tree.map(lambda leaf: leaf.reshape(n * k, *leaf.shape[2:]), out)
         law = _possible(jnp.repeat(state.log_weights, k), flat.log_transition)
-        return _kept(state.tally, flat.carry, _possible(law, flat.log_observation), uniform, n)
+        after, origins = _kept(state.tally, flat.carry, _possible(law, flat.log_observation), uniform, n)
+        return after, (origins, after.tally.increment, (state.carry, state.log_weights))
 
-    last, origins = lax.scan(step, state, (dynamics.xs, uniforms[1:]))
-    return last, first, origins
+    last, (origins, increments, before) = lax.scan(step, state, (dynamics.xs, uniforms[1:]))
+    return Run(last, first, origins, jnp.concatenate([state.tally.increment[None], increments]), before)
 
 
 @partial(jax.jit, static_argnames="n")
 def _estimate(key: Array, ssm: Model, theta: Theta, *, n: int) -> tuple[LikelihoodEstimate, Array]:
     """Return the estimate, and the largest number of carries that differed at a step."""
     found = [
-        each_filter(lambda key, at: _run(key, at, n)[0].tally, loop, theta, own, together=True)
+        each_filter(lambda key, at: run_discrete(key, at, n).last.tally, loop, theta, own, together=True)
         for own, loop in zip(loop_keys(key, len(ssm.loops)), ssm.loops)
     ]
     return _ended(found, ssm, theta), jnp.stack([jnp.max(tally.most) for tally in found]).max()
+
+
+@partial(jax.jit, static_argnames="n")
+def _one_step_ahead(key: Array, ssm: Model, theta: Theta, *, n: int) -> OneStepAhead:
+    tallies, increments = [], []
+    for own, loop in zip(loop_keys(key, len(ssm.loops)), ssm.loops):
+        run = each_filter(lambda key, at: _tally(key, at, n), loop, theta, own, together=True)
+        tallies.append(run[0])
+        increments.append(run[1] if loop.panel is None else run[1].sum(0))
+    whole = jnp.concatenate(increments)
+    return OneStepAhead(whole, jnp.full_like(whole, jnp.inf), _ended(tallies, ssm, theta).status)
+
+
+def _tally(key: Array, dynamics: Dynamics, n: int) -> tuple[Tally, Array]:
+    run = run_discrete(key, dynamics, n)
+    return run.last.tally, run.increments if dynamics.start_observed else run.increments[1:]
 
 
 def _ended(found: list[Tally], ssm: Model, theta: Theta) -> LikelihoodEstimate:
@@ -249,7 +291,7 @@ def _sample_path(key: Array, ssm: Model, theta: Theta, *, n: int) -> SampledPath
 
 def _path(key: Array, dynamics: Dynamics, n: int) -> tuple[Tally, Values]:
     """Make a run, and follow one of its paths backwards."""
-    last, first, origins = _run(key, dynamics, n)
+    last, first, origins, *_ = run_discrete(key, dynamics, n)
     keys = jax.random.split(jax.random.fold_in(key, PATH_STREAM), dynamics.num_steps + 2)
 
     def child(place: Array, origins: Origins, key: Array) -> Array:

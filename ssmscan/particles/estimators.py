@@ -59,6 +59,21 @@ class LikelihoodEstimate(NamedTuple):
     status: Array
 
 
+class OneStepAhead(NamedTuple):
+    """How well each observation was predicted from those before it, by one run.
+
+    Attributes:
+        increments: (S,) log p(y_t | y_1:t-1, theta), or an estimate: T numbers of each loop, one loop after the other,
+            those of a start that is observed before its steps.
+        ess: (S,) effective particles after each, the least of the elements of a panel; inf where nothing is drawn.
+        status: () int32, how the run ended, as in `LikelihoodEstimate`.
+    """
+
+    increments: Array
+    ess: Array
+    status: Array
+
+
 class SampledPath(NamedTuple):
     """A state path of a run that was made again.
 

@@ -18,11 +18,14 @@ import numpy as np
 from jax import Array
 
 from ssmscan.arguments import refusal
-from ssmscan.model.protocols import Model, Theta
+from ssmscan.model.gaussian.predictive import one_step_ahead
+from ssmscan.model.gaussian.vectors import in_vectors
+from ssmscan.model.protocols import Dynamics, Model, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.tracing import integrate_states
-from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, SampledPath
+from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, OneStepAhead, SampledPath
 from ssmscan.particles.filter_step import COMPLETE, FAULTY, VANISHED
+from ssmscan.particles.panels import each_filter
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,23 @@ class ExactLikelihood:
         """
         return _of(_integrated(ssm).log_likelihood_given_noise(theta, {}))
 
+    def one_step_ahead(self, key: Array, ssm: Model, theta: Theta) -> OneStepAhead:
+        """Compute the predictive density of each observation given those before it; the key is not used.
+
+        Raises:
+            ModelError: the model is not linear and Gaussian in its states.
+        """
+        _integrated(ssm)
+        theta = ssm.canonical(theta)
+        found = []
+        for loop in ssm.loops:
+            each = each_filter(_predicted, loop, theta, None, together=True)
+            found.append(each if loop.panel is None else each.sum(0))
+        increments = jnp.concatenate(found)
+        impossible = jnp.where(jnp.any(increments == -jnp.inf), np.int32(VANISHED), np.int32(COMPLETE))
+        status = jnp.where(jnp.any(jnp.isnan(increments)), np.int32(FAULTY), impossible)
+        return OneStepAhead(increments, jnp.full_like(increments, jnp.inf), status)
+
     def sample_path(self, key: Array, ssm: Model, theta: Theta) -> SampledPath:
         """Draw the states given data and parameters, independently of all other draws."""
         own = jax.random.fold_in(key, PATH_STREAM)
@@ -89,6 +109,11 @@ def _integrated(ssm: Model) -> StateSpaceModel:
     if not isinstance(ssm, StateSpaceModel):
         raise TypeError(refusal("ssm", "what ssmscan.trace returned", ssm))
     return integrate_states(ssm)
+
+
+def _predicted(_: Array | None, dynamics: Dynamics) -> Array:
+    found = one_step_ahead(in_vectors(dynamics))
+    return found if dynamics.start_observed else found[1:]
 
 
 def _of(log_likelihood: Array) -> LikelihoodEstimate:

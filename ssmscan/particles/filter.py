@@ -28,7 +28,7 @@ from ssmscan.model.statespace.requirements import require_drawn, require_observe
 from ssmscan.particles import settings_checks
 from ssmscan.particles.concerns import warn_of
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, SampledPath
+from ssmscan.particles.estimators import PATH_STREAM, LikelihoodEstimate, OneStepAhead, SampledPath
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_run import run_filter
 from ssmscan.particles.filter_step import FAULTY, NOWHERE, StepInfo
@@ -146,6 +146,22 @@ class ParticleFilter:
         found = replace(self, store=FinalCloud(), summaries=()).run(key, ssm, theta)
         status = jnp.where(found.faulty_step != NOWHERE, np.int32(FAULTY), found.status)
         return LikelihoodEstimate(found.log_likelihood, status)
+
+    def one_step_ahead(self, key: Array, ssm: Model, theta: Theta) -> OneStepAhead:
+        """Estimate the predictive density of each observation given those before it.
+
+        Raises:
+            ValueError: for a proposal that uses later data, whose single increments mean nothing.
+        """
+        if self.uses_later_data:
+            raise ValueError(
+                f"proposal: {self.proposal!r} has seen later data, so that what a step returns does not say how well "
+                "its observation was predicted. Use Bootstrap() or Guided(...)."
+            )
+        found = replace(self, store=FinalCloud(), summaries=()).run(key, ssm, theta)
+        least = [jnp.min(loop.ess.reshape(len(loop.ess), -1), axis=1) for loop in found.loops]
+        status = jnp.where(found.faulty_step != NOWHERE, np.int32(FAULTY), found.status)
+        return OneStepAhead(found.increments, jnp.concatenate(least), status)
 
     def sample_path(self, key: Array, ssm: Model, theta: Theta) -> SampledPath:
         """Make a run again, and follow a particle of its final weights to the start."""

@@ -13,7 +13,7 @@ from scipy import stats
 
 import ssmscan
 from ssmscan.inference.going_on import Checkpoint
-from ssmscan.inference.smc2_cloud import noise_of, scatter
+from ssmscan.inference.smc2_cloud import Cloud, noise_of, scatter
 from ssmscan.inference.smc2_run import Run
 from tests.inference.models import Y, impossible, linear_gaussian
 from tests.truth import ERROR_RATE
@@ -231,3 +231,13 @@ def test_scatter_is_that_of_weighted_points_and_few_of_them_have_one():
     assert 0.5 < ratio[0, 0] < 1.0  # of a t distribution
     one = scatter(z, np.where(np.arange(len(z)) == 3, 0.0, -np.inf))
     assert np.isfinite(one[1]).all()
+    tilted = scatter(z, 0.3 * z[:, 0])[0]
+    np.testing.assert_allclose(tilted, 3.0 + 0.3 * (true @ true.T)[0], atol=0.15)
+
+
+def test_resampling_adds_what_it_costs_to_the_variance():
+    log_weights = np.log([0.7, 0.1, 0.1, 0.1])
+    cloud = Cloud(None, {}, log_weights, -2.0, 0.3, 5, 8, np.zeros((0, 0)), 0)
+    after = cloud.chosen(np.array([0, 0, 0, 2]), None)
+    assert after.variance == pytest.approx(0.3 + (0.49 + 3 * 0.01) - 1 / 4)
+    assert after.log_evidence == pytest.approx(cloud.log_evidence)

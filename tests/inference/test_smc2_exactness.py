@@ -18,11 +18,12 @@ import numpyro.distributions as dist
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.contrib.control_flow import scan
+from scipy.stats import multivariate_t
 
 import ssmscan
 from ssmscan.inference.smc2_filters import begin
 from ssmscan.inference.smc2_run import exchange_weights
-from ssmscan.inference.smc2_step import Law, Operand, Points, evaluate, move
+from ssmscan.inference.smc2_step import DEGREES, WIDER, Law, Operand, Points, evaluate, move, propose
 from ssmscan.particles.draws import as_key
 from tests.inference.exactness import FILTER, NOISE, NUM_STEPS, conditional_log_likelihood, kalman, model
 from tests.truth import z_threshold
@@ -95,7 +96,8 @@ def moved(key, ssm, *, kernel, num_particles, num_replicates):
 
         def step(point, inputs):
             number, key = inputs
-            law = Law(jnp.zeros(1), jnp.full((1, 1), 0.75), number % 2 == 0, jnp.asarray(False))
+            # As narrow as a posterior, so that the density of the proposal matters.
+            law = Law(jnp.full(1, 0.2), jnp.full((1, 1), 0.4), number % 2 == 0, jnp.asarray(False))
             return kernel(settings, key, point, Operand(data, key, STEPS, law), STEPS)[0], None
 
         moves = jnp.arange(MOVES), jax.random.split(ours(keys[2]), MOVES)
@@ -161,3 +163,12 @@ def test_an_exchange_without_weight_is_rejected():
 def test_the_weight_of_an_exchange_is_new_over_old():
     found = exchange_weights(np.array([-1.0, 2.0], np.float32), np.array([-2.0, 3.0], np.float32))
     assert found.tolist() == [1.0, -1.0]
+
+
+def test_the_ratio_of_a_forgetful_proposal_is_that_of_scipys_t():
+    mean, factor, z = np.array([0.3, -1.0]), np.array([[1.2, 0.0], [0.5, 0.4]]), np.array([0.1, 0.7])
+    shape = WIDER**2 * factor @ factor.T
+    drawn, ratio = propose(as_key(jax.random.key(0)), jnp.asarray(z, float), Law.of(mean, factor, forgets=True))
+    before, after = (multivariate_t.logpdf(x, mean, shape, DEGREES) for x in (z, np.asarray(drawn)))
+    np.testing.assert_allclose(ratio, before - after, rtol=1e-4)
+    assert propose(as_key(jax.random.key(0)), jnp.asarray(z, float), Law.of(mean, factor))[1] == 0

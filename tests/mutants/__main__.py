@@ -28,7 +28,7 @@ from tests.mutants.mutant import Mutant
 from tests.mutants.planted import KNOWN, MUTANTS
 
 ROOT = Path(__file__).parent.parent.parent
-COPIED = ("ssmscan", "tests", "docs", "examples", "README.md", "pyproject.toml")
+COPIED = ("ssmscan", "tests", "benchmarks", "docs", "examples", "README.md", "pyproject.toml")
 MINUTES = 10
 
 

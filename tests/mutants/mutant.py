@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-FAST, SLOW_TOO, ALL = "not heavy and not slow", "not heavy", ""
+NOT_HEAVY, ALL = "not heavy", ""
 """Which of the tests of a file are run, by their marks."""
 
 
@@ -16,7 +16,7 @@ class Mutant(NamedTuple):
         file: path inside the package.
         old, new: the text that is replaced, and by what.
         tests: files, or tests in them, that are run; the first of them that fails kills it.
-        marks: which of them, by their marks; by default the fast ones.
+        marks: which of them, by their marks; by default those that CI runs.
     """
 
     name: str
@@ -24,4 +24,4 @@ class Mutant(NamedTuple):
     old: str
     new: str
     tests: tuple[str, ...]
-    marks: str = FAST
+    marks: str = NOT_HEAVY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import SLOW_TOO, Mutant
+from tests.mutants.mutant import Mutant
 
 OUTPUT = [
     Mutant(
@@ -11,7 +11,6 @@ OUTPUT = [
         "if checked and found != _checksum(file, size):",
         "if checked and found is None:",
         ("tests/results/test_result.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "storage: truth read as numbers",
@@ -19,7 +18,6 @@ OUTPUT = [
         'return values.astype(bool) if variable.attrs.get("dtype") == "bool" else values',
         "return values",
         ("tests/results/test_result.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "storage: error of the disk forgotten",
@@ -27,7 +25,6 @@ OUTPUT = [
         "        if self._error is not None:\n            raise self._error",
         "        if self._error is not None:\n            return",
         ("tests/results/test_result.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "storage: what was half written is left behind",
@@ -35,7 +32,6 @@ OUTPUT = [
         "    finally:\n        temporary.unlink(missing_ok=True)",
         "    finally:\n        pass",
         ("tests/test_files.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "storage: written in place of a link",
@@ -43,7 +39,6 @@ OUTPUT = [
         "target, is_folder, in_folder = Path(os.path.realpath(path)), path.is_dir(), path.parent.is_dir()",
         "target, is_folder, in_folder = path, path.is_dir(), path.parent.is_dir()",
         ("tests/test_files.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "storage: narrow types lose digits",
@@ -51,7 +46,6 @@ OUTPUT = [
         "numbers[name] = values.astype(np.float32)",
         "numbers[name] = values.astype(np.float16)",
         ("tests/results/test_holding.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "storage: two sites of one name",
@@ -59,7 +53,6 @@ OUTPUT = [
         "faults += [*_shared([n for n, _ in drawn]), *_shared([n for n, _ in seen])]",
         "faults += []",
         ("tests/results/test_holding.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: agree though an interval is outside",
@@ -67,7 +60,6 @@ OUTPUT = [
         "outside = [d for d in family if share(d) > 1.0]",
         "outside = [d for d in family if share(d) > 1.5]",
         ("tests/results/test_agreement.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: p values not counted (Holm)",
@@ -75,7 +67,6 @@ OUTPUT = [
         "np.maximum.accumulate(p_values[order] * np.arange(size, 0, -1))",
         "np.maximum.accumulate(p_values[order] * np.ones(size))",
         ("tests/results/test_agreement.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: intervals that hold one by one",
@@ -83,7 +74,6 @@ OUTPUT = [
         "half = difference.estimate.half_width(1.0 - (1.0 - criteria.level) / size)",
         "half = difference.estimate.half_width(criteria.level)",
         ("tests/results/test_agreement.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: disagree within the tolerance",
@@ -91,7 +81,6 @@ OUTPUT = [
         "beyond = [d for d in outside if abs(d.estimate.value) > criteria.tolerances.of(d.statistic)]",
         "beyond = outside",
         ("tests/results/test_agreement.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: degrees of freedom added",
@@ -99,7 +88,6 @@ OUTPUT = [
         "df = (a + b) ** 2 / (a**2 / one.df + b**2 / other.df) if a + b > 0.0 else one.df + other.df",
         "df = one.df + other.df",
         ("tests/results/test_agreement.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: R-hat not looked at",
@@ -107,7 +95,6 @@ OUTPUT = [
         "if round(rhat, 3) > MAXIMUM_RHAT:",
         "if round(rhat, 3) > 1e9 * MAXIMUM_RHAT:",
         ("tests/results/test_agreement.py", "tests/results/test_health.py"),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: one point with all weight passes",
@@ -115,7 +102,6 @@ OUTPUT = [
         "if share > MAXIMUM_SHARE:",
         "if share > 2 * MAXIMUM_SHARE:",
         ("tests/results/test_weighted.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: tail of the weights not looked at",
@@ -123,7 +109,6 @@ OUTPUT = [
         "if exceeds(index, limit):",
         "if exceeds(index, 10 + limit):",
         ("tests/results/test_weighted.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: null value of the distance too large",
@@ -131,7 +116,6 @@ OUTPUT = [
         "expected = np.sqrt(2.0 / np.pi) * np.sum(",
         "expected = np.sum(",
         ("tests/results/test_agreement.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: draws that are needed, without the square",
@@ -139,7 +123,6 @@ OUTPUT = [
         "if (factor := max(agree) ** 2) > 1.0:",
         "if (factor := max(agree)) > 1.0:",
         ("tests/results/test_agreement.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: errors of one engine alone",
@@ -147,7 +130,6 @@ OUTPUT = [
         "return Estimate((one.value - other.value) / scale, float(np.sqrt(a + b)), df)",
         "return Estimate((one.value - other.value) / scale, float(np.sqrt(a)), df)",
         ("tests/results/test_agreement.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: other data taken for the same",
@@ -155,7 +137,6 @@ OUTPUT = [
         "        _require_same_data(reference, first, name, result)\n",
         "",
         ("tests/results/test_comparable.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: a longer run compared with itself",
@@ -163,7 +144,6 @@ OUTPUT = [
         "if x is y or _share_draws(x, y):",
         "if x is y:",
         ("tests/results/test_comparable.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: one look may spend the whole error",
@@ -171,7 +151,6 @@ OUTPUT = [
         "return error / MOST_LOOKS",
         "return error",
         ("tests/inference/test_cross_check.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: heavy tails of one engine taken for all",
@@ -179,7 +158,6 @@ OUTPUT = [
         "if len(seen_by) == len(words) or any(in_points for _, in_points in words.values()):",
         "if seen_by:",
         ("tests/results/test_heavy_tails.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "comparison: tail of draws whose weights are at fault",
@@ -187,7 +165,6 @@ OUTPUT = [
         "sound = bool(points) and not exceeds(tail_index(log_weights), limit)",
         "sound = bool(points)",
         ("tests/results/test_heavy_tails.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "tail index without what is known before",
@@ -195,7 +172,6 @@ OUTPUT = [
         "return float((m * shape + 10 * 0.5) / (m + 10))",
         "return float(shape)",
         ("tests/test_tail_index.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "tail index of all weights and not of the largest",
@@ -203,6 +179,5 @@ OUTPUT = [
         "return int(np.ceil(min(0.2 * number, 3 * np.sqrt(number))))",
         "return int(np.ceil(0.9 * number))",
         ("tests/test_tail_index.py",),
-        marks=SLOW_TOO,
     ),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import ALL, SLOW_TOO, Mutant
+from tests.mutants.mutant import ALL, Mutant
 
 SAMPLERS = [
     Mutant(
@@ -10,8 +10,8 @@ SAMPLERS = [
         "inference/gibbs_sweep.py",
         "u, states = jax.tree.map(partial(jnp.where, good), (proposed, moved), (u, states))",
         "u = jax.tree.map(partial(jnp.where, good), proposed, u)",
-        ("tests/inference/test_gibbs.py",),
-        marks=SLOW_TOO,
+        ("tests/inference/test_gibbs.py::test_from_exact_draws[right, N = 2-0]",),
+        marks=ALL,
     ),
     Mutant(
         "particle Gibbs: parameters without their Jacobian",
@@ -19,15 +19,14 @@ SAMPLERS = [
         "return log_prior + log_joint(ssm, theta, states)",
         "return ssm.log_prior(theta) + log_joint(ssm, theta, states)",
         ("tests/inference/test_gibbs.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "particle Gibbs: path updated from the one before interweaving",
         "inference/gibbs_sweep.py",
         "found = self.conditional.run(keys[2], ssm, theta, states)",
         "found = self.conditional.run(keys[2], ssm, theta, chain.states)",
-        ("tests/inference/test_gibbs.py",),
-        marks=SLOW_TOO,
+        ("tests/inference/test_gibbs.py::test_from_exact_draws[right, N = 2-0]",),
+        marks=ALL,
     ),
     Mutant(
         "particle Gibbs: sweeps of the warm-up counted",
@@ -35,7 +34,6 @@ SAMPLERS = [
         "updated = jnp.where(num_sweeps > self.num_warmup, chain.updated + found.updated, 0.0)",
         "updated = chain.updated + found.updated",
         ("tests/inference/test_gibbs.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "particle Gibbs: a kernel that adapts for ever",
@@ -43,7 +41,6 @@ SAMPLERS = [
         "scales = jax.lax.cond(known.num_moves < num_warmup, learn, lambda scales: scales, scales)",
         "scales = learn(scales)",
         ("tests/inference/test_gibbs.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "SMC2: evidence since the last resampling alone",
@@ -51,7 +48,6 @@ SAMPLERS = [
         "return self.before + float(logsumexp(self.log_weights))",
         "return float(logsumexp(self.log_weights))",
         ("tests/inference/test_smc2.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "SMC2: independent proposal as if it were symmetric",
@@ -66,8 +62,7 @@ SAMPLERS = [
         "inference/smc2_step.py",
         "return -0.5 * (DEGREES + d) * jnp.log1p(distance / DEGREES)",
         "return -0.5 * DEGREES * jnp.log1p(distance / DEGREES)",
-        ("tests/inference/test_smc2_exactness.py::test_a_move_is_exact[0-4]",),
-        marks=ALL,
+        ("tests/inference/test_smc2_exactness.py",),
     ),
     Mutant(
         "SMC2: present point estimated again",
@@ -91,7 +86,6 @@ SAMPLERS = [
         "return np.asarray(new, np.float64) - np.asarray(old, np.float64)",
         "return 0.0 * np.asarray(new, np.float64)",
         ("tests/inference/test_smc2_exactness.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "SMC2: noise from the spread of the cloud",
@@ -99,7 +93,6 @@ SAMPLERS = [
         "np.var(some, axis=1, ddof=1), np.inf)",
         "np.var(some, ddof=1), np.inf)",
         ("tests/inference/test_smc2.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "SMC2: scatter without the weights",
@@ -107,7 +100,6 @@ SAMPLERS = [
         "own = weights * tail",
         "own = tail / len(tail)",
         ("tests/inference/test_smc2.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "SMC2: error forgets what resampling cost",
@@ -115,7 +107,6 @@ SAMPLERS = [
         "variance=self.variance + 1 / self.ess - 1 / self.size,",
         "variance=self.variance,",
         ("tests/inference/test_smc2.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "SMC2: resampled points keep their weights",
@@ -123,7 +114,6 @@ SAMPLERS = [
         "log_weights=np.full(self.size, -np.log(self.size)),",
         "log_weights=self.log_weights[index],",
         ("tests/inference/test_smc2.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "SMC2: filters that ran ahead are not taken back",
@@ -131,7 +121,6 @@ SAMPLERS = [
         "points, _ = self.programs.call(kernel, operand, cloud.points, taken_in)",
         "pass",
         ("tests/inference/test_smc2.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: defence left out of the density",
@@ -139,7 +128,6 @@ SAMPLERS = [
         "terms.append(np.asarray(log_law, np.float64) + np.log(self.prior))",
         "terms.append(np.full(len(z), -np.inf))",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: volume of a component the wrong way round",
@@ -147,7 +135,6 @@ SAMPLERS = [
         "constant -= np.log(np.abs(np.diag(factor))).sum()",
         "constant += np.log(np.abs(np.diag(factor))).sum()",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: normal draws for those of a t",
@@ -155,7 +142,6 @@ SAMPLERS = [
         "moved = proposal.means[k] + proposal.factors[k] @ normal / jnp.sqrt(jnp.mean(tail**2))",
         "moved = proposal.means[k] + proposal.factors[k] @ normal + 0 * jnp.sum(tail)",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: components drawn with the share of the next",
@@ -163,7 +149,6 @@ SAMPLERS = [
         "k = jnp.clip(chosen - 1, 0, COMPONENTS - 1)",
         "k = jnp.clip(chosen, 0, COMPONENTS - 1)",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: weights without the prior",
@@ -171,7 +156,6 @@ SAMPLERS = [
         "total = np.asarray(self.log_prior, np.float64) + np.asarray(self.log_likelihood, np.float64)",
         "total = np.asarray(self.log_likelihood, np.float64)",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: sum of weights for their mean",
@@ -179,7 +163,6 @@ SAMPLERS = [
         "total = float(logsumexp(log_weights) - np.log(n))",
         "total = float(logsumexp(log_weights))",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: resampled by the roots of the weights",
@@ -187,7 +170,6 @@ SAMPLERS = [
         "cumulative = np.cumsum(np.exp(log_weights - logsumexp(log_weights)))",
         "cumulative = np.cumsum(np.exp(0.5 * log_weights - logsumexp(0.5 * log_weights)))",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: temperature that does not look at the weights it makes",
@@ -195,7 +177,6 @@ SAMPLERS = [
         "if effective(np.exp(middle) * log_weights) >= wanted else",
         "if effective(log_weights) >= wanted else",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: components of a fit not divided by their weight",
@@ -203,7 +184,6 @@ SAMPLERS = [
         "means[k] = own @ z / max(own.sum(), 1e-300)",
         "means[k] = own @ z",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "importance: path of another point",
@@ -211,7 +191,6 @@ SAMPLERS = [
         "points.filter_key[chosen][None]",
         "points.filter_key[: len(chosen)][None]",
         ("tests/inference/test_importance.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "evidence: proposal fitted to constrained values",
@@ -219,7 +198,6 @@ SAMPLERS = [
         "return jax.vmap(lambda one: ravel_pytree(ssm.unconstrain(one))[0])(theta)",
         "return jax.vmap(lambda one: ravel_pytree(one)[0])(theta)",
         ("tests/inference/test_evidence.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "going on: other data taken for the same",
@@ -227,7 +205,6 @@ SAMPLERS = [
         'if [core["arrays"] for core in was["cores"]] != [core["arrays"] for core in now["cores"]]:',
         "if False:",
         ("tests/inference/test_going_on.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "going on: other settings taken for the same",
@@ -235,6 +212,5 @@ SAMPLERS = [
         "if changed := [k for k in now if k not in FREE and k in was and was[k] != now[k]]:",
         "if changed := [k for k in now if k in () and was[k] != now[k]]:",
         ("tests/inference/test_going_on.py", "tests/inference/test_importance.py"),
-        marks=SLOW_TOO,
     ),
 ]

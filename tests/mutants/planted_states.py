@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import ALL, SLOW_TOO, Mutant
+from tests.mutants.mutant import ALL, Mutant
 
 STATES = [
     Mutant(
@@ -11,7 +11,6 @@ STATES = [
         "log_ratio = jnp.sum(jnp.log(jnp.diagonal(guide.scale_tril))) + 0.5 * jnp.sum(z * z - e * e)",
         "log_ratio = 0.5 * jnp.sum(z * z - e * e)",
         ("tests/particles/test_look_ahead.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "look-ahead: density of the guide alone, not of the mixture",
@@ -27,7 +26,6 @@ STATES = [
         "return guide.mean + _times(guide.feedback, carry - guide.carry) if len(carry) else guide.mean",
         "return guide.mean",
         ("tests/particles/test_look_ahead.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "look-ahead: what is ahead counted as weight",
@@ -35,7 +33,6 @@ STATES = [
         "return Move(step.carry, step.log_weight + log_ratio, log_ratio, step.values, step.cdf, ahead)",
         "return Move(step.carry, step.log_weight + log_ratio + ahead, log_ratio, step.values, step.cdf, ahead)",
         ("tests/particles/test_look_ahead.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "look-ahead: curvature of the value counted twice",
@@ -43,7 +40,6 @@ STATES = [
         "value.gradient - 0.5 * _times(value.curvature, change)",
         "value.gradient - _times(value.curvature, change)",
         ("tests/particles/test_look_ahead.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "look-ahead: gains that are no numbers used",
@@ -51,7 +47,6 @@ STATES = [
         "return jax.tree.map(partial(jnp.where, good), Guide(carry, mean, feedback, scale_tril, whiten), own)",
         "return Guide(carry, mean, feedback, scale_tril, whiten)",
         ("tests/particles/test_look_ahead.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "look-ahead: value of the step before",
@@ -59,7 +54,6 @@ STATES = [
         "after = jax.tree.map(lambda leaf: jnp.concatenate([leaf[1:], jnp.zeros_like(leaf[:1])]), values)",
         "after = values",
         ("tests/particles/test_look_ahead.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "look-ahead: given path weighed as if the model had drawn it",
@@ -67,7 +61,6 @@ STATES = [
         "weight = step.log_observation + step.log_excess + self._earned(guide, self.coordinates.of_carry(own), e)",
         "weight = step.log_observation + step.log_excess",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "look-ahead: given start weighed as if the model had drawn it",
@@ -75,7 +68,6 @@ STATES = [
         "weight = start.log_observation + start.log_excess + self._earned(self.start, jnp.zeros(0), e)",
         "weight = start.log_observation + start.log_excess",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "conditional: carried weight dropped",
@@ -83,7 +75,6 @@ STATES = [
         "ratio = jnp.zeros(n) if ahead is None else (log_weights - v.log_weights)[ancestors]",
         "ratio = jnp.zeros(n)",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "conditional: reference always in the first slot",
@@ -91,7 +82,6 @@ STATES = [
         "moved = settings.proposal.propagate_given(key_move, dynamics, taken, proposed, n, values, slot)",
         "moved = settings.proposal.propagate_given(key_move, dynamics, taken, proposed, n, values, slot * 0)",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "conditional: new path ends anywhere",
@@ -99,7 +89,6 @@ STATES = [
         "final = jax.random.categorical(key_last, last.log_weights).astype(np.int32)",
         "final = jax.random.categorical(key_last, jnp.zeros_like(last.log_weights)).astype(np.int32)",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "conditional: path does not follow its ancestors",
@@ -107,7 +96,6 @@ STATES = [
         "return entry(ancestors, index), (index, entry(values, index))",
         "return index, (index, entry(values, index))",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "conditional: backward draws without the weights of the cloud",
@@ -115,7 +103,6 @@ STATES = [
         "found = log_parents(dynamics, carry, log_weights, x, child, own)",
         "found = log_parents(dynamics, carry, jnp.zeros_like(log_weights), x, child, own)",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "conditional: a path without density passes",
@@ -123,7 +110,6 @@ STATES = [
         "return jnp.where(impossible & (before == NOWHERE), step, before)",
         "return before",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "conditional: what stays counted as updated",
@@ -131,7 +117,6 @@ STATES = [
         "return Updated(path, chosen.indices != kept.slot, last.impossible)",
         "return Updated(path, chosen.indices == kept.slot, last.impossible)",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "conditional: reference keeps its parent",
@@ -139,31 +124,27 @@ STATES = [
         "pinned = draw_index(key_pinned, parents, pinned)",
         "pinned = pinned + 0 * draw_index(key_pinned, parents, pinned)",
         ("tests/particles/test_conditional.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "parents without the density of the transition",
         "particles/parents.py",
         "log_weights = without_faults(log_weights + step.log_transition + step.log_observation)",
         "log_weights = without_faults(log_weights + step.log_observation)",
-        ("tests/particles/test_conditional.py", "tests/particles/test_smoothing.py"),
-        marks=SLOW_TOO,
+        ("tests/particles/test_parents.py", "tests/particles/test_smoothing.py"),
     ),
     Mutant(
         "parents without the density of the observation",
         "particles/parents.py",
         "log_weights = without_faults(log_weights + step.log_transition + step.log_observation)",
         "log_weights = without_faults(log_weights + step.log_transition)",
-        ("tests/particles/test_conditional.py", "tests/particles/test_smoothing.py"),
-        marks=SLOW_TOO,
+        ("tests/particles/test_parents.py", "tests/particles/test_smoothing.py"),
     ),
     Mutant(
         "parents that lead to another carry",
         "particles/parents.py",
         "log_weights = jnp.where(equal_bits(leaf, own), log_weights, -jnp.inf)",
         "log_weights = jnp.where(equal_bits(leaf, own), log_weights, log_weights)",
-        ("tests/particles/test_smoothing.py", "tests/particles/test_conditional.py"),
-        marks=SLOW_TOO,
+        ("tests/particles/test_parents.py", "tests/particles/test_smoothing.py"),
     ),
     Mutant(
         "systematic given a particle: an ancestor overwritten",
@@ -171,15 +152,13 @@ STATES = [
         "return _in_slot(_systematic(u, weights, n), slot, pinned)",
         "return _in_slot(_systematic(jax.random.uniform(key, ()), weights, n), slot, pinned)",
         ("tests/particles/test_resampling.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
-        "stratified given a particle: an ancestor overwritten",
+        "stratified given a particle: in another slot than its own",
         "particles/resampling.py",
         "return _in_slot(_stratified(others.at[slot].set(u.astype(others.dtype)), weights, n), slot, pinned)",
-        "return _in_slot(_stratified(others, weights, n), slot, pinned)",
+        "return _in_slot(_stratified(others, weights, n), n - 1 - slot, pinned)",
         ("tests/particles/test_resampling.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "killing given a particle: slot as if it had stayed never",
@@ -187,7 +166,6 @@ STATES = [
         "chances = (1 - survival).at[pinned].add(stayed)",
         "chances = (1 - survival).at[pinned].add(0 * stayed)",
         ("tests/particles/test_resampling.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "killing: survival by the weight alone",
@@ -195,7 +173,6 @@ STATES = [
         "return weights / jnp.maximum(jnp.max(weights), _TINY)",
         "return weights",
         ("tests/particles/test_resampling.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "backward moves with the weights of the filter",
@@ -203,15 +180,14 @@ STATES = [
         "log_ratio = without_faults(step.log_transition + step.log_observation)",
         "log_ratio = without_faults(step.log_transition + step.log_observation + log_weights[candidates])",
         ("tests/particles/test_smoothing.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "backward moves compared with the first parent",
         "particles/smoothing_backward.py",
         "current = jnp.where(accepted, log_ratio[:, move + 1], current)",
         "current = current + 0 * log_ratio[:, move + 1]",
-        ("tests/particles/test_smoothing.py",),
-        marks=SLOW_TOO,
+        ("tests/particles/test_smoothing.py::test_several_moves_are_the_power_of_one",),
+        marks=ALL,
     ),
     Mutant(
         "backward paths end anywhere",
@@ -219,7 +195,6 @@ STATES = [
         "last = draw_index(uniforms[-1], steps.log_weights[-1])",
         "last = draw_index(uniforms[-1], jnp.zeros_like(steps.log_weights[-1]))",
         ("tests/particles/test_smoothing.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "fixed lag: the newest step for the oldest",
@@ -227,7 +202,6 @@ STATES = [
         "oldest = (row + np.int32(1)) % np.int32(rows)",
         "oldest = row",
         ("tests/particles/test_smoothing.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "fixed lag: the start with too short a lag",
@@ -235,7 +209,6 @@ STATES = [
         "within = state.step <= np.int32(self.lag)",
         "within = state.step < np.int32(self.lag)",
         ("tests/particles/test_smoothing.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "exact smoothing: variance for standard deviation of a regime",
@@ -243,7 +216,6 @@ STATES = [
         "return mean, jnp.sqrt(jnp.sum(probabilities * away, axis=-1))",
         "return mean, jnp.sum(probabilities * away, axis=-1)",
         ("tests/particles/test_smoothing.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "noise of a value: tails the wrong way round",
@@ -251,7 +223,6 @@ STATES = [
         "return bounded(jnp.where(log_p < log_q, half, -half))",
         "return bounded(jnp.where(log_p < log_q, -half, half))",
         ("tests/model/test_tails.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "noise of a value: upper tail taken for the lower",
@@ -259,7 +230,6 @@ STATES = [
         "return _from_upper(-rate * value)",
         "return _from_lower(-rate * value)",
         ("tests/model/test_tails.py",),
-        marks=SLOW_TOO,
     ),
     Mutant(
         "density of given states without the initial law",
@@ -267,6 +237,5 @@ STATES = [
         "terms += [start.log_initial, start.log_observation, jnp.sum(steps)]",
         "terms += [start.log_observation, jnp.sum(steps)]",
         ("tests/model/test_state_values.py",),
-        marks=SLOW_TOO,
     ),
 ]

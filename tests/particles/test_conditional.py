@@ -24,7 +24,9 @@ CELLS = [
 def test_the_law_of_states_and_data_stays(cell):
     """All cells, and twenty thousand replicates: python -m tests.particles.exact_conditional."""
     name, n, scheme, backward, proposal = cell
-    z = z_scores(jax.random.key(0), name, n, SCHEMES[scheme], BACKWARD[backward], PROPOSALS[proposal], replicates=2_000)
+    z = z_scores(
+        jax.random.key(0), name, n, SCHEMES[scheme], BACKWARD[backward], PROPOSALS[proposal], replicates=10_000
+    )
     assert len(z) > 20 and np.abs(z).max() < z_threshold(len(z))
 
 

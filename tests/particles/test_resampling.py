@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ssmscan.particles.draws import as_key
-from ssmscan.particles.resampling import multinomial, stratified, systematic
+from ssmscan.particles.resampling import killing, multinomial, stratified, systematic
 from ssmscan.particles.weights import normalise
 from tests.truth import z_threshold
 
@@ -151,22 +151,27 @@ def test_strict_promotion_and_no_gradient(scheme):
 # ---- a particle that is pinned ---------------------------------------------------------------------------
 
 WEIGHTS = np.array([0.15, 0.52, 0.0, 0.33])
-SLOTS = 3
+SLOTS = {systematic: 3, stratified: 3, multinomial: 3, killing: len(WEIGHTS)}
+"""Number of ancestors; `killing` has one for each particle."""
 
 
 def law(scheme) -> dict[tuple[int, ...], float]:
     """The probability of each vector of ancestors, in order of slots, by enumeration."""
+    slots = SLOTS[scheme]
     if scheme is systematic:
-        cuts = np.unique([0.0, 1.0, *(SLOTS * np.cumsum(WEIGHTS) % 1)])
+        cuts = np.unique([0.0, 1.0, *(slots * np.cumsum(WEIGHTS) % 1)])
         found: dict[tuple[int, ...], float] = {}
         for low, high in itertools.pairwise(cuts):
-            ancestors = tuple(reference(WEIGHTS, SLOTS, (low + high) / 2).tolist())
+            ancestors = tuple(reference(WEIGHTS, slots, (low + high) / 2).tolist())
             found[ancestors] = found.get(ancestors, 0) + high - low
         return found
-    ends = np.cumsum(WEIGHTS) * SLOTS
-    overlap = [np.diff(np.clip(ends - k, 0, 1), prepend=0) for k in range(SLOTS)]
-    chances = overlap if scheme is stratified else [WEIGHTS] * SLOTS
-    everything = itertools.product(range(len(WEIGHTS)), repeat=SLOTS)
+    ends, survival = np.cumsum(WEIGHTS) * slots, WEIGHTS / WEIGHTS.max()
+    chances = {
+        stratified: [np.diff(np.clip(ends - k, 0, 1), prepend=0) for k in range(slots)],
+        multinomial: [WEIGHTS] * slots,
+        killing: [survival[k] * unit + (1 - survival[k]) * WEIGHTS for k, unit in enumerate(np.eye(len(WEIGHTS)))],
+    }[scheme]
+    everything = itertools.product(range(len(WEIGHTS)), repeat=slots)
     return {which: float(np.prod([p[a] for p, a in zip(chances, which)])) for which in everything}
 
 
@@ -174,10 +179,10 @@ def law_of_the_rest(scheme, pinned: int) -> dict[tuple[int, ...], float]:
     """The law of the other ancestors, sorted, when a slot chosen at random has got `pinned`."""
     found: dict[tuple[int, ...], float] = {}
     for which, chance in law(scheme).items():
-        for k in range(SLOTS):
+        for k in range(len(which)):
             if which[k] == pinned:
                 rest = tuple(sorted(which[:k] + which[k + 1 :]))
-                found[rest] = found.get(rest, 0) + chance / (SLOTS * WEIGHTS[pinned])
+                found[rest] = found.get(rest, 0) + chance / (len(which) * WEIGHTS[pinned])
     return {rest: chance for rest, chance in found.items() if chance > 1e-9}
 
 
@@ -189,14 +194,15 @@ def overwritten(scheme):
 def worst(form, scheme, replicates: int = 20_000) -> tuple[float, int]:
     """The largest z of the frequencies of what the other slots get, and how many are compared."""
     keys, weights = jax.random.split(as_key(jax.random.key(0)), replicates), jnp.asarray(WEIGHTS, float)
-    draw_all = jax.jit(jax.vmap(lambda key, pinned: form(key, weights, SLOTS, pinned), in_axes=(0, None)))
+    slots = SLOTS[scheme]
+    draw_all = jax.jit(jax.vmap(lambda key, pinned: form(key, weights, slots, pinned), in_axes=(0, None)))
     z = []
     for pinned in np.flatnonzero(WEIGHTS):
-        rows, slots = map(np.asarray, draw_all(keys, jnp.int32(pinned)))
-        assert rows.shape == (replicates, SLOTS) and rows.dtype == slots.dtype == np.int32
-        own = np.arange(SLOTS) == slots[:, None]
+        rows, places = map(np.asarray, draw_all(keys, jnp.int32(pinned)))
+        assert rows.shape == (replicates, slots) and rows.dtype == places.dtype == np.int32
+        own = np.arange(slots) == places[:, None]
         assert (rows[own] == pinned).all() and len(rows[own]) == replicates
-        seen = collections.Counter(map(tuple, np.sort(rows[~own].reshape(-1, SLOTS - 1), axis=1).tolist()))
+        seen = collections.Counter(map(tuple, np.sort(rows[~own].reshape(-1, slots - 1), axis=1).tolist()))
         expected = law_of_the_rest(scheme, pinned)
         assert abs(sum(expected.values()) - 1) < 1e-9
         z += [np.inf] * len(set(seen) - set(expected))
@@ -204,7 +210,7 @@ def worst(form, scheme, replicates: int = 20_000) -> tuple[float, int]:
     return float(np.abs(z).max()), len(z)
 
 
-@schemes
+@pytest.mark.parametrize("scheme", SLOTS, ids=lambda scheme: scheme.__name__)
 def test_a_pinned_particle_has_the_law_of_the_scheme_given_its_slot(scheme):
     found, count = worst(scheme.conditional, scheme)
     assert found < z_threshold(count)

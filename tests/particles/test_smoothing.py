@@ -12,9 +12,12 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.contrib.control_flow import scan
+from scipy import stats
 
 import ssmscan
+from ssmscan.particles.draws import as_key
 from ssmscan.particles.genealogy import backward_paths
+from ssmscan.particles.smoothing_backward import moved
 from ssmscan.particles.smoothing_draws import draw_many, num_levels, table
 from tests.particles import handmade, models
 from tests.particles.handmade import THETA, autoregression
@@ -180,6 +183,40 @@ def test_a_default_smoother_is_exact_or_moves_or_draws_among_few():
     assert ssmscan.Smoother().method_for(ssmscan.trace(regimes, y)) == ssmscan.Exact()
     assert isinstance(ssmscan.Smoother().method_for(volatility), ssmscan.MCMCBackward)
     assert isinstance(ssmscan.Smoother(num_particles=50).method_for(volatility), ssmscan.BackwardSimulation)
+
+
+def two_steps(y):
+    """x_0 ~ N(0, 1), x_t ~ N(0.9 x_{t-1}, 0.8)."""
+    x0 = numpyro.sample("x0", dist.Normal(0.0, 1.0))
+
+    def step(x, y):
+        x = numpyro.sample("x", dist.Normal(0.9 * x, 0.8))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        return x, None
+
+    scan(step, x0, y)
+
+
+@pytest.mark.slow
+def test_several_moves_are_the_power_of_one():
+    """Of a path at each particle after the second step, where four moves lead from its parent, by matrices."""
+    n, num_moves, num_paths = 8, 4, 40_000
+    ssm = ssmscan.trace(two_steps, jnp.array([0.3, -0.5]))
+    settings = ssmscan.ParticleFilter(n, threshold=1, store=ssmscan.FullHistory(), summaries=())
+    history = settings.run(jax.random.key(1), ssm, {}).history
+    draw_all = jax.jit(lambda key, ssm: moved(key, ssm.at({}), history, num_paths=num_paths, num_moves=num_moves))
+    paths, _ = draw_all(as_key(jax.random.key(0)), ssm)
+    x, weights = (np.asarray(leaf, float) for leaf in (history.steps.values["x"], np.exp(history.steps.log_weights)))
+    first, second = (np.argmin(np.abs(np.asarray(paths["x"])[:, t, None] - x[t]), axis=1) for t in (0, 1))
+    seen = np.bincount(n * second + first, minlength=n * n) / num_paths
+    expected = np.zeros((n, n))
+    for j in range(n):
+        density = stats.norm.pdf(x[1, j], 0.9 * x[0], 0.8)
+        step = weights[0] * np.minimum(1.0, density / density[:, None])
+        step[np.diag_indices(n)] += 1.0 - step.sum(1)
+        expected[j] = weights[1, j] * np.linalg.matrix_power(step, num_moves)[history.steps.ancestors[1, j]]
+    error = np.sqrt(expected.ravel() * (1.0 - expected.ravel()) / num_paths)
+    assert np.abs((seen - expected.ravel())[error > 0] / error[error > 0]).max() < z_threshold(n * n)
 
 
 def test_moves_are_those_of_the_backward_law_and_a_state_that_cannot_lead_there_is_not_taken():

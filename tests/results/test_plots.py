@@ -14,7 +14,7 @@ from ssmscan.results import plots
 from ssmscan.results.agreement import compare
 from ssmscan.results.plots.sources import Filtered
 from ssmscan.results.summary import PROBABILITIES
-from tests.results.figures import STEPS, categories, made_up
+from tests.results.made_up import STEPS, categories, made_up
 from tests.results.samples import result
 
 
@@ -220,7 +220,7 @@ def test_the_second_engine_is_lines_over_the_ribbons_of_the_first(example):
     np.testing.assert_allclose(median.get_ydata(), np.median(paths, axis=0))
     np.testing.assert_allclose([low.get_ydata(), high.get_ydata()], np.quantile(paths, [0.05, 0.95], axis=0))
     assert median.get_color() not in colours
-    assert texts(ax)[-2:] == ["x, PMMH, 90 %", "x, PMMH, smoothed median"]
+    assert texts(ax)[-1:] == ["PMMH, median and 90 %"]
 
 
 @pytest.mark.parametrize("days", [30, STEPS, 3000])

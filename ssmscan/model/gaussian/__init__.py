@@ -2,6 +2,7 @@
 
 fit          `fit_vectors`: from a model to gains, the value function and the log likelihood; start reading here
 linear       the same of a linear Gaussian model, without a search
+predictive   the same filtered forwards: how well each observation is predicted from those before it
 law          `Fit`: what they return
 vectors      a model as functions of vectors: which leaves of the carry and which noise are coordinates
 expansion    the step and its log weight to second order around a path

@@ -43,6 +43,7 @@ from ssmscan.model.statespace.simulation import Outputs, joined
 from ssmscan.model.statespace.site_check import compiled_quickly, names
 
 Terms = dict[str, jax.Array]
+NOT_UNDERSTOOD = "the model was not understood. Please report it with the model."
 
 
 class Checked(Model, Protocol):
@@ -104,6 +105,7 @@ class Check(NamedTuple):
         tolerance: largest difference that rounding explains.
         draw: the values of all latent sites at which both were computed.
         factors: the factors of the density that engines read, by name.
+        sites: log-density of every site, by name.
         evidence: the comparison with forward runs, where one was asked for.
     """
 
@@ -112,6 +114,7 @@ class Check(NamedTuple):
     tolerance: float
     draw: dict[str, np.ndarray]
     factors: dict[str, Factor]
+    sites: dict[str, Factor] = {}
     evidence: Evidence | None = None
 
     def __str__(self) -> str:
@@ -139,14 +142,85 @@ def check(key: jax.Array, ssm: Checked, written: Written, simulate: int, theta: 
 
     Args:
         key: PRNG key of the draw.
-        ssm: the model; missing elements of its data are filled.
-        written: the model as it was written.
+        ssm, written: the model, missing elements of its data filled; the model as it was written.
         simulate: number of forward runs, 0 for none.
         theta: parameters of the forward runs; None for the most telling of a few draws of the prior.
 
     Raises:
         ModelError: some differ by more than rounding; the message gives both.
     """
+    outcome = compare_factors(key, ssm, written)
+    if not outcome.passed:
+        name = outcome.failed[0]
+        parts, original = outcome.factors[name]
+        raise ModelError(
+            f"the traced parts give log-density {parts:.6g} where NumPyro gives {original:.6g} "
+            f"(factor '{name}', tolerance {outcome.tolerance:.2g}); {NOT_UNDERSTOOD}"
+        )
+    if not simulate:
+        return outcome
+    found = compare_forward_runs(jax.random.fold_in(key, 1), ssm, written, simulate, theta)
+    if not found.passed:
+        raise ModelError(f"{found}; {NOT_UNDERSTOOD}")
+    return outcome._replace(evidence=found)
+
+
+@exclusive
+def compare_factors(key: jax.Array, ssm: Checked, written: Written) -> Check:
+    """Compare every factor and every site at one draw; arguments and errors as of `check`."""
+    arrays, ssm = _complete(ssm, written)
+    prior_key, path_key = jax.random.split(key)
+    theta, z = ssm.sample_start(prior_key), None
+    if not any(core.program.not_continuous for core in ssm.cores):
+        z = unconstrain(ssm.cores[0], theta)  # a draw of the prior, which rounding may have put on the edge
+        theta = ssm.constrain(z)
+    factors, moved, smooth = compiled_quickly(_evaluate, path_key, ssm, theta, z)
+    pieces = {name: float(piece) for name, piece in factors.pop("sites").items()}
+    sites = names(ssm.cores)
+
+    def as_written(values: Terms, z: Theta | None, arrays: list) -> tuple[dict, dict, jax.Array, jax.Array]:
+        found = at_values(lambda: written.call(arrays), sites, values)
+        return found.factors(z), found.counted, found.total, found.size
+
+    try:
+        expected, counted, total, size = compiled_quickly(as_written, {**theta, **moved}, z, arrays)
+    except NoDensity as error:
+        raise ModelError(
+            f"check: NumPyro itself cannot evaluate the density of the model: {error}. The class of a distribution in "
+            "a scan needs arg_constraints, which name its arrays, and these need one batch shape. Engines take the "
+            "model as it is."
+        ) from None
+    compared = {"sites": Factor(sum(pieces.values()), float(total))}
+    compared |= {name: Factor(float(value), float(expected[name])) for name, value in factors.items()}
+    if smooth is not None:
+        log_likelihood, values = smooth
+        values = {n: v for n, v in values.items() if n in moved}
+        there = compiled_quickly(as_written, {**theta, **values}, z, arrays)[0]["noise"]
+        compared["noise"] = Factor(float(log_likelihood), float(there))
+    scale = sum(map(abs, pieces.values())) + abs(float(total)) + float(size) + 1.0
+    tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
+    by_site = {name: Factor(piece, float(counted[name])) for name, piece in pieces.items() if name in counted}
+    return Check(*compared["sites"], tolerance, jax.device_get({**theta, **moved}), compared, by_site)
+
+
+@exclusive
+def compare_forward_runs(
+    key: jax.Array, ssm: Checked, written: Written, num_runs: int, theta: Mapping[str, Any] | None = None
+) -> Evidence:
+    """Compare the evidence with that of forward runs, on simulated data; arguments as of `check`."""
+    arrays, ssm = _complete(ssm, written)
+    prior_key, data_key, pilot_key, run_key = jax.random.split(key, 4)
+    candidates: list[tuple] = []
+    for own in jax.random.split(prior_key, DRAWS):
+        at = ssm.sample_prior(own) if theta is None else ssm.canonical(theta)
+        new = simulated_arguments(ssm.observed, ssm.simulate(jax.random.fold_in(data_key, len(candidates)), at), arrays)
+        candidates.append((at, new, ssm.over(new).cores))
+    at, arrays, cores = candidates[most_telling(pilot_key, candidates, num_runs)]
+    return compare_evidence(run_key, cores, written.call, arrays, at, num_runs)
+
+
+def _complete(ssm: Checked, written: Written) -> tuple[list, Checked]:
+    """Return the arguments with their missing elements filled, and the model over them."""
     arrays = written.arrays
     if ssm.has_gaps:
         arrays = data.filled(arrays)
@@ -157,55 +231,7 @@ def check(key: jax.Array, ssm: Checked, written: Written, simulate: int, theta: 
             "for missing values that the model reads from outside its arguments. Trace the model without the "
             "horizon, and pass its data as arguments."
         )
-    prior_key, path_key = jax.random.split(key)
-    theta, z = ssm.sample_start(prior_key), None
-    if not any(core.program.not_continuous for core in ssm.cores):
-        z = unconstrain(ssm.cores[0], theta)  # a draw of the prior, which rounding may have put on the edge
-        theta = ssm.constrain(z)
-    factors, moved, smooth = compiled_quickly(_evaluate, path_key, ssm, theta, z)
-    pieces = [float(piece) for piece in factors.pop("sites").values()]
-    sites = names(ssm.cores)
-
-    def as_written(values: Terms, z: Theta | None, arrays: list) -> tuple[dict, jax.Array, jax.Array]:
-        found = at_values(lambda: written.call(arrays), sites, values)
-        return found.factors(z), found.total, found.size
-
-    try:
-        expected, total, size = compiled_quickly(as_written, {**theta, **moved}, z, arrays)
-    except NoDensity as error:
-        raise ModelError(
-            f"check: NumPyro itself cannot evaluate the density of the model: {error}. The class of a distribution in "
-            "a scan needs arg_constraints, which name its arrays, and these need one batch shape. Engines take the "
-            "model as it is."
-        ) from None
-    compared = {"sites": Factor(sum(pieces), float(total))}
-    compared |= {name: Factor(float(value), float(expected[name])) for name, value in factors.items()}
-    if smooth is not None:
-        log_likelihood, values = smooth
-        values = {n: v for n, v in values.items() if n in moved}
-        there = compiled_quickly(as_written, {**theta, **values}, z, arrays)[0]["noise"]
-        compared["noise"] = Factor(float(log_likelihood), float(there))
-    scale = sum(abs(piece) for piece in pieces) + abs(float(total)) + float(size) + 1.0
-    tolerance = 64 * float(jnp.finfo(jnp.result_type(float)).eps) * scale
-    outcome = Check(*compared["sites"], tolerance, jax.device_get({**theta, **moved}), compared)
-    if not outcome.passed:
-        name = outcome.failed[0]
-        parts, original = compared[name]
-        raise ModelError(
-            f"the traced parts give log-density {parts:.6g} where NumPyro gives {original:.6g} "
-            f"(factor '{name}', tolerance {tolerance:.2g}); the model was not understood. Please report it with the "
-            "model."
-        )
-    if not simulate:
-        return outcome
-    prior_key, data_key, pilot_key, run_key = jax.random.split(jax.random.fold_in(key, 1), 4)
-    candidates: list[tuple] = []
-    for own in jax.random.split(prior_key, DRAWS):
-        at = ssm.sample_prior(own) if theta is None else ssm.canonical(theta)
-        new = simulated_arguments(ssm.observed, ssm.simulate(jax.random.fold_in(data_key, len(candidates)), at), arrays)
-        candidates.append((at, new, ssm.over(new).cores))
-    at, arrays, cores = candidates[most_telling(pilot_key, candidates, simulate)]
-    return outcome._replace(evidence=compare_evidence(run_key, cores, written.call, arrays, at, simulate))
+    return arrays, ssm
 
 
 # ---- what the engines evaluate ------------------------------------------------------------------

@@ -93,7 +93,7 @@ def compare_evidence(
         num_runs: number of runs of each.
 
     Raises:
-        ModelError: the two differ by more than chance, or NumPyro cannot run the model forward.
+        ModelError: NumPyro cannot run the model forward.
     """
     sites, (our_key, their_key) = names(cores), jax.random.split(key)
 
@@ -111,10 +111,7 @@ def compare_evidence(
             f"check: NumPyro does not run the model forward over its data ({error}), so that there is nothing to "
             "compare with, or the model was not understood. Please report it with the model."
         ) from None
-    found = compared(np.asarray(ours, float), np.asarray(theirs, float))
-    if not found.passed:
-        raise ModelError(f"{found}; the model was not understood. Please report it with the model.")
-    return found
+    return compared(np.asarray(ours, float), np.asarray(theirs, float))
 
 
 def compared(ours: np.ndarray, theirs: np.ndarray) -> Evidence:

@@ -48,7 +48,7 @@ def smoothed(source: Result, site: str, element: tuple[int, ...]) -> Path | Cate
         KeyError: if it has no such state with a time axis.
         ValueError: if the element is not a scalar, or there are no paths.
     """
-    _require_name(site)
+    require_name(site)
     timed = [name for name in source.states if name not in source.initial]
     if site not in timed:
         raise KeyError(f"the result has no state {site!r} with a time axis; it has {timed}")
@@ -61,7 +61,7 @@ def smoothed(source: Result, site: str, element: tuple[int, ...]) -> Path | Cate
         return Categories(known[index], _names(np.unique(paths), known.shape[-1]))
     if not len(paths):
         raise ValueError(f"the result has no path of {site!r}: run the engine with num_paths of 1 or more")
-    return _of_paths(paths, values.dtype.kind in "biu")
+    return of_paths(paths, whole=values.dtype.kind in "biu")
 
 
 def smoothed_given_parameters(source: Any, site: str, element: tuple[int, ...]) -> Path | Categories:
@@ -74,7 +74,7 @@ def smoothed_given_parameters(source: Any, site: str, element: tuple[int, ...]) 
         KeyError: if there is no such state with a time axis.
         ValueError: if the element is not a scalar.
     """
-    _require_name(site)
+    require_name(site)
     timed = [name for name, x in source.mean.items() if np.ndim(x)]
     if site not in timed:
         raise KeyError(f"the smoother has no state {site!r} with a time axis; it has {timed}")
@@ -85,7 +85,7 @@ def smoothed_given_parameters(source: Any, site: str, element: tuple[int, ...]) 
     if whole and site in source.exact and np.isin(paths, (0, 1)).all():
         return Categories(np.stack([1.0 - mean, mean], -1), ("0", "1"))
     if len(paths) and paths.shape[1] == len(mean) and (whole or site not in source.exact):
-        return _of_paths(paths, whole)
+        return of_paths(paths, whole=whole)
     return _normal(mean, sd)
 
 
@@ -96,7 +96,7 @@ def filtered(source: Any, site: str, element: tuple[int, ...], probs: tuple[floa
         KeyError: if the filter kept nothing to draw, or has no such state.
         ValueError: if the element is not a scalar, or the quantiles are not at these levels.
     """
-    _require_name(site)
+    require_name(site)
     kept: Mapping[str, Mapping[str, Any]] = source.summaries
     if "quantiles" not in kept and not {"mean", "sd"} <= kept.keys():
         raise KeyError(f"the filter kept {sorted(kept)}; run it with summaries=(Mean(), SD()) or (Quantiles(),)")
@@ -113,6 +113,16 @@ def filtered(source: Any, site: str, element: tuple[int, ...], probs: tuple[floa
     if _is_binary(source, site, mean, sd):
         return Categories(np.stack([1.0 - mean, mean], -1), ("0", "1"))
     return _normal(mean, sd)
+
+
+def of_paths(
+    paths: np.ndarray, *, whole: bool, bands: Sequence[float] = BANDS, most_values: int = MOST_VALUES
+) -> Path | Categories:
+    """Return quantiles of paths (n, T), or the frequencies of their values if these are whole numbers and few."""
+    if whole and len(found := np.unique(paths)) <= most_values:
+        return Categories(np.stack([(paths == x).mean(0) for x in found], -1), tuple(f"{x:g}" for x in found))
+    ribbons = [(band, *np.quantile(paths, [0.5 - band / 2, 0.5 + band / 2], axis=0)) for band in bands]
+    return Path(np.median(paths, axis=0), "median", ribbons)
 
 
 def density(name: str, result: Result, parameter: str) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +175,8 @@ def times(asked: Any, num_steps: int) -> np.ndarray:
     return x
 
 
-def _require_name(site: Any) -> None:
+def require_name(site: Any) -> None:
+    """Raise TypeError unless this is the name of a site."""
     if not isinstance(site, str):
         raise TypeError(f"site must be the name of a state, got {type(site).__name__}")
 
@@ -182,6 +193,18 @@ def levels(probabilities: Any) -> tuple[float, ...]:
     return tuple(map(float, levels))
 
 
+def bands(asked: Any) -> tuple[float, ...]:
+    """Return the probabilities of central intervals from the widest.
+
+    Raises:
+        ValueError: if they are not numbers between 0 and 1, or there is none.
+    """
+    found = np.asarray(asked) if isinstance(asked, (tuple, list, np.ndarray)) else np.zeros(())
+    if found.ndim != 1 or found.dtype.kind != "f" or not len(found) or not ((found > 0.0) & (found < 1.0)).all():
+        raise ValueError(f"bands must be probabilities between 0 and 1, such as (0.9, 0.5), got {asked!r}")
+    return tuple(sorted(map(float, found), reverse=True))
+
+
 def scalar(values: Any, site: str, element: Any, *, leading: int) -> np.ndarray:
     """Return the scalar element of a site's values, after a number of leading axes.
 
@@ -196,14 +219,6 @@ def scalar(values: Any, site: str, element: Any, *, leading: int) -> np.ndarray:
             f"{site} has shape {shape}: choose a scalar with element=, a tuple of indices, got {element!r}"
         )
     return values[(..., *element)]
-
-
-def _of_paths(paths: np.ndarray, whole: bool) -> Path | Categories:
-    """Return quantiles of paths (n, T), or the frequencies of their values if these are whole numbers and few."""
-    if whole and len(found := np.unique(paths)) <= MOST_VALUES:
-        return Categories(np.stack([(paths == x).mean(0) for x in found], -1), tuple(f"{x:g}" for x in found))
-    ribbons = [(band, *np.quantile(paths, [0.5 - band / 2, 0.5 + band / 2], axis=0)) for band in BANDS]
-    return Path(np.median(paths, axis=0), "median", ribbons)
 
 
 def _normal(mean: np.ndarray, sd: np.ndarray) -> Path:

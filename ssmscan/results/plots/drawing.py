@@ -68,15 +68,16 @@ def label_times(ax: Any, x: np.ndarray, *, steps: bool) -> None:
     if x.dtype.kind in "MO":
         from matplotlib import dates
 
-        locator = dates.AutoDateLocator(minticks=3, maxticks=4 if _is_narrow(ax) else 9)
+        locator = dates.AutoDateLocator(minticks=3, maxticks=6 if _is_narrow(ax) else 9)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
 def legend(ax: Any, handles: Any = None) -> None:
-    """Put a legend above the Axes, in as many columns as are no wider than it."""
+    """Put a legend above the Axes, in as many columns as have room there."""
     entries = {} if handles is None else {"handles": handles}
     number = len(ax.get_legend_handles_labels()[0]) if handles is None else len(handles)
+    room = _room(ax)
     for columns in range(min(number, 4), 0, -1):
         box = ax.legend(
             frameon=False,
@@ -89,8 +90,16 @@ def legend(ax: Any, handles: Any = None) -> None:
             handlelength=1.8,
             **entries,
         )
-        if box.get_window_extent().width <= ax.get_window_extent().width:
+        if box.get_window_extent().width <= room:
             break
+
+
+def _room(ax: Any) -> float:
+    """Return the width in pixels above an Axes: that of the figure, if no other Axes stand beside it."""
+    place = ax.get_subplotspec()
+    if place is not None and place.get_gridspec().ncols == 1:
+        return 0.95 * ax.figure.bbox.width
+    return ax.get_window_extent().width
 
 
 def labelled(site: str, element: tuple[int, ...]) -> str:

@@ -54,6 +54,7 @@ def ess(filtered: Filtered, *, times: Any = None, ax: Any = None) -> Any:
         ax.plot(at, np.zeros(len(at)), "|", **style)
     ax.set_yscale("log")
     ax.set_ylim(1, num_particles)
+    ax.yaxis.set_major_formatter("{x:,.0f}")
     if limit > 1.0:
         ax.axhspan(1, limit, color=GREY, alpha=0.12, linewidth=0, label=f"starving: below {limit:g}")
     ax.set_ylabel(f"effective particles of {num_particles:,}")

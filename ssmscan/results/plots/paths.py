@@ -91,7 +91,10 @@ def states(
         _draw_data(ax, x, np.asarray(observed), own_axis=observed_on_the_right)
     name = labelled(site, element)
     over = kind in shown
-    label = f"{name}, {source.engine}" if over and isinstance(source, Result) else name
+    label = name
+    if over and isinstance(source, Result):
+        # what the vertical axis says need not be said again
+        label = source.engine if ax.get_ylabel().endswith(name) else f"{name}, {source.engine}"
     if isinstance(path, Categories):
         draw_categories(ax, x, path, label, kind, colour, over=over)
     else:
@@ -121,8 +124,9 @@ def draw_path(ax: Any, x: np.ndarray, path: Path, name: str, kind: str, colour: 
     centre = f"{name}, {kind} {path.kind_of_centre}"
     if over:
         band, *edges = path.ribbons[0]
-        for edge, label in zip(edges, (f"{name}, {100 * band:.0f} %", None)):
-            ax.plot(x, edge, "--", color=colour, linewidth=0.7, label=label)
+        centre = f"{name}, {path.kind_of_centre} and {100 * band:.0f} %"
+        for edge in edges:
+            ax.plot(x, edge, "--", color=colour, linewidth=0.7)
     else:
         for band, low, high in path.ribbons:
             label = f"{100 * band:.0f} %"
@@ -146,7 +150,9 @@ def draw_categories(
         label = f"{name} = {value}, {kind}" if k == 0 else value
         if not over:
             shade = colour if colour and k == 0 else AREAS[k % len(AREAS)]
-            ax.fill_between(x, lower, upper, color=shade, alpha=0.6, linewidth=0, label=label, gid=kind)
+            # two areas that are alike in grey touch where the one between them is empty
+            lines = {"hatch": "///", "edgecolor": "white"} if k % 4 == 2 else {}
+            ax.fill_between(x, lower, upper, facecolor=shade, alpha=0.6, linewidth=0, label=label, gid=kind, **lines)
         elif k == 0 or k < len(values) - 1:
             ax.plot(x, upper, color=colour or "black", linewidth=1.0, label=None if k else f"{name}, {kind}", gid=kind)
         lower = upper

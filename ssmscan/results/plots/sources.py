@@ -80,13 +80,7 @@ def require_one_run(source: Any) -> None:
 
 
 def time_coordinate(source: Any, num_steps: int) -> Any:
-    """Return the times of a source's steps, (num_steps,) numbers or dates, None if it has none.
-
-    Of the coordinates that its labels name "time", "time_1" and so on, it is the one that is as long.
-    """
+    """Return the times of a source's steps, (num_steps,) numbers or dates, None if there are none or they are words."""
     labels = getattr(source, "labels", None)
-    for name, values in getattr(labels, "coords", {}).items():
-        values = np.asarray(values)
-        if name.split("_")[0] == "time" and values.shape == (num_steps,) and values.dtype.kind in "iufM":
-            return values
-    return None
+    values = None if labels is None else labels.times(num_steps)
+    return None if values is None or values.dtype.kind not in "iufM" else values
