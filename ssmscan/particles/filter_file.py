@@ -26,7 +26,7 @@ from ssmscan.containers import Variable
 from ssmscan.files import other_format
 from ssmscan.labels import Labels
 from ssmscan.model.protocols import Panel
-from ssmscan.particles.clouds import Cloud, History, Kept, Tree
+from ssmscan.particles.clouds import Cloud, History, Kept, Origins, Tree
 from ssmscan.particles.draws import unrolled_threefry
 from ssmscan.particles.filter_record import FilterRecord
 
@@ -34,7 +34,7 @@ KIND = "filter"
 """What the header of such a file says that it is of."""
 
 _FORMAT = 1
-_RECORDS: dict[str, Any] = {one.__name__: one for one in (Cloud, Kept, History, Tree)}
+_RECORDS: dict[str, Any] = {one.__name__: one for one in (Cloud, Kept, History, Origins, Tree)}
 _STATIC = [f.name for f in fields(FilterRecord) if f.metadata]
 _ARRAYS = [f.name for f in fields(FilterRecord) if not f.metadata and f.name != "labels"]
 
