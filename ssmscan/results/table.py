@@ -60,12 +60,14 @@ class Table(NamedTuple):
             raise ImportError("to_pandas needs pandas: install it with `pip install pandas`") from error
         columns = [_numbers([row[i] for row in self.rows]) for i in range(self.labels, len(self.columns))]
         names = [[row[i] for row in self.rows] for i in range(self.labels)]
-        index = pandas.MultiIndex.from_arrays(names, names=self.columns[: self.labels])
-        if self.labels == 1:
-            index = pandas.Index(names[0], name=self.columns[0])
-        frame = pandas.DataFrame(
-            dict(enumerate(columns)), index=index if self.labels else pandas.RangeIndex(len(self.rows))
-        )
+        match names:
+            case []:
+                index = pandas.RangeIndex(len(self.rows))
+            case [only]:
+                index = pandas.Index(only, name=self.columns[0])
+            case _:
+                index = pandas.MultiIndex.from_arrays(names, names=self.columns[: self.labels])
+        frame = pandas.DataFrame(dict(enumerate(columns)), index=index)
         frame.columns = list(self.columns[self.labels :])
         frame.attrs = {"title": self.title, "notes": list(self.notes)}
         return frame
