@@ -40,14 +40,14 @@ def z_of(ratio, variance):
 
 def test_the_genealogy_of_a_run_knows_the_variance_of_its_likelihood():
     """With 6,000 runs the standard error is 3 % of the variance, 1.2.  The same with systematic resampling, where the
-    identity does not hold, and one cloud fewer than there are, are rejected.
+    identity does not hold, and without the factor for the clouds that were drawn, are rejected.
     """
     limit, found = z_threshold(3), []
     for key in (0, 1, 2):
         ratio, variance = estimates(ALWAYS, key)
         found.append(z_of(ratio, variance))
-        one_fewer = 1 - (1 - variance) * (N - 1) / N
-        assert z_of(ratio, one_fewer) > limit
+        without = 1 - (1 - variance) * ((N - 1) / N) ** (T + 1)
+        assert z_of(ratio, without) > limit
     assert np.abs(found).max() < limit, found
     assert z_of(*estimates(replace(ALWAYS, resampling=systematic), 0)) < -limit
 
