@@ -45,7 +45,7 @@ A filter that goes on, and the front
     filter           `ParticleFilter` and `log_likelihood`
     smoothing_exact  exact draws of the states, where a model has them
     smoothing_lag    moments by the particles of a later step
-    smoothing_result what a smoother found
+    smoothing_result  what a smoother found
     smoothing        `Smoother` and its methods
     mode_search      searches for several modes of the states given all data
     choosing         `choose_proposal`, which measures whether looking ahead pays and can be trusted
