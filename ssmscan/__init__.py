@@ -24,7 +24,7 @@ Data flow one way, and a folder imports only from those before it:
     certification/            is it right on this model and machine: `certify`, and the self-test
     stochastic_volatility     a model to copy and change
     demo                      that model by two samplers
-    command_line/, __main__   `ssmscan demo`, `trace`, `check`
+    command_line/, __main__   `ssmscan demo`, `selftest`, `trace`, `check`
 
 `__all__` is in the order in which one meets things.  Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro
 has its own.
