@@ -103,7 +103,7 @@ from ssmscan.particles.smoothing import (
     SmoothingResult,
 )
 from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
-from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
+from ssmscan.particles.summaries import PIT, SD, Mean, Probabilities, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
 from ssmscan.results.checked import CrossCheck, Look
@@ -205,6 +205,7 @@ __all__ = [
     "Mean",
     "SD",
     "Quantiles",
+    "Probabilities",
     "PIT",
     "FinalCloud",
     "LastSteps",

@@ -64,8 +64,10 @@ def results() -> SimpleNamespace:
     nile = datasets.nile()
     found.years, found.flow, seen = nile.time.astype("datetime64[Y]"), nile.values, 80
     ssm = ssmscan.trace(local_level, nile.values[:seen])
-    importance = ssmscan.ImportanceSampler(num_points=12_000, num_particles=50, progress=False)
-    found.nuts = ssmscan.NUTS(num_warmup=300, num_samples=2000, progress=False).run(next(keys), ssm)
+    importance = ssmscan.ImportanceSampler(
+        num_points=20_000, estimator=ssmscan.ExactLikelihood(), num_paths=200, progress=False
+    )
+    found.nuts = ssmscan.NUTS(num_warmup=300, num_samples=4000, num_paths=200, progress=False).run(next(keys), ssm)
     found.short = ssmscan.NUTS(num_warmup=300, num_samples=40, progress=False).run(next(keys), ssm)
     found.importance = importance.run(next(keys), ssm)
     found.compared = ssmscan.compare(NUTS=found.nuts, importance=found.importance, short=found.short)
@@ -92,6 +94,8 @@ def results() -> SimpleNamespace:
     found.quarters = np.datetime64("1990-01") + 3 * np.arange(len(truth))
     ssm = ssmscan.trace(regimes, growth)
     found.regimes = ssmscan.NUTS(num_warmup=200, num_samples=200, num_chains=2, progress=False).run(next(keys), ssm)
+    probabilities = ssmscan.ParticleFilter(1000, summaries=(ssmscan.Probabilities(3),))
+    found.regimes_filtered = probabilities.run(next(keys), ssm, found.regimes.mean())
     found.regimes_at = ssmscan.Smoother(num_paths=200).run(next(keys), ssm, found.regimes.mean())
     return found
 
@@ -119,9 +123,10 @@ def figures(found: SimpleNamespace) -> dict[str, Draw]:
         "genealogy, few": lambda ax: plots.genealogy(found.few, "level", times=seen, ax=ax),
         "pit": lambda ax: plots.pit(pits, ax=ax),
         "agreement": lambda ax: plots.agreement(found.compared, ax=ax),
-        "agreement, three verdicts": lambda ax: plots.agreement(found.disagree, ax=ax),
+        "agreement, another prior": lambda ax: plots.agreement(found.disagree, ax=ax),
         "posterior": lambda ax: plots.posterior(both | {"other prior": found.other}, "sd", ax=ax),
         "regimes": lambda ax: plots.states(found.regimes, "regime", times=found.quarters, ax=ax),
+        "regimes, filtered": lambda ax: plots.states(found.regimes_filtered, "regime", times=found.quarters, ax=ax),
         "regimes, two engines": lambda ax: plots.states(
             found.regimes_at, "regime", ax=plots.states(found.regimes, "regime", ax=ax)
         ),
