@@ -13,8 +13,8 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
+    dates, labels             dates, and how they go on; names of axes, and what stands along them
     health                    one verdict on what was found, and reasons to act on
-    labels                    names of axes and what stands along them: dates, series
     tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use
@@ -40,15 +40,17 @@ from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
 from ssmscan.inference.evidence import EvidenceEstimate, evidence
-from ssmscan.inference.filters_at_draws import Predicting, PredictiveDensities, predictive_densities
+from ssmscan.inference.filters_at_draws import Predicting, predictive_densities
+from ssmscan.inference.forecast_scores import forecast_scores
 from ssmscan.inference.gibbs import ParticleGibbs
 from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
 from ssmscan.inference.importance import ImportanceSampler
+from ssmscan.inference.leave_future_out import leave_future_out
 from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
-from ssmscan.inference.predict import predict
+from ssmscan.inference.predict import predict, prior_predictive
 from ssmscan.inference.smc2 import SMC2
 from ssmscan.inference.smc2_record import RunningPosterior
 from ssmscan.inference.spreading import use_cores
@@ -109,10 +111,12 @@ from ssmscan.results.agreement import Comparison, EngineReport, PairReport, comp
 from ssmscan.results.checked import CrossCheck, Look
 from ssmscan.results.criteria import Criteria, Tolerances
 from ssmscan.results.data import Costs
+from ssmscan.results.densities import PredictiveDensities
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
 from ssmscan.results.predictions import Predictions
 from ssmscan.results.result import Result, load
+from ssmscan.results.scores import ForecastScores, LeaveFutureOut, Reweighting, ScoreDifference
 from ssmscan.results.summary import Estimate, ScalarSummary
 from ssmscan.results.table import Table
 from ssmscan.results.verdicts import Difference, Fault, Judgement, Verdict
@@ -169,10 +173,16 @@ __all__ = [
     "Section",
     # states: paths, forecasts, long and growing series
     "predict",
+    "prior_predictive",
     "predictive_densities",
     "PredictiveDensities",
     "Predictions",
     "Labels",
+    "forecast_scores",
+    "ForecastScores",
+    "ScoreDifference",
+    "leave_future_out",
+    "LeaveFutureOut",
     "Smoother",
     "SmoothingResult",
     "Exact",
@@ -264,6 +274,7 @@ __all__ = [
     "EngineReport",
     "PairReport",
     "Look",
+    "Reweighting",
     "Judgement",
     "Difference",
     "Fault",

@@ -35,6 +35,9 @@
 | `element_noise` | noise of each element of a panel |
 | `deterministics` | deterministics outside the loop, added to a result |
 | `reporting` | the `Result` of a sampler |
+| `forecast_scores`, `leave_future_out` | how well a series is predicted, from one result |
+| `forecasts`, `forecast_mixture` | forecasts from every origin at one draw of the parameters; at all, with scores |
+| `reweighting` | draws given all data, weighed back to the posterior at an earlier origin |
 | `predict` | the observations again, from any result |
 | `filters_at_draws`, `at_draws` | how well each observation was predicted, at draws of any result |
 | `long_run` | a long filter with progress, that stops at Control-C and goes on |

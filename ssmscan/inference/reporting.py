@@ -13,6 +13,7 @@ from ssmscan.inference.deterministics import with_deterministics
 from ssmscan.inference.paths import Paths
 from ssmscan.inference.settings import describe, versions
 from ssmscan.inference.spreading import idle_cores
+from ssmscan.model.statespace.data import constants
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
@@ -82,5 +83,6 @@ def result_of(
         continuation=dict(continuation or {}),
         origin=dict(origin or {}),
         labels=ssm.labels,
+        constants={} if ssm.source is None else constants(ssm.cores, ssm.source.named_data()),
     )
     return with_deterministics(ssm, result)

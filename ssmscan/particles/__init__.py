@@ -52,5 +52,6 @@ A filter that goes on, and the front
     conditional_step  one update of a path beside which a filter runs
     conditional      `ConditionalSMC`
     discrete_filter  `DiscreteFilter`, an estimator that tries every value of the states
+    before_steps     what a filter knows before each step, for forecasts
     online_resume    `resume`, which reads a saved filter
 """

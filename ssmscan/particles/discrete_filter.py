@@ -204,15 +204,18 @@ class Run(NamedTuple):
         last: the last state.
         first, origins: origins at the start, and at the steps (T, ...).
         increments: (T + 1,) log predictive densities, of the start first.
+        before: carries (T, N, ...) before each step, and their normalised log weights (T, N).
     """
 
     last: State
     first: Origins
     origins: Origins
     increments: Array
+    before: tuple[Any, Array]
 
 
-def _run(key: Array, dynamics: Dynamics, n: int) -> Run:
+def run_discrete(key: Array, dynamics: Dynamics, n: int) -> Run:
+    """Filter one loop, or one element of a panel."""
     uniforms = jax.random.uniform(key, (dynamics.num_steps + 1,))
     initial, innovations = joint_values(dynamics.initial), joint_values(dynamics.innovations)
     k, k_start = (max(map(len, values.values()), default=1) for values in (innovations, initial))
@@ -221,7 +224,7 @@ def _run(key: Array, dynamics: Dynamics, n: int) -> Run:
     log_weights = _possible(start.log_initial, start.log_observation)
     state, first = _kept(nothing, start.carry, log_weights, uniforms[0], n)
 
-    def step(state: State, inputs: tuple[Any, Array]) -> tuple[State, tuple[Origins, Array]]:
+    def step(state: State, inputs: tuple[Any, Array]) -> tuple[State, tuple[Origins, Array, tuple[Any, Array]]]:
         x, uniform = inputs
 
         def children(carry: Any) -> Any:
@@ -230,18 +233,18 @@ def _run(key: Array, dynamics: Dynamics, n: int) -> Run:
         out = jax.vmap(children)(state.carry)
         flat = jax.tree.map(lambda leaf: leaf.reshape(n * k, *leaf.shape[2:]), out)
         law = _possible(jnp.repeat(state.log_weights, k), flat.log_transition)
-        state, origins = _kept(state.tally, flat.carry, _possible(law, flat.log_observation), uniform, n)
-        return state, (origins, state.tally.increment)
+        after, origins = _kept(state.tally, flat.carry, _possible(law, flat.log_observation), uniform, n)
+        return after, (origins, after.tally.increment, (state.carry, state.log_weights))
 
-    last, (origins, increments) = lax.scan(step, state, (dynamics.xs, uniforms[1:]))
-    return Run(last, first, origins, jnp.concatenate([state.tally.increment[None], increments]))
+    last, (origins, increments, before) = lax.scan(step, state, (dynamics.xs, uniforms[1:]))
+    return Run(last, first, origins, jnp.concatenate([state.tally.increment[None], increments]), before)
 
 
 @partial(jax.jit, static_argnames="n")
 def _estimate(key: Array, ssm: Model, theta: Theta, *, n: int) -> tuple[LikelihoodEstimate, Array]:
     """Return the estimate, and the largest number of carries that differed at a step."""
     found = [
-        each_filter(lambda key, at: _run(key, at, n).last.tally, loop, theta, own, together=True)
+        each_filter(lambda key, at: run_discrete(key, at, n).last.tally, loop, theta, own, together=True)
         for own, loop in zip(loop_keys(key, len(ssm.loops)), ssm.loops)
     ]
     return _ended(found, ssm, theta), jnp.stack([jnp.max(tally.most) for tally in found]).max()
@@ -259,7 +262,7 @@ def _one_step_ahead(key: Array, ssm: Model, theta: Theta, *, n: int) -> OneStepA
 
 
 def _tally(key: Array, dynamics: Dynamics, n: int) -> tuple[Tally, Array]:
-    run = _run(key, dynamics, n)
+    run = run_discrete(key, dynamics, n)
     return run.last.tally, run.increments if dynamics.start_observed else run.increments[1:]
 
 
@@ -288,7 +291,7 @@ def _sample_path(key: Array, ssm: Model, theta: Theta, *, n: int) -> SampledPath
 
 def _path(key: Array, dynamics: Dynamics, n: int) -> tuple[Tally, Values]:
     """Make a run, and follow one of its paths backwards."""
-    last, first, origins, _ = _run(key, dynamics, n)
+    last, first, origins, *_ = run_discrete(key, dynamics, n)
     keys = jax.random.split(jax.random.fold_in(key, PATH_STREAM), dynamics.num_steps + 2)
 
     def child(place: Array, origins: Origins, key: Array) -> Array:

@@ -13,9 +13,11 @@
 | `checked` | what several engines came to, look by look |
 | `predictions` | draws of every site, in the sample and beyond it, with their dates |
 | `uniformity` | are PIT values or ranks uniform: a band for all of their distribution function |
+| `scores`, `scoring_rules` | how well were observations predicted from those before them; CRPS, PIT, errors of sums |
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
 | `plots` | figures, one a file |
 | `table`, `printing` | tables as text, Markdown and HTML; a result in ten lines |
+| `densities` | how well each observation was predicted, at draws of the parameters |
 | `layout` | in which group and with which dimensions is each array |
 | `containers`, `storage` | ArviZ and netCDF, each known to one file |
 

@@ -162,18 +162,29 @@ def _fill(path: Path, groups: Groups, root: Mapping[str, str], posterior: Mappin
 
 
 def _create(group: Any, name: str, variable: containers.Variable) -> None:
-    values = variable.values
-    if values.dtype != bool:
-        group.create_variable(name, variable.dims, values.dtype, data=values)
-        return
-    # netCDF has no booleans; this is how xarray marks them
-    created = group.create_variable(name, variable.dims, np.int8, data=values.view(np.int8))
-    created.attrs["dtype"] = "bool"
+    values, marks = variable.values, {}
+    # netCDF has neither booleans nor dates; this is how xarray marks them
+    if values.dtype == bool:
+        values, marks = values.view(np.int8), {"dtype": "bool"}
+    elif values.dtype.kind == "M":
+        values, marks = values.astype("datetime64[ns]").astype(np.int64), _DATES
+    elif values.dtype.kind == "U":
+        values = values.astype(object)
+    dtype = values.dtype if values.dtype != object else containers.require("h5py", "saving results").string_dtype()
+    created = group.create_variable(name, variable.dims, dtype, data=values)
+    created.attrs.update(marks)
+
+
+_DATES = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
 def _values(variable: Any) -> np.ndarray:
     values = np.asarray(variable[...])
-    return values.astype(bool) if variable.attrs.get("dtype") == "bool" else values
+    if variable.attrs.get("dtype") == "bool":
+        return values.astype(bool)
+    if variable.attrs.get("units") == _DATES["units"]:
+        return values.astype("datetime64[ns]")
+    return values.astype(str) if values.dtype == object else values
 
 
 def _checksum(file: Any, size: int) -> bytes:

@@ -8,6 +8,7 @@ weights, weighted particles used as unweighted ones, pseudo-marginal samplers th
 from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
+from tests.mutants.planted_forecasts import FORECASTS
 from tests.mutants.planted_model import MODEL
 from tests.mutants.planted_results import OUTPUT
 from tests.mutants.planted_samplers import SAMPLERS
@@ -438,7 +439,18 @@ RESULTS = [
     ),
 ]
 
-MUTANTS = [*KERNEL, *RESAMPLING, *REST_OF_PARTICLES, *MODEL, *STATES, *INFERENCE, *SAMPLERS, *RESULTS, *OUTPUT]
+MUTANTS = [
+    *KERNEL,
+    *RESAMPLING,
+    *REST_OF_PARTICLES,
+    *MODEL,
+    *STATES,
+    *INFERENCE,
+    *SAMPLERS,
+    *RESULTS,
+    *OUTPUT,
+    *FORECASTS,
+]
 
 KNOWN: dict[str, str] = {}
 """Mistakes that the tests let live, and why."""

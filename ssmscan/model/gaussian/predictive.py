@@ -19,6 +19,7 @@ do not say how well the next observation was predicted.  Prefer that one for the
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,22 @@ from ssmscan.model.protocols import PyTree
 from ssmscan.model.time_loops import scan_steps
 
 
+class Predicted(NamedTuple):
+    """What is known before each of the T steps, and how likely its observation was.
+
+    Attributes:
+        start: () log predictive density of the start, 0 where nothing is observed of it.
+        increments: (T,) of the observation of each step; NaN from where on no normal law fits.
+        carry: leaves (T, ...), the mean of the carry given all that is observed before the step.
+        columns: (T, d, d) factors of the covariance of its coordinates.
+    """
+
+    start: Array
+    increments: Array
+    carry: PyTree
+    columns: Array
+
+
 def one_step_ahead(model: VectorModel) -> Array:
     """Compute the log predictive density of the start and of each step given those before it.
 
@@ -39,6 +56,12 @@ def one_step_ahead(model: VectorModel) -> Array:
     Returns:
         (T + 1,), the start first: 0 there where nothing is observed of it; NaN from where on no normal law fits.
     """
+    found = before_each_step(model)
+    return jnp.concatenate([found.start[None], found.increments])
+
+
+def before_each_step(model: VectorModel) -> Predicted:
+    """Filter a linear Gaussian model, and return the law of the carry before each step."""
     coordinates = model.coordinates
     d, m = coordinates.size, coordinates.step_size
 
@@ -50,20 +73,21 @@ def one_step_ahead(model: VectorModel) -> Array:
     first, mean, columns = _observe(begin, jnp.zeros(size), jnp.eye(size), d)
     carry = model.first_carry(mean)
 
-    def step(state: tuple[PyTree, Array], x: PyTree) -> tuple[tuple[PyTree, Array], Array]:
-        carry, columns = state
+    def step(state: tuple[PyTree, Array], x: PyTree) -> tuple[tuple[PyTree, Array], tuple[Array, PyTree, Array]]:
+        carry, before = state
 
         def move(z: Array) -> tuple[Array, Array]:
             after, log_weight, _ = model.step(coordinates.into(carry, z[:d]), x, z[d:])
             return coordinates.of_carry(after), log_weight
 
         mean = jnp.concatenate([coordinates.of_carry(carry), jnp.zeros(m)])
-        joint = jnp.zeros((d + m, d + m)).at[:d, :d].set(columns).at[d:, d:].set(jnp.eye(m))
+        joint = jnp.zeros((d + m, d + m)).at[:d, :d].set(before).at[d:, d:].set(jnp.eye(m))
         increment, z, columns = _observe(move, mean, joint, d)
-        return (model.carry_after(coordinates.into(carry, z[:d]), x, z[d:]), columns), increment
+        after = model.carry_after(coordinates.into(carry, z[:d]), x, z[d:])
+        return (after, columns), (increment, carry, before)
 
-    _, increments = scan_steps(step, (carry, columns), model.xs)
-    return jnp.concatenate([first[None], increments])
+    _, (increments, carries, factors) = scan_steps(step, (carry, columns), model.xs)
+    return Predicted(first, increments, carries, factors)
 
 
 def _observe(function: Callable, mean: Array, columns: Array, d: int) -> tuple[Array, Array, Array]:
@@ -91,5 +115,5 @@ def _observe(function: Callable, mean: Array, columns: Array, d: int) -> tuple[A
     after = algebra.product(columns, inverse.T)
     moved = jax.jacfwd(lambda z: function(z)[0])(mean) @ after
     wide = jnp.concatenate([moved, jnp.zeros((d, max(d - len(mean), 0)))], axis=1)
-    factor = jnp.linalg.qr(wide.T, mode="r").T if d else wide
+    factor = jnp.linalg.qr(wide.T, mode="r").T if d else jnp.zeros((0, 0))
     return jnp.where(least > 0.0, log_mean, jnp.nan), mean + algebra.product(after, pulled), factor

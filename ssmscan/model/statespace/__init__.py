@@ -23,6 +23,7 @@ data              what depends on data alone: observed values, missing and impos
 checking          the parts put together again, against NumPyro's density
 site_check        the same by site, without noise: cheap enough for every trace
 forward_runs      the evidence, against that of forward runs of NumPyro
+reading_ahead     whether forecasts of more than one step would see data of the steps between
 requirements      what engines ask of a model before they run
 program           a loop without its data, shared by equal models: its functions, marginal and elements
 loop_functions    all that is staged of a loop, and the roles of its sites

@@ -23,6 +23,10 @@ class Retraceable(Written, Protocol[M]):
         """Printed paths of the arrays that were made static."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Why the time has no coordinate where arguments have some, in sentences."""
+
+    @property
     def labels(self) -> Labels:
         """Names of the axes and what stands along them."""
 
@@ -34,6 +38,9 @@ class Retraceable(Written, Protocol[M]):
 
     def with_labels(self, ssm: M, time: Any, dims: Any, coords: Any) -> M:
         """Return the model with names for its axes declared."""
+
+    def named_data(self) -> dict[str, Any]:
+        """Return the leaves that are data by the argument of the model that they are in."""
 
     def data_paths(self) -> list[str]:
         """Return the printed paths of the leaves that are data."""
