@@ -30,7 +30,6 @@ Data flow one way, and a folder imports only from those before it:
 has its own.
 """
 
-from ssmscan.certification.bands import Bands
 from ssmscan.certification.certificate import Calibration, Certificate, Finding, Outcome
 from ssmscan.certification.certify import certify
 from ssmscan.errors import ModelError
@@ -119,6 +118,7 @@ from ssmscan.results.result import Result, load
 from ssmscan.results.scores import ForecastScores, LeaveFutureOut, Reweighting, ScoreDifference
 from ssmscan.results.summary import Estimate, ScalarSummary
 from ssmscan.results.table import Table
+from ssmscan.results.uniformity import Band
 from ssmscan.results.verdicts import Difference, Fault, Judgement, Verdict
 
 __version__ = "0.1.0"
@@ -153,7 +153,7 @@ __all__ = [
     "Finding",
     "Outcome",
     "Calibration",
-    "Bands",
+    "Band",
     # do they agree
     "cross_check",
     "CrossCheck",

@@ -108,6 +108,8 @@ def _traced(options: Namespace) -> tuple[ssmscan.StateSpaceModel, Called, Column
     one = called(module, options.model, options.name, data, options.columns)
     with users_code(options.model, f"calling {options.name} to trace it"):
         ssm = ssmscan.trace(one.model, *one.args, **one.kwargs)
+    if one.time is not None and len(ssm.loops) == 1 and ssm.num_steps == len(one.time):
+        ssm = ssm.with_labels(time=one.time)
     return ssm, one, data
 
 
