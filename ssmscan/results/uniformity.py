@@ -46,11 +46,13 @@ class Band(NamedTuple):
         points: (m,) where they hold, increasing to 1.
         lower: (m,) the least difference at each point.
         upper: (m,) the largest.
+        gamma: probability of being outside of the bounds at one point alone, or less.
     """
 
     points: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    gamma: float
 
 
 def simultaneous_band(number: int, *, level: float = 0.95, cells: int | None = None) -> Band:
@@ -69,8 +71,9 @@ def simultaneous_band(number: int, *, level: float = 0.95, cells: int | None = N
     level = require_number("level", level, 0, 1)
     cells = max(min(number, MOST_CELLS), 2) if cells is None else require_integer("cells", cells, at_least=2)
     points = np.arange(1, cells + 1) / cells
-    low, high = _bounds(number, points, _level_of_one(min(number, MANY), level, cells))
-    return Band(points, low / number - points, high / number - points)
+    gamma = _level_of_one(min(number, MANY), level, cells)
+    low, high = _bounds(number, points, gamma)
+    return Band(points, low / number - points, high / number - points, gamma)
 
 
 def uniform_values(argument: str, values: object) -> np.ndarray:
@@ -109,6 +112,19 @@ def difference(values: np.ndarray, points: np.ndarray) -> np.ndarray:
     A value that is a point but for rounding counts as not above it, and one that is no number as above all.
     """
     return np.searchsorted(np.sort(values), points + 1e-9, side="right") / len(values) - points
+
+
+def rarest(differences: np.ndarray, number: int) -> float:
+    """Return the pointwise level of the point that is furthest off: outside of a band if it is below its gamma.
+
+    Args:
+        differences: (..., m) of `difference`, at i / m.
+        number: N, the number of values.
+    """
+    points = np.arange(1, differences.shape[-1] + 1) / differences.shape[-1]
+    counts = np.round((differences + points) * number)
+    tails = np.minimum(stats.binom.cdf(counts, number, points), stats.binom.sf(counts - 1, number, points))
+    return float(2 * tails.min())
 
 
 @lru_cache(maxsize=64)

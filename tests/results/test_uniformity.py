@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssmscan.results.uniformity import difference, simultaneous_band, uniform_values
+from ssmscan.results.uniformity import difference, rarest, simultaneous_band, uniform_values
 from tests.truth import z_threshold
 
 
@@ -55,6 +55,17 @@ def test_values_that_are_not_uniform_leave_the_band(shape):
     rng = np.random.default_rng(0)
     values = rng.random((200, 500)) ** 1.4 if shape == "location" else rng.beta(1.7, 1.7, (200, 500))
     assert inside(values, simultaneous_band(500, level=1 - 1e-5)).mean() < 0.1
+
+
+def test_the_rarest_point_is_outside_of_the_band_where_the_values_are():
+    band, rng = simultaneous_band(80, level=0.9, cells=20), np.random.default_rng(3)
+    outside = 0
+    for _ in range(300):
+        found = difference(rng.random(80) ** 1.2, band.points)
+        left = bool(((found < band.lower) | (found > band.upper)).any())
+        assert (rarest(found, 80) < band.gamma) == left
+        outside += left
+    assert 30 < outside < 270
 
 
 def test_a_value_that_is_no_number_leaves_the_band():

@@ -44,7 +44,8 @@ def pit(values: Any, *, level: float = 0.95, cells: int | None = None, ax: Any =
     if cells is not None:
         cells = require_integer("cells", cells, at_least=2)
     fewest = min(map(len, rows.values()))
-    edges, low, high = (np.append(0.0, x) for x in simultaneous_band(fewest, level=level, cells=cells))
+    band = simultaneous_band(fewest, level=level, cells=cells)
+    edges, low, high = (np.append(0.0, x) for x in (band.points, band.lower, band.upper))
     ax = axes(ax, (4.0, 2.6))
     label = f"{100 * level:g} % band of {fewest:,} uniform values"
     ax.fill_between(edges, low, high, color=GREY, alpha=0.2, linewidth=0, label=label)
