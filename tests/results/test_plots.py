@@ -88,7 +88,7 @@ def test_probabilities_that_a_filter_kept_are_drawn_as_they_are():
     filtered = SimpleNamespace(summaries={"probabilities": {"z": known}, "mean": {"z": np.zeros((STEPS, 2))}})
     ax = plots.states(filtered, "z", element=(1,))
     np.testing.assert_allclose(ribbon(ax, 1)[1], known[:, :2, 1].sum(1))
-    assert texts(ax) == ["z = 0, filtered", "1", "2"]
+    assert texts(ax) == ["z[1] = 0, filtered", "1", "2"]
 
 
 @pytest.mark.parametrize("smoothed_first", [False, True])
