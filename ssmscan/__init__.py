@@ -77,11 +77,11 @@ from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.choosing import choose_proposal
-from ssmscan.particles.clouds import Cloud, History, Kept, Tree
+from ssmscan.particles.clouds import Cloud, History, Kept, Origins, Tree
 from ssmscan.particles.conditional import AncestorSampling, Ancestral, BackwardSampling, ConditionalPath, ConditionalSMC
 from ssmscan.particles.conditional_step import Backward
 from ssmscan.particles.discrete_filter import DiscreteFilter
-from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, OneStepAhead, Replicates, SampledPath
+from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, OneStepAhead, Replicates, SampledPath, Spread
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
@@ -103,7 +103,7 @@ from ssmscan.particles.smoothing import (
     SmoothingMethod,
     SmoothingResult,
 )
-from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
+from ssmscan.particles.stores import Ancestry, Eves, FinalCloud, FullHistory, LastSteps, Store
 from ssmscan.particles.summaries import PIT, SD, Mean, Probabilities, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
@@ -218,6 +218,7 @@ __all__ = [
     "Probabilities",
     "PIT",
     "FinalCloud",
+    "Eves",
     "LastSteps",
     "Ancestry",
     "FullHistory",
@@ -265,9 +266,11 @@ __all__ = [
     "Kept",
     "History",
     "Tree",
+    "Origins",
     "LikelihoodEstimate",
     "OneStepAhead",
     "SampledPath",
+    "Spread",
     "Costs",
     "ScalarSummary",
     "Estimate",

@@ -18,7 +18,7 @@ RESOLUTIONS = {
     "days": np.array(["1871-01-01", "2024-01-02", "2024-01-05"], "M8[ns]"),
     "hours": np.array(["2024-01-01T01", "2024-01-01T02", "2024-01-01T04"], "M8[ns]"),
     "milliseconds": np.array(["2024-01-01T00:00:00.001", "2024-01-01T00:00:01", "2024-01-01T00:00:02"], "M8[ns]"),
-    "nanoseconds": np.datetime64("2024-01-01T00:00:00.000000001", "ns") + np.arange(3),
+    "nanoseconds": np.datetime64("2024-01-01T00:00:00.000000001", "ns") + np.arange(3).astype("m8[ns]"),
     "numbers": np.array([1.5, 2.5, 4.0]),
     "text": np.array(["spring", "summer", "été"]),
 }
