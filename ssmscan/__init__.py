@@ -26,13 +26,12 @@ Data flow one way, and a folder imports only from those before it:
     certification/            is it right on this model and machine: `certify`, and the self-test
     stochastic_volatility     a model to copy and change
     demo                      that model by two samplers
-    command_line/, __main__   `ssmscan demo`, `trace`, `check`
+    command_line/, __main__   `ssmscan demo`, `selftest`, `trace`, `check`
 
 `__all__` is in the order in which one meets things.  Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro
 has its own.
 """
 
-from ssmscan.certification.bands import Bands
 from ssmscan.certification.certificate import Calibration, Certificate, Finding, Outcome
 from ssmscan.certification.certify import certify
 from ssmscan.errors import ModelError
@@ -121,6 +120,7 @@ from ssmscan.results.result import Result
 from ssmscan.results.scores import ForecastScores, LeaveFutureOut, Reweighting, ScoreDifference
 from ssmscan.results.summary import Estimate, ScalarSummary
 from ssmscan.results.table import Table
+from ssmscan.results.uniformity import Band
 from ssmscan.results.verdicts import Difference, Fault, Judgement, Verdict
 from ssmscan.saved import load
 
@@ -156,7 +156,7 @@ __all__ = [
     "Finding",
     "Outcome",
     "Calibration",
-    "Bands",
+    "Band",
     # do they agree
     "cross_check",
     "CrossCheck",
