@@ -13,8 +13,8 @@ moved outside the loop.  `compare` says whether they agree and what each cost.
 Data flow one way, and a folder imports only from those before it:
 
     errors, arguments, files  `ModelError`, and how to add a refusal; checks of what a user gives; the one file writer
+    dates, labels             dates, and how they go on; names of axes, and what stands along them
     health                    one verdict on what was found, and reasons to act on
-    labels                    names of axes and what stands along them: dates, series
     tail_index                whether weights have a variance, asked of clouds and of weighted points
     datasets/                 small data sets, with where they come from
     model/                    what the user wrote: sites and roles, noise, the pure functions engines use

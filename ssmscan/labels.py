@@ -20,7 +20,22 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.dates import as_dates
+
 _TIME = re.compile(r"time(_[1-9][0-9]*)?")
+
+
+RESERVED = ("chain", "draw")
+"""Dimensions of every result, which no axis of a site can be called, nor a time."""
+
+
+MOST_SHOWN = 6
+"""Of more values the first and the last are shown."""
+
+
+def default_axis(site: str, axis: int) -> str:
+    """Return the name of an axis that nobody named, as ArviZ makes it."""
+    return f"{site.replace('/', '.')}_dim_{axis}"
 
 
 def is_time(dim: str) -> bool:
@@ -57,6 +72,14 @@ class Labels:
     def __bool__(self) -> bool:
         return bool(self.coords or self.dims)
 
+    def __str__(self) -> str:
+        """Return a line for each coordinate: its name, and its values or the first and the last."""
+        lines = []
+        for name, values in self.coords.items():
+            few = [shown(x) for x in (values if len(values) <= MOST_SHOWN and not is_time(name) else values[[0, -1]])]
+            lines.append(f"{name}: {', '.join(few) if len(few) == len(values) else ' to '.join(few)}")
+        return "\n".join(lines)
+
     def times(self, num_steps: int) -> np.ndarray | None:
         """Return the time coordinate of the loops of so many steps, None where there is none."""
         found = [x for name, x in self.coords.items() if is_time(name) and len(x) == num_steps]
@@ -76,12 +99,11 @@ class Labels:
         Args:
             site: its name.
             variable: what its variable is called where it has a name of its own, the head of names that nobody gave.
-            shape: of those axes.
+            shape: of those axes; behind those of the site there may be others.
         """
         named = self.dims.get(site, ())
-        if len(named) == len(shape):
-            return named
-        return tuple(f"{variable}_dim_{i}" for i in range(len(shape)))
+        known = named if len(named) <= len(shape) else ()
+        return (*known, *(f"{variable}_dim_{i}" for i in range(len(known), len(shape))))
 
 
 def shown(value: np.generic) -> str:
@@ -108,13 +130,10 @@ def as_values(name: str, values: Any) -> np.ndarray:
     found = np.asarray(values)
     if found.ndim != 1:
         raise ValueError(f"coords[{name!r}] must be a list of values, one an index, got shape {found.shape}")
-    if found.dtype.kind == "O" and len(found):
-        if all(isinstance(value, str) for value in found):
-            found = found.astype(str)
-        elif all(hasattr(value, "isoformat") for value in found):
-            found = found.astype("datetime64[ns]")
-    if found.dtype.kind == "M":
-        found = found.astype("datetime64[ns]")
+    if (dates := as_dates(values)) is not None:
+        found = dates
+    elif found.dtype == object and all(isinstance(value, str) for value in found):
+        found = found.astype(str)
     if found.dtype.kind not in "MbiufU":
         raise TypeError(f"coords[{name!r}] must be dates, numbers or text, got {found.dtype}")
     found = found.view()

@@ -24,12 +24,12 @@ MAX_LINES = 350
 MAX_TEST_LINES = 500
 MAX_EXAMPLE_LINES = 80
 
-BOTTOM = ("errors", "arguments", "labels", "files", "tail_index", "health")
+BOTTOM = ("errors", "arguments", "dates", "labels", "files", "tail_index", "health")
 """Files that the whole package may use; each imports no more than those before it."""
 
 FOLDERS = {
     "datasets": ("datasets",),
-    "model": ("errors", "arguments", "labels", "model"),
+    "model": ("errors", "arguments", "dates", "labels", "model"),
     "particles": (*BOTTOM, "model", "particles"),
     "results": (*BOTTOM, "results"),
     "inference": (*BOTTOM, "model", "particles", "results", "inference"),
@@ -47,6 +47,7 @@ ROOMS = (
     ("gaussian",),
     ("statespace",),
     ("validation",),
+    ("labelling", "declared_labels"),
     ("tracing", "noise_outside"),
 )
 """The rooms of `model/`; each imports from itself and from those before it."""
@@ -119,7 +120,7 @@ def allowed(path: str) -> list[str] | None:
         room = name.partition("/")[0]
         for rooms, before in BEFORE.items():
             if room in rooms:
-                return ours(("errors", "arguments", "labels", *(f"model.{other}" for other in before)))
+                return ours(("errors", "arguments", "dates", "labels", *(f"model.{other}" for other in before)))
     return ours(FOLDERS[folder])
 
 

@@ -17,7 +17,7 @@ from ssmscan.results.criteria import DEFAULT
 from ssmscan.results.table import significant
 from ssmscan.results.verdicts import Verdict
 
-COMPARED = 9
+COMPARED = 8
 """Checks that chance can fail; each has the same part of the error rate."""
 
 SHARE = ERROR_RATE / COMPARED
@@ -48,7 +48,7 @@ def of_densities(found: Densities, seconds: float) -> Finding:
     )
 
 
-def of_evidence(name: str, found: Runs, note: str, seconds: float) -> Finding:
+def of_evidence(found: Runs, note: str, seconds: float) -> Finding:
     """Say whether the evidence is that of forward runs."""
     outcome = Outcome.PASSED if abs(found.z) <= ONE else Outcome.FAILED
     outcome = outcome if found.effective else Outcome.UNDECIDED
@@ -59,7 +59,7 @@ def of_evidence(name: str, found: Runs, note: str, seconds: float) -> Finding:
         Outcome.UNDECIDED: "No run has a density under draws of the prior.",
     }.get(outcome, "")
     return Finding(
-        name,
+        "evidence",
         outcome,
         f"The weights of {found.num_runs:,} runs of the parts by noise{raised} against those of as many forward runs "
         f"of NumPyro, {note}.",
@@ -200,6 +200,13 @@ def of_calibration(found: Calibration, note: str, left_out: int, seconds: float,
 def skipped(name: str, why: str) -> Finding:
     """Say that a check does not apply."""
     return Finding(name, Outcome.SKIPPED, "Not tested.", advice=why)
+
+
+def broken(name: str, error: Exception) -> Finding:
+    """Say that a check ended with an error."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    advice = f"The check ended with an error, which is a fault of ssmscan: {reason}. Please report it with the model."
+    return Finding(name, Outcome.UNDECIDED, "Not tested.", advice=advice)
 
 
 def too_few(name: str, run: Replicates) -> Finding:

@@ -22,6 +22,7 @@ from jax import Array
 
 from ssmscan.arguments import refusal, require_integer
 from ssmscan.inference.element_noise import joined_noise, split_noise
+from ssmscan.labels import Labels, labels_of
 from ssmscan.model.gaussian.fit import MAX_PASSES, fit_vectors
 from ssmscan.model.gaussian.law import Fit
 from ssmscan.model.gaussian.moments import Moments, draw_path, moments
@@ -97,6 +98,11 @@ class GaussianPath:
     ssm: Any = field(repr=False)
     theta: Theta = field(repr=False)
     replaced: tuple[str, ...]
+
+    @property
+    def labels(self) -> Labels:
+        """Names of the axes and what stands along them; on the host only, absent inside jit."""
+        return labels_of(self.ssm)
 
     @property
     def word(self) -> str:

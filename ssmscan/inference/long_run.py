@@ -23,6 +23,7 @@ from ssmscan.arguments import require_flag, require_number
 from ssmscan.inference.going_on import Checkpoint, other_run, words
 from ssmscan.inference.interrupts import hold_interrupts
 from ssmscan.inference.progress import Chunk, capacity_for, phase, run_chunks
+from ssmscan.labels import labels_of
 from ssmscan.model.protocols import Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
@@ -119,6 +120,7 @@ def long_run(
         axes = (lambda leaf: np.moveaxis(leaf, 0, 1)) if ssm.panel is not None else np.asarray
         reports = jax.tree.map(axes, done.outputs)
         result = online.result_of(first, done.state, reports, ssm, theta, settings=particle_filter)
+        result = replace(result, labels=labels_of(ssm))
     warn_of(result.concerns(), stacklevel=3)
     return LongRun(result, replace(done.state, origin=origin), done.interrupted)
 

@@ -1,6 +1,8 @@
 """What the user wrote: a NumPyro model, taken apart.
 
 tracing        `trace`: arguments split into data and program, the entry to all below
+labelling      names of axes and dates, found in the arguments
+declared_labels  those that a user declares
 validation     the check that `trace` makes of its own work, and its switch
 noise_outside  `noise_outside`: a model with its noise moved outside the loop, as a NumPyro handler
 

@@ -17,13 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_function, require_texts
+from ssmscan.dates import is_dates
 from ssmscan.errors import ModelError
 from ssmscan.labels import Labels
+from ssmscan.model import declared_labels, labelling
 from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
 from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
 from ssmscan.model.handlers.tables import is_like, is_table
 from ssmscan.model.staging.fixed_arrays import fewest_fixed
 from ssmscan.model.staging.leaves import describe, flatten, is_array, same
+from ssmscan.model.staging.table_axes import has_axes
 from ssmscan.model.staging.user_arguments import explain, refuse_call
 from ssmscan.model.statespace import data
 from ssmscan.model.statespace.core import Core
@@ -48,7 +51,8 @@ class Source(NamedTuple):
         initial: names declared initial states.
         gaps: names of the observed sites in whose values NaNs were found.
         states_integrated: whether `integrate_states` was asked for.
-        labels: names of the axes and what stands along them.
+        found: names of the axes and what stands along them, as the arguments have them.
+        declared: those that `with_labels` declared.
     """
 
     model: Callable
@@ -60,7 +64,18 @@ class Source(NamedTuple):
     initial: tuple[str, ...]
     gaps: frozenset[str] = frozenset()
     states_integrated: bool = False
-    labels: Labels = Labels()
+    found: labelling.Found = labelling.Found()
+    declared: Labels = Labels()
+
+    @property
+    def labels(self) -> Labels:
+        """Names of the axes and what stands along them, as declared where they are."""
+        return declared_labels.merged(self.found.labels, self.declared)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be taken from the arguments, unless it was declared since."""
+        return () if self.declared.coords else self.found.notes
 
     def call(self, arrays: list) -> Any:
         """Run the model with its data replaced."""
@@ -81,9 +96,13 @@ class Source(NamedTuple):
 
     def data_paths(self) -> list[str]:
         """Return the printed paths of the leaves that are data."""
-        args, kwargs = jax.tree.unflatten(self.tree, range(len(self.leaves)))
-        paths = flatten(args, kwargs)[2]
+        paths = self.paths()
         return [paths[i] for i in self.data]
+
+    def paths(self) -> list[str]:
+        """Return the printed paths of all leaves."""
+        args, kwargs = jax.tree.unflatten(self.tree, range(len(self.leaves)))
+        return flatten(args, kwargs)[2]
 
     def with_roles(self, parameters: tuple[str, ...], initial: tuple[str, ...]) -> StateSpaceModel:
         """Trace again with roles declared.
@@ -99,13 +118,16 @@ class Source(NamedTuple):
 
     def with_labels(self, ssm: StateSpaceModel, time: Any, dims: Any, coords: Any) -> StateSpaceModel:
         """Return the model with names for its axes declared."""
-        raise NotImplementedError
+        found, declared = self.found.labels, self.declared
+        labels = declared_labels.declare(ssm.cores, found, declared, time, dims, coords)
+        return StateSpaceModel(ssm.cores, self._replace(declared=labels))
 
     def with_data(self, ssm: StateSpaceModel, *args: Any, **kwargs: Any) -> StateSpaceModel:
         """Return the model of this source over other data, after checking that only data changed.
 
         It is traced again only if values are missing where none were, for the program does not depend on data; and if
-        a table of pandas has other values, which the model turns into arrays itself.
+        a table of pandas has other values, which the model turns into arrays itself.  Its dates are then those of the
+        new one, whatever `with_labels` said of the old.
 
         Raises:
             ValueError: an argument has another structure, shape or dtype, or a static value changed; it is named.
@@ -118,7 +140,7 @@ class Source(NamedTuple):
             )
         tables = False
         for position, (path, old, new) in enumerate(zip(paths, self.leaves, leaves)):
-            if is_table(old) and is_like(new, old):
+            if (is_table(old) or is_dates(old)) and is_like(new, old):
                 tables = tables or not same(old, new)
             elif position in self.data:
                 if not is_array(new) or (new.shape, new.dtype) != (old.shape, old.dtype):
@@ -193,8 +215,9 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
         )
     positions = tuple(i for i, leaf in enumerate(leaves) if is_array(leaf))
     ssm = assemble(Source(model, tuple(leaves), tree, positions, (), (), ()))
-    if warning := unread_warning(ssm):
-        warnings.warn(warning, stacklevel=2)
+    for warning in (unread_warning(ssm), *ssm.source.notes):  # type: ignore[union-attr]
+        if warning:
+            warnings.warn(warning, stacklevel=2)
     validate(ssm)
     return ssm
 
@@ -226,7 +249,19 @@ def assemble(source: Source) -> StateSpaceModel:
         with jax.ensure_compile_time_eval():
             for core in ssm.cores:
                 _check_data(core)
+    ssm = _labelled(ssm, known)
     return integrate_states(ssm) if source.states_integrated else ssm
+
+
+def _labelled(ssm: StateSpaceModel, known: bool) -> StateSpaceModel:
+    """Return a model with the labels of its arguments; those of other data replace what was declared of the time."""
+    source: Source = ssm.source  # type: ignore[assignment]
+    paths = source.paths()
+    with jax.ensure_compile_time_eval():
+        observed = ssm.observed if known and any(map(has_axes, source.leaves)) else {}
+    found = labelling.find(ssm.cores, source.leaves, paths, observed)
+    declared = declared_labels.still_declared(source.declared, source.found.labels, found.labels)
+    return StateSpaceModel(ssm.cores, source._replace(found=found, declared=declared))
 
 
 def integrate_states(ssm: StateSpaceModel) -> StateSpaceModel:
@@ -264,8 +299,7 @@ def integrate_states(ssm: StateSpaceModel) -> StateSpaceModel:
 def _assemble_fixed(source: Source) -> tuple[Source, StateSpaceModel]:
     """Stage a source, arrays static whose values the model needs in Python."""
 
-    args, kwargs = jax.tree.unflatten(source.tree, range(len(source.leaves)))
-    paths = flatten(args, kwargs)[2]
+    paths = source.paths()
 
     def attempt(leaves: tuple, data: tuple[int, ...]) -> tuple[Source, StateSpaceModel]:
         fixed = (*source.fixed, *(paths[i] for i in source.data if i not in data))

@@ -105,6 +105,8 @@ class ResultData:
         as_texts("engine", [self.engine])
         if not isinstance(self.costs, Costs):
             raise TypeError(f"costs of a Result must be ssmscan.Costs, got {self.costs!r}")
+        if not isinstance(self.labels, Labels):
+            raise TypeError(f"labels of a Result must be ssmscan.Labels, got {self.labels!r}")
         self._check()
 
     @property

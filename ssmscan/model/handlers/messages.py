@@ -45,7 +45,7 @@ class SiteMessage(NamedTuple):
             has it holds the missing elements of an observed one, drawn given the rest.
         raw: the observed value before its missing elements were put in.
         simulated: whether the value was drawn and takes no part in inference.
-        plates: name and size of the plates it stands in.
+        plates: name and size of the plates it stands in, and the axis of the value, counted from its end.
         auxiliary: whether NumPyro made it for the elements that an `obs_mask` leaves open.
         written: its name where it stands, in a loop without what scopes around the loop add.
     """
@@ -60,7 +60,7 @@ class SiteMessage(NamedTuple):
     present: Any = None
     raw: Any = None
     simulated: bool = False
-    plates: tuple[tuple[str, int], ...] = ()
+    plates: tuple[tuple[str, int, int], ...] = ()
     auxiliary: bool = False
     written: str = ""
 

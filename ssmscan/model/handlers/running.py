@@ -173,7 +173,7 @@ class _Sites(Messenger):
         name, where["written"] = msg.get("_name", ""), str(msg.get("name"))
         if msg.get("_point"):
             fn = with_sample_shape(msg)
-            self.messages.append(SiteMessage(name, None, msg["value"], False, None, **where))
+            self.messages.append(SiteMessage(name, None, msg["value"], False, None, **where, plates=self.plates(msg)))
             if point_counts(fn):
                 factor = dist.Unit(fn.log_prob(msg["value"]))
                 nothing, facts = jnp.zeros(factor.shape()), {**where, "plates": self.plates(msg)}
@@ -187,10 +187,11 @@ class _Sites(Messenger):
             )
             self.messages.append(SiteMessage(name, fn, msg["value"], msg["_fixed"], msg["scale"], **facts))
         elif msg["type"] == "deterministic":
-            self.messages.append(SiteMessage(name, None, msg["value"], False, None, **where))
+            self.messages.append(SiteMessage(name, None, msg["value"], False, None, **where, plates=self.plates(msg)))
 
-    def plates(self, msg: dict) -> tuple[tuple[str, int], ...]:
-        return tuple((f"{self.prefixes.get('plate', '')}{frame.name}", frame.size) for frame in msg["cond_indep_stack"])
+    def plates(self, msg: dict) -> tuple[tuple[str, int, int], ...]:
+        prefix, behind = self.prefixes.get("plate", ""), getattr(msg.get("fn"), "event_dim", 0)
+        return tuple((f"{prefix}{one.name}", one.size, one.dim - behind) for one in msg["cond_indep_stack"])
 
 
 class _Outside(_Sites):

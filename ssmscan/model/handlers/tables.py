@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssmscan.dates import is_dates
+
 
 def is_table(value: Any) -> bool:
     """Return whether a value is not an array and can be made one, such as a table of pandas or xarray."""
@@ -20,13 +22,13 @@ def is_table(value: Any) -> bool:
 
 
 def is_like(new: Any, old: Any) -> bool:
-    """Return whether a table has the class, the shape and the dtypes of another."""
+    """Return whether a table, or an array of dates, has the class, the shape and the dtypes of another."""
 
     def facts(table: Any) -> tuple:
         dtypes = getattr(table, "dtypes", getattr(table, "dtype", None))
         return type(table), getattr(table, "shape", None), [str(d) for d in np.ravel(np.asarray(dtypes, object))]
 
-    return is_table(new) and facts(new) == facts(old)
+    return (is_table(new) or is_dates(new)) and facts(new) == facts(old)
 
 
 def as_arrays(tree: Any) -> Any:

@@ -2,6 +2,7 @@
 
 leaves          leaves of the arguments: which are data, and how they are printed
 fixed_arrays    arrays whose values the model needs in Python, made static
+table_axes      what tables among the arguments say of their axes
 user_arguments  arguments of `trace` that explain why a model failed on them
 discovery       meet the model once, abstractly: its sites, its loops, their shapes
 user_model      the user's function, what discovery found, and how it is run again

@@ -59,7 +59,7 @@ class TracedSite(NamedTuple):
         joint: number of trailing axes that can only be missing together.
         simulated: whether it stands in a later loop that is only simulated.
         values: for a drawn discrete site, the values of one element; empty where they are not known at trace.
-        plates: name and size of the plates it stands in.
+        plates: name and size of the plates it stands in, and the axis of the value, counted from its end.
         masked: whether a mask may leave elements of a draw out of the density.
         reweighted: whether it counts, as a parameter, otherwise than by the law that it is drawn from.
         drawable: whether its distribution has a sampler.
@@ -84,7 +84,7 @@ class TracedSite(NamedTuple):
     joint: int = 0
     simulated: bool = False
     values: tuple[float, ...] = ()
-    plates: tuple[tuple[str, int], ...] = ()
+    plates: tuple[tuple[str, int, int], ...] = ()
     masked: bool = False
     reweighted: bool = False
     drawable: bool = True
@@ -250,7 +250,7 @@ def _describe(message: SiteMessage, *, outside: bool = False) -> TracedSite:
     name, value = message.name, message.shape
     if message.fn is None:
         facts = ("", value.shape, value.dtype, "", False, False, False, message.loop, None, None, False)
-        return TracedSite(name, *facts, simulated=message.simulated)
+        return TracedSite(name, *facts, simulated=message.simulated, plates=message.plates)
     fn, latent = message.fn, message.latent
     smooth = gradient_map(fn) if latent else None
     return TracedSite(

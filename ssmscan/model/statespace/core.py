@@ -148,22 +148,36 @@ class Core:
         return self.total(densities.static, outside) + self.total(densities.static_rows, outside)
 
 
+def is_timed(site: Site, core: Core) -> bool:
+    """Return whether the values of a site have the time in front."""
+    if site.role in (Role.PARAMETER, Role.INITIAL):
+        return False
+    return site.in_loop or site.shape[:1] == (core.num_steps,)
+
+
+def element_shape(site: Site, core: Core) -> tuple[int, ...]:
+    """Return the shape of a site without the axis of time."""
+    return site.shape[1:] if is_timed(site, core) and not site.in_loop else site.shape
+
+
 def sites_of(cores: Sequence[Core], *roles: Role) -> tuple[Site, ...]:
     """Return the sites of all loops with one of some roles; one that several loops have, once."""
     return tuple({site.name: site for core in cores for site in core.with_role(*roles)}.values())
 
 
-def described(cores: Sequence[Core], fixed: Sequence[str]) -> str:
-    """Lay out what was found: the sites, the elements, what is fixed at trace and what is summed out."""
+def described(cores: Sequence[Core], fixed: Sequence[str], labels: str) -> str:
+    """Lay out what was found: the sites, the elements, labels, what is fixed at trace and what is summed out."""
     steps, table = " and ".join(str(core.num_steps) for core in cores), site_table(sites_of(cores, *Role))
     if len(cores) > 1:
+        title = f"State-space model of {len(cores)} independent loops of {steps} steps"
         marginals = [text for core in cores if (text := core.program.marginal.describe())]
-        return "\n".join((f"State-space model of {len(cores)} independent loops of {steps} steps", table, *marginals))
+        return "\n".join((title, table, *marginals, *labels.splitlines()))
     program = cores[0].program
     lines = [
         f"State-space model of {steps} steps",
         table,
         str(program.elements if cores[0].panel is None else cores[0].panel),
+        labels,
         f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
         program.marginal.describe(),
     ]

@@ -310,7 +310,7 @@ class Proof:
             return 0 if axis is None else axis.axis - ndim  # type: ignore[operator]
 
         sites = {site.name: site for site in (*self.loop.plan.outside, *self.loop.plan.inside)}
-        plates = [set(sites[name].plates) for name in self.loop.names(Role.INNOVATION)]
+        plates = [{(plate, size) for plate, size, _ in sites[name].plates} for name in self.loop.names(Role.INNOVATION)]
         names = [name for name, size in sorted(set.intersection(*plates)) if size == self.size]
         return Panel(
             self.size,

@@ -46,7 +46,7 @@ class StateSpaceModel:
     source: Retraceable[StateSpaceModel] | None = None
 
     def __repr__(self) -> str:
-        return described(self.cores, () if self.source is None else self.source.fixed)
+        return described(self.cores, () if self.source is None else self.source.fixed, str(self.labels))
 
     # ---- what was found -------------------------------------------------------------------------
 
@@ -306,7 +306,18 @@ class StateSpaceModel:
         return self._source("with_roles").with_roles(parameters, initial)
 
     def with_labels(self, *, time: Any = None, dims: Any = None, coords: Any = None) -> StateSpaceModel:
-        """Return the same model with dates and names for its axes; see `ssmscan.model.labelling.declare`."""
+        """Return the same model with dates and names for its axes, which results, figures and ArviZ show.
+
+        Args:
+            time: dates, numbers or text, one a step of the loop of that length; fewer dates where a rule tells the
+                rest, as the last day of every month.
+            dims: site -> names of its axes without those of chains, draws and time; in place of those of plates.
+            coords: dimension -> what stands along it; "time_1" is the time of another loop.
+
+        Raises:
+            TypeError: names are not text, or values neither dates nor numbers nor text.
+            ValueError: a site or dimension is unknown, a length differs, or a value is there twice.
+        """
         return self._source("with_labels").with_labels(self, time, dims, coords)
 
     def over(self, arrays: list) -> StateSpaceModel:

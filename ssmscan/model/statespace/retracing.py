@@ -23,6 +23,10 @@ class Retraceable(Written, Protocol[M]):
         """Printed paths of the arrays that were made static."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Why the time has no coordinate where arguments have some, in sentences."""
+
+    @property
     def labels(self) -> Labels:
         """Names of the axes and what stands along them."""
 
