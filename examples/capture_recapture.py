@@ -52,7 +52,7 @@ def main(key, quick=False):
     draws = LEBRETON
     if not quick:
         engines = {"nuts": ssmscan.NUTS(), "importance": ssmscan.ImportanceSampler()}
-        check = ssmscan.cross_check(key, ssm, seconds=120, engines=engines)
+        check = ssmscan.cross_check(key, ssm, seconds=300, engines=engines)
         print(check)
         found |= {"verdict": check.verdict, "result": check.results["nuts"]}
         draws = check.results["nuts"].draws

@@ -53,7 +53,7 @@ def main(key, quick=False):
     found = {"log_likelihood": filtered.log_likelihood}
     if not quick:
         check = ssmscan.cross_check(
-            check_key, ssm, seconds=150, engines={"nuts": ssmscan.NUTS(), "pmmh": ssmscan.PMMH()}
+            check_key, ssm, seconds=300, engines={"nuts": ssmscan.NUTS(), "pmmh": ssmscan.PMMH()}
         )
         print(check)
         rate = check.results["nuts"]

@@ -2,7 +2,7 @@
 
     infected_t ~ Binomial(S_{t-1}, 1 - exp(-R0 I_{t-1} / 763 dt)),  recovered_t ~ Binomial(I_{t-1}, 1 - exp(-dt))
     S_t = S_{t-1} - infected_t,  I_t = I_{t-1} + infected_t - recovered_t
-    in_bed ~ NegativeBinomial2(I_t, concentration), once a day
+    in_bed ~ NegativeBinomial2(I_t, 1 / dispersion), once a day
 
 Time is in infectious periods of `days`, and a step is a quarter of a day: between two counts the data are NaN, which is
 missing.  Infections are counts of up to 763: no gradient engine takes them, particles do.  Murray (2002), *Mathematical
@@ -20,14 +20,14 @@ import ssmscan
 from ssmscan import datasets
 
 BOYS, STEPS_A_DAY = 763, 4
-MURRAY = {"R0": 3.65, "days": 2.27, "concentration": 10.0}
+MURRAY = {"R0": 3.65, "days": 2.27, "dispersion": 0.1}
 
 
 def epidemic(in_bed):
     """Run the epidemic through (T,) quarters of days with a count or NaN in each."""
     r0 = numpyro.sample("R0", dist.LogNormal(jnp.log(3.0), 0.5))
     days = numpyro.sample("days", dist.LogNormal(jnp.log(3.0), 0.5))
-    concentration = numpyro.sample("concentration", dist.LogNormal(jnp.log(20.0), 1.0))
+    dispersion = numpyro.sample("dispersion", dist.Exponential(20.0))
     dt = 1.0 / (STEPS_A_DAY * days)
 
     def transition(carry, y):
@@ -35,7 +35,7 @@ def epidemic(in_bed):
         infected = numpyro.sample("infected", dist.Binomial(susceptible, -jnp.expm1(-r0 * dt * ill / BOYS)))
         recovered = numpyro.sample("recovered", dist.Binomial(ill, -jnp.expm1(-dt)))
         susceptible, ill = susceptible - infected, numpyro.deterministic("ill", ill + infected - recovered)
-        numpyro.sample("in_bed", dist.NegativeBinomial2(ill + 1e-3, concentration), obs=y)
+        numpyro.sample("in_bed", dist.NegativeBinomial2(ill + 1e-3, 1 / dispersion), obs=y)
         return (susceptible, ill), None
 
     start = 1 + numpyro.sample("ill_0", dist.Poisson(1.0))

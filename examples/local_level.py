@@ -41,7 +41,7 @@ def main(key, quick=False):
     print(f"log likelihood at the published estimates: {published.log_likelihood:.3f}")
     found = {"log_likelihood": published.log_likelihood}
     if not quick:
-        nuts = level = ssmscan.NUTS().run(nuts_key, ssm)
+        nuts = level = ssmscan.NUTS(num_samples=4000).run(nuts_key, ssm)
         importance = ssmscan.ImportanceSampler(estimator=ssmscan.ExactLikelihood()).run(importance_key, ssm)
         comparison = ssmscan.compare(nuts=nuts, importance=importance)
         print(comparison)

@@ -49,7 +49,7 @@ def main(key, quick=False):
     ssm = ssmscan.trace(panel, covariates, np.array([0.0, 0.0, 0.0, 1.0]), data.values)
     print(ssm)
     filter_key, check_key = jax.random.split(key)
-    filtered = ssmscan.ParticleFilter(1000).run(filter_key, ssm, NEAR)
+    filtered = ssmscan.ParticleFilter(20_000).run(filter_key, ssm, NEAR)
     print(f"log likelihood near its maximum: {filtered.log_likelihood:.2f}")
     found = {"log_likelihood": filtered.log_likelihood, "covariates": covariates}
     if quick:
@@ -57,7 +57,7 @@ def main(key, quick=False):
         return found | {"figure": ax.figure}
 
     engines = {"nuts": ssmscan.NUTS(), "pmmh": ssmscan.PMMH()}
-    check = ssmscan.cross_check(check_key, ssm, seconds=150, engines=engines)
+    check = ssmscan.cross_check(check_key, ssm, seconds=300, engines=engines)
     print(check)
     nuts = check.results["nuts"]
     print(*(f"beta[{k}]: {name}" for k, name in enumerate(NAMES)), nuts.summary(), sep="\n")

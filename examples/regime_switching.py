@@ -55,7 +55,7 @@ def main(key, quick=False):
     print(f"log likelihood at the published estimates: {published.log_likelihood:.3f}")
     found = {"log_likelihood": published.log_likelihood, "expansion": published.mean["expansion"]}
     if not quick:
-        found["result"] = regimes = ssmscan.NUTS().run(nuts_key, ssm)
+        found["result"] = regimes = ssmscan.NUTS(num_samples=1500).run(nuts_key, ssm)
         print(regimes.summary())
 
     ax = ssmscan.plots.states(regimes, "expansion", times=data.time)

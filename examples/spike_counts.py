@@ -3,8 +3,8 @@
     x_t ~ Normal(x_{t-1}, sigma),  spikes_t ~ Binomial(50, logistic(x_t)), t in milliseconds
 
 The series has 3,000 steps, and the noise of a particle filter grows with their number.  Particles that know all data
-(`ssmscan.LookAhead`, which the sampler chooses by itself where it pays) keep it small, so that two parameters take a
-thousand estimates of the likelihood, and the evidence comes with them.
+(`ssmscan.LookAhead`, which the sampler chooses by itself where it pays) keep it small, so that a few
+hundred estimates of the likelihood do, and the evidence comes with them.
 """
 
 import jax
@@ -15,7 +15,7 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan import datasets
 
-NEAR = {"sigma": 0.1, "start": -3.5}
+NEAR = {"sigma": 0.1}
 
 
 def spike_counts(spikes):

@@ -71,7 +71,7 @@ def main(key, quick=False):
     ax = plt.figure(figsize=(5.0, 4.5), layout="constrained").subplots()
     ax.scatter(*seen.T, c=classes, cmap="cividis", s=14, label="fixes, the paler the worse")
     ax.plot(*centre.T, color="#D55E00", linewidth=1.0, label="track")
-    ax.set(xlabel="km east", ylabel="km north", aspect="equal")
+    ax.set(xlabel="km east", ylabel="km north")
     ax.legend(frameon=False)
     return found | {"seen": seen, "classes": classes, "figure": ax.figure}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import jax
@@ -47,7 +48,7 @@ def stochastic_volatility_is_right(found, example):
 def epidemic_is_right(found, example):
     """A particle filter in NumPy, with ten times as many particles."""
     rng, n = np.random.default_rng(0), 20_000
-    r0, days, k = (example.MURRAY[name] for name in ("R0", "days", "concentration"))
+    r0, days, k = example.MURRAY["R0"], example.MURRAY["days"], 1 / example.MURRAY["dispersion"]
     ill = 1 + rng.poisson(1.0, n)
     susceptible, log_likelihood = 763 - ill, 0.0
     for y in datasets.influenza().values:
@@ -91,7 +92,7 @@ def panel_is_right(found, example):
         last = theta["beta"][5] * np.array([[0.0], [0.0], [0.0], [1.0]])
         log_emission = poisson.logpmf(patient[:, None], np.exp(known + last + grid))
         exact += autoregression(theta["phi"], theta["sigma"], log_emission, grid)
-    near(found, exact, 1.2)
+    near(found, exact, 0.8)
 
 
 def tracking_is_right(found, example):
@@ -115,7 +116,7 @@ def tracking_is_right(found, example):
 def spike_counts_is_right(found, example):
     grid, sigma = np.linspace(-7.0, 1.0, 600), example.NEAR["sigma"]
     log_emission = binom.logpmf(datasets.thalamus().values[:200, None], 50, expit(grid))
-    start = norm.pdf(grid, example.NEAR["start"], sigma)
+    start = norm.pdf(grid, -3.0, np.sqrt(2.0**2 + sigma**2))
     near(found, point_mass_filter(grid, start, norm.pdf(grid, grid[:, None], sigma), log_emission).log_likelihood, 0.5)
 
 
@@ -220,15 +221,17 @@ HEAVY = pytest.mark.heavy
 
 def test_every_example_is_checked():
     assert {path.stem for path in EXAMPLES} == set(FULL)
-    assert {path.stem for path in (ROOT / "docs" / "figures").glob("*.png")} >= set(FULL)
+    pictured = re.findall(r"figures/(\w+)\.png", (ROOT / "docs" / "gallery.md").read_text())
+    assert {path.stem for path in (ROOT / "docs" / "figures").glob("*.png")} == set(pictured) <= set(FULL)
+    assert re.findall(r"^`examples/(\w+)\.py`", (ROOT / "docs" / "gallery.md").read_text(), re.MULTILINE) == list(FULL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_computes_what_is_known(path, capsys):
     example = load_example(path)
-    if path.stem == "tracking":
-        example.NEAR = {**example.NEAR, "df": 1000.0}
+    if path.stem == "tracking":  # nearly Gaussian, and no fix is far off
+        example.NEAR = {**example.NEAR, "df": 1000.0, "error": 10 * example.NEAR["error"]}
     found = example.main(jax.random.key(0), quick=True)
     plt.close(found["figure"])
     CHECKS[path.stem](found, example)
