@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -34,6 +35,7 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 suppress_warnings = ["toc.not_included"]
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "ssmscan"
 html_static_path: list[str] = []
@@ -93,7 +95,10 @@ def write_reference(app: object) -> None:
         body = "\n".join(entry(name) for name in names)
         text = f"{title}\n{'=' * len(title)}\n\n.. autosummary::\n   :nosignatures:\n\n{table}\n{body}"
         (folder / f"{slug(title)}.rst").write_text(text)
-    pages = "".join(f"   {slug(title)}\n" for title in groups())
+    title = "Data sets"
+    directive = ".. automodule:: ssmscan.datasets\n   :members:\n"
+    (folder / "data-sets.rst").write_text(f"{title}\n{'=' * len(title)}\n\n{directive}")
+    pages = "".join(f"   {slug(title)}\n" for title in [*groups(), title])
     title = "Public names"
     (folder / "index.rst").write_text(f"{title}\n{'=' * len(title)}\n\n.. toctree::\n   :maxdepth: 2\n\n{pages}")
 
@@ -114,8 +119,13 @@ def name_role(role, rawtext, text, lineno, inliner, options=None, content=None):
 
 
 def before_napoleon(app, what, name, thing, options, lines):
-    """Escape `*shape` and `|z|`, and hide colons that napoleon would take for the end of a type."""
+    """Escape `*shape` and `|z|`, hide colons that napoleon would take for those of a type, split "low, high:"."""
     lines[:] = [re.sub(r"(?<![\w*`])\*(?=\w+[,)])|\|(?=\w+\|)", r"\\\g<0>", line) for line in lines]
+    for i in reversed(range(lines.index("Attributes:") if "Attributes:" in lines else len(lines), len(lines))):
+        if several := re.match(r"( +)(\w+(?:, \w+)+): ", lines[i]):
+            *others, last = several[2].split(", ")
+            lines[i] = lines[i].replace(several[2], last, 1)
+            lines[i:i] = [f"{several[1]}{name}: as the next." for name in others]
     starts = [i + 1 for i, line in enumerate(lines[:-1]) if line.strip() in ("Returns:", "Yields:")]
     starts += [0] if what in ("property", "attribute") and lines else []
     for i in starts:
@@ -127,8 +137,21 @@ def after_napoleon(app, what, name, thing, options, lines):
     lines[:] = [line.replace("\0", ":") for line in lines]
 
 
+def inline_math(writer, node):
+    """Write a formula as MathML, which browsers show without a script from elsewhere."""
+    writer.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def display_math(writer, node):
+    """Write a formula on a line of its own."""
+    writer.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app):
     """Register what stands above."""
+    app.add_html_math_renderer("mathml", (inline_math, None), (display_math, None))
     app.connect("autodoc-process-docstring", before_napoleon, priority=100)
     app.connect("autodoc-process-docstring", after_napoleon, priority=900)
     app.add_role("name", name_role)
