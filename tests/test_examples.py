@@ -227,8 +227,15 @@ def test_every_example_is_checked():
     assert sorted(paragraphs) == sorted(FULL)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+LONG = {"epidemic", "model_comparison"}
+"""Of half a minute and more even in their short form."""
+
+
+def marked(path):
+    return pytest.param(path, marks=HEAVY if path.stem in LONG else pytest.mark.slow, id=path.stem)
+
+
+@pytest.mark.parametrize("path", map(marked, EXAMPLES))
 def test_an_example_computes_what_is_known(path, capsys):
     example = load_example(path)
     if path.stem == "tracking":  # nearly Gaussian, and no fix is far off
