@@ -15,7 +15,7 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan import datasets
 
-NEAR = {"sigma": 0.1}
+NEAR = {"sigma": 0.33}
 
 
 def spike_counts(spikes):

@@ -53,8 +53,8 @@ def main(key, quick=False):
 
     filtered = ssmscan.ParticleFilter(num_particles=2000 if quick else 10_000).run(filter_key, ssm, theta)
     print(f"log likelihood: {filtered.log_likelihood:.2f}. {filtered.message()}")
-    drawn = {"times": data.time, "observed": data.values, "observed_on_the_right": True}
-    ax = ssmscan.plots.states(filtered if quick else nuts, "h", **drawn)
+    source = filtered if quick else nuts
+    ax = ssmscan.plots.states(source, "h", times=data.time, observed=data.values, observed_on_the_right=True)
     ax.set_ylabel("log variance h")
     return {"theta": theta, "log_likelihood": filtered.log_likelihood, "figure": ax.figure}
 
