@@ -235,7 +235,7 @@ def marked(path):
     return pytest.param(path, marks=HEAVY if path.stem in LONG else pytest.mark.slow, id=path.stem)
 
 
-@pytest.mark.parametrize("path", map(marked, EXAMPLES))
+@pytest.mark.parametrize("path", [*map(marked, EXAMPLES)])
 def test_an_example_computes_what_is_known(path, capsys):
     example = load_example(path)
     if path.stem == "tracking":  # nearly Gaussian, and no fix is far off
