@@ -59,7 +59,7 @@ class FilterResult(FilterRecord):
 
     @property
     def state_probabilities(self) -> dict[str, np.ndarray]:
-        """Filtering probabilities of discrete sites, p(x_t = k | y_1:t): (T, *shape, values), values in order.
+        """Filtering probabilities of discrete sites, p(x_t = k | y_1:t): (T, *shape, K), of the values 0 to K - 1.
 
         Raises:
             ValueError: the filter did not compute them; the message says how.
@@ -68,7 +68,7 @@ class FilterResult(FilterRecord):
         if found is None:
             raise ValueError(
                 "state_probabilities: the filter was not asked for them. Run ParticleFilter(..., summaries=(Mean(), "
-                "SD(), ssmscan.Probabilities.of(ssm)))."
+                "SD(), ssmscan.Probabilities(K))), for states with the values 0 to K - 1."
             )
         return {site: np.moveaxis(np.asarray(x), 1, -1) for site, x in found.items()}
 

@@ -26,7 +26,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ssmscan.arguments import require_integer, require_number
-from ssmscan.model.protocols import Model
 from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.weights import normalise
 
@@ -118,35 +117,6 @@ class Quantiles:
             return _dead(info, found.T.reshape(len(self.probs), *x.shape[1:]))
 
         return jax.tree.map(of_site, info.moved.values)
-
-
-@dataclass(frozen=True)
-class Probabilities:
-    """Filtering probabilities of the values of discrete sites: (number of values,) + shape of the site.
-
-    `FilterResult.state_probabilities` has them with the values last.  Make one by ``Probabilities.of(ssm)``.
-
-    Attributes:
-        values: names of sites, and all that one element of each can be.
-    """
-
-    values: tuple[tuple[str, tuple[float, ...]], ...]
-    name = "probabilities"
-
-    @classmethod
-    def of(cls, ssm: Model) -> Probabilities:
-        """Return the summary of all sites of the loop that have finitely many values."""
-        return cls(tuple((site.name, tuple(sorted(site.values))) for site in ssm.innovations if site.values))
-
-    def __call__(self, info: StepInfo) -> dict[str, Array]:
-        """Return the weight of the particles with each value."""
-
-        def of_site(x: Array, values: tuple[float, ...]) -> Array:
-            each = [over_particles(info.weights, x == jnp.asarray(value, x.dtype)) for value in values]
-            return _dead(info, jnp.stack(each))
-
-        found = info.moved.values
-        return {name: of_site(found[name], values) for name, values in self.values if name in found}
 
 
 def _quantile(w: Array, x: Array, p: Array) -> Array:

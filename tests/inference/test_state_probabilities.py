@@ -70,10 +70,10 @@ def test_a_sampler_with_particles_has_them_and_one_that_sums_out(ssm):
 
 def test_a_filter_has_those_given_the_data_so_far(ssm):
     theta = {"scale": 1.0}
-    asked = ssmscan.ParticleFilter(4000, summaries=(ssmscan.Probabilities.of(ssm),)).run(jax.random.key(0), ssm, theta)
+    asked = ssmscan.ParticleFilter(4000, summaries=(ssmscan.Probabilities(3),)).run(jax.random.key(0), ssm, theta)
     found = asked.state_probabilities["s"]
     assert agree(found, truth(filtering=True), 1000) and not agree(found, truth(), 1000)
-    with pytest.raises(ValueError, match=r"Probabilities.of\(ssm\)"):
+    with pytest.raises(ValueError, match=r"Probabilities\(K\)"):
         ssmscan.ParticleFilter(4, summaries=()).run(jax.random.key(0), ssm, theta).state_probabilities  # noqa: B018
 
 
