@@ -95,7 +95,10 @@ def write_reference(app: object) -> None:
         body = "\n".join(entry(name) for name in names)
         text = f"{title}\n{'=' * len(title)}\n\n.. autosummary::\n   :nosignatures:\n\n{table}\n{body}"
         (folder / f"{slug(title)}.rst").write_text(text)
-    pages = "".join(f"   {slug(title)}\n" for title in groups())
+    title = "Data sets"
+    directive = ".. automodule:: ssmscan.datasets\n   :members:\n"
+    (folder / "data-sets.rst").write_text(f"{title}\n{'=' * len(title)}\n\n{directive}")
+    pages = "".join(f"   {slug(title)}\n" for title in [*groups(), title])
     title = "Public names"
     (folder / "index.rst").write_text(f"{title}\n{'=' * len(title)}\n\n.. toctree::\n   :maxdepth: 2\n\n{pages}")
 

@@ -40,7 +40,7 @@ from ssmscan.inference.ascent import Optimizer
 from ssmscan.inference.cross_check import cross_check
 from ssmscan.inference.engines import Engine
 from ssmscan.inference.evidence import EvidenceEstimate, evidence
-from ssmscan.inference.filters_at_draws import Predicting, PredictiveDensities, predictive_densities
+from ssmscan.inference.filters_at_draws import Predicting, predictive_densities
 from ssmscan.inference.forecast_scores import forecast_scores
 from ssmscan.inference.gibbs import ParticleGibbs
 from ssmscan.inference.gibbs_kernels import BlackJAXKernel, KernelMove, NUTSKernel, ParameterKernel
@@ -50,7 +50,7 @@ from ssmscan.inference.long_run import LongRun, long_run
 from ssmscan.inference.maximum import MaximumLikelihood
 from ssmscan.inference.nuts import NUTS
 from ssmscan.inference.pmmh import PMMH
-from ssmscan.inference.predict import predict
+from ssmscan.inference.predict import predict, prior_predictive
 from ssmscan.inference.smc2 import SMC2
 from ssmscan.inference.smc2_record import RunningPosterior
 from ssmscan.inference.spreading import use_cores
@@ -78,11 +78,11 @@ from ssmscan.model.statespace.marginal import Posterior
 from ssmscan.model.tracing import integrate_states, trace
 from ssmscan.model.validation import enable_validation, validation_enabled
 from ssmscan.particles.choosing import choose_proposal
-from ssmscan.particles.clouds import Cloud, History, Kept, Tree
+from ssmscan.particles.clouds import Cloud, History, Kept, Origins, Tree
 from ssmscan.particles.conditional import AncestorSampling, Ancestral, BackwardSampling, ConditionalPath, ConditionalSMC
 from ssmscan.particles.conditional_step import Backward
 from ssmscan.particles.discrete_filter import DiscreteFilter
-from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, OneStepAhead, Replicates, SampledPath
+from ssmscan.particles.estimators import Estimator, LikelihoodEstimate, OneStepAhead, Replicates, SampledPath, Spread
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter import ParticleFilter, log_likelihood
 from ssmscan.particles.filter_result import FilterResult
@@ -104,13 +104,14 @@ from ssmscan.particles.smoothing import (
     SmoothingMethod,
     SmoothingResult,
 )
-from ssmscan.particles.stores import Ancestry, FinalCloud, FullHistory, LastSteps, Store
+from ssmscan.particles.stores import Ancestry, Eves, FinalCloud, FullHistory, LastSteps, Store
 from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
 from ssmscan.results.checked import CrossCheck, Look
 from ssmscan.results.criteria import Criteria, Tolerances
 from ssmscan.results.data import Costs
+from ssmscan.results.densities import PredictiveDensities
 from ssmscan.results.health import ResultWarning
 from ssmscan.results.maximum import Maximum
 from ssmscan.results.predictions import Predictions
@@ -172,6 +173,7 @@ __all__ = [
     "Section",
     # states: paths, forecasts, long and growing series
     "predict",
+    "prior_predictive",
     "predictive_densities",
     "PredictiveDensities",
     "Predictions",
@@ -215,6 +217,7 @@ __all__ = [
     "Quantiles",
     "PIT",
     "FinalCloud",
+    "Eves",
     "LastSteps",
     "Ancestry",
     "FullHistory",
@@ -262,9 +265,11 @@ __all__ = [
     "Kept",
     "History",
     "Tree",
+    "Origins",
     "LikelihoodEstimate",
     "OneStepAhead",
     "SampledPath",
+    "Spread",
     "Costs",
     "ScalarSummary",
     "Estimate",

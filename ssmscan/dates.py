@@ -81,7 +81,7 @@ def extended(values: Any, length: int) -> np.ndarray | None:
         return None
     if dates is None:
         return _equal_steps(np.asarray(values), length)
-    if np.any(np.diff(dates) <= np.timedelta64(0)):
+    if np.any(np.diff(dates) <= np.timedelta64(0, "D")):
         return None
     for rule in (_by_months, _by_days, _working_days):
         if (found := rule(dates, length)) is not None:
@@ -123,8 +123,11 @@ def _by_months(dates: np.ndarray, length: int) -> np.ndarray | None:
     every = np.diff(months.astype(int))
     if every[0] == 0 or np.any(every != every[0]):
         return None
-    whole = months[0] + every[0] * np.arange(length)
-    first, last = whole.astype(dates.dtype), (whole + 1).astype("datetime64[D]").astype(dates.dtype) - _DAY
+    whole = months[0] + (every[0] * np.arange(length)).astype("timedelta64[M]")
+    first, last = (
+        whole.astype(dates.dtype),
+        (whole + np.timedelta64(1, "M")).astype("datetime64[D]").astype(dates.dtype) - _DAY,
+    )
     for start, most in ((last, 1), (first, 28)):  # every month has a 28th
         since = dates - start[: len(dates)]
         if np.all(since == since[0]) and np.timedelta64(0, "D") <= since[0] < most * _DAY:

@@ -105,9 +105,12 @@ class Health:
 
     @staticmethod
     def of(reasons: Iterable[Reason | None], measured: Iterable[tuple[str, str]] = ()) -> Health:
-        """Put reasons together, the gravest first, and leave out those that are None."""
+        """Put reasons together, the gravest first, without those that are None, and advice on what is unusable."""
         found = sorted((reason for reason in reasons if reason), key=lambda reason: -reason.verdict.gravity)
-        return Health(found[0].verdict if found else Condition.SOUND, tuple(found), tuple(measured))
+        verdict = found[0].verdict if found else Condition.SOUND
+        if verdict is Condition.UNUSABLE:
+            found = [reason for reason in found if reason.verdict is not Condition.SOUND]
+        return Health(verdict, tuple(found), tuple(measured))
 
     @property
     def sentences(self) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ A page is one program.  What a page leaves out for its readers stands in comment
     code that runs here, as if it stood in a block
     -->
     <!-- quick: seconds=120 => seconds=5 -->     replaced in the next block, so that it ends soon
-    <!-- output -->                              the next block of text is what was printed since the last such block,
-                                                 word by word, and number by number only where `exact` is said
+    <!-- output -->                              the next block of text is what the block before it printed, word by
+                                                 word, and number by number only where `exact` is said
 
 Engines run with the short defaults of `QUICK`; what a block says itself it gets.  `docs/refusals.md` has a test of its
 own, `tests/model/test_refusals.py`, which also compares the messages.
@@ -71,11 +71,10 @@ def run(page: Path) -> int:
         elif part["output"] is not None:
             exact = bool(part["exact"])
             assert plain(printed.getvalue(), exact) == plain(part["output"], exact), f"{page.name}: what is printed"
-            printed = io.StringIO()
         else:
             code = textwrap.dedent(part["setup"] or part["code"])
             if part["code"]:
-                blocks += 1
+                blocks, printed = blocks + 1, io.StringIO()
                 for shown, short in replaced:
                     assert shown in code, f"{page.name}: no '{shown}' in the block after it"
                     code = code.replace(shown, short)

@@ -84,7 +84,7 @@ def test_other_labels_compile_nothing(ssm):
     key = jax.random.key(0)
     ssmscan.ParticleFilter(20).run(key, ssm, {"scale": 1.0})
     with compilations() as counts:
-        other = ssmscan.ParticleFilter(20).run(key, ssm.with_labels(time=DAYS + 1), {"scale": 1.0})
+        other = ssmscan.ParticleFilter(20).run(key, ssm.with_labels(time=DAYS + np.timedelta64(1, "D")), {"scale": 1.0})
     assert not counts and other.labels.times(5)[0] == DAYS[1]
 
 
@@ -117,4 +117,4 @@ def test_the_result_of_an_engine_has_them_through_a_file(ssm, engine, tmp_path):
     loaded = ssmscan.load(result.save(tmp_path / "result.nc"))
     for one in (result, loaded):
         np.testing.assert_array_equal(one.labels.times(5), DAYS)
-        np.testing.assert_array_equal(one.to_arviz()["posterior"]["time"], DAYS)
+        np.testing.assert_array_equal(one.to_arviz()["states"]["time"], DAYS)

@@ -76,6 +76,18 @@ def difference(values: np.ndarray, num_points: int) -> np.ndarray:
     return np.searchsorted(np.sort(values), points, side="right") / len(values) - points
 
 
+def rarest(differences: np.ndarray, size: int) -> float:
+    """Return the pointwise level of the point that is furthest off: outside of a band if it is below its gamma.
+
+    Args:
+        differences: (..., K) of `difference`.
+        size: N, the number of values.
+    """
+    points = np.arange(1, differences.shape[-1] + 1) / differences.shape[-1]
+    counts = np.round((differences + points) * size)
+    return float(2 * np.minimum(binom.cdf(counts, size, points), binom.sf(counts - 1, size, points)).min())
+
+
 def _counts(size: int, points: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the smallest and the largest count inside the band at each point."""
     low = binom.ppf(gamma / 2, size, points).astype(int)

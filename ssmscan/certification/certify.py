@@ -73,6 +73,9 @@ SHARES = {"likelihood": 0.15, "PMMH": 0.15, "Gibbs": 0.2, "NUTS": 0.15}
 AGREEMENT, CALIBRATION = 0.35, 4.0
 """Parts of the seconds for each check by simulation and for agreement, and for calibration beside them."""
 
+MORE_TIME = 3
+"""Times that a cross-check is given more, as compilation has taken what it had."""
+
 
 def certify(
     ssm: StateSpaceModel,
@@ -280,17 +283,23 @@ class Certification:
     # ---- engines ------------------------------------------------------------------------------
 
     def agree(self) -> Finding:
-        """Let two engines sample the posterior; what compilation took of their time is given back once."""
+        """Let two engines sample the posterior; what compilation took of their time is given back."""
         if not self.ssm.parameters:
             return skipped("agreement", "There are no parameters that two engines could disagree about.")
         key, seconds, began = self.key_of("agreement"), max(AGREEMENT * self.seconds, 1.0), time.perf_counter()
-        found = cross_check(key, self.ssm, seconds=seconds, progress=self.progress)
-        compiled = _compilation(found)
-        unfinished = found.verdict is Verdict.CANNOT_TELL and time.perf_counter() - began > 0.9 * seconds
-        if unfinished and (compiled > 1.0 or found.comparison is None):
-            more = max(compiled, seconds if found.comparison is None else 0.0)
-            found = cross_check(key, self.ssm, seconds=more, start=found, progress=self.progress)
-            compiled = max(compiled, _compilation(found))
+        found, given = cross_check(key, self.ssm, seconds=seconds, progress=self.progress), seconds
+        for _ in range(MORE_TIME):
+            compiled = _compilation(found)
+            missing = seconds if found.comparison is None else compiled - (given - seconds)
+            out_of_time = found.verdict is Verdict.CANNOT_TELL and time.perf_counter() - began > 0.9 * given
+            if not out_of_time or missing < 1.0:
+                # Control-C ends an engine before its time.
+                early = found.verdict is Verdict.CANNOT_TELL and not out_of_time
+                self.interrupted |= early and any(result.interrupted for result in found.results.values())
+                break
+            found = cross_check(key, self.ssm, seconds=missing, start=found, progress=self.progress)
+            given += missing
+        compiled = max(_compilation(found), given - seconds)
         self.agreement = found
         return findings.of_agreement(found, max(time.perf_counter() - began - compiled, 0.0), compiled)
 

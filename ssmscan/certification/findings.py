@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import norm
 
+from ssmscan.certification.bands import rarest
 from ssmscan.certification.calibration import visible_shift
 from ssmscan.certification.certificate import ERROR_RATE, POWER, Calibration, Finding, Outcome, z_threshold
 from ssmscan.certification.densities import FACTORS, Densities, Runs
@@ -174,8 +175,6 @@ def of_agreement(found: CrossCheck, seconds: float, compile_seconds: float) -> F
 def of_calibration(found: Calibration, note: str, left_out: int, seconds: float, compile_seconds: float) -> Finding:
     """Say whether true parameters lie in their posteriors as they should."""
     count, quantities = found.positions.shape
-    # How far of the way to the band the worst distribution function has gone.
-    ends = np.where(found.differences < 0, np.minimum(found.bands.lower, -1e-9), np.maximum(found.bands.upper, 1e-9))
     outside = found.outside
     advice = (
         f"The posterior is not calibrated: {quoted(outside)}. True values are too often in one part of it; "
@@ -187,9 +186,9 @@ def of_calibration(found: Calibration, note: str, left_out: int, seconds: float,
         Outcome.FAILED if outside else Outcome.PASSED,
         f"True parameters among the points of importance sampling on data that they made, {note}, {count} data sets "
         f"with {np.median(found.effective):.0f} effective points in the median{lost}.",
-        float((found.differences / ends).max()),
-        1.0,
-        f"of the band, {quantities} functions",
+        -np.log10(max(rarest(found.differences, count), 1e-300)),
+        -np.log10(found.bands.gamma),
+        f"-log10 level of {quantities} functions",
         f"a shift of {significant(visible_shift(count, 1.0 - SHARE / quantities))} posterior sd",
         advice if outside else "",
         seconds,

@@ -246,7 +246,7 @@ def normals(key: jax.Array) -> Number:
 
 def sp500(key: jax.Array) -> Number:
     """The evidence of volatilities with heavy tails, by importance sampling, and the mean persistence."""
-    sampler = ImportanceSampler(num_points=4000, num_particles=128, num_paths=0, progress=False)
+    sampler = ImportanceSampler(num_points=2000, num_particles=100, num_paths=0, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a few hundred effective points are few
         result = sampler.run(key, trace(sp500_volatility, datasets.sp500().values))

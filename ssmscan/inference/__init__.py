@@ -12,6 +12,7 @@
 | `gibbs`, `gibbs_run` | `ParticleGibbs`: states and parameters by turns; a run of it under way |
 | `gibbs_sweep`, `gibbs_kernels` | its sweep, and where chains begin; what moves the parameters |
 | `common_doubts` | what several samplers say against their runs |
+| `edge` | parameters whose draws pile up at a bound |
 | `gibbs_doubts` | parameters and states that stand still |
 | `default_estimator` | what an engine begins with where it is not told an estimator of the likelihood |
 | `pilot`, `sizing` | what is tuned before it; how many particles |

@@ -29,3 +29,9 @@ def few_runs(number: int, least: int) -> Reason:
         f"Make at least {least} runs, num_runs.",
         Section.FEW_RUNS,
     )
+
+
+def stopped(what: str) -> Reason:
+    """Return that a run was stopped, and what there is of it."""
+    sentence = f"The run was stopped before its end: these are the {what} made by then."
+    return Reason(sentence, "Run it again and let it go on longer.", Section.STOPPED)

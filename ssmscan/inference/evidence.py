@@ -33,6 +33,7 @@ from jax.flatten_util import ravel_pytree
 from ssmscan.arguments import require_flag, require_instance, require_integer, require_number
 from ssmscan.errors import ModelError
 from ssmscan.health import Condition, Health, Reason, Section
+from ssmscan.inference.common_doubts import stopped
 from ssmscan.inference.default_estimator import begin_with, why
 from ssmscan.inference.importance_adapt import Adaptation, Aim
 from ssmscan.inference.importance_doubts import faults
@@ -195,15 +196,13 @@ def evidence(
         )
     log_weights = made.points.log_weights(proposal)
     log_evidence, error = combine(log_weights) if len(log_weights) else (np.nan, np.nan)
-    said = "The run was stopped before its end: these are the points made by then."
-    stopped = (Reason(said, section=Section.STOPPED),) * made.interrupted
     steps = run.particle_steps + len(log_weights) * run.estimator.particle_steps(ssm)
     found = EvidenceEstimate(
         log_evidence=log_evidence,
         error=error,
         log_weights=log_weights,
         estimator=sized(run.estimator),
-        doubts=(*stopped, *faults(made.points, log_weights, ssm, run.estimator)),
+        doubts=(*(stopped("points"),) * made.interrupted, *faults(made.points, log_weights, ssm, run.estimator)),
         costs=Costs(run.compile_seconds, spent, made.seconds, steps),
     )
     if concerns := found.concerns():

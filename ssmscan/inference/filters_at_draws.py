@@ -30,6 +30,7 @@ from ssmscan.inference.predict import _with_roles_of
 from ssmscan.inference.progress import phase
 from ssmscan.inference.sizing import best_size, next_size
 from ssmscan.model.protocols import Model, Theta
+from ssmscan.model.sites import Role
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.linear_gaussian import exactness
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
@@ -39,6 +40,7 @@ from ssmscan.particles.estimators import Estimator, OneStepAhead, require_estima
 from ssmscan.particles.exact_likelihood import ExactLikelihood
 from ssmscan.particles.filter_step import COMPLETE, FAULTY
 from ssmscan.particles.loop import each
+from ssmscan.results.densities import PredictiveDensities
 from ssmscan.results.result import Result
 
 TARGET_SD = 0.5
@@ -56,33 +58,6 @@ class Predicting(Estimator, Protocol):
 
     def one_step_ahead(self, key: jax.Array, ssm: Model, theta: Theta) -> OneStepAhead:
         """Compute the predictive density of each observation given those before it."""
-
-
-@dataclass(frozen=True, eq=False)
-class PredictiveDensities:
-    """One-step-ahead predictive densities at draws from the posterior.
-
-    Attributes:
-        increments: (chains, draws, S) log p(y_t | y_1:t-1, theta); S is T, or T + 1 with the start first where that is
-            observed; independent loops one after the other.
-        ess: (chains, draws, S) effective particles, the least of the elements of a panel; inf where nothing is drawn.
-        status: (chains, draws) how the filters ended, 0 if all is well, as in `FilterResult`.
-        draws: (draws,) which draws of each chain: ``result.draws[name][:, draws]``.
-        estimator: what filtered.
-        notes: how it was chosen, and what went wrong at some draws, in sentences.
-    """
-
-    increments: np.ndarray
-    ess: np.ndarray
-    status: np.ndarray
-    draws: np.ndarray
-    estimator: Predicting
-    notes: tuple[str, ...]
-
-    @property
-    def exact(self) -> bool:
-        """Whether nothing was drawn."""
-        return bool(np.isinf(self.ess).all())
 
 
 @dataclass(frozen=True)
@@ -141,7 +116,23 @@ def predictive_densities(
     if not len(found.draws):  # stopped by Control-C, with nothing to return
         raise KeyboardInterrupt
     increments, ess, status = map(np.asarray, found.values)
-    return PredictiveDensities(increments, ess, status, found.draws, chosen, (*notes, *_faults(found)))
+    told = (*notes, *_faults(found))
+    return PredictiveDensities(increments, ess, status, found.draws, chosen, told, _parts(ssm, increments.shape[2]))
+
+
+def _parts(ssm: StateSpaceModel, size: int) -> tuple[tuple[str, int], ...]:
+    """Return which sites are observed together, and at how many steps of the series."""
+    found = []
+    for loop in ssm.loops:
+        start, steps = (
+            [site.name for site in loop.observations if (site.role is Role.START_OBSERVATION) is at_start]
+            for at_start in (True, False)
+        )
+        own = bool(start and steps)  # rows after the loop that are of the start are of the same site as the others
+        found += [("+".join(start), 1)] if own else []
+        found.append(("+".join(steps or start), loop.num_steps + (loop.start_observed and not own)))
+    assert sum(number for _, number in found) == size
+    return tuple(found)
 
 
 def choose(

@@ -48,7 +48,8 @@ class Mixture:
                     log_weights = part.log_weights[:, place]
                     densities = found.log_densities[:, i, row].astype(np.float64)
                     log_scores[row, i] = np.logaddexp.reduce(log_weights + densities)
-                    influence += np.exp(log_weights) * (np.exp(densities - log_scores[row, i]) - 1.0)
+                    if np.isfinite(log_scores[row, i]):
+                        influence += np.exp(log_weights) * np.expm1(densities - log_scores[row, i])
                     for name, table in by_site.items():
                         table[row, i] = np.logaddexp.reduce(log_weights + found.site_log_densities[name][:, i, row])
                     weights = np.exp(log_weights)

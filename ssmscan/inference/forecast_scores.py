@@ -32,7 +32,7 @@ import jax
 import numpy as np
 
 from ssmscan.arguments import require_flag, require_instance, require_integer
-from ssmscan.inference.at_draws import at_draws
+from ssmscan.inference.at_draws import at_draws, require_draws_of
 from ssmscan.inference.filters_at_draws import choose
 from ssmscan.inference.forecast_mixture import Mixture
 from ssmscan.inference.forecasts import Forecaster
@@ -105,6 +105,7 @@ def forecast_scores(
     for name, count in (("num_draws", num_draws), ("num_paths", num_paths)):
         require_integer(name, count, at_least=1)
     ssm = _with_roles_of(ssm, result)
+    require_draws_of(ssm, result)
     origins_of(ssm, first_origin, steps[-1])
     origins = origins_of(ssm, first_origin, steps[0])
     choose_key, filter_key = jax.random.split(key)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from ssmscan.arguments import require_integer
+from ssmscan.arguments import require_instance, require_integer
 from ssmscan.inference.filters_at_draws import choose, predictive_densities
 from ssmscan.inference.forecast_scores import one_loop, origins_of
 from ssmscan.inference.predict import _with_roles_of
@@ -65,6 +65,7 @@ def leave_future_out(
     """
     key = as_key(key)
     require_observed(ssm)
+    require_instance("result", result, Result, "a Result, as engines return it")
     ssm = one_loop(_with_roles_of(ssm, result))
     origins = origins_of(ssm, first_origin, require_integer("horizon", horizon, at_least=1))
     choose_key, *filter_keys = jax.random.split(key, 3)
@@ -85,10 +86,12 @@ def leave_future_out(
     pointwise, variance = [], 0.0
     for part in parts:
         here = origins[part.rows]
-        densities = sum(part.at.increments[:, here + ahead] for ahead in range(horizon))
+        densities = np.sum([part.at.increments[:, here + ahead] for ahead in range(horizon)], axis=0)
         scores = np.logaddexp.reduce(part.log_weights + densities, axis=0)
         pointwise.append(scores)
-        variance += np.sum(np.sum(np.exp(part.log_weights) * np.expm1(densities - scores), axis=1) ** 2)
+        there = np.isfinite(scores)
+        influence = np.exp(part.log_weights[:, there]) * np.expm1(densities[:, there] - scores[there])
+        variance += np.sum(influence.sum(axis=1) ** 2)
     return LeaveFutureOut(
         engine=result.engine,
         origins=origins,

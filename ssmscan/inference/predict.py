@@ -23,9 +23,10 @@ from ssmscan.arguments import require_instance, require_integer
 from ssmscan.inference.progress import map_draws
 from ssmscan.inference.settings import spread
 from ssmscan.model.keys import one_key
+from ssmscan.model.protocols import Values
 from ssmscan.model.sites import Role
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_traced, unread_sites
+from ssmscan.model.statespace.requirements import require_drawn, require_traced, unread_sites
 from ssmscan.results.predictions import Predictions
 from ssmscan.results.result import Result
 
@@ -69,21 +70,87 @@ def predict(key: jax.Array, ssm: StateSpaceModel, result: Result, *, num_draws: 
     seen = {**result.observed, **ssm.observed}
     keys = jax.random.split(key, (result.num_chains, num_draws))
     drawn = map_draws(StateSpaceModel.predict, ssm, keys, theta, states).value
-    known = _known_steps(ssm, result, drawn)
-    observed = {name: _as_long(values, drawn[name]) if name in known else values for name, values in seen.items()}
-    initial = tuple(name for name in drawn if name not in known)
-    return Predictions(drawn, ssm.labels, observed, known, initial)
+    known = _known_steps(ssm, _steps_of(ssm, result), drawn)
+    return _predictions(ssm, drawn, known, seen, result.state_draws[paths])
 
 
-def _known_steps(ssm: StateSpaceModel, result: Result, drawn: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return how many steps states of the result cover, for each site with a time axis."""
+def prior_predictive(key: jax.Array, ssm: StateSpaceModel, *, num_draws: int = 500) -> Predictions:
+    """Draw parameters from the prior, and states and observations given them: is this what the data might look like?
+
+    The model runs forward, so that where a state reads an observation it reads the one that was drawn.  What does not
+    run forward counts for nothing: factors, and masks and scales of a prior.
+
+    Args:
+        key: one PRNG key, typed or raw.
+        ssm: what `ssmscan.trace` returned; data may be absent.
+        num_draws: number of draws.
+
+    Returns:
+        A mapping: site -> (1, num_draws, *shape), sites of the loop with time in front: parameters, states,
+        deterministics and observations. ``result.to_arviz(prior=...)`` takes it, and it has a `to_arviz` of its own.
+
+    Raises:
+        ModelError: a site cannot be drawn, as its law is improper or has no sampler.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, ssmscan
+        >>> from numpyro.contrib.control_flow import scan
+        >>> def random_walk(y):
+        ...     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        ...     def step(x, y):
+        ...         x = numpyro.sample("x", dist.Normal(x, scale))
+        ...         numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        ...         return x, None
+        ...     scan(step, 0.0, y)
+        >>> ssm = ssmscan.trace(random_walk, jax.numpy.array([0.3, 0.9, 1.4]))
+        >>> draws = ssmscan.prior_predictive(jax.random.key(0), ssm, num_draws=100)
+        >>> print(draws["scale"].shape, draws["y"].shape)
+        (1, 100) (1, 100, 3)
+    """
+    key = one_key(key)
+    require_traced(ssm)
+    require_integer("num_draws", num_draws, at_least=1)
+    require_drawn(ssm, Role.PARAMETER, Role.INITIAL, Role.INNOVATION)
+    drawn = map_draws(_from_prior, ssm, jax.random.split(key, (1, num_draws))).value
+    known = _known_steps(ssm, dict.fromkeys(range(len(ssm.loops)), 0), drawn)
+    return _predictions(ssm, drawn, known, ssm.observed, None)
+
+
+def _from_prior(ssm: StateSpaceModel, key: jax.Array) -> Values:
+    key_parameters, key_rest = jax.random.split(key)
+    theta = ssm.sample_prior(key_parameters)
+    return theta | ssm.simulate(key_rest, theta)
+
+
+def _predictions(
+    ssm: StateSpaceModel,
+    drawn: dict[str, np.ndarray],
+    known: dict[str, int],
+    observed: Mapping[str, np.ndarray],
+    state_draws: np.ndarray | None,
+) -> Predictions:
+    data = {name: _as_long(values, drawn[name]) if name in known else values for name, values in observed.items()}
+    initial, start = tuple(name for name in drawn if name not in known), tuple(site.name for site in ssm.initial)
+    return Predictions(drawn, ssm.labels, data, known, initial, start, state_draws)
+
+
+def _steps_of(ssm: StateSpaceModel, result: Result) -> dict[int, int]:
+    """Return the number of steps that states of the result cover, for each loop that has some."""
+    found = {}
+    for number, part in enumerate(ssm.loops):
+        if steps := [result.states[s.name].shape[2] for s in part.innovations if s.name in result.states]:
+            found[number] = max(steps)
+    return found
+
+
+def _known_steps(ssm: StateSpaceModel, steps: Mapping[int, int], drawn: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return how many steps are known of each site with a time axis: all those of a loop that is not named."""
     known: dict[str, int] = {}
-    for part in ssm.loops:
-        steps = [result.states[s.name].shape[2] for s in part.innovations if s.name in result.states]
+    for number, part in enumerate(ssm.loops):
         for site in part.sites:
             timed = site.in_loop or drawn[site.name].shape[2:3] == (part.num_steps,) if site.name in drawn else False
             if timed and site.role not in (Role.PARAMETER, Role.INITIAL):
-                known[site.name] = max(steps, default=part.num_steps)
+                known[site.name] = steps.get(number, part.num_steps)
     return known
 
 

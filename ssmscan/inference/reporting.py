@@ -10,9 +10,11 @@ import numpy as np
 
 from ssmscan.health import Reason
 from ssmscan.inference.deterministics import with_deterministics
+from ssmscan.inference.edge import edge_advice
 from ssmscan.inference.paths import Paths
 from ssmscan.inference.settings import describe, versions
 from ssmscan.inference.spreading import idle_cores
+from ssmscan.model.statespace.data import constants
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
@@ -76,11 +78,12 @@ def result_of(
         observed=ssm.observed,
         interrupted=interrupted or paths.interrupted,
         notes=(*notes, *idle_cores(0 if independent_runs else len(next(iter(sample_stats.values()))))),
-        doubts=(*doubts, *paths.doubts(wanted)),
+        doubts=(*doubts, *paths.doubts(wanted), *edge_advice(ssm.parameters, draws)),
         initial=tuple(site.name for site in ssm.initial if site.name in paths.states),
         state_probabilities=paths.probabilities,
         continuation=dict(continuation or {}),
         origin=dict(origin or {}),
         labels=ssm.labels,
+        constants={} if ssm.source is None else constants(ssm.cores, ssm.source.named_data()),
     )
     return with_deterministics(ssm, result)

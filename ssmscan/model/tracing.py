@@ -25,7 +25,7 @@ from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
 from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
 from ssmscan.model.handlers.tables import is_like, is_table
 from ssmscan.model.staging.fixed_arrays import fewest_fixed
-from ssmscan.model.staging.leaves import describe, flatten, is_array, same
+from ssmscan.model.staging.leaves import describe, flatten, is_array, names_of_leaves, same
 from ssmscan.model.staging.table_axes import has_axes
 from ssmscan.model.staging.user_arguments import explain, refuse_call
 from ssmscan.model.statespace import data
@@ -93,6 +93,12 @@ class Source(NamedTuple):
     def arrays(self) -> list:
         """The leaves that are data."""
         return [self.leaves[i] for i in self.data]
+
+    def named_data(self) -> dict[str, Any]:
+        """Return the leaves that are data by the argument of the model that they are in, such as "y" and "x.rain"."""
+        args, kwargs = jax.tree.unflatten(self.tree, range(len(self.leaves)))
+        names = names_of_leaves(self.model, args, kwargs)
+        return {names[i]: self.leaves[i] for i in self.data}
 
     def data_paths(self) -> list[str]:
         """Return the printed paths of the leaves that are data."""

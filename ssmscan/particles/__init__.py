@@ -24,6 +24,7 @@ What a filter is made of
 A whole run
     printing         how results are shown
     filter_record    the arrays of a run
+    ancestors        from how many particles a cloud descends, and what that says of the variance of Z-hat
     concerns         what speaks against a run, in sentences
     filter_result    `FilterResult`, what a run found, of one loop or several
     panels           one filter for each element of a panel, and their results joined; the model's side is

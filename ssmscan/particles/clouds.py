@@ -53,6 +53,18 @@ class History(NamedTuple):
     first: Array
 
 
+class Origins(NamedTuple):
+    """From which particle of the start each particle of the last cloud descends.
+
+    Attributes:
+        eves: (N,) int32, its number.
+        log_weights: (N,) normalised, of the last cloud.
+    """
+
+    eves: Array
+    log_weights: Array
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["initial", "parents", "values", "log_weights", "last", "lost"],

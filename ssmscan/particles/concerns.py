@@ -38,7 +38,8 @@ from typing import Any
 import numpy as np
 
 from ssmscan.health import Condition, Health, Reason, Section
-from ssmscan.particles.clouds import Tree
+from ssmscan.particles.ancestors import likelihood_variance, unique_ancestors
+from ssmscan.particles.clouds import History, Origins, Tree
 from ssmscan.particles.filter_record import FilterRecord
 from ssmscan.particles.filter_step import FAULTY, NOWHERE, VANISHED
 from ssmscan.tail_index import INFINITE_VARIANCE, tail_index
@@ -50,12 +51,15 @@ steps are together as bad as one of a HANDFUL."""
 SPARSE = 0.25
 """Share of effective particles below which a cloud that looks ahead has met what the proposal did not expect."""
 
+MOST_VARIANCE = 0.5
+"""Relative variance of the likelihood above which its root is no standard deviation of the logarithm."""
+
 _COUNTED = "Such particles counted as impossible, so the estimate is of a model in which these states cannot be"
 
 
 def reasons(result: FilterRecord) -> tuple[Reason, ...]:
     """Return what speaks against a run; nothing if all is well."""
-    found = (*_against_likelihood(result), _lost_paths(result))
+    found = (*_against_likelihood(result), _lost_paths(result), _one_past(result))
     return tuple(reason for reason in found if reason)
 
 
@@ -84,7 +88,23 @@ def _measured(result: FilterRecord) -> list[tuple[str, str]]:
     if result.sparsest is not None:
         index = max(tail_index(cloud) for cloud in np.atleast_2d(np.asarray(result.sparsest)))
         found.append(("tail index of the weights", f"{index:.2f} at the sparsest cloud"))
+    if isinstance(result.history, Origins | Tree | History) and not _lost(result.history):
+        count = unique_ancestors(result)
+        found.append(("unique ancestors", f"{count[0]} of {result.num_particles} {_first_kept(result)}"))
+        if result.independent_ancestors and len(count) in (1, len(result.increments) + 1 - result.start_observed):
+            found.append(("sd of the log likelihood", _genealogical_sd(count[0], likelihood_variance(result))))
     return found
+
+
+def _first_kept(result: FilterRecord) -> str:
+    first = int(result.history.first) if isinstance(result.history, History) else 0
+    return when(first - 1)
+
+
+def _genealogical_sd(unique: int, variance: float) -> str:
+    if unique < FEW or not variance < MOST_VARIANCE:
+        return "not known from so few ancestors: ask ssmscan.Replicates(particle_filter, 32).spread"
+    return f"about {max(variance, 0.0) ** 0.5:.2g}, by the genealogy of this run"
 
 
 def warn_of(sentences: Iterable[str], stacklevel: int) -> None:
@@ -233,14 +253,34 @@ def _share(which: Any) -> str:
     return f"all {len(which)}" if which.all() else f"{which.sum()} of {len(which)}"
 
 
+def _lost(history: Any) -> bool:
+    return isinstance(history, Tree) and int(np.max(history.lost)) >= 0
+
+
 def _lost_paths(result: FilterRecord) -> Reason | None:
-    tree = result.history
-    if not isinstance(tree, Tree) or int(np.max(tree.lost)) < 0:
+    if not _lost(result.history):
         return None
-    lost = np.asarray(tree.lost)
+    lost = np.asarray(result.history.lost)  # type: ignore[union-attr]
     return Reason(
         f"The ancestral paths are not complete: {when(lost[lost >= 0].min())} the particles had more ancestors than "
         "there was room for. Everything else is right.",
         "Give store=ssmscan.Ancestry(room=...) more room, or use ssmscan.FullHistory().",
         Section.PATHS,
+    )
+
+
+def _one_past(result: FilterRecord) -> Reason | None:
+    """Return up to which step all paths of a tree, which has no others than ancestral ones, are one path."""
+    if not isinstance(result.history, Tree) or _lost(result.history):
+        return None
+    count = unique_ancestors(result)
+    met = int(np.sum(count == 1))
+    if met <= len(count) // 2:
+        return None
+    return Reason(
+        f"All particles of the last cloud have one ancestor {when(met - 2)}: of {len(count) - 1} steps the ancestral "
+        f"paths have {met - 1} in common.",
+        "For the states of early steps use ssmscan.Smoother(), or more particles, num_particles.",
+        Section.PATHS,
+        Condition.SOUND,
     )

@@ -38,6 +38,7 @@ from jax import Array
 
 from ssmscan.arguments import refusal, require_integer
 from ssmscan.model.protocols import Model, Theta, Values
+from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter_step import FAULTY
 from ssmscan.particles.loop import each
 
@@ -83,6 +84,20 @@ class SampledPath(NamedTuple):
 
     log_likelihood: Array
     states: Values
+
+
+class Spread(NamedTuple):
+    """What independent estimates of one likelihood say of their own error.
+
+    Attributes:
+        log_likelihood: () logarithm of their mean.
+        error: () standard error of that, from their spread.
+        sd: () standard deviation of the logarithm of one of them, inf where one is zero.
+    """
+
+    log_likelihood: Array
+    error: Array
+    sd: Array
 
 
 class Estimator(Hashable, Protocol):
@@ -180,6 +195,25 @@ class Replicates:
         total = jax.nn.logsumexp(found.log_likelihood)
         status = jnp.where(jnp.any(found.status == FAULTY), np.int32(FAULTY), found.status.min())
         return LikelihoodEstimate(total - np.log(self.num_replicates).astype(total.dtype), status)
+
+    def spread(self, key: Array, ssm: Model, theta: Theta) -> Spread:
+        """Estimate the likelihood by the mean, and how far the estimates spread; two replicates at the least.
+
+        Args:
+            key: one PRNG key.
+            ssm: the model.
+            theta: value of every parameter by name.
+
+        Raises:
+            ValueError: for one replicate.
+        """
+        if self.num_replicates < 2:
+            raise ValueError("num_replicates is 1, and a spread is between two or more: Replicates(estimator, 32).")
+        logs = self._estimates(as_key(key), ssm, ssm.canonical(theta))[1].log_likelihood
+        mean = jax.nn.logsumexp(logs) - np.log(self.num_replicates).astype(logs.dtype)
+        relative = jnp.exp(logs - mean)
+        sd = jnp.where(jnp.all(jnp.isfinite(logs)), jnp.std(logs, ddof=1), jnp.inf)
+        return Spread(mean, jnp.std(relative, ddof=1) / np.sqrt(self.num_replicates).astype(logs.dtype), sd)
 
     def sample_path(self, key: Array, ssm: Model, theta: Theta) -> SampledPath:
         """Draw a path of one replicate, which is chosen with probability proportional to its estimate."""

@@ -8,7 +8,7 @@ from jax import Array
 
 from ssmscan.labels import Labels
 from ssmscan.model.protocols import Panel
-from ssmscan.particles.clouds import Cloud, History, Tree
+from ssmscan.particles.clouds import Cloud, History, Origins, Tree
 
 _STATIC = {"static": True}
 
@@ -39,6 +39,7 @@ class FilterRecord:
         first_step: number of the first of the steps, above 0 where an earlier run went on.
         proposal: name of what moved the particles.
         uses_later_data: whether particles knew data of later steps when they moved.
+        independent_ancestors: whether every step drew its ancestors independently, by multinomial resampling.
         labels: names of the axes and what stands along them; on the host only, absent inside jit.
     """
 
@@ -53,13 +54,14 @@ class FilterRecord:
     failed_element: Array
     faulty_step: Array
     sparsest: Array | None
-    history: History | Tree | None
+    history: History | Tree | Origins | None
     observations: tuple[str, ...] = field(metadata=_STATIC)
     start_observed: bool = field(metadata=_STATIC)
     panel: Panel | None = field(metadata=_STATIC)
     first_step: int = field(metadata=_STATIC)
     proposal: str = field(metadata=_STATIC)
     uses_later_data: bool = field(metadata=_STATIC)
+    independent_ancestors: bool = field(default=False, metadata=_STATIC)
     labels: Labels = field(default_factory=Labels, compare=False)
 
     @property

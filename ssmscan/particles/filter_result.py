@@ -22,7 +22,7 @@ from jax import Array
 
 from ssmscan.health import Health
 from ssmscan.labels import Labels
-from ssmscan.particles import concerns
+from ssmscan.particles import ancestors, concerns
 from ssmscan.particles.filter_record import FilterRecord
 from ssmscan.particles.filter_step import COMPLETE, FAULTY, NOWHERE, VANISHED
 from ssmscan.particles.printing import Card, forms, known, listed
@@ -87,6 +87,32 @@ class FilterResult(FilterRecord):
         """
         self._refuse_many()
         return concerns.message(self)
+
+    def unique_ancestors(self) -> np.ndarray:
+        """Return from how many particles the last cloud descends, after each step that the store kept; on the host.
+
+        Returns:
+            (steps + 1,) the start, or the cloud before the first step kept, in front; (1,) of the start alone with
+            `store=Eves()`.  The least over the elements of a panel.
+
+        Raises:
+            ValueError: the store kept no ancestry; for a batch, and for traced values.
+        """
+        self._refuse_many()
+        return ancestors.unique_ancestors(self)
+
+    def likelihood_variance(self) -> float:
+        """Return an estimate of the relative variance of the likelihood estimate, by the genealogy of this one run.
+
+        Its root is about the standard deviation of the log likelihood, where that is small; 1 where one ancestor at the
+        start is left, whatever the variance.  See `ssmscan.particles.ancestors`.
+
+        Raises:
+            ValueError: unless it is of a filter with `resampling=multinomial, threshold=1` and one of the stores
+                `Eves()`, `Ancestry()`, `FullHistory()`; for a batch, and for traced values.
+        """
+        self._refuse_many()
+        return ancestors.likelihood_variance(self)
 
     @staticmethod
     def of_loops(loops: Iterable[FilterResult], labels: Labels | None = None) -> FilterResult:
@@ -217,6 +243,9 @@ class _SeveralLoops(FilterResult):
         every = [(f"Loop {k}", loop.health()) for k, loop in enumerate(self.loops)]
         measured = [(f"{name}, {what}", value) for name, found in every for what, value in found.measured]
         return Health.of((reason.about(name) for name, found in every for reason in found.reasons), measured)
+
+    def likelihood_variance(self) -> float:
+        return 1 - float(np.prod([1 - loop.likelihood_variance() for loop in self.loops]))
 
     def message(self) -> str:
         return " ".join(f"Loop {k}: {loop.message()}" for k, loop in enumerate(self.loops))

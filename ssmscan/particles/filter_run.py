@@ -23,6 +23,7 @@ from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.filter_step import State, StepInfo
 from ssmscan.particles.panels import each_filter, join_result
 from ssmscan.particles.proposals import Proposal, SeriesProposal, uses_later_data
+from ssmscan.particles.resampling import Resampling, multinomial
 from ssmscan.particles.stores import Store
 from ssmscan.particles.summaries import Summary
 from ssmscan.particles.weights import CompensatedSum
@@ -36,6 +37,14 @@ class FilterSettings(Protocol):
     @property
     def num_particles(self) -> int:
         """N."""
+
+    @property
+    def resampling(self) -> Resampling:
+        """Scheme that draws ancestors."""
+
+    @property
+    def threshold(self) -> float:
+        """Resample when ESS < threshold * N; 1 is always."""
 
     @property
     def proposal(self) -> Proposal | SeriesProposal:
@@ -146,6 +155,7 @@ def result_of_steps(
         first_step=span[0],
         proposal=type(settings.proposal).__name__,
         uses_later_data=uses_later_data(settings.proposal),
+        independent_ancestors=settings.resampling is multinomial and settings.threshold == 1,
     )
 
 

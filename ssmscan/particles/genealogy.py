@@ -154,7 +154,7 @@ def _refuse_other(result: Any, ssm: Model | None = None) -> None:
 
 
 def _kept(result: FilterResult) -> History | Tree:
-    if result.history is None:
+    if not isinstance(result.history, History | Tree):
         raise ValueError(
             "result: the filter stored no history; run ParticleFilter(..., store=FullHistory()) to draw paths, or with "
             "store=Ancestry() to trace ancestry in less memory."

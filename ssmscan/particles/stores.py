@@ -1,13 +1,14 @@
 r"""What a run keeps of its clouds.
 
-=================  ======================  ====================================================
+=================  ======================  ============================================================
 store              memory                  paths
-=================  ======================  ====================================================
+=================  ======================  ============================================================
 `FinalCloud()`     O(N)                    none
+`Eves()`           O(N)                    none; from which particles of the start the last descend
 `LastSteps(k)`     O(k N)                  ancestral and backward, of the last k steps
 `Ancestry()`       O(T + N log N)          ancestral, of all steps
 `FullHistory()`    O(T N)                  ancestral and backward, of all steps
-=================  ======================  ====================================================
+=================  ======================  ============================================================
 
 A store is a recursion beside that of the filter: `begin` makes its state before the first step, `keep` advances it
 by one and returns what the loop stacks of that step, `result` makes of both what paths are drawn from.
@@ -30,7 +31,7 @@ from jax import Array, lax
 from ssmscan.arguments import require_integer, require_number
 from ssmscan.particles import ancestry_tree
 from ssmscan.particles.ancestry_tree import GrowingTree
-from ssmscan.particles.clouds import Cloud, History, Kept, Tree
+from ssmscan.particles.clouds import Cloud, History, Kept, Origins, Tree
 from ssmscan.particles.filter_step import State, StepInfo
 
 Values = dict[str, Array]
@@ -81,6 +82,25 @@ class FinalCloud:
 
     def result(self, held: None, stacked: None, first: Cloud, last: Cloud, span: tuple[int, int]) -> None:
         """Return None."""
+
+
+@dataclass(frozen=True)
+class Eves:
+    """Keep from which particle of the start each particle descends: O(N) memory; see `ssmscan.particles.ancestors`."""
+
+    copies = 1
+
+    def begin(self, first: Cloud, values: Callable[[], Values], num_steps: int) -> Array:
+        """Return that each particle of the start is its own."""
+        return lax.iota(np.int32, len(first.log_weights))
+
+    def keep(self, held: Array, state: State, info: StepInfo) -> tuple[Array, None]:
+        """Hand them on from parents."""
+        return held[info.ancestors], None
+
+    def result(self, held: Array, stacked: None, first: Cloud, last: Cloud, span: tuple[int, int]) -> Origins:
+        """Return them, with the weights of the last cloud."""
+        return Origins(held, last.log_weights)
 
 
 @dataclass(frozen=True)

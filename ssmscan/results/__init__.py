@@ -17,6 +17,7 @@
 | `maximum` | where is the likelihood largest, how sure, and was it reached |
 | `plots` | figures, one a file |
 | `table`, `printing` | tables as text, Markdown and HTML; a result in ten lines |
+| `densities` | how well each observation was predicted, at draws of the parameters |
 | `layout` | in which group and with which dimensions is each array |
 | `containers`, `storage` | ArviZ and netCDF, each known to one file |
 

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssmscan.labels import is_time
+
 MINIMUM_DRAWS = 4
 """ArviZ computes no diagnostic of shorter chains."""
 
@@ -72,16 +74,21 @@ def kde(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(grid), np.asarray(density)
 
 
-def datatree(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[str, Any]) -> Any:
+def datatree(
+    groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[str, Any], kinds: Mapping[str, str] | None = None
+) -> Any:
     """Build an `xarray.DataTree` with one node a group; empty groups are left out.
 
-    Coordinates are those of `with_coordinates`; the attributes are those of the root and of the posterior.
+    Coordinates are those of `with_coordinates`; the attributes are those of the root and of the posterior.  Of `kinds`
+    each group that is named has what it holds, in words, as its attribute `kind`.
     """
     xarray = require("xarray", "exporting results")
     nodes = {name: _dataset(xarray, variables) for name, variables in groups.items() if variables}
     tree = xarray.DataTree.from_dict(nodes)
     for node in (tree, *(tree[name] for name in ("posterior",) if name in nodes)):
         node.attrs.update(attributes)
+    for name, kind in (kinds or {}).items():
+        tree[name].attrs["kind"] = kind
     return tree
 
 
@@ -101,7 +108,11 @@ def with_coordinates(variables: Mapping[str, Variable]) -> dict[str, Variable]:
     sizes: dict[str, int] = {}
     for variable in variables.values():
         sizes.update(zip(variable.dims, variable.values.shape))
-    counted = {name: Variable((name,), np.arange(sizes[name])) for name in ("chain", "draw", "time") if name in sizes}
+    counted = {
+        name: Variable((name,), np.arange(size))
+        for name, size in sizes.items()
+        if name in ("chain", "draw") or is_time(name)
+    }
     return counted | dict(variables)
 
 

@@ -27,7 +27,8 @@ from ssmscan.results.weighted import effective_number, normalised, summarise_wei
 from ssmscan.tail_index import tail_index
 
 ARRAYS = (
-    "draws", "states", "sample_stats", "observed", "state_probabilities", "deterministics", "points", "continuation"
+    "draws", "states", "sample_stats", "observed", "constants", "state_probabilities", "deterministics", "points",
+    "continuation",
 )  # fmt: skip
 """The fields that hold arrays by name."""
 
@@ -78,6 +79,7 @@ class ResultData:
     notes: tuple[str, ...] = ()
     doubts: tuple[Reason, ...] = ()
     initial: tuple[str, ...] = ()
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
     state_probabilities: dict[str, np.ndarray] = field(default_factory=dict)
     deterministics: dict[str, np.ndarray] = field(default_factory=dict)
     points: dict[str, np.ndarray] = field(default_factory=dict)
@@ -191,6 +193,7 @@ class ResultData:
         require_holdable({**self.draws, **self.deterministics}, self.states, self.observed)
         require_holdable(self.sample_stats)
         require_holdable(self.state_probabilities)
+        require_holdable(self.constants)
 
     def _check_points(self) -> None:
         shapes = {name: values.shape[2:] for name, values in self.draws.items()}

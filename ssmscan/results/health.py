@@ -99,7 +99,8 @@ def _interrupted(result: ResultData) -> Reason:
     if not result.num_draws:
         sentence, remedy = "The run was stopped before its first draw.", "Run it again and let it go on longer."
         return Reason(sentence, remedy, Section.STOPPED, Condition.UNUSABLE)
-    return Reason("The run was stopped before its end: these are the draws made by then.", "", Section.STOPPED)
+    sentence, remedy = "The run was stopped before its end: these are the draws made by then.", "Go on by start=result."
+    return Reason(sentence, remedy, Section.STOPPED)
 
 
 def stray(diverging: int, size: int) -> bool:

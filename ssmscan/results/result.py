@@ -15,19 +15,22 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.arguments import require_instance
 from ssmscan.files import other_format
 from ssmscan.health import Health
+from ssmscan.labels import Labels
 from ssmscan.results import containers, health, layout, printing, storage
-from ssmscan.results.containers import Variable
 from ssmscan.results.data import ARRAYS, Costs, ResultData
+from ssmscan.results.densities import KIND, PredictiveDensities
 from ssmscan.results.plain_values import as_json, as_numbers
+from ssmscan.results.predictions import Predictions, beyond, of_prior, within
 from ssmscan.results.table import Table
 from ssmscan.results.weighted import weighted_mean
 
 CONCERNS = "ssmscan_concerns"
 """Attribute of what ArviZ reads: why the result cannot be trusted as it is."""
 
-_FORMAT = 4
+_FORMAT = 5
 _IN_GROUPS = (*ARRAYS, "state_draws", "log_weights", "costs", "labels")
 
 
@@ -55,10 +58,12 @@ class Result(ResultData):
         doubts: why the engine itself does not trust what it found, and what to do; `health` adds what the draws show.
             A text is the sentence of a reason.
         initial: names in `states` that have no time axis.
-        state_probabilities: discrete site that the engine summed out -> (T, *shape, values), without T for an
-            initial site: the posterior probability of each of its values, in increasing order, averaged over
-            the draws in `state_draws` of all chains.  With parameters known these are the smoothing probabilities
-            of the forward-backward recursion; they vary less than frequencies in `states`.
+        constants: arrays among the arguments of the model that no observed site has its data from, by argument, such
+            as covariates.
+        state_probabilities: discrete site of few values -> (T, *shape, values), without T for an initial site: the
+            posterior probability of each of its values, in increasing order, averaged over the draws in `state_draws`
+            of all chains.  Where the engine sums the site out these are smoothing probabilities given each draw of the
+            parameters, which vary less than the frequencies in `states` that they are elsewhere.
         deterministics: deterministic outside the loop -> (chains, draws, *shape), if parameters decide it; those that
             states decide are in `states`.  They are computed from the draws: summary and compare leave them out.
         points: parameter -> (points, *shape), draws of unequal weight, as an importance sampler makes them; empty where
@@ -104,30 +109,68 @@ class Result(ResultData):
             return {name: weighted_mean(values, self.log_weights) for name, values in self.points.items()}
         return {name: values.mean(axis=(0, 1)) for name, values in self.draws.items()}
 
-    def to_arviz(self, *, posterior_predictive: Mapping[str, np.ndarray] | None = None) -> Any:
+    def to_arviz(
+        self,
+        *,
+        posterior_predictive: Mapping[str, np.ndarray] | None = None,
+        predictions: Predictions | None = None,
+        log_likelihood: PredictiveDensities | None = None,
+        prior: Predictions | None = None,
+    ) -> Any:
         """Return what the installed ArviZ works with: a DataTree, or `InferenceData` before ArviZ 1.
 
-        Groups are posterior, sample_stats, observed_data and, if given, posterior_predictive with arrays of all draws
-        (chains, draws, ...), or of those with a state path (chains, paths, ...) as `ssmscan.predict` makes them.  State
-        paths are in the posterior when every draw has one; otherwise in a group `states`, whose draw coordinate says
-        which draw each path belongs to.  A slash in the name of a site becomes a dot.  The attribute
-        `ssmscan_concerns` of the whole and of the posterior holds the concerns, one a line.  All draws have equal
-        weight: ArviZ knows no other.
+        The groups are those of ArviZ's schema.  Of the result itself: posterior, with the parameters and what the model
+        computes of them; sample_stats; observed_data; constant_data.  State paths are in a group `states`, from every
+        engine, whose draw coordinate says which draw each path belongs to, and probabilities of discrete states in
+        `state_probabilities`.  Time has the dates of the labels.  A slash in the name of a site becomes a dot.
+
+        The attribute `ssmscan_concerns` of the whole and of the posterior holds the concerns, one a line.  All draws
+        have equal weight: ArviZ knows no other.
+
+        Args:
+            posterior_predictive: what `ssmscan.predict` returned, whose observed sites are taken at the steps that
+                states of the result cover; or arrays of all draws (chains, draws, ...), or of those with a state path
+                (chains, paths, ...).
+            predictions: what `ssmscan.predict` returned of a longer model: all its sites in the loop, at the steps
+                beyond.
+            log_likelihood: what `ssmscan.predictive_densities` returned: one-step-ahead predictive densities, by the
+                sites observed together, as the attribute `kind` of the group says.
+            prior: what `ssmscan.prior_predictive` returned: groups prior, prior_states and prior_predictive.
 
         Raises:
-            ValueError: if a predictive array is of neither all draws nor all state paths.
+            ValueError: if a predictive array is of neither all draws nor all state paths, or predictions do not go
+                beyond the states.
+            TypeError: if one of them is something else.
         """
-        groups = layout.groups(self)
-        if posterior_predictive is not None:
-            predictive = as_numbers("posterior_predictive", posterior_predictive)
-            paths = len(self.state_draws)
-            of_paths = {values.shape[:2] for values in predictive.values()} == {(self.num_chains, paths)}
-            if not of_paths:
-                self._require_leading("posterior_predictive", predictive, (self.num_chains, self.num_draws))
-            groups["posterior_predictive"] = layout.variables(self, predictive, ("chain", "draw"))
-            if of_paths and paths < self.num_draws:
-                groups["posterior_predictive"]["draw"] = Variable(("draw",), self.state_draws)
-        return containers.export(containers.datatree(groups, self._attributes()))
+        groups, kinds = layout.groups(self), {}
+        if isinstance(posterior_predictive, Predictions):
+            groups["posterior_predictive"] = within(posterior_predictive)
+        elif posterior_predictive is not None:
+            groups["posterior_predictive"] = self._of_draws("posterior_predictive", posterior_predictive)
+        if predictions is not None:
+            require_instance("predictions", predictions, Predictions, "what ssmscan.predict returned")
+            groups["predictions"] = beyond(predictions)
+        if log_likelihood is not None:
+            expected = "what ssmscan.predictive_densities returned"
+            require_instance("log_likelihood", log_likelihood, PredictiveDensities, expected)
+            axes = layout.Axes.of_result(self)
+            densities = layout.variables(axes, log_likelihood.by_site, ("chain", "draw"))
+            groups["log_likelihood"] = densities | layout.of_draws(log_likelihood.draws)
+            kinds["log_likelihood"] = KIND
+        if prior is not None:
+            require_instance("prior", prior, Predictions, "what ssmscan.prior_predictive returned")
+            groups |= of_prior(prior)
+        return containers.export(containers.datatree(groups, self._attributes(), kinds))
+
+    def _of_draws(self, argument: str, arrays: Mapping[str, np.ndarray]) -> layout.Group:
+        """Return arrays of all draws, or of all state paths, as variables."""
+        predictive = as_numbers(argument, arrays)
+        paths = len(self.state_draws)
+        of_paths = {values.shape[:2] for values in predictive.values()} == {(self.num_chains, paths)}
+        if not of_paths:
+            self._require_leading(argument, predictive, (self.num_chains, self.num_draws))
+        found = layout.variables(layout.Axes.of_result(self), predictive, ("chain", "draw"))
+        return found | layout.of_draws(self.state_draws if of_paths else np.arange(self.num_draws))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result to a netCDF file and return its path; `load` gives back the same arrays.
@@ -135,9 +178,15 @@ class Result(ResultData):
         An existing file is replaced in one step, never left half written.
         """
         groups = {**layout.groups(self), **layout.own_groups(self)}
-        sites = {name: list(getattr(self, name)) for name in ARRAYS}
+        sites = {name: list(getattr(self, name)) for name in ARRAYS} | {"labels": list(self.labels.coords)}
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _IN_GROUPS}
-        header = {**plain, "costs": dataclasses.asdict(self.costs), "format": _FORMAT, "sites": sites}
+        header = {
+            **plain,
+            "costs": dataclasses.asdict(self.costs),
+            "dims": dict(self.labels.dims),
+            "format": _FORMAT,
+            "sites": sites,
+        }
         return storage.write(path, groups, header, self._attributes())
 
     def __repr__(self) -> str:
@@ -163,7 +212,8 @@ def load(path: str | os.PathLike[str]) -> Result:
         found, sites = int(header.pop("format")), header.pop("sites")
         if found == _FORMAT:
             costs = Costs(**as_json("costs", header.pop("costs")))
-            return Result(**layout.arrays(groups, sites), **header, costs=costs)
+            labels = Labels(layout.unnumbered(groups, "labels", sites), header.pop("dims"))
+            return Result(**layout.arrays(groups, sites), **header, costs=costs, labels=labels)
     except KeyError as error:
         raise storage.damaged(path, f"it has no {error}") from error
     except (AttributeError, TypeError, ValueError) as error:

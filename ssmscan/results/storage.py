@@ -34,6 +34,8 @@ _ATTRIBUTE = "ssmscan"
 _CHECKSUM = b"ssmscan sha256 "
 _BLOCK = 2**20
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_EPOCH = "1970-01-01"
+_UNITS = {"days": "D", "hours": "h", "minutes": "m", "seconds": "s", "microseconds": "us", "nanoseconds": "ns"}
 _OTHER_FILES = {
     b"PK\x03\x04": "a zip archive, perhaps a filter that Online.save wrote: that is what ssmscan.resume reads",
     b"CDF": "a netCDF 3 file",
@@ -162,18 +164,33 @@ def _fill(path: Path, groups: Groups, root: Mapping[str, str], posterior: Mappin
 
 
 def _create(group: Any, name: str, variable: containers.Variable) -> None:
-    values = variable.values
-    if values.dtype != bool:
-        group.create_variable(name, variable.dims, values.dtype, data=values)
-        return
-    # netCDF has no booleans; this is how xarray marks them
-    created = group.create_variable(name, variable.dims, np.int8, data=values.view(np.int8))
-    created.attrs["dtype"] = "bool"
+    values, marks = _encoded(variable.values)
+    created = group.create_variable(name, variable.dims, values.dtype, data=values)
+    created.attrs.update(marks)
+
+
+def _encoded(values: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
+    """Return what netCDF can hold of an array, and the attributes by which xarray knows what it was."""
+    if values.dtype == bool:
+        return values.view(np.int8), {"dtype": "bool"}
+    if values.dtype.kind == "U":
+        return values.astype(containers.require("h5py", "saving results").string_dtype()), {}
+    if values.dtype.kind != "M":
+        return values, {}
+    # dates by the conventions CF: whole numbers of the longest unit that holds them
+    finest = np.datetime_data(values.dtype)[0]
+    unit, code = next((u, c) for u, c in _UNITS.items() if c == finest or np.all(values == values.astype(f"M8[{c}]")))
+    numbers = values.astype(f"M8[{code}]").astype(np.int64)
+    return numbers, {"units": f"{unit} since {_EPOCH}", "calendar": "proleptic_gregorian"}
 
 
 def _values(variable: Any) -> np.ndarray:
-    values = np.asarray(variable[...])
-    return values.astype(bool) if variable.attrs.get("dtype") == "bool" else values
+    values, units = np.asarray(variable[...]), str(variable.attrs.get("units", ""))
+    if variable.attrs.get("dtype") == "bool":
+        return values.astype(bool)
+    if units.endswith(_EPOCH):
+        return values.astype(f"M8[{_UNITS[units.split()[0]]}]")
+    return values.astype(str) if values.dtype == object else values
 
 
 def _checksum(file: Any, size: int) -> bytes:

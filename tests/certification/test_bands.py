@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from ssmscan.certification.bands import coverage, difference, simultaneous_bands
+from ssmscan.certification.bands import coverage, difference, rarest, simultaneous_bands
 
 
 def share_inside(bands, size, points, draw, replicates=2000):
@@ -37,6 +37,17 @@ def test_a_sample_that_is_not_uniform_leaves_them(shift):
     bands = simultaneous_bands(500, 100, 1 - 1e-5)
     draw = {"location": lambda rng, n: rng.random(n) ** 1.4, "spread": lambda rng, n: rng.beta(1.7, 1.7, n)}[shift]
     assert share_inside(bands, 500, 100, draw, 200) < 0.1
+
+
+def test_the_rarest_point_is_outside_of_the_band_where_the_sample_is():
+    bands, rng = simultaneous_bands(80, 20, 0.9), np.random.default_rng(3)
+    outside = 0
+    for _ in range(300):
+        found = difference(rng.random(80) ** 1.2, 20)
+        left = bool(((found < bands.lower) | (found > bands.upper)).any())
+        assert (rarest(found, 80) < bands.gamma) == left
+        outside += left
+    assert 30 < outside < 270
 
 
 def test_a_value_that_is_no_number_leaves_them():

@@ -1,6 +1,7 @@
 """Forecast scores and leave-future-out against the exact posterior at every origin, on a grid of parameter values."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 import ssmscan
+from ssmscan.inference.forecast_scores import one_loop, origins_of
 from ssmscan.results.data import Costs
 from tests.inference.models import NOISE, Y
 from tests.truth import LinearGaussian, z_threshold
@@ -220,3 +222,9 @@ def test_two_models_are_compared_on_the_same_forecasts(linear, grid, found):
 def test_what_cannot_be_scored_is_refused(linear, grid, settings, message):
     with pytest.raises(ValueError, match=message):
         ssmscan.forecast_scores(KEY, linear, drawn(**grid.draw(0, 8)), progress=False, **settings)
+
+
+def test_several_loops_have_no_time_in_common():
+    with pytest.raises(ValueError, match=r"2 independent loops.*ssm\.loops\[k\]"):
+        one_loop(SimpleNamespace(loops=(0, 1)))
+    assert origins_of(SimpleNamespace(num_steps=10), None, 2).tolist() == [5, 6, 7, 8]

@@ -19,12 +19,12 @@ from tests.truth import linear_gaussian as solve
 pytestmark = pytest.mark.slow
 KEY = jax.random.key(0)
 RHO, Q = 0.6, 0.8
-KNOWN = drawn(rho=np.full((1, 1000), RHO))
+KNOWN = drawn(rho=np.full((1, 400), RHO))
 AR = LinearGaussian.scalar(0.0, Q**2, RHO, Q**2, 1.0, NOISE**2)
 
 
 def scores_of(ssm, result=KNOWN, **settings):
-    settings = {"num_draws": 1000, "first_origin": FIRST, "progress": False} | settings
+    settings = {"num_draws": 400, "first_origin": FIRST, "progress": False} | settings
     return ssmscan.forecast_scores(KEY, ssm, result, **settings)
 
 
@@ -85,7 +85,7 @@ def panel(y):
 def test_elements_of_a_panel_are_predicted_each_from_its_own_filter():
     both = np.stack([Y, 1.5 - 2.0 * Y], 1)
     ssm = ssmscan.trace(panel, both)
-    found = scores_of(ssm, horizons=(1, 2), estimator=ssmscan.ParticleFilter(500))
+    found = scores_of(ssm, horizons=(1, 2), num_draws=200, estimator=ssmscan.ParticleFilter(300))
     assert ssm.panel is not None and found.crps["y"].shape == found.pit["y"].shape == (ALL - FIRST, 2, 2)
     truth = sum(solve(AR, y[:, None]).increments[FIRST:] for y in both.T)
     np.testing.assert_allclose(found.log_scores[:, 0], truth, atol=0.1)
@@ -129,7 +129,7 @@ def test_observations_that_are_fed_back_are_drawn_where_they_have_not_come():
 
 def test_states_of_few_values_are_predicted_from_all_of_them():
     p = 0.8
-    found = scores_of(ssmscan.trace(switching, Y), drawn(p=np.full((1, 1000), p)), horizons=(1, 2))
+    found = scores_of(ssmscan.trace(switching, Y), drawn(p=np.full((1, 400), p)), horizons=(1, 2))
     law = np.log(np.array([[p, 1 - p], [1 - p, p]]))
     alpha, ahead = np.array([0.0, -np.inf]), np.zeros((ALL, 2))
     for t, y in enumerate(Y):

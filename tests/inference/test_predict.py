@@ -11,6 +11,7 @@ from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
+from ssmscan.errors import ModelError
 from ssmscan.inference.predict import predict
 from ssmscan.results.data import Costs
 from ssmscan.results.result import Result
@@ -76,10 +77,53 @@ def test_draws_of_some_paths_are_plotted_by_arviz(linear):
     replicated = ssmscan.predict(jax.random.key(1), linear, found)
     made = found.to_arviz(posterior_predictive=replicated)
     np.testing.assert_array_equal(made["posterior_predictive"]["draw"], found.state_draws)
-    np.testing.assert_array_equal(made["posterior_predictive"]["x"], found.states["x"])
-    arviz.plot_ppc(made, num_pp_samples=5, show=False)
-    with pytest.raises(ValueError, match=r"posterior_predictive\['.*'\] must have a shape that begins with"):
-        found.to_arviz(posterior_predictive=ssmscan.predict(jax.random.key(1), linear, found, num_draws=5))
+    assert set(made["posterior_predictive"].data_vars) == {"y"}
+    few = ssmscan.predict(jax.random.key(1), linear, found, num_draws=5)
+    kept = found.to_arviz(posterior_predictive=few)["posterior_predictive"]["draw"].values
+    np.testing.assert_array_equal(found.states["x"][:, np.isin(found.state_draws, kept)], few["x"])
+    if arviz.__version__.startswith("0."):
+        arviz.plot_ppc(made, num_pp_samples=5, show=False)
+
+
+@pytest.fixture(scope="module")
+def prior(linear):
+    return ssmscan.prior_predictive(jax.random.key(0), linear, num_draws=4000)
+
+
+def test_draws_from_the_prior_have_the_law_of_the_model(prior):
+    """rho ~ U(0, 1), x_0 ~ N(0, 1), the first state and its observation given both."""
+    rho, q, x_0, first = prior["rho"][0], prior["q"][0], prior["x_0"][0], prior["x"][0, :, 0]
+    moments = [
+        (rho - 0.5) * np.sqrt(12),
+        (np.log(q) + 0.5) / 0.5,
+        x_0,
+        (first - rho * x_0) / q,
+        (prior["y"][0, :, 0] - first) / NOISE,
+        (prior["y"] - prior["x"]).reshape(-1) / NOISE,
+    ]
+    for values in moments:
+        assert abs(values.mean()) * np.sqrt(len(values)) < z_threshold(2 * len(moments))
+        spread = ((values - values.mean()) ** 2).std() / np.sqrt(len(values))
+        assert abs(values.var() - 1) < z_threshold(2 * len(moments)) * spread
+
+
+def test_what_is_drawn_from_the_prior_knows_no_step(prior, linear):
+    assert prior["y"].shape == (1, 4000, len(Y)) and prior.num_known == 0
+    assert set(prior.initial) == {"rho", "q", "x_0"} and prior.start == ("x_0",) and prior.state_draws is None
+    np.testing.assert_array_equal(prior.observed["y"], linear.observed["y"])
+    with pytest.raises(ModelError, match="parameter.s. 'a' .*cannot be drawn"):
+        ssmscan.prior_predictive(jax.random.key(0), ssmscan.trace(improper, Y))
+
+
+def improper(y):
+    a = numpyro.sample("a", dist.ImproperUniform(dist.constraints.real, (), ()))
+
+    def step(x, y):
+        x = numpyro.sample("x", dist.Normal(a * x, 1.0))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        return x, None
+
+    scan(step, 0.0, y)
 
 
 def test_more_draws_than_paths_are_refused(result, linear):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray
 
+from ssmscan.labels import Labels
 from ssmscan.results import result as result_module
 from ssmscan.results import storage
 from ssmscan.results.data import Costs
@@ -19,7 +20,7 @@ from ssmscan.results.result import Result, load
 from tests.results.samples import result
 
 CHAINS, DRAWS, STEPS = 2, 20, 7
-ARRAYS = ("draws", "states", "sample_stats", "observed", "points", "continuation")
+ARRAYS = ("draws", "states", "sample_stats", "observed", "constants", "points", "continuation")
 WEIGHTED = {
     "draws": {"scope/phi": np.zeros((1, DRAWS)), "beta": np.ones((1, DRAWS, 2))},
     "points": {"scope/phi": np.arange(3.0), "beta": np.arange(6, dtype=np.float32).reshape(3, 2)},
@@ -59,6 +60,15 @@ def example(**changes):
             "total": np.float64(3.5),
             "seen": np.array(True),
         },
+        "constants": {"rain": np.linspace(0, 1, STEPS), "opts.w": np.array(3)},
+        "labels": Labels(
+            {
+                "time": np.arange("2024-01-31", "2024-02-07", dtype="datetime64[D]"),
+                "place": np.array(["Aarhus", "Ω"]),
+                "of/nobody": np.array([0.5]),
+            },
+            {"z": ("place",), "beta": ("place", "kind")},
+        ),
         "notes": ("two divergences", "αβγ"),
         "initial": ("x_init",),
     } | changes
@@ -210,8 +220,8 @@ def test_a_damaged_file_is_not_believed(tmp_path):
         ({"engine": 3}, "engine of a Result must be text, got"),
         ({"format": ...}, "it has no 'format'"),
         ({"format": "new"}, "invalid literal"),
-        ({"format": 99}, "has format 99 of a later ssmscan, and this one reads format 4: update ssmscan"),
-        ({"format": 3}, "has format 3 of an earlier ssmscan, and this one reads format 4: run the engine again, or"),
+        ({"format": 99}, "has format 99 of a later ssmscan, and this one reads format 5: update ssmscan"),
+        ({"format": 4}, "has format 4 of an earlier ssmscan, and this one reads format 5: run the engine again, or"),
         ({"costs": {"compile_seconds": 1.0}}, "warmup_seconds"),
         ({"costs": 3}, "costs"),
         ({"sites": {"draws": ["absent"]}}, "it has no 'absent'"),
@@ -241,7 +251,7 @@ def test_a_file_of_format_1_has_no_checksum_and_is_refused_all_the_same(tmp_path
     path = example().save(tmp_path / "r.nc")
     path.write_bytes(path.read_bytes().partition(b"ssmscan sha256 ")[0])
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="has format 1 of an earlier ssmscan, and this one reads format 4: run the"):
+    with pytest.raises(ValueError, match="has format 1 of an earlier ssmscan, and this one reads format 5: run the"):
         load(path)
     assert arviz.from_netcdf(path)["posterior"]["beta"].shape[:2] == (CHAINS, DRAWS)
 
@@ -260,15 +270,21 @@ def test_arviz_reads_the_export_and_the_file(tmp_path):
         assert states["x_init"].dims == ("chain", "draw", "x_init_dim_0")
         np.testing.assert_array_equal(states["draw"].values, original.state_draws)
         assert tree["sample_stats"]["diverging"].dtype == bool
-        assert tree["observed_data"]["y"].dims == ("time",)
+        assert tree["observed_data"]["y"].dims == tree["constant_data"]["rain"].dims == ("time",)
+        assert str(tree["states"]["time"].values[-1]).startswith("2024-02-06")
+        assert tree["states"]["z"].dims == ("chain", "draw", "time", "place")
+        assert posterior["beta"].dims == ("chain", "draw", "place", "kind")
+        assert posterior["beta"].sel(place="Ω").shape == (CHAINS, DRAWS, 3)
     assert exported["posterior_predictive"]["y"].dims == ("chain", "draw", "time")
     assert type(exported).__name__ == ("InferenceData" if arviz.__version__.startswith("0.") else "DataTree")
 
 
-def test_paths_of_all_draws_are_in_the_posterior():
-    states = {"x": np.ones((CHAINS, DRAWS, STEPS))}
-    tree = example(states=states, state_draws=np.arange(DRAWS), initial=()).to_arviz()
-    assert tree["posterior"]["x"].dims == ("chain", "draw", "time")
+def test_states_have_their_group_whether_every_draw_has_a_path_or_not():
+    for draws in (np.arange(DRAWS), np.array([3, 8]), np.zeros(0, int)):
+        tree = example(states={"x": np.ones((CHAINS, len(draws), STEPS))}, state_draws=draws, initial=()).to_arviz()
+        assert tree["states"]["x"].dims == ("chain", "draw", "time")
+        np.testing.assert_array_equal(tree["states"]["draw"], draws)
+        assert "x" not in tree["posterior"].data_vars
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +20,23 @@ def flatten(args: tuple, kwargs: dict) -> tuple[list, jax.tree_util.PyTreeDef, l
     with jax.ensure_compile_time_eval():
         leaves = [as_jax(leaf, path) if is_array(leaf) else leaf for (_, leaf), path in zip(pairs, paths)]
     return leaves, tree, paths
+
+
+def names_of_leaves(model: Callable, args: tuple, kwargs: dict) -> list[str]:
+    """Return a name for each leaf of (args, kwargs): that of its argument, and where it is in it, dots between."""
+    try:
+        parameters = list(inspect.signature(model).parameters.values())
+    except (TypeError, ValueError):  # a function that does not say
+        parameters = []
+    single = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    found = []
+    for (kind, first, *rest), _ in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]:
+        if kind.idx == 1:
+            head = str(first.key)
+        else:
+            head = single[first.idx] if first.idx < len(single) else f"args.{first.idx}"
+        found.append(".".join([head, *(jax.tree_util.keystr((key,), simple=True) for key in rest)]))
+    return found
 
 
 def is_array(leaf: Any) -> bool:

@@ -6,11 +6,13 @@ that is a likelihood of zero, not a fault in the data).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import partial_eval as pe
 
 from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.dataflow import Staged
@@ -24,6 +26,25 @@ from ssmscan.model.statespace.simulation import simulate
 def observed(core: Core) -> dict[str, jax.Array]:
     """Compute the observed values by site, loop sites with time in front."""
     return _over_data(core, core.program.data.observed_step, core.program.data.observed_outside, "observed")
+
+
+def constants(cores: Sequence[Core], named: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the arrays that no observed site has its data from: covariates, masks, times.
+
+    Args:
+        cores: the loops of a model.
+        named: its data by argument, in the order of the arrays.
+    """
+    read = {i for core in cores for i in _read_by_observed(core)}
+    rest = {name: x for i, (name, x) in enumerate(named.items()) if i not in read}
+    return {name: np.asarray(x) for name, x in rest.items() if jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool}
+
+
+def _read_by_observed(core: Core) -> list[int]:
+    """Return which of the arrays of a model the data of observed sites are computed from."""
+    written = jax.make_jaxpr(lambda arrays: observed(Core(core.program, arrays)))(core.arrays)
+    _, read = pe.dce_jaxpr(written.jaxpr, [True] * len(written.jaxpr.outvars))
+    return [i for i, is_read in enumerate(read) if is_read]
 
 
 @jax.jit

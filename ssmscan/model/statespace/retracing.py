@@ -39,5 +39,8 @@ class Retraceable(Written, Protocol[M]):
     def with_labels(self, ssm: M, time: Any, dims: Any, coords: Any) -> M:
         """Return the model with names for its axes declared."""
 
+    def named_data(self) -> dict[str, Any]:
+        """Return the leaves that are data by the argument of the model that they are in."""
+
     def data_paths(self) -> list[str]:
         """Return the printed paths of the leaves that are data."""
