@@ -24,13 +24,12 @@ Data flow one way, and a folder imports only from those before it:
     certification/            is it right on this model and machine: `certify`, and the self-test
     stochastic_volatility     a model to copy and change
     demo                      that model by two samplers
-    command_line/, __main__   `ssmscan demo`, `trace`, `check`
+    command_line/, __main__   `ssmscan demo`, `selftest`, `trace`, `check`
 
 `__all__` is in the order in which one meets things.  Use the names qualified (`ssmscan.trace`, `ssmscan.NUTS`): NumPyro
 has its own.
 """
 
-from ssmscan.certification.bands import Bands
 from ssmscan.certification.certificate import Calibration, Certificate, Finding, Outcome
 from ssmscan.certification.certify import certify
 from ssmscan.errors import ModelError
@@ -105,7 +104,7 @@ from ssmscan.particles.smoothing import (
     SmoothingResult,
 )
 from ssmscan.particles.stores import Ancestry, Eves, FinalCloud, FullHistory, LastSteps, Store
-from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles, Summary
+from ssmscan.particles.summaries import PIT, SD, Mean, Probabilities, Quantiles, Summary
 from ssmscan.results import plots
 from ssmscan.results.agreement import Comparison, EngineReport, PairReport, compare
 from ssmscan.results.checked import CrossCheck, Look
@@ -119,6 +118,7 @@ from ssmscan.results.result import Result, load
 from ssmscan.results.scores import ForecastScores, LeaveFutureOut, Reweighting, ScoreDifference
 from ssmscan.results.summary import Estimate, ScalarSummary
 from ssmscan.results.table import Table
+from ssmscan.results.uniformity import Band
 from ssmscan.results.verdicts import Difference, Fault, Judgement, Verdict
 
 __version__ = "0.1.0"
@@ -153,7 +153,7 @@ __all__ = [
     "Finding",
     "Outcome",
     "Calibration",
-    "Bands",
+    "Band",
     # do they agree
     "cross_check",
     "CrossCheck",
@@ -215,6 +215,7 @@ __all__ = [
     "Mean",
     "SD",
     "Quantiles",
+    "Probabilities",
     "PIT",
     "FinalCloud",
     "Eves",

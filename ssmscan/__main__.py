@@ -20,6 +20,7 @@ GUIDE = """
 Bayesian inference in state-space models that are written as ordinary NumPyro functions.
 
   ssmscan demo                             two samplers on exchange rates, until they agree (two minutes)
+  ssmscan selftest                         numbers with an exact value, computed on your machine
   ssmscan trace model.py                   what ssmscan finds in your model, or why it refuses it
   ssmscan check model.py --data data.csv   data, model, prior and engines, before the first long run
 
@@ -46,6 +47,12 @@ particle filter until they agree, print what was found, and write figures and re
 minutes on two cores, less the second time: compiled programs are kept.
 """
 
+SELFTEST = """
+After an installation, or on a new device. Compute on it what has an answer known to many digits: Gaussian likelihoods
+and their gradients, sums over all paths of a Markov chain, the evidence of a volatility model, offspring and random
+bits. Print the exact value, what was found, and whether rounding or chance explains the difference.
+"""
+
 TRACE = """
 For whoever wrote a model and wonders whether ssmscan takes it. Import the file, call its model once, and print the
 table of its sites: which are parameters, which are drawn at every step, which are observed, and why. A model that
@@ -59,7 +66,8 @@ CHECK = """
 Before the first long run. Print what is to know of the data (dates, gaps, columns that do not vary), of the model (the
 table of `ssmscan trace`; its parts against NumPyro's own density), of the prior (whether it makes data like those
 observed; whether a filter starves at its draws), and of the engines (which run the model, and which to start with).
-Takes a minute, most of it compilation. With --cross-check two engines then run until they agree.
+Takes a minute, most of it compilation. With --certify the kernels of engines are then tested on this model, and with
+--cross-check two engines run until they agree.
 
 A table is a CSV file with a line of names. The first column of dates is the time; the others go to the arguments of
 the same name. Empty cells, NA and NaN are missing, and are observed by nobody.
@@ -102,6 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--output", type=Path, default=Path("ssmscan-demo"), metavar="FOLDER", help="where files go")
     show.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
 
+    example = "ssmscan selftest"
+    tested = command("selftest", commands.selftest, "exact oracles on your machine", SELFTEST, example)
+    tested.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
+
     example = "ssmscan trace model.py"
     _add_model(command("trace", commands.trace, "what ssmscan finds in your model", TRACE, example))
 
@@ -109,10 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     checked = command("check", commands.check, "data, model, prior and engines", CHECK, example)
     _add_model(checked)
     checked.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
+    checked.add_argument("--certify", action="store_true", help="test the kernels of engines on this model")
     checked.add_argument("--cross-check", action="store_true", help="run two engines until they agree")
-    checked.add_argument(
-        "--seconds", type=_seconds, default=120.0, metavar="S", help="time for --cross-check (default: 120)"
-    )
+    seconds = "time for each of --certify and --cross-check (default: 120)"
+    checked.add_argument("--seconds", type=_seconds, default=120.0, metavar="S", help=seconds)
     return parser
 
 

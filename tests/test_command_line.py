@@ -14,7 +14,7 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.__main__ import main
-from ssmscan.command_line import prior_look, suitable
+from ssmscan.command_line import commands, prior_look, suitable
 from ssmscan.command_line.columns import UsageError, read
 from ssmscan.command_line.facts import facts
 
@@ -122,6 +122,22 @@ def test_facts_tell_of_gaps_and_of_what_does_not_vary(write):
     assert "not in order, first in line 3" in facts(columns(write, "year,y", "1872,1", "1871,2"), ["y"])[1]
 
 
+@pytest.mark.parametrize(("passed", "status"), [(True, 0), (False, 1)])
+def test_selftest_prints_the_table_and_its_status_is_that_of_the_oracles(monkeypatch, capsys, passed, status):
+    seeds = []
+
+    class Found:
+        def __bool__(self):
+            return passed
+
+        def __str__(self):
+            return "the table"
+
+    monkeypatch.setattr(commands, "run_oracles", lambda *, seed: seeds.append(seed) or Found())
+    assert main(["selftest", "--seed", "3"]) == status
+    assert capsys.readouterr().out == "the table\n" and seeds == [3]
+
+
 # ---- commands ----------------------------------------------------------------------------------------
 
 
@@ -129,7 +145,7 @@ def test_alone_it_prints_a_guide_and_help_says_what_a_command_prints(capsys):
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert "ssmscan check model.py --data data.csv" in capsys.readouterr().err
-    for command in ("demo", "trace", "check"):
+    for command in ("demo", "selftest", "trace", "check"):
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
         printed = capsys.readouterr().out

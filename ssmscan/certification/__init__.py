@@ -13,6 +13,6 @@
 | `conditional_likelihood` | the estimate of a filter that contains an exact path |
 | `likelihood` | whether a filter's estimates are like it |
 | `kernels` | whether PMMH, particle Gibbs and NUTS leave exact draws exact |
-| `calibration`, `bands` | where true parameters lie in their posteriors; simultaneous bands of such places |
+| `calibration` | where true parameters lie in their posteriors |
 | `selftest`, `oracles` | exact oracles on the user's machine and device; what they are |
 """

@@ -14,7 +14,7 @@ points and particles and however bad q is; few effective points cost power, not 
 
 Ranked are the unconstrained parameters, and the log of the estimated likelihood, which depends on the data and sees
 what no parameter shows: a posterior that is the prior (Modrák et al. 2023, *Bayesian Analysis*).  Distribution
-functions are judged by simultaneous bands (`bands`).
+functions are judged by simultaneous bands (`ssmscan.results.uniformity`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from scipy.special import ndtr, ndtri, softmax
 
-from ssmscan.certification.bands import difference, simultaneous_bands
 from ssmscan.certification.certificate import POWER, Calibration
 from ssmscan.certification.conditional_likelihood import conditional_log_likelihood
 from ssmscan.certification.exact_draws import Places, draw_exactly
@@ -45,6 +44,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.resampling import multinomial
+from ssmscan.results.uniformity import difference, simultaneous_band
 
 REPLICATES, GRID = 500, 100
 ROUND, MOST_ROUNDS, POINTS = 240, 4, 320
@@ -148,8 +148,8 @@ def calibrate(
         return Calibrated(None, seconds, compile_seconds, left_out, interrupted)
     names = (*coordinate_names(ssm, {}, {}), LOG_LIKELIHOOD)
     every = np.array(positions)
-    bands = simultaneous_bands(len(every), GRID, 1.0 - error_rate / len(names))
-    differences = np.array([difference(column, GRID) for column in every.T])
+    bands = simultaneous_band(len(every), level=1.0 - error_rate / len(names), cells=GRID)
+    differences = np.array([difference(column, bands.points) for column in every.T])
     grid = np.arange(1, GRID + 1) / GRID
     calibration = Calibration(names, every, grid, differences, bands, np.array(sizes))
     return Calibrated(calibration, seconds, compile_seconds, left_out, interrupted)
@@ -225,11 +225,11 @@ def visible_shift(size: int, level: float) -> float:
 
     By simulation: 200 samples of positions Phi(Phi^-1(v) + shift).
     """
-    bands = simultaneous_bands(size, GRID, level)
+    bands = simultaneous_band(size, level=level, cells=GRID)
     uniform = ndtri(np.random.default_rng(0).random((200, size)))
 
     def power(shift: float) -> float:
-        found = np.array([difference(ndtr(row + shift), GRID) for row in uniform])
+        found = np.array([difference(ndtr(row + shift), bands.points) for row in uniform])
         return float(((found < bands.lower) | (found > bands.upper)).any(axis=1).mean())
 
     low, high = 0.0, 3.0

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm
 
-from ssmscan.certification.bands import Bands
 from ssmscan.results.checked import CrossCheck
 from ssmscan.results.table import MISSING, Table, significant
+from ssmscan.results.uniformity import Band
 
 ERROR_RATE = 1e-4
 """Probability that a certificate of a sound model has a failed check, over all its checks."""
@@ -92,7 +92,7 @@ class Calibration(NamedTuple):
     positions: np.ndarray
     points: np.ndarray
     differences: np.ndarray
-    bands: Bands
+    bands: Band
     effective: np.ndarray
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import norm
 
-from ssmscan.certification.bands import rarest
 from ssmscan.certification.calibration import visible_shift
 from ssmscan.certification.certificate import ERROR_RATE, POWER, Calibration, Finding, Outcome, z_threshold
 from ssmscan.certification.densities import FACTORS, Densities, Runs
@@ -16,6 +15,7 @@ from ssmscan.inference.looks import MOST_LOOKS
 from ssmscan.results.checked import CrossCheck, deciding, furthest
 from ssmscan.results.criteria import DEFAULT
 from ssmscan.results.table import significant
+from ssmscan.results.uniformity import rarest
 from ssmscan.results.verdicts import Verdict
 
 COMPARED = 8

@@ -1,4 +1,4 @@
-"""`ssmscan trace` and `ssmscan check`: from a file to what is printed, and the exit status.
+"""`ssmscan trace`, `check` and `selftest`: from a file to what is printed, and the exit status.
 
 The status is 0 where nothing speaks against the model, 1 where something does, and 2 where a file, a column or a
 function is not there.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import jax
 
 import ssmscan
+from ssmscan.certification.selftest import selftest as run_oracles
 from ssmscan.command_line import facts, prior_look, suitable
 from ssmscan.command_line.columns import Columns, UsageError, read
 from ssmscan.command_line.user_model import Called, UserError, called, load, users_code
@@ -42,6 +43,13 @@ def exit_status(command: Callable[[Namespace], int], options: Namespace) -> int:
 _REFUSALS = "docs/refusals.md has every such message, with what to write instead."
 
 
+def selftest(options: Namespace) -> int:
+    """Print the exact oracles on this machine."""
+    found = run_oracles(seed=options.seed)
+    print(found)
+    return FINE if found else AGAINST
+
+
 def trace(options: Namespace) -> int:
     """Print what `ssmscan.trace` finds in a user's model."""
     ssm, one, data = _traced(options)
@@ -55,7 +63,7 @@ def check(options: Namespace) -> int:
     """Print what is to know of data, model and engines before the first long run."""
     ssm, one, data = _traced(options)
     keys = jax.random.split(jax.random.key(options.seed), 5)
-    impossible = False
+    against = False
     if data is not None:
         _head("Data")
         _say([_given(one, data)[0], *facts.facts(data, [name for names in one.used.values() for name in names])])
@@ -72,7 +80,7 @@ def check(options: Namespace) -> int:
         if not can_enumerate(ssm):
             looks.append(prior_look.filtered(keys[2], ssm))
         _say(sentence for look in looks for sentence in look.sentences)
-        impossible = any(look.impossible for look in looks)
+        against = any(look.impossible for look in looks)
     except ssmscan.ModelError as error:
         _say([f"Nothing can be simulated: {error}"])
     _head("Engines")
@@ -80,12 +88,17 @@ def check(options: Namespace) -> int:
     print(found.table.grid())
     print()
     _say([found.advice])
+    if options.certify:
+        _head("Certificate")
+        certificate = ssmscan.certify(ssm, key=keys[4], seconds=options.seconds)
+        print(certificate, flush=True)
+        against = against or bool(certificate.failed)
     if options.cross_check:
         _head("Cross-check")
         checked = ssmscan.cross_check(keys[3], ssm, seconds=options.seconds)
         print(checked, flush=True)
-        impossible = impossible or checked.verdict is ssmscan.Verdict.DISAGREE
-    return AGAINST if impossible else FINE
+        against = against or checked.verdict is ssmscan.Verdict.DISAGREE
+    return AGAINST if against else FINE
 
 
 def _traced(options: Namespace) -> tuple[ssmscan.StateSpaceModel, Called, Columns | None]:
@@ -95,6 +108,8 @@ def _traced(options: Namespace) -> tuple[ssmscan.StateSpaceModel, Called, Column
     one = called(module, options.model, options.name, data, options.columns)
     with users_code(options.model, f"calling {options.name} to trace it"):
         ssm = ssmscan.trace(one.model, *one.args, **one.kwargs)
+    if one.time is not None and len(ssm.loops) == 1 and ssm.num_steps == len(one.time):
+        ssm = ssm.with_labels(time=one.time)
     return ssm, one, data
 
 

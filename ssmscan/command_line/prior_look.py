@@ -36,19 +36,10 @@ class PriorLook(NamedTuple):
 
 
 def simulated(key: jax.Array, ssm: ssmscan.StateSpaceModel) -> PriorLook:
-    """Return how the data lie among those that the prior makes, a sentence for each observed site of the loop."""
-
-    @jax.jit
-    def draws(keys: jax.Array) -> dict[str, jax.Array]:
-        def one(key: jax.Array) -> dict[str, jax.Array]:
-            for_theta, for_data = jax.random.split(key)
-            made = ssm.simulate(for_data, ssm.sample_prior(for_theta))
-            return {site.name: made[site.name] for site in ssm.observations if site.name in made}
-
-        return jax.lax.map(one, keys)
-
-    made, observed = draws(jax.random.split(key, DRAWS)), ssm.observed
-    found = [_compared(name, np.asarray(values, float), observed[name]) for name, values in made.items()]
+    """Return how the data lie among those that the prior makes, in sentences for each observed site."""
+    made = ssmscan.prior_predictive(key, ssm, num_draws=DRAWS)
+    names = [site.name for site in ssm.observations if site.name in made and site.name in ssm.observed]
+    found = [_compared(name, np.asarray(made[name][0], float), ssm.observed[name]) for name in names]
     return PriorLook(tuple(sentence for one in found for sentence in one), False)
 
 

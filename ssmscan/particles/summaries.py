@@ -4,6 +4,8 @@ A summary is a frozen object called once per step, inside the loop; its results 
 time.  `Mean`, `SD` and `Quantiles` are of the filtering distribution :math:`p(x_t | y_{1:t})`, whatever moved the
 particles.
 
+`Probabilities` are those of a regime, whose codes have no mean worth knowing.
+
 `Quantiles` bisects the weighted distribution function, about 30 passes over the cloud; sorting
 would cost five times more.
 
@@ -23,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ssmscan.arguments import require_number
+from ssmscan.arguments import require_integer, require_number
 from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.weights import normalise
 
@@ -132,6 +134,33 @@ def _quantile(w: Array, x: Array, p: Array) -> Array:
     _, above = lax.fori_loop(0, _HALVINGS[w.dtype.name], halve, (low, high))
     largest = jnp.max(jnp.where(seen & (x <= above), x, -jnp.inf))
     return jnp.where(reached_at_once, low, largest)
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Filtering probabilities of the values 0 .. K - 1 of every discrete site in the loop: (K,) + shape of the site.
+
+    What a site of counts has above K - 1 is left out: then they sum to less than one.
+
+    Attributes:
+        num_values: K.
+    """
+
+    num_values: int = 2
+    name = "probabilities"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_values", require_integer("num_values", self.num_values, at_least=1))
+
+    def __call__(self, info: StepInfo) -> dict[str, Array]:
+        """Return the weight of the particles that have each value, by discrete site."""
+
+        def of_site(x: Array) -> Array:
+            found = [over_particles(info.weights, x == value) for value in range(self.num_values)]
+            return _dead(info, jnp.stack(found))
+
+        discrete = {name: x for name, x in info.moved.values.items() if not jnp.issubdtype(x.dtype, jnp.inexact)}
+        return {name: of_site(x) for name, x in discrete.items()}
 
 
 @dataclass(frozen=True)

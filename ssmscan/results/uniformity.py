@@ -15,7 +15,8 @@ That probability is computed, not simulated.  The counts of uniform values are a
 whose probability of staying between the bounds at all points is a forward recursion.  Counts are whole, so that it is
 the level asked for or a little more.
 
-The points are z_i = i / cells.  For ranks 0 .. L among L draws take (rank + 1) / (L + 1) as the values, and cells that
+The points are z_i = i / cells, the last of them 1, where every value must be: one that is no number leaves the band
+there.  For ranks 0 .. L among L draws take (rank + 1) / (L + 1) as the values, and cells that
 divide L + 1: at these points their distribution function is that of the uniform law.
 """
 
@@ -39,26 +40,28 @@ _HALVINGS = 12
 
 
 class Band(NamedTuple):
-    """Bounds of an empirical distribution function of uniform values.
+    """Bounds of F_N(z) - z for uniform values.
 
     Attributes:
-        points: (m,) where they hold, increasing, in (0, 1).
-        low: (m,) the least value of the distribution function at each point.
-        high: (m,) the largest.
+        points: (m,) where they hold, increasing to 1.
+        lower: (m,) the least difference at each point.
+        upper: (m,) the largest.
+        gamma: probability of being outside of the bounds at one point alone, or less.
     """
 
     points: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    gamma: float
 
 
 def simultaneous_band(number: int, *, level: float = 0.95, cells: int | None = None) -> Band:
-    """Return the bounds between which the distribution function of uniform values stays at all points.
+    """Return bounds between which the distribution function of uniform values less the uniform one stays everywhere.
 
     Args:
         number: N, how many values there are.
         level: probability that it stays there, in (0, 1).
-        cells: intervals of equal length between the points; the smaller of 100 and N, at least 2, by default.
+        cells: m, intervals of equal length that end at the points; the smaller of 100 and N, at least 2, by default.
 
     Raises:
         TypeError: if a number is of another type.
@@ -67,9 +70,10 @@ def simultaneous_band(number: int, *, level: float = 0.95, cells: int | None = N
     number = require_integer("number", number, at_least=1)
     level = require_number("level", level, 0, 1)
     cells = max(min(number, MOST_CELLS), 2) if cells is None else require_integer("cells", cells, at_least=2)
-    points = np.arange(1, cells) / cells
-    low, high = _bounds(number, points, _level_of_one(min(number, MANY), level, cells))
-    return Band(points, low / number, high / number)
+    points = np.arange(1, cells + 1) / cells
+    gamma = _level_of_one(min(number, MANY), level, cells)
+    low, high = _bounds(number, points, gamma)
+    return Band(points, low / number - points, high / number - points, gamma)
 
 
 def uniform_values(argument: str, values: object) -> np.ndarray:
@@ -102,12 +106,25 @@ def uniform_values(argument: str, values: object) -> np.ndarray:
     return found
 
 
-def distribution(values: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the empirical distribution function of values (n,) at points (m,).
+def difference(values: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return F_N(z) - z of values (n,) at points (m,).
 
-    A value that is a point but for rounding counts as not above it.
+    A value that is a point but for rounding counts as not above it, and one that is no number as above all.
     """
-    return np.searchsorted(np.sort(values), points + 1e-9, side="right") / len(values)
+    return np.searchsorted(np.sort(values), points + 1e-9, side="right") / len(values) - points
+
+
+def rarest(differences: np.ndarray, number: int) -> float:
+    """Return the pointwise level of the point that is furthest off: outside of a band if it is below its gamma.
+
+    Args:
+        differences: (..., m) of `difference`, at i / m.
+        number: N, the number of values.
+    """
+    points = np.arange(1, differences.shape[-1] + 1) / differences.shape[-1]
+    counts = np.round((differences + points) * number)
+    tails = np.minimum(stats.binom.cdf(counts, number, points), stats.binom.sf(counts - 1, number, points))
+    return float(2 * tails.min())
 
 
 @lru_cache(maxsize=64)

@@ -48,7 +48,7 @@ def test_a_model_that_takes_no_shorter_data_is_left_as_it_is():
     assert not found.is_short and found.ssm.num_steps == len(READINGS) and "does not take" in found.note
 
 
-@pytest.mark.parametrize("missing", [[], [3, 4]])
+@pytest.mark.parametrize("missing", [[], pytest.param([3, 4], marks=pytest.mark.slow)])
 def test_data_enter_where_they_are_observed_and_missing_ones_stay_missing(missing):
     y = READINGS.copy()
     y[missing] = np.nan

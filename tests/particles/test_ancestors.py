@@ -11,6 +11,7 @@ import pytest
 import ssmscan
 from ssmscan import Ancestry, Eves, FullHistory, LastSteps, ParticleFilter, multinomial, systematic
 from ssmscan.particles.ancestors import genealogical_variance
+from ssmscan.particles.draws import as_key
 from tests.particles.handmade import THETA, autoregression, exact
 from tests.truth import z_threshold
 
@@ -40,14 +41,14 @@ def z_of(ratio, variance):
 
 def test_the_genealogy_of_a_run_knows_the_variance_of_its_likelihood():
     """With 6,000 runs the standard error is 3 % of the variance, 1.2.  The same with systematic resampling, where the
-    identity does not hold, and one cloud fewer than there are, are rejected.
+    identity does not hold, and without the factor for the clouds that were drawn, are rejected.
     """
     limit, found = z_threshold(3), []
     for key in (0, 1, 2):
         ratio, variance = estimates(ALWAYS, key)
         found.append(z_of(ratio, variance))
-        one_fewer = 1 - (1 - variance) * (N - 1) / N
-        assert z_of(ratio, one_fewer) > limit
+        without = 1 - (1 - variance) * ((N - 1) / N) ** (T + 1)
+        assert z_of(ratio, without) > limit
     assert np.abs(found).max() < limit, found
     assert z_of(*estimates(replace(ALWAYS, resampling=systematic), 0)) < -limit
 
@@ -84,9 +85,13 @@ def test_where_the_identity_does_not_hold_nothing_is_returned(changes, message):
 
 
 def test_replicates_know_their_spread():
-    spread = ssmscan.Replicates(replace(ALWAYS, store=ssmscan.FinalCloud()), 64).spread(jax.random.key(0), SSM, MODEL)
+    alone = replace(ALWAYS, store=ssmscan.FinalCloud())
+    spread = ssmscan.Replicates(alone, 64).spread(jax.random.key(0), SSM, MODEL)
     truth = float(exact(SSM, MODEL).log_likelihood)
     assert abs(np.exp(float(spread.log_likelihood) - truth) - 1) < z_threshold() * float(spread.error)
-    assert 0.6 < spread.sd < 1.6
+    keys = jax.random.split(as_key(jax.random.key(0)), 64)
+    logs = np.asarray(jax.lax.map(lambda key: alone.estimate(key, SSM, MODEL).log_likelihood, keys), float)
+    assert spread.sd == pytest.approx(logs.std(ddof=1), rel=1e-4)
+    assert spread.error == pytest.approx(np.exp(logs - float(spread.log_likelihood)).std(ddof=1) / 8, rel=1e-4)
     with pytest.raises(ValueError, match="a spread is between two or more"):
         ssmscan.Replicates(ALWAYS, 1).spread(jax.random.key(0), SSM, MODEL)

@@ -10,7 +10,7 @@ from ssmscan.particles.filter import ParticleFilter
 from ssmscan.particles.filter_step import StepInfo
 from ssmscan.particles.proposals import Move
 from ssmscan.particles.stores import FinalCloud, FullHistory
-from ssmscan.particles.summaries import PIT, SD, Mean, Quantiles
+from ssmscan.particles.summaries import PIT, SD, Mean, Probabilities, Quantiles
 from tests.particles.handmade import THETA, autoregression, exact
 from tests.truth import ERROR_RATE
 
@@ -46,6 +46,14 @@ def test_moments_and_quantiles_are_those_of_the_weighted_sample():
         assert got.shape == (3, *x.shape[1:])
         expected = [[weighted_quantile(w, column, p) for column in flat.T] for p in (0.1, 0.5, 0.9)]
         np.testing.assert_allclose(got.reshape(3, -1), expected, rtol=1e-6)
+
+
+def test_probabilities_are_the_weight_of_each_value_of_discrete_sites_alone():
+    values = {"z": [0, 2, 1, 2], "pair": [[0, 1], [1, 1], [5, 0], [0, 0]], "x": [0.0, 1.0, 1.0, 2.0]}
+    found = Probabilities(3)(moment([0.1, 0.2, 0.3, 0.4], values))
+    assert set(found) == {"z", "pair"}
+    np.testing.assert_allclose(found["z"], [0.1, 0.3, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(found["pair"], [[0.5, 0.7], [0.2, 0.3], [0.0, 0.0]], rtol=1e-6)
 
 
 def test_quantiles_of_few_particles_are_particles():

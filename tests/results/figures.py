@@ -63,9 +63,11 @@ def results() -> SimpleNamespace:
     found, keys = SimpleNamespace(), iter(jax.random.split(jax.random.key(0), 20))
     nile = datasets.nile()
     found.years, found.flow, seen = nile.time.astype("datetime64[Y]"), nile.values, 80
-    ssm = ssmscan.trace(local_level, nile.values[:seen])
-    importance = ssmscan.ImportanceSampler(num_points=12_000, num_particles=50, progress=False)
-    found.nuts = ssmscan.NUTS(num_warmup=300, num_samples=2000, progress=False).run(next(keys), ssm)
+    ssm = ssmscan.trace(local_level, nile.values[:seen]).with_labels(time=found.years[:seen])
+    importance = ssmscan.ImportanceSampler(
+        num_points=20_000, estimator=ssmscan.ExactLikelihood(), num_paths=200, progress=False
+    )
+    found.nuts = ssmscan.NUTS(num_warmup=300, num_samples=4000, num_paths=200, progress=False).run(next(keys), ssm)
     found.short = ssmscan.NUTS(num_warmup=300, num_samples=40, progress=False).run(next(keys), ssm)
     found.importance = importance.run(next(keys), ssm)
     found.compared = ssmscan.compare(NUTS=found.nuts, importance=found.importance, short=found.short)
@@ -74,6 +76,7 @@ def results() -> SimpleNamespace:
     found.other = importance.run(next(keys), other)
     found.disagree = ssmscan.compare(NUTS=found.nuts, importance=found.importance, other=found.other)
     longer = ssmscan.trace(local_level, nile.values[:seen], future=len(nile.values) - seen)
+    longer = longer.with_labels(time=found.years)
     found.predicted = ssmscan.predict(next(keys), longer, found.nuts)
 
     pit = (ssmscan.Mean(), ssmscan.SD(), ssmscan.PIT())
@@ -89,9 +92,11 @@ def results() -> SimpleNamespace:
 
     truth = np.repeat([1, 2, 0, 1, 0, 2], 20)
     growth = np.array([-1.0, 0.5, 2.0])[truth] + 0.7 * np.random.default_rng(0).standard_normal(len(truth))
-    found.quarters = np.datetime64("1990-01") + 3 * np.arange(len(truth))
-    ssm = ssmscan.trace(regimes, growth)
+    quarters = np.datetime64("1990-01") + 3 * np.arange(len(truth))
+    ssm = ssmscan.trace(regimes, growth).with_labels(time=quarters)
     found.regimes = ssmscan.NUTS(num_warmup=200, num_samples=200, num_chains=2, progress=False).run(next(keys), ssm)
+    probabilities = ssmscan.ParticleFilter(1000, summaries=(ssmscan.Probabilities(3),))
+    found.regimes_filtered = probabilities.run(next(keys), ssm, found.regimes.mean())
     found.regimes_at = ssmscan.Smoother(num_paths=200).run(next(keys), ssm, found.regimes.mean())
     return found
 
@@ -99,29 +104,29 @@ def results() -> SimpleNamespace:
 def figures(found: SimpleNamespace) -> dict[str, Draw]:
     """Return each figure by name, as a function of the Axes to draw into."""
     seen = found.years[: len(found.filtered.ess)]
-    data = {"times": seen, "observed": found.flow[: len(seen)]}
+    observed = found.flow[: len(seen)]
     both = {"NUTS": found.nuts, "importance": found.importance}
     pits = {"sd 38": found.filtered.summaries["pit"]["flow"], "sd 90": found.wide.summaries["pit"]["flow"]}
-    whole = {"times": found.years, "observed": found.flow}
     return {
-        "smoothed": lambda ax: plots.states(found.nuts, "level", ax=ax, **data),
-        "two engines": lambda ax: plots.states(
-            found.importance, "level", times=seen, ax=plots.states(found.nuts, "level", times=seen, ax=ax)
+        "smoothed": lambda ax: plots.states(found.nuts, "level", observed=observed, ax=ax),
+        "two engines": lambda ax: plots.states(found.importance, "level", ax=plots.states(found.nuts, "level", ax=ax)),
+        "filtered": lambda ax: plots.states(
+            found.filtered, "level", observed=observed, observed_on_the_right=True, ax=ax
         ),
-        "filtered": lambda ax: plots.states(found.filtered, "level", observed_on_the_right=True, ax=ax, **data),
-        "forecast of data": lambda ax: plots.forecast(found.predicted, "flow", ax=ax, **whole),
+        "forecast of data": lambda ax: plots.forecast(found.predicted, "flow", observed=found.flow, ax=ax),
         "forecast of a state": lambda ax: plots.forecast(found.predicted, "level", history=30, ax=ax),
         "ess": lambda ax: plots.ess(found.filtered, ax=ax),
-        "ess, starved": lambda ax: plots.ess(found.starved, times=seen, ax=ax),
+        "ess, starved": lambda ax: plots.ess(found.starved, ax=ax),
         "evidence": lambda ax: plots.evidence(found.running, times=seen, ax=ax),
         "evidence of models": lambda ax: plots.evidence(found.runs, ax=ax),
         "genealogy": lambda ax: plots.genealogy(found.filtered, "level", ax=ax),
-        "genealogy, few": lambda ax: plots.genealogy(found.few, "level", times=seen, ax=ax),
+        "genealogy, few": lambda ax: plots.genealogy(found.few, "level", ax=ax),
         "pit": lambda ax: plots.pit(pits, ax=ax),
         "agreement": lambda ax: plots.agreement(found.compared, ax=ax),
-        "agreement, three verdicts": lambda ax: plots.agreement(found.disagree, ax=ax),
+        "agreement, another prior": lambda ax: plots.agreement(found.disagree, ax=ax),
         "posterior": lambda ax: plots.posterior(both | {"other prior": found.other}, "sd", ax=ax),
-        "regimes": lambda ax: plots.states(found.regimes, "regime", times=found.quarters, ax=ax),
+        "regimes": lambda ax: plots.states(found.regimes, "regime", ax=ax),
+        "regimes, filtered": lambda ax: plots.states(found.regimes_filtered, "regime", ax=ax),
         "regimes, two engines": lambda ax: plots.states(
             found.regimes_at, "regime", ax=plots.states(found.regimes, "regime", ax=ax)
         ),

@@ -26,8 +26,8 @@ def test_uniform_values_stay_inside_and_others_are_marked_where_they_do_not():
     assert texts(ax) == ["95 % band of 200 uniform values", "inside everywhere"] and not len(marks.get_xdata())
     ax = plots.pit({"narrow": 0.25 + middle / 2, "right": middle})
     band = simultaneous_band(200)
-    exact = np.clip(2 * (band.points - 0.25), 0, 1)
-    outside = (exact < band.low) | (exact > band.high)
+    exact = np.clip(2 * (band.points - 0.25), 0, 1) - band.points
+    outside = (exact < band.lower - 1e-9) | (exact > band.upper + 1e-9)
     marks = ax.lines[2]
     assert marks.get_gid() == "outside"
     np.testing.assert_allclose(marks.get_xdata(), band.points[outside])

@@ -309,7 +309,7 @@ def test_malformed_calls_are_sentences():
         (lambda: plots.evidence({"a": run, "b": filter_run(np.ones(3))}), ValueError, "has 3 steps and source.'a'. 4"),
         (lambda: plots.genealogy(made, "x"), TypeError, "result of a ParticleFilter, got Predictions"),
         (lambda: plots.genealogy(stored(ANCESTORS, ANCESTORS), "y"), KeyError, "no state 'y'; it has .'x'"),
-        (lambda: plots.genealogy(stored(ANCESTORS, ANCESTORS, history=None), "x"), ValueError, "stored no history"),
+        (lambda: plots.genealogy(stored(ANCESTORS, ANCESTORS, history=None), "x"), ValueError, "stored no paths"),
         (lambda: plots.genealogy(stored(ANCESTORS, ANCESTORS), "x", num_lines=0), ValueError, "num_lines: expected"),
     ]:
         with pytest.raises(error, match=message):

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from ssmscan.particles.filter_result import FilterResult
-from ssmscan.particles.summaries import SD, Mean, Quantiles
+from ssmscan.particles.summaries import SD, Mean, Probabilities, Quantiles
 from ssmscan.results import plots
 from ssmscan.results.agreement import compare
 from ssmscan.results.plots.sources import Filtered
@@ -74,8 +74,21 @@ def test_the_particle_filter_reports_what_the_figures_read():
     needed = {name for name in vars(Filtered) if not name.startswith("_")}
     assert needed == {"summaries", "ess", "resampled", "start_observed", "num_particles", "starving_limit"}
     assert needed <= set(FilterResult.__dataclass_fields__) | set(dir(FilterResult))
-    assert (Mean().name, SD().name, Quantiles().name) == ("mean", "sd", "quantiles")
+    assert (Mean().name, SD().name, Quantiles().name, Probabilities().name) == (
+        "mean",
+        "sd",
+        "quantiles",
+        "probabilities",
+    )
     assert Quantiles().probs == PROBABILITIES
+
+
+def test_probabilities_that_a_filter_kept_are_drawn_as_they_are():
+    known = np.random.default_rng(0).dirichlet(np.ones(3), (STEPS, 2)).transpose(0, 2, 1)
+    filtered = SimpleNamespace(summaries={"probabilities": {"z": known}, "mean": {"z": np.zeros((STEPS, 2))}})
+    ax = plots.states(filtered, "z", element=(1,))
+    np.testing.assert_allclose(ribbon(ax, 1)[1], known[:, :2, 1].sum(1))
+    assert texts(ax) == ["z[1] = 0, filtered", "1", "2"]
 
 
 @pytest.mark.parametrize("smoothed_first", [False, True])

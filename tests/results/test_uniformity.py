@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssmscan.results.uniformity import distribution, simultaneous_band, uniform_values
+from ssmscan.results.uniformity import difference, rarest, simultaneous_band, uniform_values
 from tests.truth import z_threshold
 
 
 def inside(values, band):
     """Return whether the distribution function of each row of values stays within the band, (m,)."""
-    found = (values[:, None, :] <= band.points[:, None]).mean(-1)
-    return ((found >= band.low - 1e-12) & (found <= band.high + 1e-12)).all(-1)
+    found = (values[:, None, :] <= band.points[:, None]).mean(-1) - band.points
+    return ((found >= band.lower - 1e-9) & (found <= band.upper + 1e-9)).all(-1)
 
 
 @pytest.mark.parametrize(("number", "cells"), [(1, 2), (4, 3), (6, 4)])
@@ -23,9 +23,9 @@ def test_the_level_by_enumeration_of_all_counts(number, cells):
     total = 0.0
     for counts in itertools.product(range(number + 1), repeat=cells):
         if sum(counts) == number:
-            below = np.cumsum(counts)[:-1] / number
+            below = np.cumsum(counts) / number - band.points
             ways = factorial(number) / np.prod([factorial(n) for n in counts])
-            total += ways / cells**number * ((below >= band.low) & (below <= band.high)).all()
+            total += ways / cells**number * ((below >= band.lower - 1e-9) & (below <= band.upper + 1e-9)).all()
     assert total >= 0.8
 
 
@@ -39,14 +39,39 @@ def test_the_level_by_simulation(number, level):
     share = inside(values, band).mean()
     assert level - threshold * error < share < level + 0.01 + threshold * error
     # single intervals of that level do not hold together
-    low, high = (stats.binom.ppf(p, number, band.points) / number for p in ((1 - level) / 2, (1 + level) / 2))
-    assert inside(values, band._replace(low=low, high=high)).mean() < level - threshold * error
+    quantiles = (stats.binom.ppf(p, number, band.points) / number for p in ((1 - level) / 2, (1 + level) / 2))
+    lower, upper = (quantile - band.points for quantile in quantiles)
+    assert inside(values, band._replace(lower=lower, upper=upper)).mean() < level - threshold * error
 
 
 def test_ranks_are_compared_where_their_distribution_function_is_uniform():
     ranks = np.tile(np.arange(20), 5)
     points = simultaneous_band(len(ranks), cells=20).points
-    np.testing.assert_allclose(distribution((ranks + 1) / 20, points), points)
+    np.testing.assert_allclose(difference((ranks + 1) / 20, points), 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", ["location", "spread"])
+def test_values_that_are_not_uniform_leave_the_band(shape):
+    rng = np.random.default_rng(0)
+    values = rng.random((200, 500)) ** 1.4 if shape == "location" else rng.beta(1.7, 1.7, (200, 500))
+    assert inside(values, simultaneous_band(500, level=1 - 1e-5)).mean() < 0.1
+
+
+def test_the_rarest_point_is_outside_of_the_band_where_the_values_are():
+    band, rng = simultaneous_band(80, level=0.9, cells=20), np.random.default_rng(3)
+    outside = 0
+    for _ in range(300):
+        found = difference(rng.random(80) ** 1.2, band.points)
+        left = bool(((found < band.lower) | (found > band.upper)).any())
+        assert (rarest(found, 80) < band.gamma) == left
+        outside += left
+    assert 30 < outside < 270
+
+
+def test_a_value_that_is_no_number_leaves_the_band():
+    band = simultaneous_band(100, level=0.99, cells=20)
+    values = np.append((np.arange(99) + 0.5) / 99, np.nan)
+    assert (difference(values, band.points) < band.lower).any()
 
 
 def test_what_is_not_a_row_of_probabilities_is_refused():

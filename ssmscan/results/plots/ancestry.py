@@ -95,9 +95,10 @@ class _Stored:
 
     def __init__(self, filtered: Any, site: str, element: tuple[int, ...]) -> None:
         kept = filtered.history
-        if kept is None:
+        # another store keeps less than the values of ancestors
+        if not (hasattr(kept, "parents") or hasattr(kept, "steps")):
             raise ValueError(
-                "genealogy: the filter stored no history; run ParticleFilter(..., store=Ancestry()) or FullHistory()"
+                "genealogy: the filter stored no paths; run ParticleFilter(..., store=Ancestry()) or FullHistory()"
             )
         self.is_tree = hasattr(kept, "parents")
         values = kept.values if self.is_tree else kept.steps.values

@@ -16,7 +16,7 @@ import numpy as np
 
 from ssmscan.arguments import require_integer
 from ssmscan.results.plots.drawing import COLOURS, DASHES, GREY, axes, legend
-from ssmscan.results.uniformity import distribution, simultaneous_band, uniform_values
+from ssmscan.results.uniformity import difference, simultaneous_band, uniform_values
 
 
 def pit(values: Any, *, level: float = 0.95, cells: int | None = None, ax: Any = None) -> Any:
@@ -44,20 +44,19 @@ def pit(values: Any, *, level: float = 0.95, cells: int | None = None, ax: Any =
     if cells is not None:
         cells = require_integer("cells", cells, at_least=2)
     fewest = min(map(len, rows.values()))
-    points, low, high = simultaneous_band(fewest, level=level, cells=cells)
+    band = simultaneous_band(fewest, level=level, cells=cells)
+    edges, low, high = (np.append(0.0, x) for x in (band.points, band.lower, band.upper))
     ax = axes(ax, (4.0, 2.6))
-    edges = np.concatenate([[0.0], points, [1.0]])
-    low, high = (np.concatenate([[0.0], bound - points, [0.0]]) for bound in (low, high))
     label = f"{100 * level:g} % band of {fewest:,} uniform values"
     ax.fill_between(edges, low, high, color=GREY, alpha=0.2, linewidth=0, label=label)
     ax.axhline(0.0, color=GREY, linewidth=0.8)
     for k, (name, row) in enumerate(rows.items()):
-        difference = distribution(row, edges) - edges
-        outside = (difference < low - 1e-9) | (difference > high + 1e-9)
-        text = f"outside at {outside.sum()} of {len(points)} points" if outside.any() else "inside everywhere"
+        found = difference(row, edges)
+        outside = (found < low - 1e-9) | (found > high + 1e-9)
+        text = f"outside at {outside.sum()} of {len(edges) - 2} points" if outside.any() else "inside everywhere"
         style = {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k % len(DASHES)], "linewidth": 1.2}
-        ax.plot(edges, difference, label=f"{name}: {text}" if name else text, **style)
-        ax.plot(edges[outside], difference[outside], "x", color=style["color"], markersize=4.0, gid="outside")
+        ax.plot(edges, found, label=f"{name}: {text}" if name else text, **style)
+        ax.plot(edges[outside], found[outside], "x", color=style["color"], markersize=4.0, gid="outside")
     ax.set_xlim(0.0, 1.0)
     ax.set_xlabel("probability integral transform")
     ax.set_ylabel("distribution less uniform")

@@ -3,8 +3,8 @@
 A state with an order is a centre and ribbons.
 A state of a few whole values is a category: its codes have no order worth a median, so that what is shown is the
 probability of each value at each time.  From a `Result` these are the probabilities that the engine computed where it
-summed the state out, else frequencies in the paths; from a filter, which kept no more than the mean of the codes, they
-are known where there are two values, 0 and 1, and the mean is shown where there are more.
+summed the state out, else frequencies in the paths; from a filter those that it kept.  Where it kept no more than the
+mean of the codes, they are known if there are two values, 0 and 1, and the mean is shown if there are more.
 """
 
 from __future__ import annotations
@@ -98,8 +98,14 @@ def filtered(source: Any, site: str, element: tuple[int, ...], probs: tuple[floa
     """
     require_name(site)
     kept: Mapping[str, Mapping[str, Any]] = source.summaries
+    if site in kept.get("probabilities", {}):
+        known = scalar(kept["probabilities"][site], site, element, leading=2)
+        return Categories(known, tuple(map(str, range(known.shape[-1]))))
     if "quantiles" not in kept and not {"mean", "sd"} <= kept.keys():
-        raise KeyError(f"the filter kept {sorted(kept)}; run it with summaries=(Mean(), SD()) or (Quantiles(),)")
+        raise KeyError(
+            f"the filter kept {sorted(kept)}; run it with summaries=(Mean(), SD()), (Quantiles(),), or for a "
+            "regime of K values (Probabilities(K),)"
+        )
     sites = kept["quantiles" if "quantiles" in kept else "mean"]
     if site not in sites:
         raise KeyError(f"the filter has no state {site!r}; it has {list(sites)}")
