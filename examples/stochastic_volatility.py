@@ -20,6 +20,8 @@ from numpyro.distributions.transforms import AffineTransform
 import ssmscan
 from ssmscan import datasets
 
+NEAR = {"mu": -1.02, "phi": 0.9702, "sigma": 0.178}
+
 
 def stochastic_volatility(returns):
     """Sample the parameters and the log variances h, observe the (T,) returns."""
@@ -38,20 +40,24 @@ def stochastic_volatility(returns):
 
 
 def main(key, quick=False):
-    """Fit a year of returns by NUTS, filter at the posterior mean, and return what was found."""
-    returns = datasets.gbpusd().values[: 50 if quick else 250]
-    ssm = ssmscan.trace(stochastic_volatility, returns)
+    """Fit the returns by NUTS, filter at the posterior mean, and draw the volatility of each day."""
+    data = datasets.gbpusd()
+    ssm = ssmscan.trace(stochastic_volatility, data.values)
     print(ssm)
-
     nuts_key, filter_key = jax.random.split(key)
-    length = 100 if quick else 1000
-    nuts = ssmscan.NUTS(num_warmup=length, num_samples=length, num_chains=2).run(nuts_key, ssm)
-    print(nuts.summary())
+    theta = NEAR
+    if not quick:
+        nuts = ssmscan.NUTS().run(nuts_key, ssm)
+        print(nuts.summary())
+        theta = nuts.mean()
 
-    filtered = ssmscan.ParticleFilter(num_particles=10_000).run(filter_key, ssm, nuts.mean())
-    print(f"log likelihood at the posterior mean: {filtered.log_likelihood:.2f}")
-    return {"phi": nuts.mean()["phi"], "log_likelihood": filtered.log_likelihood}
+    filtered = ssmscan.ParticleFilter(num_particles=2000 if quick else 10_000).run(filter_key, ssm, theta)
+    print(f"log likelihood: {filtered.log_likelihood:.2f}. {filtered.message()}")
+    source = filtered if quick else nuts
+    ax = ssmscan.plots.states(source, "h", times=data.time, observed=data.values, observed_on_the_right=True)
+    ax.set_ylabel("log variance h")
+    return {"theta": theta, "log_likelihood": filtered.log_likelihood, "figure": ax.figure}
 
 
 if __name__ == "__main__":
-    main(jax.random.key(0))
+    main(jax.random.key(0))["figure"].savefig("stochastic_volatility.png", dpi=110, bbox_inches="tight")
