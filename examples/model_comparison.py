@@ -9,7 +9,6 @@ year in which the dam at Aswan was begun, and for one change in the decades in w
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpyro
 import numpyro.distributions as dist
 from numpyro.contrib.control_flow import scan
@@ -60,16 +59,11 @@ def main(key, quick=False):
         print(f"log evidence {result.log_evidence:.2f} with standard error {result.log_evidence_error:.2f}")
         found[model.__name__] = result
 
-    ax = plt.figure(figsize=(7.0, 2.6), layout="constrained").subplots()
-    ax.axhline(0.0, color="#6E6E6E", linewidth=0.8)
-    if not quick:
-        one, other = (result.running_posterior() for result in (found["change"], found["level"]))
-        ratio = (one.log_evidence - other.log_evidence)[1:]
-        error = 2 * (one.log_evidence_error**2 + other.log_evidence_error**2)[1:] ** 0.5
-        ax.fill_between(data.time, ratio - error, ratio + error, color="#0072B2", alpha=0.3, label="± 2 errors")
-        ax.plot(data.time, ratio, color="#0072B2", label="change over wandering level")
-        ax.legend(frameon=False)
-    ax.set(ylabel="log Bayes factor")
+    if quick:
+        ax = ssmscan.plots.posterior(found, "sd_flow")
+    else:
+        running = {name: ssmscan.SMC2.running(result) for name, result in found.items()}
+        ax = ssmscan.plots.evidence(running, times=data.time)
     return found | {"figure": ax.figure}
 
 
