@@ -7,6 +7,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(GUIDE.strip(), file=sys.stderr)
         raise SystemExit(2)
     options = parser.parse_args(given)
-    ssmscan.use_cores()
+    # Called by a program in which JAX has started, a command runs on the devices that there are.
+    with suppress(RuntimeError):
+        ssmscan.use_cores()
     keep_programs()
     return commands.exit_status(options.run, options)
 

@@ -44,10 +44,11 @@ def edge_advice(sites: Sequence[Site], draws: Mapping[str, np.ndarray]) -> tuple
     for site in sites:
         if site.discrete or site.family in PEAKED or site.name not in draws:
             continue
-        x = np.asarray(draws[site.name], float).reshape(*draws[site.name].shape[:2], -1)
+        x = np.asarray(draws[site.name], float)
+        number = x.shape[0] * x.shape[1]
         for side in ("lower", "upper"):
-            if (bound := re.search(_BOUND.format(side), site.support)) and x.shape[0] * x.shape[1] >= ENOUGH:
-                distance = np.abs(x.reshape(-1, x.shape[-1]) - float(bound[1]))
+            if (bound := re.search(_BOUND.format(side), site.support)) and number >= ENOUGH:
+                distance = np.abs(x.reshape(number, -1) - float(bound[1]))
                 shares = np.mean(distance < np.quantile(distance, 0.95, axis=0) / 20, axis=0)
                 if len(shares) and shares.max() > PILED:
                     found.append(_reason(site, side, bound[1], shares))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -57,10 +58,13 @@ class Site(NamedTuple):
     values: tuple[float, ...] = ()
 
 
-def site_table(sites: Sequence[Site]) -> str:
-    """Lay the sites out as a plain-text table, one line a site."""
-    header = ("site", "role", "distribution", "shape", "noise", "why")
-    rows = [
+HEADER = ("site", "role", "distribution", "shape", "noise", "why")
+"""Columns of the table of sites."""
+
+
+def site_rows(sites: Sequence[Site]) -> list[tuple[str, ...]]:
+    """Return what the table of sites has under `HEADER`, one row a site."""
+    return [
         (
             site.name,
             site.role.value,
@@ -71,7 +75,23 @@ def site_table(sites: Sequence[Site]) -> str:
         )
         for site in sites
     ]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in [header, *rows]]
+
+
+def site_table(sites: Sequence[Site]) -> str:
+    """Lay the sites out as a plain-text table, one line a site."""
+    rows = [HEADER, *site_rows(sites)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
     rule = "  ".join("-" * w for w in widths)
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def site_table_html(sites: Sequence[Site]) -> str:
+    """Lay the sites out as a table of HTML."""
+
+    def row(cells: Sequence[str], kind: str) -> str:
+        shown = (f'<{kind} style="text-align: left">{escape(cell)}</{kind}>' for cell in cells)
+        return f"<tr>{''.join(shown)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in site_rows(sites))
+    return f"<table><thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table>"

@@ -49,6 +49,7 @@ def test_the_result_is_complete(result, linear):
         "acceptance_rate",
         "diverging",
         "energy",
+        "lp",
         "n_steps",
         "reached_max_treedepth",
         "step_size",

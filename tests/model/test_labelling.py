@@ -256,3 +256,11 @@ def test_what_is_no_name_or_label_is_refused(panel):
         panel.with_labels(dims=("country",))
     with pytest.raises(TypeError, match=r"coords\['country'\] must be dates, numbers or text"):
         panel.with_labels(coords={"country": [1j, 2j, 3j]})
+
+
+def test_a_notebook_shows_the_table_and_the_labels():
+    ssm = ssmscan.trace(walk, SERIES)
+    shown = ssm._repr_html_()
+    for words in ("State-space model of 6 steps", '<td style="text-align: left">innovation</td>', "2024-01-31"):
+        assert words in shown
+    assert shown.count("<tr>") == 4 and "acts on every step: the distribution of &#x27;x&#x27;" in shown

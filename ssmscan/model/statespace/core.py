@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 
 import jax
 
@@ -16,7 +17,7 @@ from ssmscan.errors import ModelError
 from ssmscan.model.jaxprs.dataflow import Staged
 from ssmscan.model.jaxprs.placeholders import sum_of, zeros
 from ssmscan.model.protocols import NoiseSpec, Panel, PyTree, Theta, Values
-from ssmscan.model.sites import Role, Site, site_table
+from ssmscan.model.sites import Role, Site, site_table, site_table_html
 from ssmscan.model.staging.discovery import TracedSite
 from ssmscan.model.statespace.program import Program
 
@@ -167,18 +168,29 @@ def sites_of(cores: Sequence[Core], *roles: Role) -> tuple[Site, ...]:
 
 def described(cores: Sequence[Core], fixed: Sequence[str], labels: str) -> str:
     """Lay out what was found: the sites, the elements, labels, what is fixed at trace and what is summed out."""
-    steps, table = " and ".join(str(core.num_steps) for core in cores), site_table(sites_of(cores, *Role))
+    title, *lines = _lines(cores, fixed, labels)
+    return "\n".join([title, site_table(sites_of(cores, *Role)), *lines])
+
+
+def described_html(cores: Sequence[Core], fixed: Sequence[str], labels: str) -> str:
+    """Lay out the same for notebooks."""
+    title, *lines = _lines(cores, fixed, labels)
+    below = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f"<div><strong>{escape(title)}</strong>{site_table_html(sites_of(cores, *Role))}{below}</div>"
+
+
+def _lines(cores: Sequence[Core], fixed: Sequence[str], labels: str) -> list[str]:
+    """Return the title, and the lines below the table of sites."""
+    steps = " and ".join(str(core.num_steps) for core in cores)
     if len(cores) > 1:
         title = f"State-space model of {len(cores)} independent loops of {steps} steps"
         marginals = [text for core in cores if (text := core.program.marginal.describe())]
-        return "\n".join((title, table, *marginals, *labels.splitlines()))
+        return [title, *marginals, *labels.splitlines()]
     program = cores[0].program
     lines = [
-        f"State-space model of {steps} steps",
-        table,
         str(program.elements if cores[0].panel is None else cores[0].panel),
         labels,
         f"fixed at trace (the model needs their values): {', '.join(fixed)}" if fixed else "",
         program.marginal.describe(),
     ]
-    return "\n".join(line for line in lines if line)
+    return [f"State-space model of {steps} steps", *(line for line in lines if line)]

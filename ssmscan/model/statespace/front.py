@@ -24,7 +24,7 @@ from ssmscan.model.keys import loop_keys, one_key
 from ssmscan.model.protocols import NoiseSpec, Panel, Theta, Values
 from ssmscan.model.sites import Role, Site
 from ssmscan.model.statespace import checking, data, deterministics, parameters, paths, simulation
-from ssmscan.model.statespace.core import Core, described, sites_of
+from ssmscan.model.statespace.core import Core, described, described_html, sites_of
 from ssmscan.model.statespace.dynamics import LoopDynamics
 from ssmscan.model.statespace.element_dynamics import ElementDynamics, elements_at
 from ssmscan.model.statespace.marginal import Posterior
@@ -47,6 +47,9 @@ class StateSpaceModel:
 
     def __repr__(self) -> str:
         return described(self.cores, () if self.source is None else self.source.fixed, str(self.labels))
+
+    def _repr_html_(self) -> str:
+        return described_html(self.cores, () if self.source is None else self.source.fixed, str(self.labels))
 
     # ---- what was found -------------------------------------------------------------------------
 
