@@ -34,7 +34,6 @@ extensions = [
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-suppress_warnings = ["toc.not_included"]
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "ssmscan"
