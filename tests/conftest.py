@@ -7,6 +7,7 @@ change only rounding; `XLA_FLAGS=` (empty) brings them back.
 """
 
 import os
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,12 +39,19 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Mark the tests that `tests.marks` names, before `-m` looks at the marks."""
-    from tests.marks import HEAVY, SLOW
+    from tests.marks import HEAVY, SLOW, THINNED
 
+    cases: Counter = Counter()
     for item in items:
+        file, _, _ = (node := item.nodeid.rpartition("/")[2]).partition("::")
         for names, mark in ((SLOW, pytest.mark.slow), (HEAVY, pytest.mark.heavy)):
-            if item.nodeid.rpartition("/")[2].startswith(names):
+            if node.startswith(names):
                 item.add_marker(mark)
+        if file in THINNED and hasattr(item, "callspec") and item.get_closest_marker("slow"):
+            case = cases[file, item.function.__name__]
+            cases[file, item.function.__name__] += 1
+            if case % THINNED[file]:
+                item.add_marker(pytest.mark.heavy)
 
 
 @pytest.fixture(scope="session", autouse=True)
