@@ -23,6 +23,7 @@ SHARED, ENTRIES = catalogue.read()
 # Refusals of what a test must forge or the package never makes by itself, tested where they stand; and those that
 # `certify` turns into rows of a certificate.
 ELSEWHERE = (
+    "the model was not understood. Please report it with the model.",
     "the traced parts give log-density",
     "the model has no states, so there is nothing to draw forward.",
     "NumPyro does not run the model forward over its data (",
