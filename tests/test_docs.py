@@ -101,7 +101,7 @@ def quick(monkeypatch, tmp_path):
 
 def seen(page: Path) -> int:
     """How many blocks of Python a page has, however they are marked."""
-    return len(re.findall(r"^ *(?:```|~~~)\s*(?:python|py|pycon|ipython)\w*", page.read_text(), re.MULTILINE))
+    return len(re.findall(r"^ *(?:```|~~~)[ \t]*(?:python|py|pycon|ipython)\w*", page.read_text(), re.MULTILINE))
 
 
 HEAVY = {"certify.md"}

@@ -25,6 +25,7 @@ THETA = {"rho": 0.9, "sx": 1.0, "sy": 0.2}
 class Named(NamedTuple):
     name: str
     discrete: bool = False
+    values: tuple = ()
 
 
 @partial(
