@@ -4,8 +4,7 @@
     fix_t ~ StudentT(df, position_t, error[class_t]), in km east and north of the first; a is the persistence
 
 A step is four hours; where no satellite passed, both numbers are NaN.  Fixes are precise beside what a seal swims in
-four hours, and some are far off: particles that follow the model starve, those that look ahead have heavy-tailed
-weights and say so, and NUTS moves the track as a whole.
+four hours, some are far off: particles starve, or have heavy-tailed weights, and say so; NUTS moves the whole track.
 """
 
 import jax

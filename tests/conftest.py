@@ -1,6 +1,7 @@
 """Settings that must hold before JAX starts: the platform, compiled programs that are kept, and, on request, float64.
 
-`SSMSCAN_TEST_X64=1` runs the same tests in float64.  Without `JAX_PLATFORMS` the tests run on the CPU.  Compilation is
+`SSMSCAN_TEST_X64=1` runs the same tests in float64; `SSMSCAN_TEST_EVERY_SLOW=1` leaves out the marks that `tests.marks`
+adds for what tests cost.  Without `JAX_PLATFORMS` the tests run on the CPU.  Compilation is
 most of what tests wait for, so the workers of a run and all later runs share one folder of compiled programs, which
 `JAX_COMPILATION_CACHE_DIR` moves elsewhere.  XLA leaves out its expensive passes, which take half of the time and
 change only rounding; `XLA_FLAGS=` (empty) brings them back.
@@ -41,6 +42,8 @@ def pytest_collection_modifyitems(items):
     """Mark the tests that `tests.marks` names, before `-m` looks at the marks."""
     from tests.marks import HEAVY, SLOW, THINNED
 
+    if os.environ.get("SSMSCAN_TEST_EVERY_SLOW", "") == "1":
+        return
     cases: Counter = Counter()
     for item in items:
         file, _, _ = (node := item.nodeid.rpartition("/")[2]).partition("::")

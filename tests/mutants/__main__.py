@@ -76,6 +76,7 @@ def run_tests(folder: Path, tests: tuple[str, ...], marks: str, cache: str) -> V
         "JAX_COMPILATION_CACHE_DIR": cache,
         "PYTHONPATH": str(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "SSMSCAN_TEST_EVERY_SLOW": "1",
     }
     command = [
         sys.executable,
