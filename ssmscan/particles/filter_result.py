@@ -59,7 +59,7 @@ class FilterResult(FilterRecord):
 
     @property
     def state_probabilities(self) -> dict[str, np.ndarray]:
-        """Filtering probabilities of discrete sites, p(x_t = k | y_1:t): (T, *shape, K), of the values 0 to K - 1.
+        """Return filtering probabilities of discrete sites, (T, *shape, K), those of the values 0 to K - 1.
 
         Raises:
             ValueError: the filter did not compute them; the message says how.

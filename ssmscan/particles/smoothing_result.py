@@ -58,7 +58,7 @@ class SmoothingResult:
 
     @property
     def state_probabilities(self) -> dict[str, np.ndarray]:
-        """Probabilities of discrete states given all data: (T, *shape, values), values in order.
+        """Return the probabilities of discrete states given all data, (T, *shape, values), values in order.
 
         By the mean where a site has two values, as exact as that is; else frequencies in the paths, which `FixedLag`
         has of the last steps alone.
