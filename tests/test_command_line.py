@@ -174,11 +174,7 @@ def test_trace_takes_arguments_of_the_file_and_several_columns(write, capsys):
     panel = MODEL.replace("dist.Normal(x, sd)", "dist.Normal(x, sd).to_event(1)").replace(
         "dist.Normal(x, 1.0)", "dist.Normal(x, 1.0).to_event(1)"
     )
-    panel = write(
-        "p.py",
-        panel.replace("0.0, y)", "numpyro.numpy.zeros(2), y)").replace("numpyro.numpy", "np")
-        + "\n\nimport numpy as np\n",
-    )
+    panel = write("p.py", panel.replace("0.0, y)", "jnp.zeros(2), y)") + "\n\nimport jax.numpy as jnp\n")
     data = write("d.csv", table("a,b,c", *(f"{t},{t},{t}" for t in range(4))))
     assert main(["trace", str(panel), "--data", str(data), "--columns", "a,c"]) == 0
     assert "y = columns a, c of" in capsys.readouterr().out
