@@ -15,7 +15,7 @@ OUTPUT = [
     Mutant(
         "storage: truth read as numbers",
         "storage.py",
-        'return values.astype(bool) if variable.attrs.get("dtype") == "bool" else values',
+        "return values.astype(bool)",
         "return values",
         ("tests/results/test_result.py",),
     ),
