@@ -33,6 +33,7 @@ from jax.flatten_util import ravel_pytree
 from ssmscan.arguments import require_flag, require_instance, require_integer, require_number
 from ssmscan.errors import ModelError
 from ssmscan.health import Condition, Health, Reason, Section
+from ssmscan.inference.at_draws import require_draws_of
 from ssmscan.inference.common_doubts import stopped
 from ssmscan.inference.default_estimator import begin_with, why
 from ssmscan.inference.importance_adapt import Adaptation, Aim
@@ -231,12 +232,7 @@ def _unconstrained(ssm: StateSpaceModel, theta: Theta) -> jax.Array:
 
 def _fitted_draws(ssm: StateSpaceModel, result: Result) -> np.ndarray:
     """Return the draws that a proposal is fitted to, unconstrained and flat (n, d), about as many as are effective."""
-    shapes = {site.name: tuple(site.shape) for site in ssm.parameters}
-    found = {name: values.shape[2:] for name, values in result.draws.items()}
-    if shapes != found:
-        raise ValueError(f"result: expected draws of the parameters {shapes}, as ssm has, got {found}.")
-    if not result.num_draws:
-        raise ValueError("result: it has no draws, as it was stopped before the first.")
+    require_draws_of(ssm, result)
     total = result.num_chains * result.num_draws
     theta = {name: jnp.asarray(values.reshape(total, *values.shape[2:])) for name, values in result.draws.items()}
     z = np.asarray(_unconstrained(ssm, theta), np.float64)
