@@ -4,8 +4,8 @@
     births_t ~ Normal(level_t + season_t, sd_births), in thousands
 
 Hospitals plan few births on holidays.  Left as data, seven such days would widen the noise of all others; as NaN they
-are missing, and the model says what would have happened.  It is linear and Gaussian: NUTS moves the three standard
-deviations with level and season integrated out exactly.
+are missing, and the model says what would have happened.  It is linear and Gaussian: the importance sampler needs three
+standard deviations alone, with level and season integrated out exactly.
 """
 
 import jax
@@ -47,23 +47,24 @@ def main(key, quick=False):
     seen[KNOWN:] = np.nan
     ssm = ssmscan.trace(season_and_level, seen[:KNOWN]).with_labels(time=data.time[:KNOWN])
     print(ssm)
-    smooth_key, nuts_key, predict_key = jax.random.split(key, 3)
+    smooth_key, sampler_key, predict_key = jax.random.split(key, 3)
     if quick:
         published = ssmscan.Smoother(num_paths=1).run(smooth_key, ssm, NEAR)
         ax = ssmscan.plots.states(published, "level", observed=seen[:KNOWN])
         return {"log_likelihood": published.log_likelihood, "seen": seen[:KNOWN], "figure": ax.figure}
 
-    nuts = ssmscan.NUTS().run(nuts_key, ssmscan.integrate_states(ssm))
-    print(nuts.summary())
+    result = ssmscan.ImportanceSampler(target_ess=4000, estimator=ssmscan.ExactLikelihood()).run(sampler_key, ssm)
+    print(result.summary())
     year = ssmscan.trace(season_and_level, seen).with_labels(time=data.time)
-    forecast = ssmscan.predict(predict_key, year, nuts, num_draws=250)
+    forecast = ssmscan.predict(predict_key, year, result)
     low, middle, high = 1000 * np.quantile(forecast["births"], [0.05, 0.5, 0.95], axis=(0, 1))
     for day in [*np.flatnonzero(np.isnan(seen[:KNOWN])), 358]:
         print(f"{data.time[day]}: {data.values[day]:,.0f} births, expected {middle[day]:,.0f}")
     inside = (low < data.values) & (data.values < high)
     print(f"of {365 - KNOWN} days foretold {inside[KNOWN:].sum()} lie in their 90 % intervals")
-    ax = ssmscan.plots.forecast(forecast, "births", observed=data.values / 1000)
-    return {"result": nuts, "middle": middle, "inside": inside[KNOWN:].mean(), "figure": ax.figure}
+    ax = ssmscan.plots.forecast(forecast, "births", observed=data.values / 1000, history=63)
+    ax.set_ylabel("births, in thousands")
+    return {"result": result, "middle": middle, "inside": inside[KNOWN:].mean(), "figure": ax.figure}
 
 
 if __name__ == "__main__":

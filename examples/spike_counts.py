@@ -4,7 +4,7 @@
 
 The series has 3,000 steps, and the noise of a particle filter grows with their number.  Particles that know all data
 (`ssmscan.LookAhead`) keep it small, so that a few hundred estimates of the likelihood do, and the evidence comes with
-them.  The path has one mode, so that their `bound` may be wide: a start that is far off is then given up at once.
+them.
 """
 
 import jax
@@ -39,7 +39,7 @@ def main(key, quick=False):
     ssm = ssmscan.trace(spike_counts, data.values[:last])
     print(ssm)
     filter_key, sampler_key = jax.random.split(key)
-    ahead = ssmscan.ParticleFilter(64, proposal=ssmscan.LookAhead(bound=50.0))
+    ahead = ssmscan.ParticleFilter(64, proposal=ssmscan.LookAhead())
     rate = filtered = ahead.run(filter_key, ssm, NEAR)
     found = {"log_likelihood": filtered.log_likelihood}
     if not quick:
