@@ -21,9 +21,11 @@ mixture,
 
 .. math::  -\log \big( (1 - \alpha) \, q_t / N(0, I) + \alpha \big) \le -\log \alpha,
 
-and V is held within `bound` + d of its value at the nominal carry, d the number of coordinates of the carry.  A step
-whose gains are not numbers falls back to the model's own draws, and a V that is not a number to none.  Sites without a
-smooth map are drawn from the model, guided by V alone.
+and V is held below `bound` + d above its value at the nominal carry, d the number of coordinates of the carry.  It is
+not held from below: a draw of the model that is far from informative data would be kept for what data ahead are bound
+to refuse, and since it has not paid for going where they are, its weight would take all.  A step whose gains are not
+numbers falls back to the model's own draws, and a V that is not a number to none.  Sites without a smooth map are drawn
+from the model, guided by V alone.
 
 Use it where a bootstrap filter starves: informative data, long series, several dimensions, a posterior with one mode.
 Means and quantiles are of the filtering law, to which the weights lead back from a cloud that knows the future; where
@@ -57,6 +59,9 @@ from ssmscan.particles.loop import keep_for_gradient
 from ssmscan.particles.proposals import Move, Proposal, entry, possible, with_particle
 
 Choose = Callable[[Array, float, int, int], Array]
+
+_FARTHEST_BELOW = -1e4
+"""A log weight that nothing is chosen by, and beside which float32 still has three digits behind the point."""
 
 
 class Guide(NamedTuple):
@@ -94,9 +99,8 @@ class LookAhead:
 
     Attributes:
         defence: share of the particles that draw from the model, where the model is not linear and Gaussian.
-        bound: largest difference of the value function from that at the nominal carry, on the log scale, less
-            the dimension of the carry, which the spread of the particles takes. Larger, it costs more where the law has
-            other modes than the one that was found.
+        bound: most that the value function of a particle may be above that at the nominal carry, on the log scale,
+            less the dimension of the carry, which the spread of the particles takes.
 
     Raises:
         ValueError: a share that is not in (0, 1), or a bound that is not positive.
@@ -154,7 +158,7 @@ class Prepared:
     Attributes:
         coordinates: where the coordinates of carry and noise are.
         defence: share of the model's own draws.
-        bound: largest difference of the value function.
+        bound: most that the value function may be above that at the nominal carry.
         start: the law of the noise of the start.
         value: the value function before the first step.
     """
@@ -257,8 +261,9 @@ class Prepared:
         """Compute what the value function of one particle is above that at the nominal carry, a scalar."""
         change = lax.stop_gradient(self.coordinates.of_carry(carry)) - value.carry
         ahead = jnp.sum(change * (value.gradient - 0.5 * _times(value.curvature, change)))
+        floor = _FARTHEST_BELOW if self.defence else -jnp.inf
         # Not clip, which keeps what is not a number.
-        return jnp.where(ahead >= -self.bound, jnp.minimum(ahead, self.bound), -self.bound)
+        return jnp.where(ahead >= floor, jnp.minimum(ahead, self.bound), floor)
 
 
 def _mean(guide: Guide, carry: Array) -> Array:

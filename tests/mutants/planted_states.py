@@ -42,6 +42,13 @@ STATES = [
         ("tests/particles/test_look_ahead.py",),
     ),
     Mutant(
+        "look-ahead: value held from below as from above",
+        "particles/look_ahead.py",
+        "_FARTHEST_BELOW = -1e4",
+        "_FARTHEST_BELOW = -10.0",
+        ("tests/particles/test_look_ahead.py",),
+    ),
+    Mutant(
         "look-ahead: gains that are no numbers used",
         "particles/look_ahead.py",
         "return jax.tree.map(partial(jnp.where, good), Guide(carry, mean, feedback, scale_tril, whiten), own)",

@@ -230,6 +230,33 @@ def heavy_truth(theta: dict[str, float] = HEAVY) -> Any:
     return _on_grid(theta, lambda x: stats.t.logpdf(SPREAD[:, None], 2.0, x, 0.5))
 
 
+def rarely_seen(y):
+    """A position that is seen exactly every fourth step, and moves more than the model expects; not proved linear."""
+    r = numpyro.sample("r", dist.HalfNormal(1))
+
+    def transition(carry, y):
+        position, velocity = carry
+        velocity = numpyro.sample("velocity", dist.Normal(0.9 * velocity, 1.0))
+        position = position + velocity
+        numpyro.sample("y", dist.Normal(jnp.where(position > -1e6, position, 0.0), r), obs=y)
+        return (position, velocity), None
+
+    scan(transition, (0.0, 0.0), y)
+
+
+def surprising() -> Known:
+    """Kicks of five standard deviations between observations of a tenth."""
+    random, y, position, velocity = np.random.default_rng(0), np.full(20, np.nan), 0.0, 0.0
+    for t in range(20):
+        velocity = 0.9 * velocity + 5 * random.standard_normal()
+        position, error = position + velocity, 0.1 * random.standard_normal()
+        if t % 4 == 3:
+            y[t] = position + error
+    f, q = np.array([[1, 0.9], [0, 0.9]]), np.ones((2, 2))
+    model = LinearGaussian(np.zeros(2), q, f, q, np.array([[1.0, 0]]), np.array([[0.01]]))
+    return Known(traced(rarely_seen, y), {"r": 0.1}, linear_gaussian(model, y[:, None]).log_likelihood)
+
+
 COUNTED = np.array([1, 0, 3, 2, 0, 0, 4, 1, 7, 2])
 SPREAD = np.array([0.3, -0.5, 2.5, 0.1, 0.4, -3.0, -0.2, 0.6, 1.0, -0.4])
 

@@ -14,7 +14,7 @@ from ssmscan.particles import look_ahead as module
 from ssmscan.particles.draws import as_key, spread_choice
 from ssmscan.particles.resampling import multinomial, stratified, systematic
 from tests.particles import gradient, handmade, look_ahead, models
-from tests.particles.ahead_models import EXACT, by_hand, heavy, heavy_truth
+from tests.particles.ahead_models import EXACT, by_hand, heavy, heavy_truth, surprising
 from tests.particles.unbiased import mistake, renormalise_carried
 from tests.truth import z_threshold
 
@@ -114,6 +114,15 @@ def test_sixteen_particles_average_to_the_likelihood():
     """Errors of heavy tails, resampled at every step, a fifth drawn from the model."""
     found = look_ahead.cells(4000, keys=(0,), only=("heavy",))[3].run()
     assert look_ahead.valid(found), f"bias {found.bias:.4f}, z {found.z:.2f}, sd {found.sd:.2f}"
+
+
+@pytest.mark.slow
+def test_surprising_data_do_not_leave_it_with_what_it_should_have_given_up():
+    """A draw of the model has not paid for going where data are, so that one that is kept would take all weight."""
+    known, settings = surprising(), ParticleFilter(64, proposal=LookAhead(), summaries=())
+    run = jax.jit(jax.vmap(lambda key: settings.run(key, known.ssm, known.theta).log_likelihood))
+    found = np.asarray(run(jax.random.split(KEY, 20)), float)
+    assert np.abs(found - known.log_likelihood).max() < 0.5  # Held at -10, they are off by 50 to 50,000.
 
 
 @pytest.mark.slow
