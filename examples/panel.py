@@ -42,7 +42,7 @@ def panel(covariates, last_visit, seizures):
 
 
 def main(key, quick=False):
-    """Filter each patient, sample by two engines until there is a verdict, and draw what is left of the treatment."""
+    """Filter each patient, sample by two engines for five minutes at most, and draw the effect of the treatment."""
     data = datasets.epilepsy()
     treated = (data.covariates["treatment"] == "progabide").astype(float)
     baseline, age = np.log(data.covariates["baseline"] / 4), np.log(data.covariates["age"])
