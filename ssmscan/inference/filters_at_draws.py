@@ -26,7 +26,7 @@ import numpy as np
 from ssmscan.arguments import refusal, require_flag, require_instance, require_integer
 from ssmscan.inference.at_draws import AtDraws, at_draws, require_draws_of
 from ssmscan.inference.default_estimator import begin_with
-from ssmscan.inference.predict import _with_roles_of
+from ssmscan.inference.predict import with_roles_of
 from ssmscan.inference.progress import phase
 from ssmscan.inference.sizing import best_size, next_size
 from ssmscan.model.protocols import Model, Theta
@@ -102,7 +102,7 @@ def predictive_densities(
     require_instance("result", result, Result, "a Result, as engines return it")
     require_integer("num_draws", num_draws, at_least=1)
     require_flag("progress", progress)
-    ssm = _with_roles_of(ssm, result)
+    ssm = with_roles_of(ssm, result)
     require_draws_of(ssm, result)
     if estimator is not None:
         _require_predicting(estimator)

@@ -36,7 +36,7 @@ from ssmscan.inference.at_draws import at_draws, require_draws_of
 from ssmscan.inference.filters_at_draws import choose
 from ssmscan.inference.forecast_mixture import Mixture
 from ssmscan.inference.forecasts import Forecaster
-from ssmscan.inference.predict import _with_roles_of
+from ssmscan.inference.predict import with_roles_of
 from ssmscan.inference.reweighting import AtDraws, Refit, observations_seen, rolling, summary_of
 from ssmscan.inference.smc2_record import running_posterior
 from ssmscan.model.protocols import Theta, Values
@@ -104,7 +104,7 @@ def forecast_scores(
     require_flag("progress", progress)
     for name, count in (("num_draws", num_draws), ("num_paths", num_paths)):
         require_integer(name, count, at_least=1)
-    ssm = _with_roles_of(ssm, result)
+    ssm = with_roles_of(ssm, result)
     require_draws_of(ssm, result)
     origins_of(ssm, first_origin, steps[-1])
     origins = origins_of(ssm, first_origin, steps[0])

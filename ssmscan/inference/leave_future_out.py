@@ -21,7 +21,7 @@ import numpy as np
 from ssmscan.arguments import require_instance, require_integer
 from ssmscan.inference.filters_at_draws import choose, predictive_densities
 from ssmscan.inference.forecast_scores import one_loop, origins_of
-from ssmscan.inference.predict import _with_roles_of
+from ssmscan.inference.predict import with_roles_of
 from ssmscan.inference.reweighting import AtDraws, Refit, observations_seen, rolling, summary_of
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_observed
@@ -66,7 +66,7 @@ def leave_future_out(
     key = as_key(key)
     require_observed(ssm)
     require_instance("result", result, Result, "a Result, as engines return it")
-    ssm = one_loop(_with_roles_of(ssm, result))
+    ssm = one_loop(with_roles_of(ssm, result))
     origins = origins_of(ssm, first_origin, require_integer("horizon", horizon, at_least=1))
     choose_key, *filter_keys = jax.random.split(key, 3)
     chosen, notes = choose(choose_key, ssm, result, given=estimator, num_particles=num_particles, progress=progress)

@@ -53,7 +53,7 @@ def predict(key: jax.Array, ssm: StateSpaceModel, result: Result, *, num_draws: 
     require_traced(ssm)
     advice = "For one filter run, draw paths with ssmscan.backward_sample and give them to ssm.predict."
     require_instance("result", result, Result, "a Result, as engines return it", advice)
-    ssm = _with_roles_of(ssm, result)
+    ssm = with_roles_of(ssm, result)
     num_paths = len(result.state_draws)
     if num_draws is None:
         num_draws = num_paths
@@ -160,7 +160,7 @@ def _as_long(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     return np.concatenate([values, np.full((ahead, *values.shape[1:]), np.nan)]) if ahead > 0 else values
 
 
-def _with_roles_of(ssm: StateSpaceModel, result: Result) -> StateSpaceModel:
+def with_roles_of(ssm: StateSpaceModel, result: Result) -> StateSpaceModel:
     """Return the model with its sites outside the loop in the roles that they have in the result."""
     parameters = tuple(site.name for site in ssm.initial if site.name in result.draws)
     initial = tuple(site.name for site in ssm.parameters if site.name in result.initial)

@@ -101,11 +101,21 @@ def normal_lower(log_p: Array) -> Array:
     Newton on the concave log_ndtr from -sqrt(-2 (log p + log 2)), a lower bound on the root because
     Phi(-h) <= exp(-h^2/2) / 2: the iterates increase to the root and never leave.
     """
-    eps = -jnp.sqrt(jnp.maximum(-2.0 * (log_p + LOG_2), 0.0))
+    eps = first_normal_lower(log_p)
     for _ in range(5):
-        log_cdf = log_ndtr(eps)
-        eps = eps + (log_p - log_cdf) * jnp.exp(log_cdf + 0.5 * eps * eps + HALF_LOG_2PI)
+        eps = nearer_normal_lower(log_p, eps)
     return eps
+
+
+def first_normal_lower(log_p: Array) -> Array:
+    """Return where `normal_lower` begins."""
+    return -jnp.sqrt(jnp.maximum(-2.0 * (log_p + LOG_2), 0.0))
+
+
+def nearer_normal_lower(log_p: Array, eps: Array) -> Array:
+    """Make a step of `normal_lower`."""
+    log_cdf = log_ndtr(eps)
+    return eps + (log_p - log_cdf) * jnp.exp(log_cdf + 0.5 * eps * eps + HALF_LOG_2PI)
 
 
 _normal_lower = jax.custom_jvp(normal_lower)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
@@ -28,7 +29,8 @@ from ssmscan.model.noise.quantiles import (
     aligned,
     bounded,
     cauchy_log_cdf,
-    normal_lower,
+    first_normal_lower,
+    nearer_normal_lower,
     standard,
     standardised,
 )
@@ -184,7 +186,8 @@ _FARTHEST = -80.0
 def _noise(tails: Callable[[Any, Array], Tails], fn: Any, value: Array) -> Array:
     log_p, log_q = tails(fn, value)
     # No further out than noise is: a value rounded onto a bound has no tail beyond it.
-    half = normal_lower(jnp.clip(jnp.minimum(log_p, log_q), _FARTHEST, -LOG_2))
+    lower = jnp.clip(jnp.minimum(log_p, log_q), _FARTHEST, -LOG_2)
+    half = jax.lax.fori_loop(0, 5, lambda _, eps: nearer_normal_lower(lower, eps), first_normal_lower(lower))
     return bounded(jnp.where(log_p < log_q, half, -half))
 
 

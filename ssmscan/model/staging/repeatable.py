@@ -56,25 +56,75 @@ def refuse_changing(user_model: UserModel, value: Staged) -> None:
 
 def _all_same(first: Any, *others: Any) -> bool:
     """Return whether closed jaxprs are the same."""
-    text, numbers = _text(first.jaxpr), [*first.consts, *_numbers(first.jaxpr)]
-    return all(
-        _text(other.jaxpr) == text and all(map(_equal, numbers, [*other.consts, *_numbers(other.jaxpr)]))
-        for other in others
-    )
+    return all(_alike(first.jaxpr, other.jaxpr) and _equal_all(first.consts, other.consts) for other in others)
 
 
 def _same(one: Staged, two: Staged, table: Sequence[Any]) -> bool:
     """Return whether two staged functions are the same."""
-    if _text(one.jaxpr) != _text(two.jaxpr) or (one.in_trees, one.out_tree) != (two.in_trees, two.out_tree):
+    if not _alike(one.jaxpr, two.jaxpr) or (one.in_trees, one.out_tree) != (two.in_trees, two.out_tree):
         return False
-    if len(one.shared) != len(two.shared):
-        return False
-    pairs = zip((table[i] for i in one.shared), (table[i] for i in two.shared))
-    return all(_equal(a, b) for a, b in (*pairs, *zip(_numbers(one.jaxpr), _numbers(two.jaxpr))))
+    return _equal_all([table[i] for i in one.shared], [table[i] for i in two.shared])
 
 
-def _text(jaxpr: Any) -> str:
-    return re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr))
+def _alike(one: Any, two: Any) -> bool:
+    """Return whether jaxprs are the same but for the names of their variables.
+
+    JAX keeps the jaxprs of functions under `jit`, so that most inner ones are the same object.
+    """
+    if one is two:
+        return True
+    if len(one.eqns) != len(two.eqns) or len(one.outvars) != len(two.outvars):
+        return False
+    twin: dict[Any, Any] = {}
+
+    def written(a: Sequence[Any], b: Sequence[Any]) -> bool:
+        twin.update(zip(a, b))
+        return len(a) == len(b) and all(v.aval == w.aval for v, w in zip(a, b))
+
+    def read(a: Sequence[Any], b: Sequence[Any]) -> bool:
+        return len(a) == len(b) and all(map(same, a, b))
+
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(a, jex.Literal) or isinstance(b, jex.Literal):
+            return type(a) is type(b) and a.aval == b.aval and _equal(a.val, b.val)
+        return twin[a] is b
+
+    return (
+        written([*one.constvars, *one.invars], [*two.constvars, *two.invars])
+        and all(
+            a.primitive is b.primitive
+            and read(a.invars, b.invars)
+            and a.params.keys() == b.params.keys()
+            and all(_alike_params(value, b.params[name]) for name, value in a.params.items())
+            and written(a.outvars, b.outvars)
+            for a, b in zip(one.eqns, two.eqns)
+        )
+        and read(one.outvars, two.outvars)
+    )
+
+
+def _alike_params(a: Any, b: Any) -> bool:
+    """Return whether parameters of an equation are the same; functions are if they are printed alike."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if hasattr(a, "eqns"):
+        return _alike(a, b)
+    if hasattr(a, "jaxpr") and hasattr(a, "consts"):
+        return _alike(a.jaxpr, b.jaxpr) and _equal_all(a.consts, b.consts)
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(_alike_params, a, b))
+    if isinstance(a, np.ndarray | jax.Array):
+        return _equal(a, b)
+    return bool(a == b) or _ADDRESS.sub("", repr(a)) == _ADDRESS.sub("", repr(b))
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def _equal_all(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    return len(a) == len(b) and all(map(_equal, a, b))
 
 
 def _equal(a: Any, b: Any) -> bool:
