@@ -18,7 +18,7 @@ from numpyro.contrib.control_flow import scan
 import ssmscan
 from ssmscan import datasets
 
-HOURS, STEPS = 4, 120
+HOURS, STEPS = 4, 60
 NEAR = {"persistence": 0.9, "speed": 2.0, "error": np.array([0.5, 0.6, 0.8, 2.0, 2.5]), "df": 4.0}
 
 
