@@ -31,7 +31,7 @@ class _Region:
     """Where interrupts are raised; one for the process, since signals are."""
 
     def __init__(self) -> None:
-        self.holding = self.open = self.pending = False
+        self.holding = self.open = self.pending = self.raised = False
         self.deaf = self.out_of_time = False
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -41,24 +41,35 @@ class _Region:
         if not self.open:
             self.pending = True
             return
-        self.open = False
+        self.open, self.raised = False, True
         raise KeyboardInterrupt
 
-    def __enter__(self) -> None:
-        self.open = True
+    def raise_lost(self) -> None:
+        """Raise again what was raised where Python lets no exception out, such as a callback of a weak reference."""
+        if self.raised:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> _Region:
+        self.open, self.raised = True, False
         if self.pending:
             self.open = self.pending = False
             raise KeyboardInterrupt
+        return self
 
-    def __exit__(self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
         self.open = False
+        if kind is None:
+            self.raise_lost()
 
 
 _REGION = _Region()
 
 
 def interruptible() -> _Region:
-    """Return the region in which Control-C is raised, for a `with`; raise one that was kept back.  Do not nest."""
+    """Return the region in which Control-C is raised, for a `with`; raise one that was kept back.  Do not nest.
+
+    One that is raised while Python collects garbage is lost there, and raised again at the end of the region.
+    """
     return _REGION
 
 

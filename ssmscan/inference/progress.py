@@ -261,8 +261,9 @@ def run_chunks(
     done, count, interrupted = 0, 1, False
     start = time.perf_counter()
     try:
-        with phase(label, progress=progress, total=num_steps, leave=leave) as bar, interruptible():
+        with phase(label, progress=progress, total=num_steps, leave=leave) as bar, interruptible() as region:
             while done < num_steps and (began := time.perf_counter()) < deadline:
+                region.raise_lost()
                 count = min(count, chunk.capacity, num_steps - done)
                 state, outputs = jax.block_until_ready(chunk.advance(operand, state, jnp.asarray(count, jnp.int32)))
                 pieces.append(_first(count, outputs))

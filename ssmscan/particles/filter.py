@@ -215,7 +215,9 @@ class ParticleFilter:
                 f"{ssm.num_steps - first} steps left. For more, trace the model with a longer series."
             )
         theta = ssm.canonical(theta)
-        after, reports = take(online, ssm, theta, np.int32(num_steps), settings=self, capacity=num_steps)
+        # Values are not read, and of the start they are of other sites, for which it would compile once more.
+        before = replace(online, values={})
+        after, reports = take(before, ssm, theta, np.int32(num_steps), settings=self, capacity=num_steps)
         return replace(after, origin=Origin(ssm, theta, self)), reports
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import weakref
 
 import pytest
 
@@ -27,6 +28,33 @@ def test_it_is_raised_in_a_region_and_kept_back_between_regions():
             reached.append("two between are one")
         press()
     assert reached == ["between", "two between are one"]
+
+
+def test_one_that_python_swallows_is_raised_at_the_end_or_when_asked_for(monkeypatch):
+    """A callback of a weak reference lets no exception out."""
+
+    class Collected:
+        pass
+
+    def lost():
+        collected = Collected()
+        references.append(weakref.ref(collected, lambda _: press()))
+
+    references, swallowed, reached = [], [], []
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: swallowed.append(unraisable.exc_type))
+    with hold_interrupts():
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            lost()
+            reached.append("end")
+        with pytest.raises(KeyboardInterrupt), interruptible() as region:
+            region.raise_lost()
+            lost()
+            reached.append("asked")
+            region.raise_lost()
+            reached.append("never")
+        with interruptible():
+            reached.append("once")
+    assert swallowed == [KeyboardInterrupt] * 2 and reached == ["end", "asked", "once"]
 
 
 def test_pythons_own_rules_return_at_the_end_and_hold_in_other_threads():
