@@ -68,6 +68,17 @@ def alternating_families():
     return model_of(family=lambda *args: dist.Laplace(*args) if next(count) % 2 else dist.Normal(*args))
 
 
+def alternating_order():
+    """The same operations on other operands."""
+    count = itertools.count()
+
+    def mean(x):
+        y = jnp.tanh(x)
+        return x - y if next(count) % 2 else y - x
+
+    return model_of(mean=mean)
+
+
 CHANGING = {
     "number": (lambda: model_of(mean=lambda x: x + RNG.normal()), r"the number \S+ in the place of .*density of 'x'"),
     "small": (lambda: model_of(mean=lambda x: x * np.float32(1 + 1e-6 * RNG.uniform())), "density of 'x'"),
@@ -94,11 +105,12 @@ CHANGING = {
         ),
         "the operation .* in the place of .* density of 'x'",
     ),
+    "order": (alternating_order, "other operations, which reaches the density of 'x'"),
     "site": (alternating_sites, "at site 'extra'"),
     "site of the step": (alternating_sites_of_the_step, "it has (nothing|'Normal') at site"),
     "family": (alternating_families, "it has '(Laplace|Normal)' at site 'x' in the place of '(Laplace|Normal)'"),
 }  # fmt: skip
-QUICK = ("number", "array", "start", "site of the step")
+QUICK = ("number", "array", "start", "order", "site of the step")
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CHANGING])

@@ -159,4 +159,25 @@ MODEL = [
         "        break\n    leaves",
         (VARYING,),
     ),
+    Mutant(
+        "a model that changes: numbers not compared",
+        "model/staging/repeatable.py",
+        "return type(a) is type(b) and a.aval == b.aval and _equal(a.val, b.val)",
+        "return type(a) is type(b) and a.aval == b.aval",
+        ("tests/model/test_repeatable.py",),
+    ),
+    Mutant(
+        "a model that changes: arrays not compared",
+        "model/staging/repeatable.py",
+        "return all(_alike(first.jaxpr, other.jaxpr) and _equal_all(first.consts, other.consts) for other in others)",
+        "return all(_alike(first.jaxpr, other.jaxpr) for other in others)",
+        ("tests/model/test_repeatable.py",),
+    ),
+    Mutant(
+        "a model that changes: order of operations not compared",
+        "model/staging/repeatable.py",
+        "        return twin[a] is b\n",
+        "        return True\n",
+        ("tests/model/test_repeatable.py",),
+    ),
 ]
