@@ -8,7 +8,6 @@ proves from the trace: NUTS moves the parameters alone, on the exact likelihood.
 so that an error holds what the seal swims in them as well.
 """
 
-
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
