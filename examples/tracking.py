@@ -4,8 +4,8 @@
     fix_t ~ Normal(position_t, error[class_t]), in km east and north of the first; a is the persistence
 
 A step is four hours; where no satellite passed, both numbers are NaN.  The model is linear and Gaussian, which ssmscan
-proves from the trace: NUTS moves the parameters alone, on the exact likelihood.  A fix stands for the four hours it falls into,
-so that an error holds what the seal swims in them as well.
+proves from the trace: NUTS moves the parameters alone, on the exact likelihood.  A fix stands for four hours, so that
+an error holds what the seal swims in them as well.
 """
 
 import jax
