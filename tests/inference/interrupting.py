@@ -33,7 +33,7 @@ def control_c_at(monkeypatch, label, *, update=3, presses=1):
         def __enter__(self):
             if 0 < len(pressed) < presses:
                 press()
-            super().__enter__()
+            return super().__enter__()
 
     def press():
         pressed.append(label)
