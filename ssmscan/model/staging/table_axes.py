@@ -68,6 +68,25 @@ def axes_of(path: str, leaf: Any) -> TableAxes:
     return TableAxes(path, data, (rows,))
 
 
+def labels_beside_time(old: Any, new: Any) -> Iterator[tuple[str, list, list]]:
+    """Yield what stands along the axes of two tables of a kind, as text, but not along that of the time.
+
+    The time is the index of what pandas has; of a DataArray it is the dimension with dates, else the first.
+
+    Yields:
+        What the axis is called, and its labels in the one and in the other.
+    """
+    if all(_is_of(table, "pandas", "DataFrame") for table in (old, new)):
+        yield "columns", *(list(map(str, table.columns)) for table in (old, new))
+    elif all(_is_of(table, "xarray", "DataArray") for table in (old, new)):
+        yield "dimensions", *(list(map(str, table.dims)) for table in (old, new))
+        indexes = [{dim: table.indexes[dim] for dim in table.dims if dim in table.indexes} for table in (old, new)]
+        dated = [dim for dim, index in indexes[0].items() if as_dates(index) is not None]
+        for dim in old.dims:
+            if dim != (*dated, *old.dims)[0] and all(dim in known for known in indexes):
+                yield str(dim), *(list(map(str, known[dim])) for known in indexes)
+
+
 def _is_of(leaf: Any, package: str, *names: str) -> bool:
     """Return whether a value is of some classes of a package, if that has been imported."""
     module = sys.modules.get(package)
