@@ -13,7 +13,6 @@ from ssmscan.dates import is_dates
 from ssmscan.model.handlers.tables import as_jax, is_like, is_table
 from ssmscan.model.staging.user_arguments import kind_of
 
-
 _MOST_SHOWN = 12
 """Of more columns some are left out."""
 
