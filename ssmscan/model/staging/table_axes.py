@@ -8,7 +8,7 @@ who gives a table has imported its package.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,14 +77,17 @@ def labels_beside_time(old: Any, new: Any) -> Iterator[tuple[str, list, list]]:
         What the axis is called, and its labels in the one and in the other.
     """
     if all(_is_of(table, "pandas", "DataFrame") for table in (old, new)):
-        yield "columns", *(list(map(str, table.columns)) for table in (old, new))
+        yield "columns", _texts(old.columns), _texts(new.columns)
     elif all(_is_of(table, "xarray", "DataArray") for table in (old, new)):
-        yield "dimensions", *(list(map(str, table.dims)) for table in (old, new))
-        indexes = [{dim: table.indexes[dim] for dim in table.dims if dim in table.indexes} for table in (old, new)]
-        dated = [dim for dim, index in indexes[0].items() if as_dates(index) is not None]
+        yield "dimensions", _texts(old.dims), _texts(new.dims)
+        dated = [dim for dim in old.dims if dim in old.indexes and as_dates(old.indexes[dim]) is not None]
         for dim in old.dims:
-            if dim != (*dated, *old.dims)[0] and all(dim in known for known in indexes):
-                yield str(dim), *(list(map(str, known[dim])) for known in indexes)
+            if dim != (*dated, *old.dims)[0] and dim in old.indexes and dim in new.indexes:
+                yield str(dim), _texts(old.indexes[dim]), _texts(new.indexes[dim])
+
+
+def _texts(labels: Iterable) -> list[str]:
+    return list(map(str, labels))
 
 
 def _is_of(leaf: Any, package: str, *names: str) -> bool:
