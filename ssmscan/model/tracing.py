@@ -31,6 +31,7 @@ from ssmscan.model.statespace import data
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.normal_integral import with_states_integrated
+from ssmscan.model.statespace.over_arrays import over_arrays
 from ssmscan.model.statespace.partition import build_parts
 from ssmscan.model.statespace.program import Program, build
 from ssmscan.model.statespace.requirements import require_traced, unread_warning
@@ -92,6 +93,13 @@ class Source(NamedTuple):
     def arrays(self) -> list:
         """The leaves that are data."""
         return [self.leaves[i] for i in self.data]
+
+    def over_arrays(self, ssm: StateSpaceModel) -> tuple[StateSpaceModel, Source]:
+        """Return the model with arrays in the place of tables where it takes them, and its source."""
+        found = over_arrays(
+            ssm, self.leaves, self.data, lambda new, data: assemble(self._replace(leaves=new, data=data))
+        )
+        return (ssm, self) if found is None else (found, found.source)  # type: ignore[return-value]
 
     def named_data(self) -> dict[str, Any]:
         """Return the leaves that are data by the argument of the model that they are in, such as "y" and "x.rain"."""

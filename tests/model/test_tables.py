@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -10,6 +11,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
+from ssmscan.model.handlers.tables import filled
 
 pandas = pytest.importorskip("pandas")
 WEEKS = pandas.date_range("2024-01-01", periods=5, freq="D")
@@ -101,6 +103,34 @@ def test_other_data_have_the_dimensions_of_the_model_in_their_order():
 def test_missing_values_of_a_table_are_missing():
     for gaps in (SALES.where(SALES.index != WEEKS[2]), pandas.Series([1, 2, None, 4, 5], dtype="Int64")):
         np.testing.assert_array_equal(np.isnan(ssmscan.trace(walk, gaps).observed["y"]), [0, 0, 1, 0, 0])
+
+
+GAPS = pandas.Series([1.0, 2.0, np.nan, 2.5, 3.0], WEEKS)
+
+
+def as_array(y):
+    walk(jnp.asarray(y))
+
+
+def as_values(y):
+    walk(y.to_numpy())
+
+
+@pytest.mark.parametrize("model", [walk, *(pytest.param(m, marks=pytest.mark.slow) for m in (as_array, as_values))])
+def test_a_table_with_missing_values_is_checked_as_its_values_are(model):
+    key = jax.random.key(0)
+    expected = ssmscan.trace(walk, GAPS.to_numpy()).check(key)
+    found = ssmscan.trace(model, GAPS).check(key)
+    assert found.parts == pytest.approx(expected.parts) and found.factors.keys() == expected.factors.keys()
+
+
+def test_missing_values_of_a_frame_are_filled_by_column():
+    frame = pandas.DataFrame({"a": GAPS, "b": [None, 7, 8, 9, None], "c": list("abcd") + [None], "d": np.nan})
+    whole = filled(frame.astype({"b": "Int64"}))
+    assert whole["a"].tolist() == [1.0, 2.0, 1.0, 2.5, 3.0] and whole["b"].tolist() == [7, 7, 8, 9, 7]
+    assert whole["c"].isna().sum() == 1 and whole["d"].isna().all() and whole.index.equals(WEEKS)
+    np.testing.assert_array_equal(filled(GAPS.to_xarray()), whole["a"])
+    assert filled("text") == "text"
 
 
 def test_integers_that_would_wrap_around_are_refused():

@@ -48,6 +48,27 @@ def as_arrays(tree: Any) -> Any:
     return jax.tree.map(array, tree)
 
 
+def filled(table: Any) -> Any:
+    """Return a table with its missing numbers filled, each by the first of its column that is not missing.
+
+    Where a column has none, and in what is neither of pandas nor of xarray, they stay.
+    """
+    if not hasattr(table, "fillna"):
+        return table
+    if hasattr(table, "columns"):
+        known = {name: _first_known(table[name]) for name in table.columns[table.isna().any()]}
+        return table.fillna({name: value for name, value in known.items() if value is not None})
+    value = _first_known(table)
+    return table if value is None else table.fillna(value)
+
+
+def _first_known(series: Any) -> Any:
+    """Return the first number of a Series or DataArray that is not missing, None where there is none or no numbers."""
+    numbers = as_arrays(series)
+    known = [] if is_table(numbers) else np.asarray(numbers)[~np.asarray(series.isnull())]
+    return known[0].item() if len(known) else None
+
+
 def as_jax(array: jax.Array | np.ndarray, path: str) -> jax.Array:
     """Return an array as JAX holds it.
 
