@@ -22,11 +22,12 @@ from ssmscan.labels import Labels
 from ssmscan.model import declared_labels, labelling
 from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
 from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
+from ssmscan.model.handlers.tables import as_arrays
 from ssmscan.model.staging.fixed_arrays import fewest_fixed
-from ssmscan.model.staging.leaves import flatten, is_array, names_of_leaves
+from ssmscan.model.staging.leaves import changed_tables, flatten, is_array, names_of_leaves
 from ssmscan.model.staging.new_data import require_same_program
 from ssmscan.model.staging.table_axes import has_axes
-from ssmscan.model.staging.user_arguments import explain, refuse_call
+from ssmscan.model.staging.user_arguments import explain, raise_explained, refuse_call
 from ssmscan.model.statespace import data
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -241,9 +242,7 @@ def assemble(source: Source) -> StateSpaceModel:
         # JAX has added a note on its own traceback to what is a message to the user.
         raise ModelError(str(error)) from None
     except Exception as error:
-        if suspects := explain(error, *source.arguments()):
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            raise TypeError(f"the model fails on what it was given: {suspects}. It raised {reason}") from error
+        raise_explained(error, *source.arguments(), tables=_takes_arrays(source))
         raise
     if known:
         with jax.ensure_compile_time_eval():
@@ -251,6 +250,16 @@ def assemble(source: Source) -> StateSpaceModel:
                 _check_data(core)
     ssm = _labelled(ssm, known)
     return integrate_states(ssm) if source.states_integrated else ssm
+
+
+def _takes_arrays(source: Source) -> bool:
+    """Return whether a model that failed on tables takes the values of these."""
+    try:
+        leaves, data = changed_tables(source.leaves, source.data, as_arrays)
+        return data != source.data and bool(_assemble_fixed(source._replace(leaves=leaves, data=data)))
+    except Exception:
+        # Whatever it raises, the tables are not the only reason.
+        return False
 
 
 def _labelled(ssm: StateSpaceModel, known: bool) -> StateSpaceModel:

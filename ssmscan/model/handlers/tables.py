@@ -15,6 +15,9 @@ import numpy as np
 
 from ssmscan.dates import is_dates
 
+A_TABLE = "a table"
+"""What messages call one."""
+
 
 def is_table(value: Any) -> bool:
     """Return whether a value is not an array and can be made one, such as a table of pandas or xarray."""
@@ -43,7 +46,7 @@ def as_arrays(tree: Any) -> Any:
                 values = leaf.to_numpy(dtype=float, na_value=np.nan)
             except (TypeError, ValueError):
                 return leaf
-        return as_jax(values, "a table") if values.dtype.kind in "biufc" else leaf
+        return as_jax(values, A_TABLE) if values.dtype.kind in "biufc" else leaf
 
     return jax.tree.map(array, tree)
 

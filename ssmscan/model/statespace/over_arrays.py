@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from ssmscan.model.handlers.tables import as_arrays, filled, is_table
-from ssmscan.model.staging.leaves import is_array
+from ssmscan.model.staging.leaves import changed_tables
 from ssmscan.model.statespace.checking import Checked
 
 M = TypeVar("M", bound=Checked)
@@ -28,12 +28,9 @@ def over_arrays(
         leaves, data: leaves of its arguments, and positions of those that are data.
         again: traces it again over other ones.
     """
-    tables = {i for i, leaf in enumerate(leaves) if is_table(leaf)}
-    for change in (as_arrays, filled) if tables else ():
-        new = tuple(change(leaf) if i in tables else leaf for i, leaf in enumerate(leaves))
-        positions = tuple(i for i, leaf in enumerate(new) if i in data or (i in tables and is_array(leaf)))
+    for change in (as_arrays, filled) if any(map(is_table, leaves)) else ():
         try:
-            other = again(new, positions)
+            other = again(*changed_tables(leaves, data, change))
         except Exception:
             # Whatever it raises, the model does not take them.
             continue
