@@ -68,7 +68,7 @@ class ExactDraw(NamedTuple):
     Attributes:
         theta: the parameters.
         states: the latent sites.
-        data: observed sites.
+        data: observed sites, zero where a value is missing.
         ssm: the model over these data.
         usable: whether the data, and the draw in unconstrained space, are finite.
     """
@@ -117,7 +117,8 @@ def draw_exactly(key: jax.Array, ssm: StateSpaceModel, places: Places) -> ExactD
     key_theta, key_path = jax.random.split(key)
     theta = ssm.sample_prior(key_theta)
     drawn = ssm.simulate(key_path, theta)
-    data = {name: drawn[name] for name in places.missing}
+    # What was drawn where a value is missing is no part of the data: a statistic that held it would move with the states.
+    data = {name: jnp.where(gone, jnp.zeros_like(drawn[name]), drawn[name]) for name, gone in places.missing.items()}
     over = with_simulated(ssm, places, data)
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((ssm.unconstrain(theta), data))]
     states = {site.name: drawn[site.name] for site in (*ssm.initial, *ssm.innovations)}
