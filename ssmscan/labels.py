@@ -120,6 +120,35 @@ def labels_of(ssm: object) -> Labels:
     return found if isinstance(found, Labels) else Labels()
 
 
+def require_same_elements(model: Labels, result: Labels) -> None:
+    """Raise if other elements stand along an axis of a site in a model than in a result that it is used with.
+
+    Where one of the two does not say what stands there nothing is compared.
+
+    Raises:
+        ValueError: they differ, or are in another order.
+    """
+    for site, names in model.dims.items():
+        for own, theirs in zip(names, result.dims.get(site, ())):
+            here, there = model.coords.get(own), result.coords.get(theirs)
+            if here is not None and there is not None and not np.array_equal(here, there):
+                raise ValueError(
+                    f"ssm: along the axis {own!r} of '{site}' it has {listed(here)}, and the result {listed(there)}. "
+                    + (
+                        f"Trace the model with the same columns in the order of the result, as y[{there.tolist()}] has "
+                        "them."
+                        if sorted(map(str, here)) == sorted(map(str, there))
+                        else "Give the model that the result was made with; if only the names are others, declare "
+                        f"those of the result by ssm.with_labels(coords={{{own!r}: ...}})."
+                    )
+                )
+
+
+def listed(values: np.ndarray) -> str:
+    """Print the values of a coordinate in their order."""
+    return f"[{', '.join(map(shown, values))}]"
+
+
 def as_values(name: str, values: Any) -> np.ndarray:
     """Return the values along a dimension as an array of dates, numbers or text, read-only.
 

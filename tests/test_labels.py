@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +103,51 @@ def test_a_forecast_has_dates(ssm):
     assert "2024-01-30 to 2024-02-05, 7 steps" in repr(drawn) and "2024-02-05" in drawn._repr_html_()
     with pytest.raises(KeyError, match="no site 'scale' with a time axis"):
         drawn.times("scale")
+
+
+def panel(y):
+    """Two series, each with a scale of its own."""
+    import numpyro
+    import numpyro.distributions as dist
+    from numpyro.contrib.control_flow import scan
+
+    with numpyro.plate("country", 2):
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+
+    def step(x, y):
+        with numpyro.plate("country", 2):
+            x = numpyro.sample("x", dist.Normal(x, scale))
+            numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        return x, None
+
+    scan(step, jnp.zeros(2), y)
+
+
+def test_a_result_is_not_joined_to_a_model_whose_columns_stand_in_another_order():
+    ssm, key = ssmscan.trace(panel, np.zeros((3, 2))), jax.random.key(0)
+    draws = {"scale": np.tile(np.array([0.001, 1.0], np.float32), (1, 4, 1))}
+    unnamed = made_by_hand(np.zeros((3, 2)), draws, {"x": np.zeros((1, 4, 3, 2), np.float32)}, np.arange(4))
+    names = {"x": ("country",), "scale": ("country",), "y": ("country",)}
+    result = replace(unnamed, labels=Labels({"country": ["ES", "PT"]}, names))
+    there, back = (ssm.with_labels(coords={"country": order}) for order in (["ES", "PT"], ["PT", "ES"]))
+    joins = (
+        ssmscan.predict,
+        ssmscan.predictive_densities,
+        partial(ssmscan.forecast_scores, horizons=1),
+        ssmscan.leave_future_out,
+        ssmscan.evidence,
+    )
+    for join in joins:
+        with pytest.raises(
+            ValueError, match=r"has \[PT, ES\], and the result \[ES, PT\].*y\[\['ES', 'PT'\]\] has them"
+        ):
+            join(key, back, result)
+    other = ssm.with_labels(coords={"country": ["ES", "FR"]})
+    with pytest.raises(ValueError, match=r"has \[ES, FR\], and the result \[ES, PT\].*with_labels"):
+        ssmscan.predict(key, other, result)
+    expected = ssmscan.predict(key, there, result)
+    for one, given in ((back, unnamed), (ssm, result)):
+        np.testing.assert_array_equal(ssmscan.predict(key, one, given)["y"], expected["y"])
 
 
 @pytest.mark.slow

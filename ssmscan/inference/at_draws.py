@@ -19,6 +19,7 @@ from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.paths import spread_draws
 from ssmscan.inference.progress import compile_chunk, phase, run_chunks
 from ssmscan.inference.settings import spread
+from ssmscan.labels import require_same_elements
 from ssmscan.model.protocols import PyTree, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.particles.draws import as_key
@@ -103,8 +104,9 @@ def require_draws_of(ssm: StateSpaceModel, result: Result) -> None:
     """Raise unless a result has draws of the parameters of a model.
 
     Raises:
-        ValueError: it has none, or of others.
+        ValueError: it has none, or of others; or other elements stand along an axis.
     """
+    require_same_elements(ssm.labels, result.labels)
     shapes = {site.name: tuple(site.shape) for site in ssm.parameters}
     found = {name: values.shape[2:] for name, values in result.draws.items()}
     if shapes != found:

@@ -11,6 +11,7 @@ The error of a sum of log scores that comes from finitely many draws is that of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,18 @@ from ssmscan.inference.reweighting import Part
 from ssmscan.results.scoring_rules import crps, ranks_of
 
 
+def without_observation(observed: Mapping[str, np.ndarray], num_steps: int) -> np.ndarray:
+    """Return the steps (T,) at which every value of every site (T, ...) is missing."""
+    gone = [np.isnan(y.reshape(len(y), -1)).all(1) for y in observed.values() if y.dtype.kind == "f"]
+    return np.all(gone, axis=0) if gone and len(gone) == len(observed) else np.zeros(num_steps, bool)
+
+
 class Mixture:
     """What is predicted: horizons, origins, the number of steps, and site -> (T, *shape), what came at each."""
 
     def __init__(self, horizons: tuple[int, ...], origins: np.ndarray, num_steps: int, observed: dict):
         self.horizons, self.origins, self.num_steps, self.observed = horizons, origins, num_steps, observed
-        gone = [np.isnan(y.reshape(len(y), -1)).all(1) for y in observed.values() if y.dtype.kind == "f"]
-        every = len(gone) == len(observed) and bool(gone)
-        self.empty = np.all(gone, axis=0) if every else np.zeros(num_steps, bool)
+        self.empty = without_observation(observed, num_steps)
 
     def scores(self, parts: list[Part], rng: np.random.Generator) -> dict[str, Any]:
         """Return the fields of `ForecastScores` that hold scores."""

@@ -201,9 +201,14 @@ def _by_step(ssm: StateSpaceModel, theta: Theta) -> Values:
     return jax.vmap(dynamics.observed)(dynamics.xs)
 
 
+def observed_by_step(ssm: StateSpaceModel, theta: Theta) -> dict[str, np.ndarray]:
+    """Return what is observed at each step by site, (T, ...), NaN where it is missing."""
+    return {name: np.asarray(y) for name, y in jax.device_get(_by_step(ssm, theta)).items()}
+
+
 def _predicted(ssm: StateSpaceModel, theta: dict) -> tuple[dict, tuple[str, ...], tuple[tuple[str, int], ...]]:
     """Return what came at each step, the sites that are drawn, and where the rows of those after the loop begin."""
-    by_step = {name: np.asarray(y) for name, y in jax.device_get(_by_step(ssm, theta)).items()}
+    by_step = observed_by_step(ssm, theta)
     whole, observed, rows = ssm.observed, {}, []
     drawn = jax.eval_shape(partial(StateSpaceModel.simulate, ssm), jax.random.key(0), theta)
     for site in ssm.observations:

@@ -20,7 +20,8 @@ import numpy as np
 
 from ssmscan.arguments import require_instance, require_integer
 from ssmscan.inference.filters_at_draws import choose, predictive_densities
-from ssmscan.inference.forecast_scores import one_loop, origins_of
+from ssmscan.inference.forecast_mixture import without_observation
+from ssmscan.inference.forecast_scores import observed_by_step, one_loop, origins_of
 from ssmscan.inference.predict import with_roles_of
 from ssmscan.inference.reweighting import AtDraws, Refit, observations_seen, rolling, summary_of
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -83,11 +84,13 @@ def leave_future_out(
         return AtDraws.of(steps[0], steps[-1], observations_seen(ssm, of), None)
 
     parts, refits = rolling(origins, evaluate, result, refit)
+    empty = without_observation(observed_by_step(ssm, {n: x[0, 0] for n, x in result.draws.items()}), ssm.num_steps)
     pointwise, variance = [], 0.0
     for part in parts:
         here = origins[part.rows]
         densities = np.sum([part.at.increments[:, here + ahead] for ahead in range(horizon)], axis=0)
         scores = np.logaddexp.reduce(part.log_weights + densities, axis=0)
+        scores[np.all([empty[here + ahead] for ahead in range(horizon)], axis=0)] = np.nan
         pointwise.append(scores)
         there = np.isfinite(scores)
         influence = np.exp(part.log_weights[:, there]) * np.expm1(densities[:, there] - scores[there])

@@ -22,6 +22,7 @@ import numpy as np
 from ssmscan.arguments import require_instance, require_integer
 from ssmscan.inference.progress import map_draws
 from ssmscan.inference.settings import spread
+from ssmscan.labels import require_same_elements
 from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import Values
 from ssmscan.model.sites import Role
@@ -47,7 +48,8 @@ def predict(key: jax.Array, ssm: StateSpaceModel, result: Result, *, num_draws: 
         and new draws of the observations. It knows the dates, where the data have them, and where the forecast begins.
 
     Raises:
-        ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps.
+        ValueError: if the result has no state paths, fewer than num_draws, other sites than the model, or more steps;
+            or if the columns of its data are others than those of the model, or in another order.
     """
     key = one_key(key)
     require_traced(ssm)
@@ -161,7 +163,12 @@ def _as_long(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
 
 
 def with_roles_of(ssm: StateSpaceModel, result: Result) -> StateSpaceModel:
-    """Return the model with its sites outside the loop in the roles that they have in the result."""
+    """Return the model with its sites outside the loop in the roles that they have in the result.
+
+    Raises:
+        ValueError: other elements stand along an axis of the model than of the result, or in another order.
+    """
+    require_same_elements(ssm.labels, result.labels)
     parameters = tuple(site.name for site in ssm.initial if site.name in result.draws)
     initial = tuple(site.name for site in ssm.parameters if site.name in result.initial)
     declared: Any = ssm.source

@@ -17,15 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssmscan.arguments import require_function, require_texts
-from ssmscan.dates import is_dates
 from ssmscan.errors import ModelError
 from ssmscan.labels import Labels
 from ssmscan.model import declared_labels, labelling
 from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
 from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
-from ssmscan.model.handlers.tables import is_like, is_table
 from ssmscan.model.staging.fixed_arrays import fewest_fixed
-from ssmscan.model.staging.leaves import describe, flatten, is_array, names_of_leaves, same
+from ssmscan.model.staging.leaves import flatten, is_array, names_of_leaves
+from ssmscan.model.staging.new_data import require_same_program
 from ssmscan.model.staging.table_axes import has_axes
 from ssmscan.model.staging.user_arguments import explain, refuse_call
 from ssmscan.model.statespace import data
@@ -136,7 +135,8 @@ class Source(NamedTuple):
         new one, whatever `with_labels` said of the old.
 
         Raises:
-            ValueError: an argument has another structure, shape or dtype, or a static value changed; it is named.
+            ValueError: an argument has another structure, shape or dtype, or a table other columns, or a static value
+                changed; it is named.
         """
         leaves, tree, paths = flatten(args, kwargs)
         if tree != self.tree:
@@ -144,21 +144,7 @@ class Source(NamedTuple):
                 f"with_data got arguments of structure {tree}; the model was traced with {self.tree}. Pass the same "
                 "arguments in the same way, or call ssmscan.trace again."
             )
-        tables = False
-        for position, (path, old, new) in enumerate(zip(paths, self.leaves, leaves)):
-            if (is_table(old) or is_dates(old)) and is_like(new, old):
-                tables = tables or not same(old, new)
-            elif position in self.data:
-                if not is_array(new) or (new.shape, new.dtype) != (old.shape, old.dtype):
-                    raise ValueError(
-                        f"with_data: {path} is {describe(new)}, the model was traced with {describe(old)}. "
-                        "Keep shape and dtype, or call ssmscan.trace for another program."
-                    )
-            elif not same(old, new):
-                raise ValueError(
-                    f"with_data: {path} = {describe(new)} is part of the program, which was traced with "
-                    f"{describe(old)}. Call ssmscan.trace for another program."
-                )
+        tables = require_same_program(paths, self.leaves, leaves, self.data)
         source = self._replace(leaves=tuple(leaves))
         if tables:
             return assemble(source)

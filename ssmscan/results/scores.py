@@ -118,14 +118,14 @@ class ForecastScores:
         flat, means = self._flat_crps(), self.mean_crps()
         rows = []
         for i, h in enumerate(self.horizons):
-            error = float(self.log_score_error[i])
-            cells = [str(h), str(int(np.isfinite(self.log_scores[:, i]).sum()))]
-            cells += [rounded(float(self.log_score[i]), error), significant(error)]
+            error, count = float(self.log_score_error[i]), int(np.isfinite(self.log_scores[:, i]).sum())
+            cells = [str(h), str(count), rounded(float(self.log_score[i]), error), significant(error)]
+            cells += [rounded(_mean(self.log_scores[:, i]), error / max(count, 1))]
             for site, values in flat.items():
                 error = _mean_error(values[:, i], int(h))
                 cells += [rounded(float(means[site][i]), error), significant(error)]
             rows.append(tuple(cells))
-        columns = ["steps ahead", "origins", "log score", "se"]
+        columns = ["steps ahead", "origins", "log score", "se", "each"]
         for site in flat:
             columns += [f"CRPS {site}", "se"]
         title = f"Forecasts from {len(self.origins)} origins, parameters of {self.engine}"
@@ -226,7 +226,7 @@ class LeaveFutureOut:
         engine: what sampled the parameters.
         origins: (n,) observations of the loop known at each origin.
         horizon: M, how many observations are predicted together at each.
-        pointwise: (n,) log p(y_{t+1:t+M} | y_{1:t}).
+        pointwise: (n,) log p(y_{t+1:t+M} | y_{1:t}), NaN where all of them are missing.
         monte_carlo_error: standard error of the sum that comes from finitely many draws.
         weights: how well the draws stand for the posterior at each origin.
         notes: what was chosen, in sentences.

@@ -12,6 +12,7 @@ from scipy.stats import norm
 import ssmscan
 from ssmscan.inference.forecast_scores import one_loop, origins_of
 from ssmscan.results.data import Costs
+from ssmscan.results.scoring_rules import standard_error
 from tests.inference.models import NOISE, Y
 from tests.truth import LinearGaussian, z_threshold
 from tests.truth import linear_gaussian as solve
@@ -137,6 +138,21 @@ def test_leave_future_out_is_the_exact_one_together_too(linear, grid):
         assert abs(lfo.elpd_lfo - truth.sum()) < z_threshold() * lfo.monte_carlo_error < 0.3
         assert len(lfo.origins) == len(Y) - FIRST - together + 1
     assert "Leave-one-out cross-validation is wrong here" in str(lfo)
+
+
+def test_an_origin_from_which_nothing_is_seen_has_no_score(linear, grid):
+    """It would count as a perfect forecast, in the standard error too."""
+    y = np.array(Y)
+    y[[FIRST + 2, FIRST + 3]] = np.nan
+    gaps, result = linear.with_data(y), drawn(**grid.draw(1, 50))
+
+    def lfo(horizon):
+        return ssmscan.leave_future_out(KEY, gaps, result, first_origin=FIRST, horizon=horizon, progress=False)
+
+    one, two = lfo(1), lfo(2)
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(one.pointwise)), [2, 3])
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(two.pointwise)), [2])
+    assert one.standard_error == pytest.approx(standard_error(np.delete(one.pointwise, [2, 3]), 1), rel=0.3)
 
 
 def test_draws_of_the_first_observations_are_weighed_forward(linear, grid):

@@ -61,8 +61,40 @@ def test_a_table_of_other_values_is_other_data_of_the_same_program():
     other = ssm.with_data(SALES * 2.0)
     assert other.program is ssm.program
     np.testing.assert_allclose(other.observed["y"], 2.0 * SALES, rtol=1e-6)
-    with pytest.raises(ValueError, match="argument 0 = a pandas Series .* is part of the program"):
+    with pytest.raises(ValueError, match=r"argument 0 is a pandas Series of shape \(4,\) and dtype float64, .*\(5,\)"):
         ssm.with_data(SALES[:4])
+    with pytest.raises(ValueError, match=r"argument 0 is float32\[5\], the model was traced with a pandas Series"):
+        ssm.with_data(jnp.zeros(5, jnp.float32))
+
+
+PANEL = pandas.DataFrame(np.arange(6.0).reshape(3, 2), WEEKS[:3], ["ES", "PT"])
+
+
+def total(y):
+    walk(jnp.asarray(y.to_numpy()).sum(1))
+
+
+def test_other_data_have_the_columns_of_the_model_in_their_order():
+    ssm = ssmscan.trace(total, PANEL)
+    np.testing.assert_allclose(ssm.with_data(PANEL + 1.0).observed["y"], [3.0, 7.0, 11.0])
+    order = r"has the columns \[PT, ES\], and the model was traced with \[ES, PT\].*as y\[\['ES', 'PT'\]\] does"
+    with pytest.raises(ValueError, match=order):
+        ssm.with_data(PANEL[["PT", "ES"]])
+    with pytest.raises(ValueError, match=r"the columns \[ES, FR\], and .* \[ES, PT\]\. Pass a table with the same col"):
+        ssm.with_data(PANEL.rename(columns={"PT": "FR"}))
+    with pytest.raises(ValueError, match=r"shape \(2, 2\) with the columns ES \(float64\), PT \(float64\), .*\(3, 2\)"):
+        ssm.with_data(PANEL[:2])
+
+
+def test_other_data_have_the_dimensions_of_the_model_in_their_order():
+    array = pytest.importorskip("xarray").DataArray(PANEL, dims=("day", "country"))
+    ssm = ssmscan.trace(total, array)
+    later = array.assign_coords(day=WEEKS[1:4]) + 1.0
+    np.testing.assert_allclose(ssm.with_data(later).observed["y"], [3.0, 7.0, 11.0])
+    with pytest.raises(ValueError, match=r"the country \[PT, ES\].*y.reindex\({'country': \['ES', 'PT'\]}\) does"):
+        ssm.with_data(array[:, ::-1])
+    with pytest.raises(ValueError, match=r"the dimensions \[day, place\], and .* \[day, country\]"):
+        ssm.with_data(array.rename(country="place"))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 leaves          leaves of the arguments: which are data, and how they are printed
 fixed_arrays    arrays whose values the model needs in Python, made static
+new_data        whether other arguments mean the same program
 table_axes      what tables among the arguments say of their axes
 user_arguments  arguments of `trace` that explain why a model failed on them
 discovery       meet the model once, abstractly: its sites, its loops, their shapes

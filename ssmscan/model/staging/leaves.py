@@ -9,8 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssmscan.dates import is_dates
 from ssmscan.model.handlers.tables import as_jax, is_like, is_table
 from ssmscan.model.staging.user_arguments import kind_of
+
+_MOST_SHOWN = 12
+"""Of more columns some are left out."""
 
 
 def flatten(args: tuple, kwargs: dict) -> tuple[list, jax.tree_util.PyTreeDef, list[str]]:
@@ -51,8 +55,24 @@ def _is_object(leaf) -> bool:
 def describe(leaf: Any) -> str:
     """Describe a leaf in words."""
     if is_table(leaf):
-        return f"{kind_of(leaf)} (pass its values, np.asarray(...))"
+        return f"{kind_of(leaf)}{_size(leaf)}"
+    if is_dates(leaf):
+        return f"an array of dates of shape {leaf.shape} and dtype {leaf.dtype}"
     return f"{leaf.dtype}{list(leaf.shape)}" if is_array(leaf) else repr(leaf)
+
+
+def _size(table: Any) -> str:
+    """Return the shape of a table, and what its columns are called and hold."""
+    shape = getattr(table, "shape", None)
+    if shape is None:
+        return ""
+    dtypes = getattr(table, "dtypes", getattr(table, "dtype", ""))
+    columns = getattr(table, "columns", None)
+    if columns is None:
+        return f" of shape {tuple(shape)} and dtype {dtypes}"
+    named = [f"{name} ({dtype})" for name, dtype in zip(columns, dtypes)]
+    shown = named if len(named) <= _MOST_SHOWN else [*named[: _MOST_SHOWN - 1], "...", named[-1]]
+    return f" of shape {tuple(shape)} with the columns {', '.join(shown)}"
 
 
 def same(a: Any, b: Any) -> bool:

@@ -8,7 +8,7 @@ who gives a table has imported its package.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +66,28 @@ def axes_of(path: str, leaf: Any) -> TableAxes:
     if data is None and rows.values is None:  # a Series of dates
         rows = _axis(None, index_of(leaf))
     return TableAxes(path, data, (rows,))
+
+
+def labels_beside_time(old: Any, new: Any) -> Iterator[tuple[str, list, list]]:
+    """Yield what stands along the axes of two tables of a kind, as text, but not along that of the time.
+
+    The time is the index of what pandas has; of a DataArray it is the dimension with dates, else the first.
+
+    Yields:
+        What the axis is called, and its labels in the one and in the other.
+    """
+    if all(_is_of(table, "pandas", "DataFrame") for table in (old, new)):
+        yield "columns", _texts(old.columns), _texts(new.columns)
+    elif all(_is_of(table, "xarray", "DataArray") for table in (old, new)):
+        yield "dimensions", _texts(old.dims), _texts(new.dims)
+        dated = [dim for dim in old.dims if dim in old.indexes and as_dates(old.indexes[dim]) is not None]
+        for dim in old.dims:
+            if dim != (*dated, *old.dims)[0] and dim in old.indexes and dim in new.indexes:
+                yield str(dim), _texts(old.indexes[dim]), _texts(new.indexes[dim])
+
+
+def _texts(labels: Iterable) -> list[str]:
+    return list(map(str, labels))
 
 
 def _is_of(leaf: Any, package: str, *names: str) -> bool:
