@@ -13,8 +13,9 @@ than 20 a step starves below two, where one particle has more than half of the w
 
 A run can survive one such step: the cloud spreads again, and the estimate keeps an error of a third.  It is told when
 the starved steps together bring a relative variance of 1/5 or more, :math:`\sum 1/\mathrm{ESS} - 1/N \ge 1/5`: one step
-with a handful of five effective particles of many, or two with ten.  The sentence has the worst step and the count.  From a sum of 1
-on the standard deviation of log Z-hat is one or more from these steps alone, and the run is of no use by itself.
+with a handful of five effective particles of many, or two with ten.  The sentence has the worst step and the count.
+From a sum of 1 on the standard deviation of log Z-hat is one or more from these steps alone, and the run is of no use
+by itself.
 
 **Heavy tails.**  A proposal that looks ahead aims at one mode of the states given all data.  Where there are others, or
 the tails of its law are too light, its estimate is silently too low, and the effective sample size, of particles that
