@@ -11,12 +11,13 @@ written; what is tested against them moves by noise.
 **New data in old arguments.**  Which element of which argument is observed where is found by running the model's own
 data code over numbered arguments: an observed element that carries the number of an argument's element is that element.
 A model that computes what it observes from its arguments has no such places, and says so.  Missing elements stay
-missing.
+missing.  What is drawn for them, and under a mask, follows the states and is not among the data that a kernel is given:
+a statistic of it would change with the states though their law does not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -27,8 +28,13 @@ from ssmscan.inference.importance_points import lawless
 from ssmscan.model.protocols import Theta, Values
 from ssmscan.model.sites import Role
 from ssmscan.model.statespace.front import StateSpaceModel
+from ssmscan.particles.filter import ParticleFilter
 
 OBSERVED = (Role.OBSERVATION, Role.START_OBSERVATION, Role.POST_LOOP_OBSERVATION, Role.PARAMETER_LIKELIHOOD)
+
+TWO_PATHS = ParticleFilter(2, summaries=())
+DRAWS = 3
+"""Draws at which the likelihood depends on an element that is observed."""
 
 
 class Place(NamedTuple):
@@ -54,12 +60,14 @@ class Places:
     Attributes:
         places: where.
         missing: by site, which of its elements have no value in the data, of the shape of the site.
+        silent: by site, which of its elements say nothing of the states: missing ones, and those under a mask.
         reason: why there are none, a clause; empty where all that is observed has its place.
     """
 
     places: tuple[Place, ...]
     missing: dict[str, np.ndarray]
     reason: str
+    silent: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class ExactDraw(NamedTuple):
@@ -68,7 +76,7 @@ class ExactDraw(NamedTuple):
     Attributes:
         theta: the parameters.
         states: the latent sites.
-        data: observed sites.
+        data: observed sites, zero where a value is missing or masked.
         ssm: the model over these data.
         usable: whether the data, and the draw in unconstrained space, are finite.
     """
@@ -103,7 +111,10 @@ def find_places(ssm: StateSpaceModel) -> Places:
     missing = {name: _missing(observed[name]) for name in wanted}
     if names := sorted(name for name in wanted if not (seen[name] | missing[name]).all()):
         return Places((), {}, f"the model computes what {_quoted(names)} observes from its arguments")
-    return Places(tuple(places), missing, "")
+    found = Places(tuple(places), missing, "", missing)
+    masked = {site.name for site in sites if site.masked_data} & wanted
+    silent = {name: _silent(ssm, found, name) if name in masked else missing[name] for name in wanted}
+    return replace(found, silent=silent)
 
 
 def draw_exactly(key: jax.Array, ssm: StateSpaceModel, places: Places) -> ExactDraw:
@@ -119,6 +130,7 @@ def draw_exactly(key: jax.Array, ssm: StateSpaceModel, places: Places) -> ExactD
     drawn = ssm.simulate(key_path, theta)
     data = {name: drawn[name] for name in places.missing}
     over = with_simulated(ssm, places, data)
+    data = {name: jnp.where(places.silent[name], jnp.zeros_like(drawn), drawn) for name, drawn in data.items()}
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((ssm.unconstrain(theta), data))]
     states = {site.name: drawn[site.name] for site in (*ssm.initial, *ssm.innovations)}
     return ExactDraw(theta, states, data, over, jnp.stack(finite).all())
@@ -135,6 +147,30 @@ def with_simulated(ssm: StateSpaceModel, places: Places, data: Values) -> StateS
         flat = arrays[number].reshape(-1).at[to].set(value.reshape(-1)[of].astype(arrays[number].dtype))
         arrays[number] = flat.reshape(arrays[number].shape)
     return ssm.over(arrays)
+
+
+def _silent(ssm: StateSpaceModel, places: Places, site: str) -> np.ndarray:
+    """Return which elements of a masked site the likelihood does not depend on, at some draw of all else.
+
+    A derivative of the estimate of a filter tells, with as few particles as it takes.  Whole numbers have none, and
+    all of them count as silent.
+    """
+    dtype = ssm.observed[site].dtype
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return np.ones(places.missing[site].shape, bool)
+
+    def log_likelihood(value: jax.Array, key: jax.Array, draw: ExactDraw) -> jax.Array:
+        over = with_simulated(ssm, places, {**draw.data, site: value})
+        return TWO_PATHS.run(key, over, draw.theta).log_likelihood
+
+    @jax.jit
+    def depends(key: jax.Array) -> jax.Array:
+        draw = draw_exactly(key, ssm, places)
+        slope = jax.grad(log_likelihood)(draw.data[site], key, draw)
+        return jnp.isfinite(slope) & (slope != 0)
+
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    return ~np.logical_and.reduce([np.asarray(depends(key)) for key in keys])
 
 
 def _moved(ssm: StateSpaceModel) -> list[tuple[int, str, np.ndarray, np.ndarray]]:

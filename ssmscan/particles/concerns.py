@@ -8,12 +8,14 @@ happened to it.
 step starves when, after weighing, :math:`\mathrm{ESS} < \min(10, N/10)`.  Below ten the increment is wrong by a third
 or more, the cloud has fewer than ten different ancestors to go on from, and the effective sample size itself, estimated
 from these few, is too high: a cloud that misses the data does not know what it misses.  Below a tenth of the cloud,
-because a filter of few particles, as a pseudo-marginal sampler may want it, does not starve by being small.
+because a filter of few particles, as a pseudo-marginal sampler may want it, does not starve by being small.  Of fewer
+than 20 a step starves below two, where one particle has more than half of the weight, and of two particles below 3/2.
 
 A run can survive one such step: the cloud spreads again, and the estimate keeps an error of a third.  It is told when
-the starved steps together bring a relative variance of 1/5 or more, :math:`\sum 1/\mathrm{ESS} \ge 1/5`: one step with
-a handful of five effective particles, or two with ten.  The sentence has the worst step and the count.  From a sum of 1
-on the standard deviation of log Z-hat is one or more from these steps alone, and the run is of no use by itself.
+the starved steps together bring a relative variance of 1/5 or more, :math:`\sum 1/\mathrm{ESS} - 1/N \ge 1/5`: one step
+with a handful of five effective particles of many, or two with ten.  The sentence has the worst step and the count.
+From a sum of 1 on the standard deviation of log Z-hat is one or more from these steps alone, and the run is of no use
+by itself.
 
 **Heavy tails.**  A proposal that looks ahead aims at one mode of the states given all data.  Where there are others, or
 the tails of its law are too light, its estimate is silently too low, and the effective sample size, of particles that
@@ -47,6 +49,9 @@ from ssmscan.tail_index import INFINITE_VARIANCE, tail_index
 FEW, SHARE, HANDFUL = 10.0, 0.1, 5.0
 """A step starves with fewer effective particles than FEW and than this SHARE of the cloud.  It is told when the starved
 steps are together as bad as one of a HANDFUL."""
+
+ONE_LEADS = 2.0
+"""Effective particles below which one has more than half of the weight: a step starves there in any cloud of three."""
 
 SPARSE = 0.25
 """Share of effective particles below which a cloud that looks ahead has met what the proposal did not expect."""
@@ -115,7 +120,7 @@ def warn_of(sentences: Iterable[str], stacklevel: int) -> None:
 
 def starving_limit(num_particles: int) -> float:
     """Return the effective sample size below which a step starves, in particles."""
-    return min(FEW, SHARE * num_particles)
+    return max(min(FEW, SHARE * num_particles), min(ONE_LEADS, (1 + num_particles) / 2))
 
 
 def when(step: Any) -> str:
@@ -188,7 +193,7 @@ def _starved(result: FilterRecord) -> Reason | None:
     limit = starving_limit(n)
     ess = np.asarray(result.ess)
     starved = (ess > 0) & (ess < limit)
-    if (brought := np.sum(1 / ess[starved])) < 1 / HANDFUL:
+    if (brought := np.sum(1 / ess[starved] - 1 / n)) < 1 / HANDFUL:
         return None
     worst = np.unravel_index(np.argmin(np.where(starved, ess, np.inf)), ess.shape)
     step = result.first_step + int(worst[0]) - result.start_observed

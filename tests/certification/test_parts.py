@@ -3,7 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+from numpyro.contrib.control_flow import scan
 from scipy.special import softmax
 from scipy.stats import kstest
 
@@ -11,7 +14,7 @@ import ssmscan
 from ssmscan.certification.calibration import weighted_positions
 from ssmscan.certification.certificate import Certificate, Finding, Outcome
 from ssmscan.certification.conditional_likelihood import position
-from ssmscan.certification.exact_draws import find_places, with_simulated
+from ssmscan.certification.exact_draws import draw_exactly, find_places, with_simulated
 from ssmscan.certification.likelihood import compare_positions
 from ssmscan.certification.oracles import local_level
 from ssmscan.certification.replicates import compare_before_and_after
@@ -56,6 +59,33 @@ def test_data_enter_where_they_are_observed_and_missing_ones_stay_missing(missin
     new = np.arange(1.0, 1.0 + len(y))
     found = with_simulated(traced, find_places(traced), {"y": jnp.asarray(new)}).observed["y"]
     np.testing.assert_array_equal(found, np.where(np.isnan(y), np.nan, new))
+
+
+def under_a_mask(y, seen):
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+
+    def step(x, inputs):
+        y, seen = inputs
+        x = numpyro.sample("x", dist.Normal(x, scale))
+        numpyro.sample("y", dist.Normal(x, 0.7).mask(seen), obs=y)
+        return x, None
+
+    scan(step, 0.0, (y, seen))
+
+
+@pytest.mark.parametrize("masked", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_what_is_drawn_where_nothing_is_observed_is_not_among_the_data(masked):
+    """It follows the states: a statistic of it would change where a sampler moves them, though by their law."""
+    seen = np.arange(6) % 3 > 0
+    if masked:
+        traced = ssmscan.trace(under_a_mask, READINGS[:6], seen)
+    else:
+        traced = ssmscan.trace(autoregression, np.where(seen, READINGS[:6], np.nan))
+    places = find_places(traced)
+    np.testing.assert_array_equal(places.silent["y"], ~seen)
+    np.testing.assert_array_equal(places.missing["y"], np.zeros(6, bool) if masked else ~seen)
+    found = draw_exactly(jax.random.key(0), traced, places).data["y"]
+    np.testing.assert_array_equal(found == 0, ~seen)
 
 
 def test_a_value_before_the_loop_has_a_place_of_its_own():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ssmscan import FilterResult, ParticleFilter, log_likelihood
+from ssmscan.health import Condition
 from ssmscan.model.protocols import Panel
 from ssmscan.particles.concerns import starving_limit
 from ssmscan.particles.filter_step import FAULTY, NOWHERE, VANISHED
@@ -68,7 +69,7 @@ def test_under_a_trace_and_at_minus_infinity_nothing_is_said():
 
 def test_one_starved_step_is_named_and_counted(healthy):
     n = healthy.num_particles
-    assert starving_limit(n) == pytest.approx(3.2) and starving_limit(10_000) == 10 and starving_limit(10) == 1
+    assert starving_limit(n) == pytest.approx(3.2) and starving_limit(10_000) == 10
     assert with_ess(healthy, 20, 3.3, 20).concerns() == ()
     (sentence,) = with_ess(healthy, 20, 3.1, 20).concerns()
     assert "fell to 3.1 of 32 particles at step 1 (counting from 0)" in sentence and "at that step alone" in sentence
@@ -82,6 +83,24 @@ def test_one_starved_step_is_named_and_counted(healthy):
     assert "at the start" in sentence
     (sentence,) = with_ess(healthy, 20, 2.0, first_step=100).concerns()
     assert "at step 101 (" in sentence
+
+
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_few_particles_starve_too(n):
+    """Estimates that are off by thousands are of no use, however few particles made them."""
+    starved = run(PRECISE, n)
+    assert starved.log_likelihood - exact(autoregression(), PRECISE).log_likelihood < -1e3
+    assert starved.health().verdict is Condition.UNUSABLE
+    assert f"fell to 1.0 of {n} particles" in starved.message()
+
+
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_few_particles_that_all_count_are_sound(n):
+    """Of equal weights nothing is lost, nor by one step at which a particle in five has none."""
+    few = run(VAGUE, n)
+    assert with_ess(few, n, n, n).health().verdict is Condition.SOUND
+    assert with_ess(few, n, max(0.8 * n, 1.5), n).health().verdict is Condition.SOUND
+    assert with_ess(few, n, 1.0, n).health().verdict is Condition.DOUBTFUL
 
 
 def test_the_element_of_a_panel_is_named(healthy):

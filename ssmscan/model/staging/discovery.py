@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from ssmscan.errors import ModelError
-from ssmscan.model.handlers.messages import SiteMessage, simulated
+from ssmscan.model.handlers.messages import SiteMessage, is_masked, simulated
 from ssmscan.model.handlers.missing import Gaps, only_whole
 from ssmscan.model.handlers.names import SiteNames
 from ssmscan.model.handlers.params import Constants
@@ -61,6 +61,7 @@ class TracedSite(NamedTuple):
         values: for a drawn discrete site, the values of one element; empty where they are not known at trace.
         plates: name and size of the plates it stands in, and the axis of the value, counted from its end.
         masked: whether a mask may leave elements of a draw out of the density.
+        masked_data: the same of elements of an observed value.
         reweighted: whether it counts, as a parameter, otherwise than by the law that it is drawn from.
         drawable: whether its distribution has a sampler.
         stand_in: what stands for it in the Gaussian approximation where no map from noise is smooth, or why it is held
@@ -89,6 +90,7 @@ class TracedSite(NamedTuple):
     reweighted: bool = False
     drawable: bool = True
     stand_in: StandIn | None = None
+    masked_data: bool = False
 
     @property
     def num_values(self) -> int:
@@ -275,6 +277,7 @@ def _describe(message: SiteMessage, *, outside: bool = False) -> TracedSite:
         reweighted=message.reweighted,
         drawable=not latent or isinstance(smooth, NoiseMap) or has_sampler(fn),
         stand_in=stand_in(fn, smooth) if latent else None,
+        masked_data=message.observed and is_masked(fn),
     )
 
 
