@@ -20,11 +20,12 @@ from ssmscan.arguments import require_function, require_texts
 from ssmscan.errors import ModelError
 from ssmscan.labels import Labels
 from ssmscan.model import declared_labels, labelling
+from ssmscan.model.handlers.missing import Gaps
 from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
 from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
-from ssmscan.model.handlers.tables import as_arrays
-from ssmscan.model.staging.fixed_arrays import fewest_fixed
-from ssmscan.model.staging.leaves import changed_tables, flatten, is_array, names_of_leaves
+from ssmscan.model.staging.discovery import discover
+from ssmscan.model.staging.fixed_arrays import fewest_fixed, takes_arrays
+from ssmscan.model.staging.leaves import flatten, is_array, names_of_leaves
 from ssmscan.model.staging.new_data import require_same_program
 from ssmscan.model.staging.table_axes import has_axes
 from ssmscan.model.staging.user_arguments import explain, raise_explained, refuse_call
@@ -85,6 +86,11 @@ class Source(NamedTuple):
             leaves[position] = array
         args, kwargs = jax.tree.unflatten(self.tree, leaves)
         return self.model(*args, **kwargs)
+
+    def meet(self, leaves: tuple, data: tuple[int, ...]) -> Any:
+        """Run the model over other arguments, abstractly."""
+        source = self._replace(leaves=leaves, data=data)
+        return discover(source.call, source.arrays, Gaps())
 
     def arguments(self) -> tuple[tuple, dict]:
         """Return positional and keyword arguments as they were given, arrays canonical."""
@@ -242,7 +248,7 @@ def assemble(source: Source) -> StateSpaceModel:
         # JAX has added a note on its own traceback to what is a message to the user.
         raise ModelError(str(error)) from None
     except Exception as error:
-        raise_explained(error, *source.arguments(), tables=_takes_arrays(source))
+        raise_explained(error, *source.arguments(), tables=takes_arrays(source.leaves, source.data, source.meet))
         raise
     if known:
         with jax.ensure_compile_time_eval():
@@ -250,16 +256,6 @@ def assemble(source: Source) -> StateSpaceModel:
                 _check_data(core)
     ssm = _labelled(ssm, known)
     return integrate_states(ssm) if source.states_integrated else ssm
-
-
-def _takes_arrays(source: Source) -> bool:
-    """Return whether a model that failed on tables takes the values of these."""
-    try:
-        leaves, data = changed_tables(source.leaves, source.data, as_arrays)
-        return data != source.data and bool(_assemble_fixed(source._replace(leaves=leaves, data=data)))
-    except Exception:
-        # Whatever it raises, the tables are not the only reason.
-        return False
 
 
 def _labelled(ssm: StateSpaceModel, known: bool) -> StateSpaceModel:

@@ -22,7 +22,8 @@ def _folder_of(package: str) -> str:
 
 
 _HIDDEN = tuple(map(_folder_of, ("jax", "numpyro", "ssmscan")))
-_CALLED = (f"{sysconfig.get_path('stdlib')}/", *filter(None, map(_folder_of, ("numpy", "pandas", "xarray"))))
+_BESIDE = Path(_folder_of("numpy")).parent  # where pandas and xarray are, if they are
+_CALLED = (f"{sysconfig.get_path('stdlib')}/", *(f"{_BESIDE}/{name}/" for name in ("numpy", "pandas", "xarray")))
 
 
 class Mixing(NamedTuple):
