@@ -160,7 +160,7 @@ class Certification:
     def all(self, without: Collection[str] = ()) -> None:
         """Make all checks but those that are named."""
         with phase("certify: a short series", progress=self.progress), interruptible():
-            short, shortest = short_series(self.ssm, SHORT), short_series(self.ssm, SHORTEST)
+            short, shortest = (short_series(self.over_arrays(), most) for most in (SHORT, SHORTEST))
         checks: dict[str, Callable[[], Finding]] = {
             "densities": lambda: self.densities(short),
             "evidence": lambda: self.evidence(shortest),
@@ -178,6 +178,10 @@ class Certification:
             "calibration": lambda: self.calibrate(simulated),
         }
         self.make(checks, without)
+
+    def over_arrays(self) -> StateSpaceModel:
+        """Return the model with arrays in the place of tables, where it takes them: data that can be simulated."""
+        return self.ssm if self.ssm.source is None else self.ssm.source.over_arrays(self.ssm)[0]
 
     def make(self, checks: dict[str, Callable[[], Finding]], without: Collection[str]) -> None:
         """Make some checks; a model that one does not take is said, and no reason to stop."""

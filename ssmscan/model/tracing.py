@@ -20,17 +20,20 @@ from ssmscan.arguments import require_function, require_texts
 from ssmscan.errors import ModelError
 from ssmscan.labels import Labels
 from ssmscan.model import declared_labels, labelling
+from ssmscan.model.handlers.missing import Gaps
 from ssmscan.model.handlers.scans import NoInputs, SeveralLoops
 from ssmscan.model.handlers.stack import exclusive, refuse_active_handlers
-from ssmscan.model.staging.fixed_arrays import fewest_fixed
+from ssmscan.model.staging.discovery import discover
+from ssmscan.model.staging.fixed_arrays import fewest_fixed, takes_arrays
 from ssmscan.model.staging.leaves import flatten, is_array, names_of_leaves
 from ssmscan.model.staging.new_data import require_same_program
 from ssmscan.model.staging.table_axes import has_axes
-from ssmscan.model.staging.user_arguments import explain, refuse_call
+from ssmscan.model.staging.user_arguments import explain, raise_explained, refuse_call
 from ssmscan.model.statespace import data
 from ssmscan.model.statespace.core import Core
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.normal_integral import with_states_integrated
+from ssmscan.model.statespace.over_arrays import over_arrays
 from ssmscan.model.statespace.partition import build_parts
 from ssmscan.model.statespace.program import Program, build
 from ssmscan.model.statespace.requirements import require_traced, unread_warning
@@ -84,6 +87,11 @@ class Source(NamedTuple):
         args, kwargs = jax.tree.unflatten(self.tree, leaves)
         return self.model(*args, **kwargs)
 
+    def meet(self, leaves: tuple, data: tuple[int, ...]) -> Any:
+        """Run the model over other arguments, abstractly."""
+        source = self._replace(leaves=leaves, data=data)
+        return discover(source.call, source.arrays, Gaps())
+
     def arguments(self) -> tuple[tuple, dict]:
         """Return positional and keyword arguments as they were given, arrays canonical."""
         return jax.tree.unflatten(self.tree, self.leaves)
@@ -92,6 +100,13 @@ class Source(NamedTuple):
     def arrays(self) -> list:
         """The leaves that are data."""
         return [self.leaves[i] for i in self.data]
+
+    def over_arrays(self, ssm: StateSpaceModel) -> tuple[StateSpaceModel, Source]:
+        """Return the model with arrays in the place of tables where it takes them, and its source."""
+        found = over_arrays(
+            ssm, self.leaves, self.data, lambda new, data: assemble(self._replace(leaves=new, data=data))
+        )
+        return (ssm, self) if found is None else (found, found.source)  # type: ignore[return-value]
 
     def named_data(self) -> dict[str, Any]:
         """Return the leaves that are data by the argument of the model that they are in, such as "y" and "x.rain"."""
@@ -233,9 +248,7 @@ def assemble(source: Source) -> StateSpaceModel:
         # JAX has added a note on its own traceback to what is a message to the user.
         raise ModelError(str(error)) from None
     except Exception as error:
-        if suspects := explain(error, *source.arguments()):
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            raise TypeError(f"the model fails on what it was given: {suspects}. It raised {reason}") from error
+        raise_explained(error, *source.arguments(), tables=takes_arrays(source.leaves, source.data, source.meet))
         raise
     if known:
         with jax.ensure_compile_time_eval():

@@ -70,6 +70,8 @@ def validate(ssm: StateSpaceModel) -> None:
     random_key = jax.random.key(0)
     if isinstance(random_key, jax.core.Tracer):
         return
+    if ssm.has_gaps:
+        ssm, source = source.over_arrays(ssm)
     arrays = source.arrays
     if ssm.has_gaps:
         arrays = data.filled(arrays)

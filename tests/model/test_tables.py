@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -10,6 +11,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
+from ssmscan.model.handlers.tables import filled
 
 pandas = pytest.importorskip("pandas")
 WEEKS = pandas.date_range("2024-01-01", periods=5, freq="D")
@@ -103,6 +105,43 @@ def test_missing_values_of_a_table_are_missing():
         np.testing.assert_array_equal(np.isnan(ssmscan.trace(walk, gaps).observed["y"]), [0, 0, 1, 0, 0])
 
 
+GAPS = pandas.Series([1.0, 2.0, np.nan, 2.5, 3.0], WEEKS)
+
+
+def as_array(y):
+    walk(jnp.asarray(y))
+
+
+def as_values(y):
+    walk(y.to_numpy())
+
+
+def test_a_model_that_takes_the_values_of_its_table_is_checked_over_them():
+    ssm = ssmscan.trace(walk, GAPS)
+    plain, source = ssm.source.over_arrays(ssm)
+    assert plain.sites == ssm.sites and not ssm.source.arrays
+    np.testing.assert_array_equal(source.arrays, [GAPS])
+    assert plain.source.over_arrays(plain)[0] is plain
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [walk, as_array, as_values])
+def test_a_table_with_missing_values_is_checked_as_its_values_are(model):
+    key = jax.random.key(0)
+    expected = ssmscan.trace(walk, GAPS.to_numpy()).check(key)
+    found = ssmscan.trace(model, GAPS).check(key)
+    assert found.parts == pytest.approx(expected.parts) and found.factors.keys() == expected.factors.keys()
+
+
+def test_missing_values_of_a_frame_are_filled_by_column():
+    frame = pandas.DataFrame({"a": GAPS, "b": [None, 7, 8, 9, None], "c": list("abcd") + [None], "d": np.nan})
+    whole = filled(frame.astype({"b": "Int64"}))
+    assert whole["a"].tolist() == [1.0, 2.0, 1.0, 2.5, 3.0] and whole["b"].tolist() == [7, 7, 8, 9, 7]
+    assert whole["c"].isna().sum() == 1 and whole["d"].isna().all() and whole.index.equals(WEEKS)
+    np.testing.assert_array_equal(filled(GAPS.to_xarray()), whole["a"])
+    assert filled("text") == "text"
+
+
 def test_integers_that_would_wrap_around_are_refused():
     if jnp.result_type(int) == jnp.int32:
         with pytest.raises(TypeError, match="a pandas Series.* a table holds integers from 1 to 8589934592"):
@@ -113,3 +152,32 @@ def test_integers_that_would_wrap_around_are_refused():
 def test_what_no_array_holds_is_named(values):
     with pytest.raises(TypeError, match="argument 0 is a pandas Series, which JAX does not take"):
         ssmscan.trace(walk, pandas.Series(values))
+
+
+def test_only_columns_without_numbers_are_named():
+    with pytest.raises(
+        TypeError, match=r"a pandas DataFrame, .* no numbers in its columns \['region'\]: leave them out"
+    ):
+        ssmscan.trace(lambda frame: walk(jnp.asarray(frame)), FRAME)
+
+
+def of_another_shape(y):
+    walk(jnp.concatenate([jnp.asarray(y), jnp.zeros((2, 3))]))
+
+
+def deciding(y):
+    walk(y, 0.0 if numpyro.sample("effect", dist.Normal(0.0, 1.0)) > 1.0 else 1.0)
+
+
+@pytest.mark.parametrize("model", [of_another_shape, deciding])
+def test_a_fault_of_the_model_is_the_same_on_a_table_and_on_its_values(model):
+    found = []
+    for given in (SALES, SALES.to_numpy()):
+        with pytest.raises((AssertionError, TypeError, ssmscan.ModelError)) as error:
+            ssmscan.trace(model, given)
+        found.append(
+            (error.type, str(error.value).replace("float64", "float32"), getattr(error.value, "__notes__", []))
+        )
+    assert found[0] == found[1] and "pandas" not in found[0][1]
+    line = rf"test_tables.py:{model.__code__.co_firstlineno + 1}, in {model.__name__}"
+    assert line in " ".join([found[0][1], *found[0][2]])

@@ -15,6 +15,9 @@ import numpy as np
 
 from ssmscan.dates import is_dates
 
+A_TABLE = "a table"
+"""What messages call one."""
+
 
 def is_table(value: Any) -> bool:
     """Return whether a value is not an array and can be made one, such as a table of pandas or xarray."""
@@ -43,9 +46,30 @@ def as_arrays(tree: Any) -> Any:
                 values = leaf.to_numpy(dtype=float, na_value=np.nan)
             except (TypeError, ValueError):
                 return leaf
-        return as_jax(values, "a table") if values.dtype.kind in "biufc" else leaf
+        return as_jax(values, A_TABLE) if values.dtype.kind in "biufc" else leaf
 
     return jax.tree.map(array, tree)
+
+
+def filled(table: Any) -> Any:
+    """Return a table with its missing numbers filled, each by the first of its column that is not missing.
+
+    Where a column has none, and in what is neither of pandas nor of xarray, they stay.
+    """
+    if not hasattr(table, "fillna"):
+        return table
+    if hasattr(table, "columns"):
+        known = {name: _first_known(table[name]) for name in table.columns[table.isna().any()]}
+        return table.fillna({name: value for name, value in known.items() if value is not None})
+    value = _first_known(table)
+    return table if value is None else table.fillna(value)
+
+
+def _first_known(series: Any) -> Any:
+    """Return the first number of a Series or DataArray that is not missing, None where there is none or no numbers."""
+    numbers = as_arrays(series)
+    known = [] if is_table(numbers) else np.asarray(numbers)[~np.asarray(series.isnull())]
+    return known[0].item() if len(known) else None
 
 
 def as_jax(array: jax.Array | np.ndarray, path: str) -> jax.Array:

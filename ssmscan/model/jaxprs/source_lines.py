@@ -7,6 +7,8 @@ to NumPyro nor to this package is the line that the user wrote.
 from __future__ import annotations
 
 import re
+import sysconfig
+import traceback
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,8 @@ def _folder_of(package: str) -> str:
 
 
 _HIDDEN = tuple(map(_folder_of, ("jax", "numpyro", "ssmscan")))
+_BESIDE = Path(_folder_of("numpy")).parent  # where pandas and xarray are, if they are
+_CALLED = (f"{sysconfig.get_path('stdlib')}/", *(f"{_BESIDE}/{name}/" for name in ("numpy", "pandas", "xarray")))
 
 
 class Mixing(NamedTuple):
@@ -42,6 +46,17 @@ def user_line(source_info: Any) -> str:
         found = re.fullmatch(r"(.*?):(\d+)(?::\d+)? \((.*)\)", frame)
         if found and not found[1].startswith(_HIDDEN):
             return f"{Path(found[1]).name}:{found[2]}, in {found[3].rpartition('.')[2]}"
+    return ""
+
+
+def raised_at(error: BaseException) -> str:
+    """Print file, line and function of the innermost frame of an exception that the user wrote, empty if there is none.
+
+    Frames of the standard library, of installed packages that take part in a call, and of this package are none of it.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((*_HIDDEN, *_CALLED, "<frozen")):
+            return f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}"
     return ""
 
 

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 
 from ssmscan.errors import ModelError
+from ssmscan.model.handlers.tables import as_arrays
+from ssmscan.model.staging.leaves import changed_tables
 
 R = TypeVar("R")
 
@@ -76,3 +78,23 @@ def fewest_fixed(leaves: tuple, data: tuple[int, ...], attempt: Callable[[tuple,
         if not isinstance(freed, Exception):
             static, found = fewer, freed
     return found
+
+
+def takes_arrays(leaves: tuple, data: tuple[int, ...], run: Callable[[tuple, tuple[int, ...]], object]) -> bool:
+    """Return whether a model that failed on tables takes their values: whether it then runs, or is refused in words.
+
+    Args:
+        leaves, data: as of `fewest_fixed`.
+        run: (leaves, positions that are data) -> anything; raises if the model fails.
+    """
+    try:
+        values, positions = changed_tables(leaves, data, as_arrays)
+        if positions == data:
+            return False
+        fewest_fixed(values, positions, run)
+    except ModelError:
+        return True
+    except Exception:
+        # Whatever it raises, the tables are not the only reason.
+        return False
+    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -50,6 +50,20 @@ def is_array(leaf: Any) -> bool:
 
 def _is_object(leaf) -> bool:
     return isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc"
+
+
+def changed_tables(
+    leaves: Sequence, data: Collection[int], change: Callable[[Any], Any]
+) -> tuple[tuple, tuple[int, ...]]:
+    """Return leaves with something in the place of each table, and the positions of those that are data then.
+
+    Args:
+        leaves, data: the leaves, and the positions of those that are data.
+        change: what makes an array of a table, or another one.
+    """
+    tables = {i for i, leaf in enumerate(leaves) if is_table(leaf)}
+    new = tuple(change(leaf) if i in tables else leaf for i, leaf in enumerate(leaves))
+    return new, tuple(i for i, leaf in enumerate(new) if i in data or (i in tables and is_array(leaf)))
 
 
 def describe(leaf: Any) -> str:

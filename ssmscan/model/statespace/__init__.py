@@ -20,6 +20,7 @@ chain_weights     the weights of a chain of discrete draws
 simulation        forward simulation, and what follows from known states
 deterministics    what the model computes outside the loop
 data              what depends on data alone: observed values, missing and impossible ones
+over_arrays       the same model with arrays in the place of tables, whose data can be replaced
 checking          the parts put together again, against NumPyro's density
 site_check        the same by site, without noise: cheap enough for every trace
 forward_runs      the evidence, against that of forward runs of NumPyro

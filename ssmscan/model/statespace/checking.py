@@ -88,6 +88,9 @@ class Written(Protocol):
     def call(self, arrays: list) -> Any:
         """Run it with others."""
 
+    def over_arrays(self, ssm: Any) -> tuple[Any, Written]:
+        """Return the traced model, and this, with arrays in the place of tables where the model takes them."""
+
 
 class Factor(NamedTuple):
     """One factor of the density: what engines evaluate, and the same by NumPyro."""
@@ -168,7 +171,7 @@ def check(key: jax.Array, ssm: Checked, written: Written, simulate: int, theta: 
 @exclusive
 def compare_factors(key: jax.Array, ssm: Checked, written: Written) -> Check:
     """Compare every factor and every site at one draw; arguments and errors as of `check`."""
-    arrays, ssm = _complete(ssm, written)
+    arrays, ssm, written = _complete(ssm, written)
     prior_key, path_key = jax.random.split(key)
     theta, z = ssm.sample_start(prior_key), None
     if not any(core.program.not_continuous for core in ssm.cores):
@@ -208,7 +211,7 @@ def compare_forward_runs(
     key: jax.Array, ssm: Checked, written: Written, num_runs: int, theta: Mapping[str, Any] | None = None
 ) -> Evidence:
     """Compare the evidence with that of forward runs, on simulated data; arguments as of `check`."""
-    arrays, ssm = _complete(ssm, written)
+    arrays, ssm, written = _complete(ssm, written)
     prior_key, data_key, pilot_key, run_key = jax.random.split(key, 4)
     candidates: list[tuple] = []
     for own in jax.random.split(prior_key, DRAWS):
@@ -219,19 +222,18 @@ def compare_forward_runs(
     return compare_evidence(run_key, cores, written.call, arrays, at, num_runs)
 
 
-def _complete(ssm: Checked, written: Written) -> tuple[list, Checked]:
-    """Return the arguments with their missing elements filled, and the model over them."""
-    arrays = written.arrays
-    if ssm.has_gaps:
-        arrays = data.filled(arrays)
-        ssm = ssm.over(arrays)
+def _complete(ssm: Checked, written: Written) -> tuple[list, Checked, Written]:
+    """Return the arguments, missing elements filled, and the model over them, traced and as it was written."""
+    ssm, written = written.over_arrays(ssm)
+    arrays = data.filled(written.arrays) if ssm.has_gaps else written.arrays
+    ssm = ssm.over(arrays)
     if ssm.has_gaps and any(map(data.with_missing, ssm.cores)):
         raise ModelError(
             "check: NumPyro has no density for a loop that is conditioned on fewer values than it has steps, nor "
             "for missing values that the model reads from outside its arguments. Trace the model without the "
             "horizon, and pass its data as arguments."
         )
-    return arrays, ssm
+    return arrays, ssm, written
 
 
 # ---- what the engines evaluate ------------------------------------------------------------------
