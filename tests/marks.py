@@ -286,16 +286,19 @@ HEAVY = (
     "test_after_loop.py::test_random_programs_are_the_sum_of_their_parts",
     "test_look_ahead.py::test_sixteen_particles_average_to_the_likelihood",
     "test_choosing.py::test_one_model_of_each_kind",
+    "test_docs.py::test_every_block_of_a_page_runs[arviz.md]",
+    "test_docstrings.py::test_examples_in_docstrings_run[ssmscan.inference.pmmh]",
+    "test_look_ahead.py::test_which_shows_each_mistake",
 )
 """Run on demand, with `-m heavy`."""
 
 THINNED = {
-    "test_noise.py": 4,
+    "test_noise.py": 5,
     "test_refusals.py": 3,
-    "test_reparam.py": 3,
+    "test_reparam.py": 4,
     "test_linear_gaussian.py": 3,
     "test_enumeration.py": 3,
-    "test_missing.py": 2,
+    "test_missing.py": 3,
     "test_observed.py": 2,
     "test_moments.py": 2,
     "test_forward.py": 2,
@@ -304,5 +307,7 @@ THINNED = {
     "test_summing.py": 2,
     "test_repeatable.py": 2,
     "test_rows.py": 2,
+    "test_resampling.py": 2,
+    "test_axes.py": 2,
 }
 """Of each slow test with cases in these files CI runs one case in so many; the others are run on demand."""

@@ -83,6 +83,14 @@ def test_dates_are_read_as_they_are_written(write, header, cells, dates):
     np.testing.assert_array_equal(found.time, np.array(dates, "datetime64"))
 
 
+def test_an_index_without_a_name_is_the_time_if_it_has_dates(write):
+    dated = columns(write, ",y", "2024-01-01,1.5", "2024-01-08,2.5")
+    np.testing.assert_array_equal(dated.time, np.array(["2024-01-01", "2024-01-08"], "datetime64[D]"))
+    counted = columns(write, ",y", "0,1.5", "1,2.5")
+    assert dated.names == counted.names == ["y"] and counted.time is None
+    np.testing.assert_array_equal(counted.numbers("y"), [1.5, 2.5])
+
+
 @pytest.mark.parametrize("cells", [("1871", "1872"), ("2024-13-01", "2024-01-01"), ("May", "June")])
 def test_what_is_no_date_is_none(write, cells):
     assert columns(write, "count,y", *(f"{cell},1" for cell in cells)).time is None

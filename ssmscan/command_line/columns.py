@@ -1,7 +1,8 @@
 """Tables of a CSV file: columns by name, numbers when they are asked for, dates where there are any.
 
 The first line has the names of the columns; they are separated by commas, semicolons or tabs.  An empty cell, NA and
-NaN are missing.  The first column of dates is the time of the rows:
+NaN are missing.  The first column may be without a name, as pandas writes an index, and is read if it has dates.  The
+first column of dates is the time of the rows:
 
     2024-05-01, 2024-05-01T06:30, 2024-05      dates as ISO 8601 writes them
     2024Q2, 2024-Q2                            quarters, read as the months they begin with
@@ -20,6 +21,9 @@ from pathlib import Path
 import numpy as np
 
 MISSING = {"", "na", "nan"}
+
+INDEX = "index"
+"""Name of a first column that has none."""
 
 _DATE = re.compile(r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?)?")
 _QUARTER = re.compile(r"(\d{4})-?[Qq]([1-4])")
@@ -96,6 +100,8 @@ def read(path: Path) -> Columns:
     if not rows:
         raise UsageError(f"{path}: expected a line of names and rows of numbers, got an empty file")
     (_, names), *body = rows
+    has_index = len(names) > 1 and not names[0]
+    names = [INDEX, *names[1:]] if has_index else names
     _require_names(path, names)
     if not body:
         raise UsageError(f"{path}: expected rows of numbers below the names, got none")
@@ -103,7 +109,9 @@ def read(path: Path) -> Columns:
         if len(row) != len(names):
             raise UsageError(f"{path}, line {line}: expected {len(names)} cells, as many as names, got {len(row)}")
     cells = {name: [row[i] for _, row in body] for i, name in enumerate(names)}
-    times = {name: dates for name in names if (dates := _dates(name, cells[name])) is not None}
+    if has_index and _dates(INDEX, cells[INDEX]) is None:
+        del cells[INDEX]
+    times = {name: dates for name in cells if (dates := _dates(name, cells[name])) is not None}
     time_name = next(iter(times), "")
     return Columns(path, cells, [line for line, _ in body], time_name, times.get(time_name))
 

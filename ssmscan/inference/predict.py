@@ -28,6 +28,7 @@ from ssmscan.model.protocols import Values
 from ssmscan.model.sites import Role
 from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_traced, unread_sites
+from ssmscan.results.data import NO_PATHS
 from ssmscan.results.predictions import Predictions
 from ssmscan.results.result import Result
 
@@ -57,6 +58,8 @@ def predict(key: jax.Array, ssm: StateSpaceModel, result: Result, *, num_draws: 
     require_instance("result", result, Result, "a Result, as engines return it", advice)
     ssm = with_roles_of(ssm, result)
     num_paths = len(result.state_draws)
+    if not num_paths:
+        raise ValueError(f"result: it has no state paths, of which predictions are made: {NO_PATHS}")
     if num_draws is None:
         num_draws = num_paths
     require_integer("num_draws", num_draws, at_least=1)

@@ -32,6 +32,9 @@ ARRAYS = (
 )  # fmt: skip
 """The fields that hold arrays by name."""
 
+NO_PATHS = "run the engine with num_paths of 1 or more; with start=result it goes on and makes those of old draws too"
+"""What to do about a result without state paths, as `cross_check` and checkpoints have them."""
+
 
 @dataclass(frozen=True)
 class Costs:

@@ -12,6 +12,7 @@ from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.summaries import SD, Mean, Probabilities, Quantiles
 from ssmscan.results import plots
 from ssmscan.results.agreement import compare
+from ssmscan.results.checked import CrossCheck
 from ssmscan.results.plots.sources import Filtered
 from ssmscan.results.summary import PROBABILITIES
 from tests.results.made_up import STEPS, categories, made_up
@@ -172,6 +173,10 @@ def test_agreement_shows_every_interval_and_verdict(example):
     segments = np.array(intervals[0].lines[2][0].get_segments())[..., 0]
     np.testing.assert_allclose(segments, [[d.low, d.high] for d in comparison.pairs[0].differences])
     assert len(plots.agreement(comparison, parameters=["phi"]).get_yticks()) == 5
+    check = CrossCheck(comparison.pairs[0].verdict, (), comparison, results, ())
+    assert len(plots.agreement(check).get_yticks()) == len(ax.get_yticks())
+    with pytest.raises(ValueError, match="some engine has no draws"):
+        plots.agreement(dataclasses.replace(check, comparison=None))
 
 
 def test_posterior_densities_integrate_to_one_and_are_drawn_into_the_axes_given(example):
@@ -267,6 +272,7 @@ def test_malformed_calls_are_sentences(example):
     _, data, results, filtered = example
     nuts, comparison = results["NUTS"], compare(**results)
     no_paths = dataclasses.replace(nuts, states={"x": np.zeros((4, 0, STEPS))}, state_draws=[])
+    no_panel = dataclasses.replace(nuts, states={"x": np.zeros((4, 0, STEPS, 5))}, state_draws=[])
     batch = SimpleNamespace(**(vars(filtered) | {"ess": np.ones((2, STEPS))}))
     empty = result({"phi": np.zeros((2, 0))}, interrupted=True)
     for call, error, message in [
@@ -297,12 +303,13 @@ def test_malformed_calls_are_sentences(example):
         (lambda: plots.states(nuts, "x", ax="here"), TypeError, "one Axes of matplotlib, got str"),
         (lambda: plots.states(nuts, "x", ax=plt.subplots(2)[1]), TypeError, "one Axes of matplotlib, got ndarray"),
         (lambda: plots.states(no_paths, "x"), ValueError, "no path of 'x': run the engine with num_paths"),
+        (lambda: plots.states(no_panel, "x"), ValueError, "no path of 'x': run the engine with num_paths"),
         (lambda: plots.ess(nuts), TypeError, "result of a ParticleFilter, got Result"),
         (lambda: plots.ess(batch), ValueError, "one filter"),
         (
             lambda: plots.agreement(results),
             TypeError,
-            "comparison: expected what ssmscan.compare returned, got a dict of",
+            "comparison: expected what ssmscan.compare or ssmscan.cross_check returned, got a dict of",
         ),
         (lambda: plots.agreement(comparison, parameters=["mu"]), KeyError, "no parameter 'mu'; it has phi, sigma"),
         (lambda: plots.agreement(comparison, parameters=[]), KeyError, "it has phi, sigma"),

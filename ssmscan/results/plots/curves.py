@@ -17,6 +17,7 @@ import numpy as np
 from scipy import special
 
 from ssmscan import containers
+from ssmscan.results.data import NO_PATHS
 from ssmscan.results.result import Result
 from ssmscan.results.summary import scalars
 
@@ -53,14 +54,14 @@ def smoothed(source: Result, site: str, element: tuple[int, ...]) -> Path | Cate
     if site not in timed:
         raise KeyError(f"the result has no state {site!r} with a time axis; it has {timed}")
     values = source.states[site]
+    known = source.state_probabilities.get(site)
+    if known is None and not len(source.state_draws):
+        raise ValueError(f"the result has no path of {site!r}: {NO_PATHS}")
     paths = scalar(values, site, element, leading=3)
     paths = paths.reshape(-1, paths.shape[-1])
-    known = source.state_probabilities.get(site)
     if known is not None:
         index: tuple[Any, ...] = (slice(None), *element)
         return Categories(known[index], _names(np.unique(paths), known.shape[-1]))
-    if not len(paths):
-        raise ValueError(f"the result has no path of {site!r}: run the engine with num_paths of 1 or more")
     return of_paths(paths, whole=values.dtype.kind in "biu")
 
 

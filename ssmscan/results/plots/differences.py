@@ -19,6 +19,7 @@ import numpy as np
 
 from ssmscan.arguments import require_instance
 from ssmscan.results.agreement import Comparison
+from ssmscan.results.checked import CrossCheck
 from ssmscan.results.criteria import Criteria
 from ssmscan.results.plots import curves
 from ssmscan.results.plots.drawing import COLOURS, DASHES, GREEN, GREY, axes, legend
@@ -32,19 +33,26 @@ MARKS = {
 """How a verdict is marked."""
 
 
-def agreement(comparison: Comparison, *, parameters: Sequence[str] | None = None, ax: Any = None) -> Any:
+def agreement(comparison: Comparison | CrossCheck, *, parameters: Sequence[str] | None = None, ax: Any = None) -> Any:
     """Draw every difference between engines with its simultaneous interval, over the tolerance of its statistic.
 
     Args:
-        comparison: what `ssmscan.compare` returned.
+        comparison: what `ssmscan.compare` or `ssmscan.cross_check` returned.
         parameters: labels of the scalars to show, all by default.
         ax: Axes to draw into; by default one that is as high as the rows need.
 
     Raises:
         TypeError: if this is not a comparison.
+        ValueError: if it is a cross-check of which some engine has no draws.
         KeyError: if it has no such parameter.
     """
-    require_instance("comparison", comparison, Comparison, "what ssmscan.compare returned")
+    if isinstance(comparison, CrossCheck):
+        if comparison.comparison is None:
+            raise ValueError(
+                "comparison: the cross-check compared nothing, since some engine has no draws; go on with it"
+            )
+        comparison = comparison.comparison
+    require_instance("comparison", comparison, Comparison, "what ssmscan.compare or ssmscan.cross_check returned")
     labels = curves.labels(comparison.engines[0].summaries, parameters)
     shown = [[d for label in labels for d in pair.differences if d.parameter == label] for pair in comparison.pairs]
     criteria, rows = comparison.criteria, len(shown[0])
