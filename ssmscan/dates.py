@@ -38,6 +38,23 @@ def index_of(series: Any) -> Any:
     return _pandas().Index(series)
 
 
+AS_THEY_COME = "a model takes the rows as they come, one a step"
+"""Why dates have to be in order."""
+
+
+def first_out_of_order(values: Any) -> int | None:
+    """Return which of some dates is the first before its predecessor, None where there is none, or there are no dates.
+
+    Args:
+        values: an index of pandas or an array.
+    """
+    if getattr(values, "is_monotonic_increasing", False):  # what clocks show may go back where the time does not
+        return None
+    dates = as_dates(values)
+    back = np.zeros(0, bool) if dates is None else dates[1:] < dates[:-1]
+    return int(np.argmax(back)) + 1 if back.any() else None
+
+
 def as_dates(values: Any) -> np.ndarray | None:
     """Return a list of dates as datetime64, None for what holds no dates or has gaps among them."""
     if _is_periods(values):

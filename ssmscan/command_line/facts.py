@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ssmscan.command_line.columns import Columns
+from ssmscan.dates import AS_THEY_COME
 from ssmscan.results.table import significant
 
 CALENDAR = {"Y": "year", "M": "month", "D": "day", "h": "hour", "m": "minute", "s": "second"}
@@ -37,7 +38,7 @@ def _spacing(time: np.ndarray, lines: list[int]) -> list[str]:
     steps = np.diff(time.astype("datetime64[s]")).astype(np.int64)
     if (steps <= 0).any():
         line = lines[int(np.argmax(steps <= 0)) + 1]
-        return [f"The dates are not in order, first in line {line}: a model takes the rows as they come, so sort them."]
+        return [f"The dates are not in order, first in line {line}: {AS_THEY_COME}. Sort them."]
     for unit, name in CALENDAR.items():
         whole = time.astype(f"datetime64[{unit}]")
         again = whole.astype("datetime64[s]") + (time[0].astype("datetime64[s]") - whole[0].astype("datetime64[s]"))

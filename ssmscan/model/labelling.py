@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ssmscan.dates import extended
+from ssmscan.dates import AS_THEY_COME, extended, first_out_of_order
 from ssmscan.labels import RESERVED, Labels, default_axis, is_time, shown
 from ssmscan.model.staging.table_axes import Axis, TableAxes, axes_of, has_axes
 from ssmscan.model.statespace.core import Core, element_shape, is_timed
@@ -72,6 +72,9 @@ def find(cores: Sequence[Core], leaves: Sequence[Any], paths: Sequence[str], obs
         leaves: leaves of the arguments.
         paths: what each is called.
         observed: observed values by site, empty where they are not known.
+
+    Raises:
+        ValueError: the dates of a loop, given beside its data, are not in order.
     """
     tables = [axes_of(path, leaf) for path, leaf in zip(paths, leaves) if has_axes(leaf)]
     arrays = [np.asarray(a) for a in leaves if isinstance(a, np.ndarray | jax.Array) and not _unknown(a)]
@@ -79,6 +82,12 @@ def find(cores: Sequence[Core], leaves: Sequence[Any], paths: Sequence[str], obs
     series = {name: (np.asarray(x), timed[name]) for name, x in observed.items() if name in timed}
     matches = [(table, list(_matches(table, series))) for table in tables]
     times, notes = _choose([t for table, found in matches for t in _times(table, found, arrays, series, timed)])
+    for values in times.values():
+        if (place := first_out_of_order(values)) is not None:
+            raise ValueError(
+                f"the dates of the time are not in order, first at step {place} (counted from 0), "
+                f"{shown(values[place])} after {shown(values[place - 1])}: {AS_THEY_COME}. Sort the dates and the data."
+            )
     names = Labels().time_names(core.num_steps for core in cores)
     dims, coords = _elements(cores, [match for _, found in matches for match in found])
     return Found(Labels({names[n]: values for n, values in times.items()} | coords, dims), notes)

@@ -27,7 +27,7 @@ from ssmscan.model.staging.discovery import discover
 from ssmscan.model.staging.fixed_arrays import fewest_fixed, takes_arrays
 from ssmscan.model.staging.leaves import flatten, is_array, names_of_leaves
 from ssmscan.model.staging.new_data import require_same_program
-from ssmscan.model.staging.table_axes import has_axes
+from ssmscan.model.staging.table_axes import has_axes, require_dates_in_order
 from ssmscan.model.staging.user_arguments import explain, raise_explained, refuse_call
 from ssmscan.model.statespace import data
 from ssmscan.model.statespace.core import Core
@@ -210,6 +210,7 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
     Raises:
         ModelError: the model cannot be taken apart; the message names the site and the way out.
         TypeError: the model does not take these arguments, or fails on one that is no array; the message names it.
+        ValueError: the dates of a table are not in order.
     """
     require_function("model", model, "a NumPyro model (a function)")
     refuse_active_handlers()
@@ -232,6 +233,8 @@ def trace(model: Callable, *args: Any, **kwargs: Any) -> StateSpaceModel:
 @exclusive
 def assemble(source: Source) -> StateSpaceModel:
     """Stage a source; arrays whose values the model needs become static."""
+    for path, leaf in zip(source.paths(), source.leaves):
+        require_dates_in_order(path, leaf)
     try:
         used, ssm = _assemble_fixed(source)
         # What is known is looked at now, also while somebody's jit is being traced.

@@ -11,6 +11,7 @@ from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 
 import ssmscan
+from ssmscan.model.staging import table_axes
 
 pandas = pytest.importorskip("pandas")
 xarray = pytest.importorskip("xarray")
@@ -131,6 +132,32 @@ def test_dates_go_in_as_they_are(form):
 def test_an_index_that_counts_and_one_with_repetitions_say_nothing():
     for index in (None, [1, 1, 2, 2, 3, 3]):
         assert not ssmscan.trace(walk, pandas.Series(VALUES[:, 0], index)).labels
+
+
+SHUFFLED = [0, 2, 1, 3, 4, 5]
+OUT_OF_ORDER = {
+    "Series": ((SERIES.iloc[SHUFFLED],), r"row 2 .*2024-02-29.* after 2024-03-31.*y\.sort_index\(\)"),
+    "frame": ((FRAME.iloc[::-1],), r"row 1 .*sort_index\(\)"),
+    "columns": ((FRAME.iloc[::-1].T,), r"column 1 .*sort_index\(axis=1\)"),
+    "repeated": ((pandas.concat([SERIES, SERIES]),), "row 6"),
+    "periods": ((SERIES.set_axis(MONTHS.to_period("M")[::-1]),), "row 1 .*2024-05 after 2024-06"),
+    "DataArray": ((xarray.DataArray(VALUES[:, 0], {"t": MONTHS[::-1]}, ("t",)),), r"'t' 1 .*sortby\('t'\)"),
+    "array and dates": ((VALUES[:, 0], MONTHS.to_numpy()[SHUFFLED]), "step 2 .*2024-02-29 after 2024-03-31"),
+}
+
+
+@pytest.mark.parametrize("form", OUT_OF_ORDER)
+def test_dates_out_of_order_are_refused(form):
+    given, message = OUT_OF_ORDER[form]
+    with pytest.raises(ValueError, match=f"dates .*not in order, first at {message}"):
+        ssmscan.trace(walk, *given)
+
+
+def test_the_same_date_twice_is_no_disorder_and_clocks_may_be_put_back():
+    hours = pandas.date_range("2024-10-27", periods=T, freq="30min", tz="UTC").tz_convert("Europe/Lisbon")
+    for index in (MONTHS[[0, 0, 1, 1, 2, 2]], hours + pandas.Timedelta(minutes=15)):
+        assert table_axes.require_dates_in_order("y", SERIES.set_axis(index)) is None
+    assert table_axes.require_dates_in_order("y", SERIES.set_axis([3, 2, 1, 6, 5, 4])) is None
 
 
 def test_a_longer_loop_has_the_dates_that_follow():

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssmscan.dates import as_dates, index_of, is_dates
+from ssmscan.dates import AS_THEY_COME, as_dates, first_out_of_order, index_of, is_dates
 from ssmscan.model.handlers.tables import as_arrays
 
 
@@ -66,6 +66,32 @@ def axes_of(path: str, leaf: Any) -> TableAxes:
     if data is None and rows.values is None:  # a Series of dates
         rows = _axis(None, index_of(leaf))
     return TableAxes(path, data, (rows,))
+
+
+def require_dates_in_order(path: str, leaf: Any) -> None:
+    """Raise if the dates of a table go back somewhere; the same date several times is none of this.
+
+    Args:
+        path: the argument in words.
+        leaf: the argument, which need not be a table.
+
+    Raises:
+        ValueError: they do; the message names the first, and the remedy.
+    """
+    if _is_of(leaf, "pandas", "Series", "DataFrame"):
+        named = [("row", leaf.index, "sort_index()")]
+        if _is_of(leaf, "pandas", "DataFrame"):
+            named.append(("column", leaf.columns, "sort_index(axis=1)"))
+    elif _is_of(leaf, "xarray", "DataArray"):
+        named = [(f"{dim!r}", leaf.indexes[dim], f"sortby({dim!r})") for dim in leaf.dims if dim in leaf.indexes]
+    else:
+        return
+    for axis, index, remedy in named:
+        if (place := first_out_of_order(index)) is not None:
+            raise ValueError(
+                f"{path}: its dates are not in order, first at {axis} {place} (counted from 0), {index[place]} after "
+                f"{index[place - 1]}: {AS_THEY_COME}. Pass it sorted, y.{remedy}."
+            )
 
 
 def labels_beside_time(old: Any, new: Any) -> Iterator[tuple[str, list, list]]:
