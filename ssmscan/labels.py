@@ -93,6 +93,31 @@ class Labels:
         free = (name for name in names if name not in known.values())
         return {length: known.get(length) or next(free) for length in wanted}
 
+    def index(self, site: str, element: Any) -> Any:
+        """Return the index of an element of a site, of which text stands for what is labelled so; else as it is.
+
+        Raises:
+            ValueError: nothing along that axis is labelled so.
+        """
+        asked = (element,) if isinstance(element, str) else element
+        if not isinstance(asked, tuple) or not isinstance(site, str):
+            return element
+        along = [self.coords.get(name, np.zeros(0)) for name in self.dims.get(site, ())]
+        found: list[Any] = []
+        for axis, one in enumerate(asked):
+            known = [shown(x) for x in along[axis]] if axis < len(along) else []
+            if isinstance(one, str) and one not in known:
+                there = f"it has {', '.join(known)}" if known else "it has no labels"
+                raise ValueError(f"element: axis {axis} of {site} has no {one!r}; {there}")
+            found.append(known.index(one) if isinstance(one, str) else one)
+        return tuple(found)
+
+    def element(self, site: str, index: tuple[int, ...]) -> str:
+        """Return the name of a scalar: the site, and what is labelled at its index, the index where nothing is."""
+        along = [self.coords.get(name) for name in self.dims.get(site, ())] + [None] * len(index)
+        said = [str(i) if x is None else shown(x[i]) for i, x in zip(index, along)]
+        return f"{site}[{','.join(said)}]" if index else site
+
     def axes(self, site: str, variable: str, shape: tuple[int, ...]) -> tuple[str, ...]:
         """Return a name for each axis of a site after those of chains, draws and time.
 

@@ -21,6 +21,17 @@ LABELS = Labels({"time": DAYS, "country": ["ES", "PT"], "time_1": [1, 2, 3]}, {"
 """Five steps of one loop, three of another."""
 
 
+def test_an_element_is_found_by_what_is_labelled_so():
+    assert LABELS.index("x", "PT") == LABELS.index("x", ("PT",)) == LABELS.index("x", (1,)) == (1,)
+    assert LABELS.index("x", ()) == () and LABELS.index("x", 3) == 3 and LABELS.index("z", (0, 2)) == (0, 2)
+    assert LABELS.element("x", (1,)) == "x[PT]" and LABELS.element("x", (-1, 0)) == "x[PT,0]"
+    assert LABELS.element("z", (1, 2)) == "z[1,2]" and LABELS.element("z", ()) == "z"
+    with pytest.raises(ValueError, match="axis 0 of x has no 'FR'; it has ES, PT"):
+        LABELS.index("x", "FR")
+    with pytest.raises(ValueError, match="axis 0 of z has no 'PT'; it has no labels"):
+        LABELS.index("z", "PT")
+
+
 def test_values_are_dates_numbers_or_text():
     assert [LABELS.coords[name].dtype.kind for name in LABELS.coords] == ["M", "U", "i"]
     with pytest.raises(TypeError, match=r"coords\['a'\] must be dates, numbers or text"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from ssmscan.labels import Labels
 from ssmscan.particles.filter_result import FilterResult
 from ssmscan.particles.summaries import SD, Mean, Probabilities, Quantiles
 from ssmscan.results import plots
@@ -266,6 +267,17 @@ def test_the_posterior_of_one_result_and_of_draws_that_are_equal(example):
     assert plots.posterior(made, "half_life").get_xlabel() == "half_life"
     (line,) = plots.posterior(result({"phi": np.full((2, 9), 0.7)}), "phi").lines
     assert list(line.get_xdata()) == [0.7, 0.7]
+
+
+def test_an_element_is_chosen_and_named_by_its_label(example):
+    _, _, results, _ = example
+    nuts = next(iter(results.values()))
+    pair = np.stack([nuts.states["x"], 2 * nuts.states["x"]], axis=-1)
+    labels = Labels({"town": ["Aachen", "Bonn"]}, {"x": ("town",)})
+    named = dataclasses.replace(nuts, states={**nuts.states, "x": pair}, labels=labels)
+    ax = plots.states(named, "x", element="Bonn")
+    assert ax.get_ylabel() == "x[Bonn]"
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 2 * plots.states(nuts, "x").lines[0].get_ydata(), rtol=1e-6)
 
 
 def test_malformed_calls_are_sentences(example):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssmscan.arguments import require_integer
+from ssmscan.labels import labels_of
 from ssmscan.results.plots import curves
 from ssmscan.results.plots.drawing import BLUE, GREY, VERMILION, axes, label_times, labelled, legend
 from ssmscan.results.plots.sources import require_one_run, time_coordinate
@@ -40,7 +41,7 @@ def genealogy(
     filtered: Any,
     site: str,
     *,
-    element: tuple[int, ...] = (),
+    element: str | tuple[int | str, ...] = (),
     num_lines: int = 200,
     times: Any = None,
     ax: Any = None,
@@ -51,7 +52,7 @@ def genealogy(
         filtered: the result of one run of a filter with `store=ssmscan.Ancestry()`, `FullHistory()` or `LastSteps(k)`;
             where whole clouds are stored, some particles of each are drawn as points.
         site: name of a state in the loop.
-        element: index of the scalar, for a site that is an array.
+        element: index of the scalar, for a site that is an array, or what the labels call it.
         num_lines: particles of the last cloud whose lines are drawn, spread over it; all if there are fewer.  The
             numbers of ancestors are those of all.
         times: (T,) numbers or dates; by default those of the filter's labels, else steps from 1.
@@ -67,6 +68,7 @@ def genealogy(
     require_one_run(filtered)
     curves.require_name(site)
     num_lines = require_integer("num_lines", num_lines, at_least=1)
+    element = labels_of(filtered).index(site, element)
     stored = _Stored(filtered, site, element)
     every = _generations(stored, np.arange(stored.num_particles))
     drawn = _generations(stored, np.unique(np.linspace(0, stored.num_particles - 1, num_lines).astype(int)))
@@ -84,7 +86,7 @@ def genealogy(
     if len(alone):
         at = {"color": VERMILION, "linewidth": 1.0, "linestyle": (0, (4, 2)), "gid": "common ancestor"}
         ax.axvline(x[alone[-1]], label=f"one common ancestor up to step {stored.first + alone[-1] + 1}", **at)
-    ax.set_ylabel(labelled(site, element))
+    ax.set_ylabel(labelled(filtered, site, element))
     label_times(ax, x, steps=found is None)
     legend(ax)
     return ax

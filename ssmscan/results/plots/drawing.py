@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ssmscan.labels import labels_of
+
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours of engines and pairs, in order."""
@@ -102,9 +104,9 @@ def _room(ax: Any) -> float:
     return ax.get_window_extent().width
 
 
-def labelled(site: str, element: tuple[int, ...]) -> str:
-    """Return the label of a scalar: the site and its index."""
-    return f"{site}[{','.join(map(str, element))}]" if element else site
+def labelled(source: Any, site: str, element: tuple[int, ...]) -> str:
+    """Return the label of a scalar: the site, and what stands at its index."""
+    return labels_of(source).element(site, element)
 
 
 def _is_narrow(ax: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssmscan.arguments import require_instance, require_integer
+from ssmscan.labels import labels_of
 from ssmscan.results.plots import curves
 from ssmscan.results.plots.curves import Categories, Path
 from ssmscan.results.plots.drawing import BLUE, GREY, axes, label_times, labelled, legend, require_colour
@@ -29,7 +30,7 @@ def forecast(
     predictions: Predictions,
     site: str,
     *,
-    element: tuple[int, ...] = (),
+    element: str | tuple[int | str, ...] = (),
     observed: Any = None,
     bands: Sequence[float] = (0.9, 0.5),
     history: int | None = None,
@@ -42,7 +43,7 @@ def forecast(
     Args:
         predictions: what `ssmscan.predict` or `ssmscan.prior_predictive` returned.
         site: name of a site that has a time axis: an observed one, or a state.
-        element: index of the scalar, for a site that is an array.
+        element: index of the scalar, for a site that is an array, or what the labels call it.
         observed: (T,) data drawn as points, hollow behind the origin; NaN where there are none.  By default those of
             the predictions.
         bands: probabilities of the central intervals, drawn from the widest.
@@ -58,6 +59,7 @@ def forecast(
     """
     expected = "what ssmscan.predict or ssmscan.prior_predictive returned"
     require_instance("predictions", predictions, Predictions, expected)
+    element = labels_of(predictions).index(site, element)
     paths, data, path = _numbers(predictions, site, element, observed, curves.bands(bands))
     num_steps, origin = paths.shape[-1], predictions.known[site]
     found = time_coordinate(predictions, num_steps) if times is None else times
@@ -65,7 +67,7 @@ def forecast(
     start = 0 if history is None else max(origin - require_integer("history", history, at_least=0), 0)
     require_colour(colour)
     ax = axes(ax, (7.0, 3.0))
-    name, colour = labelled(site, element), colour or BLUE
+    name, colour = labelled(predictions, site, element), colour or BLUE
     if isinstance(path, Categories):
         shown = path._replace(probabilities=path.probabilities[start:])
         draw_categories(ax, x[start:], shown, name, "forecast", None, over=False)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssmscan.arguments import refusal
+from ssmscan.labels import labels_of
 from ssmscan.results.plots import curves
 from ssmscan.results.plots.curves import Categories, Path
 from ssmscan.results.plots.drawing import (
@@ -41,7 +42,7 @@ def states(
     source: Result | Filtered | Smoothed,
     site: str,
     *,
-    element: tuple[int, ...] = (),
+    element: str | tuple[int | str, ...] = (),
     probabilities: Sequence[float] = PROBABILITIES,
     times: Any = None,
     observed: Any = None,
@@ -59,7 +60,7 @@ def states(
             exact law its mean, and the ribbons of a normal law with its sd).  Or the result of a filter, drawn as
             filtered: the quantiles it kept, or its mean and the 50 and 90 % ribbons of a normal law with its sd.
         site: name of a state that has a time axis.
-        element: index of the scalar, for a site that is an array.
+        element: index of the scalar, for a site that is an array, or what the labels call it.
         probabilities: increasing levels of the quantiles that the filter kept, with 0.5 among them.
         times: (T,) numbers or dates for the horizontal axis; by default those of the source's labels, else steps from
             1.
@@ -78,6 +79,7 @@ def states(
             a step, or the Axes already shows the other kind of state.
     """
     probs = curves.levels(probabilities)
+    element = labels_of(source).index(site, element)
     path, kind, other = _curve(source, site, element, probs)
     ax = axes(ax, (7.0, 3.0))
     shown = [artist.get_gid() for artist in ax.get_children()]
@@ -89,7 +91,7 @@ def states(
     require_colour(colour)
     if observed is not None:
         _draw_data(ax, x, np.asarray(observed), own_axis=observed_on_the_right)
-    name = labelled(site, element)
+    name = labelled(source, site, element)
     over = kind in shown
     label = name
     if over and isinstance(source, Result):
