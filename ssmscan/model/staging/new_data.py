@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
-
 from ssmscan.dates import is_dates
 from ssmscan.model.handlers.tables import is_like, is_table
 from ssmscan.model.staging.leaves import describe, is_array, same
@@ -55,10 +53,10 @@ def require_same_program(paths: Sequence[str], old: Sequence, new: Sequence, dat
 
 def _require_same_axes(path: str, old: Any, new: Any) -> None:
     for axis, before, now in labels_beside_time(old, new):
-        if not np.array_equal(before, now):
+        if before != now:
             found = f"with_data: {path} has the {axis} {_listed(now)}, and the model was traced with {_listed(before)}."
-            if sorted(now) == sorted(before):
-                order = f"y[{list(before)}]" if axis == "columns" else f"y.reindex({{{axis!r}: {list(before)}}})"
+            if sorted(map(str, now)) == sorted(map(str, before)):
+                order = f"y[{before}]" if axis == "columns" else f"y.reindex({{{axis!r}: {before}}})"
                 raise ValueError(f"{found} Pass them in the order of the model, as {order} does.")
             raise ValueError(f"{found} Pass a table with the same {axis}, or call ssmscan.trace with this one.")
     if not is_like(new, old):
@@ -68,5 +66,5 @@ def _require_same_axes(path: str, old: Any, new: Any) -> None:
         )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return f"[{', '.join(names)}]"
+def _listed(names: Sequence) -> str:
+    return f"[{', '.join(map(str, names))}]"

@@ -8,7 +8,7 @@ who gives a table has imported its package.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,7 +95,7 @@ def require_dates_in_order(path: str, leaf: Any) -> None:
 
 
 def labels_beside_time(old: Any, new: Any) -> Iterator[tuple[str, list, list]]:
-    """Yield what stands along the axes of two tables of a kind, as text, but not along that of the time.
+    """Yield what stands along the axes of two tables of a kind, but not along that of the time.
 
     The time is the index of what pandas has; of a DataArray it is the dimension with dates, else the first.
 
@@ -103,17 +103,17 @@ def labels_beside_time(old: Any, new: Any) -> Iterator[tuple[str, list, list]]:
         What the axis is called, and its labels in the one and in the other.
     """
     if all(_is_of(table, "pandas", "DataFrame") for table in (old, new)):
-        yield "columns", _texts(old.columns), _texts(new.columns)
+        yield "columns", _listed(old.columns), _listed(new.columns)
     elif all(_is_of(table, "xarray", "DataArray") for table in (old, new)):
-        yield "dimensions", _texts(old.dims), _texts(new.dims)
+        yield "dimensions", _listed(old.dims), _listed(new.dims)
         dated = [dim for dim in old.dims if dim in old.indexes and as_dates(old.indexes[dim]) is not None]
         for dim in old.dims:
             if dim != (*dated, *old.dims)[0] and dim in old.indexes and dim in new.indexes:
-                yield str(dim), _texts(old.indexes[dim]), _texts(new.indexes[dim])
+                yield str(dim), _listed(old.indexes[dim]), _listed(new.indexes[dim])
 
 
-def _texts(labels: Iterable) -> list[str]:
-    return list(map(str, labels))
+def _listed(labels: Any) -> list:
+    return labels.tolist() if hasattr(labels, "tolist") else list(labels)
 
 
 def _is_of(leaf: Any, package: str, *names: str) -> bool:
