@@ -6,6 +6,9 @@ A plain function has not been traced.  A model without data, `y=None` for one, i
 
 from __future__ import annotations
 
+import jax
+import numpy as np
+
 from ssmscan.arguments import shown
 from ssmscan.errors import ModelError
 from ssmscan.model.sites import Role
@@ -35,7 +38,7 @@ def require_observed(ssm: object) -> None:
 
     Raises:
         TypeError: it is not a traced model.
-        ModelError: no site of it is observed; the message names those that could be.
+        ModelError: no site of it is observed, or all values are missing; the message names those that could be.
     """
     require_traced(ssm)
     if isinstance(ssm, StateSpaceModel) and not any(site.role in OBSERVED for site in ssm.sites):
@@ -45,6 +48,23 @@ def require_observed(ssm: object) -> None:
             f"no site of the model is observed, so that there is nothing to infer.{asked} Trace the model with its "
             "data; to draw from a model without data use ssm.sample_prior and ssm.simulate."
         )
+    if isinstance(ssm, StateSpaceModel) and (missing := _wholly_missing(ssm)):
+        raise ModelError(
+            f"every value of the observed site(s) {', '.join(map(repr, missing))} is missing (NaN), so that there is "
+            "nothing to infer. Look at how the data were read; to draw from a model without data use ssm.sample_prior "
+            "and ssm.simulate."
+        )
+
+
+def _wholly_missing(ssm: StateSpaceModel) -> list[str]:
+    """Return the names of the observed sites if all their values are missing, empty if one is not, or may not be."""
+    if not ssm.has_gaps or any(isinstance(a, jax.core.Tracer) for core in ssm.cores for a in core.arrays):
+        return []
+    with jax.ensure_compile_time_eval():
+        values = ssm.observed
+    names = [site.name for site in ssm.sites if site.role in OBSERVED]
+    gone = [name in values and values[name].dtype.kind == "f" and np.isnan(values[name]).all() for name in names]
+    return names if all(gone) else []
 
 
 def require_drawn(ssm: object, *roles: Role) -> None:
