@@ -20,7 +20,7 @@ from ssmscan.command_line import commands
 GUIDE = """
 Bayesian inference in state-space models that are written as ordinary NumPyro functions.
 
-  ssmscan demo                             two samplers on exchange rates, until they agree (two minutes)
+  ssmscan demo                             two samplers on exchange rates, and a verdict (two minutes)
   ssmscan selftest                         numbers with an exact value, computed on your machine
   ssmscan trace model.py                   what ssmscan finds in your model, or why it refuses it
   ssmscan check model.py --data data.csv   data, model, prior and engines, before the first long run
@@ -44,8 +44,8 @@ Say `ssmscan COMMAND --help` for what a command prints and needs.
 
 DEMO = """
 For a first look. Fit a stochastic-volatility model to a year of GBP/USD returns by NUTS and by importance sampling on a
-particle filter until they agree, print what was found, and write figures and results into a folder. Takes under two
-minutes on two cores, less the second time: compiled programs are kept.
+particle filter until there is a verdict, print what was found, and write figures and results into a folder. Takes about
+two minutes on two idle cores, five of sampling at most, less the second time: compiled programs are kept.
 """
 
 SELFTEST = """

@@ -59,7 +59,7 @@ from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.progress import phase
 from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.model.statespace.requirements import require_data
 from ssmscan.results.checked import CrossCheck
 from ssmscan.results.verdicts import Verdict
 
@@ -103,7 +103,7 @@ def certify(
         ModelError: it observes nothing.
         ValueError: seconds is out of range, or the model does not know what it was traced from.
     """
-    require_observed(ssm)
+    require_data(ssm)
     require_number("seconds", seconds, 0.0, np.inf)
     require_flag("calibrate", calibrate)
     require_flag("progress", progress)

@@ -27,7 +27,7 @@ from ssmscan.inference.looks import MOST_LOOKS, Pace, growth, next_growth, share
 from ssmscan.inference.progress import phase
 from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.model.statespace.requirements import require_data
 from ssmscan.results.agreement import Comparison, compare
 from ssmscan.results.checked import CrossCheck, Look, agreed, deciding, disagreed, missed, total_draws
 from ssmscan.results.criteria import DEFAULT
@@ -89,7 +89,7 @@ def cross_check(
         ValueError: if there are fewer than two engines, or `start` has used up its looks or is of other engines.
     """
     began = time.perf_counter()
-    require_observed(ssm)
+    require_data(ssm)
     require_number("seconds", seconds, 0.0, np.inf)
     require_flag("progress", progress)
     if not ssm.parameters:

@@ -35,7 +35,7 @@ from ssmscan.inference.reporting import result_of
 from ssmscan.inference.settings import gradients_required, require_counts, require_result_can_hold
 from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_drawn, require_observed
+from ssmscan.model.statespace.requirements import require_data, require_drawn
 from ssmscan.model.statespace.state_values import log_joint, without_noise
 from ssmscan.particles.conditional import ConditionalSMC
 from ssmscan.particles.settings_checks import strategy
@@ -131,7 +131,7 @@ class ParticleGibbs:
             ValueError: if no starting point with a finite density is found, or `start` or `checkpoint` is of something
                 else.
         """
-        require_observed(ssm)
+        require_data(ssm)
         require_drawn(ssm)
         _require_movable(ssm)
         require_result_can_hold(ssm, self)

@@ -41,7 +41,7 @@ from ssmscan.inference.settings import describe, gradients_required, require_cou
 from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import PyTree, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_drawn, require_observed
+from ssmscan.model.statespace.requirements import require_data, require_drawn
 from ssmscan.particles.estimators import Estimator, require_estimator, sized
 from ssmscan.particles.filter import ParticleFilter
 from ssmscan.results.data import Costs
@@ -107,7 +107,7 @@ class MaximumLikelihood:
             ImportError: if the default optimizer is wanted and optax is not installed.
             KeyboardInterrupt: if stopped before the first step.
         """
-        require_observed(ssm)
+        require_data(ssm)
         require_drawn(ssm)
         if not ssm.parameters:
             raise ValueError("the model has no parameters to estimate; ParticleFilter computes its likelihood")

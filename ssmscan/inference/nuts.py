@@ -57,7 +57,7 @@ from ssmscan.inference.whitening import (
 )
 from ssmscan.model.keys import one_key
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.model.statespace.requirements import require_data
 from ssmscan.results.health import stray, warn_of_concerns
 from ssmscan.results.result import Result
 
@@ -137,7 +137,7 @@ class NUTS:
             ValueError: if no starting point with a finite density is found, or `start` or `checkpoint` is of something
                 else.
         """
-        require_observed(ssm)
+        require_data(ssm)
         key = one_key(key)
         before, added_to, saving = begin(self, key, ssm, start, checkpoint, every)
         with hold_interrupts():

@@ -33,7 +33,7 @@ from ssmscan.inference.reporting import result_of
 from ssmscan.inference.settings import require_counts, require_parameters, require_result_can_hold, spread
 from ssmscan.inference.sizing import FEWEST, MISSED
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_drawn, require_observed
+from ssmscan.model.statespace.requirements import require_data, require_drawn
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.estimators import Estimator, require_estimator, sized
 from ssmscan.particles.filter_step import FAULTY
@@ -142,7 +142,7 @@ class PMMH:
             ValueError: if no draw from the prior has positive likelihood, or `start` or `checkpoint` is of something
                 else.
         """
-        require_observed(ssm)
+        require_data(ssm)
         require_drawn(ssm)
         require_parameters(ssm)
         require_result_can_hold(ssm, self)

@@ -43,7 +43,7 @@ from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import Theta
 from ssmscan.model.sites import Role
 from ssmscan.model.statespace.front import StateSpaceModel
-from ssmscan.model.statespace.requirements import require_drawn, require_observed
+from ssmscan.model.statespace.requirements import require_data, require_drawn
 from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
@@ -131,7 +131,7 @@ class TemperedSMC:
                 `checkpoint` is of something else.
             KeyboardInterrupt: if stopped before the first run was finished.
         """
-        require_observed(ssm)
+        require_data(ssm)
         tempered()
         key = one_key(key)
         before, added_to, saving = begin(self, key, ssm, start, checkpoint, every)

@@ -12,7 +12,7 @@ from numpyro.contrib.control_flow import scan
 
 import ssmscan
 from ssmscan.model.handlers.tables import filled
-from ssmscan.model.statespace.requirements import require_observed
+from ssmscan.model.statespace.requirements import require_data
 
 pandas = pytest.importorskip("pandas")
 WEEKS = pandas.date_range("2024-01-01", periods=5, freq="D")
@@ -134,12 +134,13 @@ def test_a_table_with_missing_values_is_checked_as_its_values_are(model):
     assert found.parts == pytest.approx(expected.parts) and found.factors.keys() == expected.factors.keys()
 
 
-def test_engines_refuse_data_of_which_nothing_is_there():
+def test_samplers_refuse_data_of_which_nothing_is_there_and_filters_begin_before_any():
     ssm = ssmscan.trace(walk, np.full(5, np.nan))
-    require_observed(ssm.with_data(GAPS.to_numpy()))
-    for engine in (ssmscan.NUTS(), ssmscan.ParticleFilter(10)):
+    require_data(ssm.with_data(GAPS.to_numpy()))
+    for engine in (ssmscan.NUTS(), ssmscan.PMMH()):
         with pytest.raises(ssmscan.ModelError, match=r"every value of the observed site\(s\) 'y' is missing"):
-            engine.run(jax.random.key(0), ssm, *([{}] if isinstance(engine, ssmscan.ParticleFilter) else []))
+            engine.run(jax.random.key(0), ssm)
+    assert ssmscan.ParticleFilter(10).start(jax.random.key(0), ssm, {}).step == 0
     assert np.isfinite(ssm.simulate(jax.random.key(0), {})["y"]).all()
 
 

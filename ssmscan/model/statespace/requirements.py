@@ -38,7 +38,7 @@ def require_observed(ssm: object) -> None:
 
     Raises:
         TypeError: it is not a traced model.
-        ModelError: no site of it is observed, or all values are missing; the message names those that could be.
+        ModelError: no site of it is observed; the message names those that could be.
     """
     require_traced(ssm)
     if isinstance(ssm, StateSpaceModel) and not any(site.role in OBSERVED for site in ssm.sites):
@@ -48,6 +48,18 @@ def require_observed(ssm: object) -> None:
             f"no site of the model is observed, so that there is nothing to infer.{asked} Trace the model with its "
             "data; to draw from a model without data use ssm.sample_prior and ssm.simulate."
         )
+
+
+def require_data(ssm: object) -> None:
+    """Raise unless this is a traced model of which at least one value is observed.
+
+    For samplers of parameters: a filter may begin before the first observation has come.
+
+    Raises:
+        TypeError, ModelError: as `require_observed`.
+        ModelError: all values are missing.
+    """
+    require_observed(ssm)
     if isinstance(ssm, StateSpaceModel) and (missing := _wholly_missing(ssm)):
         raise ModelError(
             f"every value of the observed site(s) {', '.join(map(repr, missing))} is missing (NaN), so that there is "
