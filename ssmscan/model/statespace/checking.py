@@ -225,10 +225,8 @@ def compare_forward_runs(
 def _complete(ssm: Checked, written: Written) -> tuple[list, Checked, Written]:
     """Return the arguments, missing elements filled, and the model over them, traced and as it was written."""
     ssm, written = written.over_arrays(ssm)
-    arrays = written.arrays
-    if ssm.has_gaps:
-        arrays = data.filled(arrays)
-        ssm = ssm.over(arrays)
+    arrays = data.filled(written.arrays) if ssm.has_gaps else written.arrays
+    ssm = ssm.over(arrays) if ssm.has_gaps else ssm
     if ssm.has_gaps and any(map(data.with_missing, ssm.cores)):
         raise ModelError(
             "check: NumPyro has no density for a loop that is conditioned on fewer values than it has steps, nor "
