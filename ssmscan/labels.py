@@ -118,6 +118,14 @@ class Labels:
         said = [str(i) if x is None else shown(x[i]) for i, x in zip(index, along)]
         return f"{site}[{','.join(said)}]" if index else site
 
+    def elements(self, site: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
+        """Return name and index of every scalar of a site, row by row; its index for a name where two are alike."""
+        indices = list(np.ndindex(shape))
+        names = [self.element(site, index) for index in indices]
+        if len(set(names)) < len(names):
+            names = [Labels().element(site, index) for index in indices]
+        return list(zip(names, indices))
+
     def axes(self, site: str, variable: str, shape: tuple[int, ...]) -> tuple[str, ...]:
         """Return a name for each axis of a site after those of chains, draws and time.
 

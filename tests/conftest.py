@@ -40,7 +40,7 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Mark the tests that `tests.marks` names, before `-m` looks at the marks."""
-    from tests.marks import HEAVY, SLOW, THINNED
+    from tests.marks import HEAVY, SAMPLED, SLOW, THINNED
 
     if os.environ.get("SSMSCAN_TEST_EVERY_SLOW", "") == "1":
         return
@@ -50,11 +50,24 @@ def pytest_collection_modifyitems(items):
         for names, mark in ((SLOW, pytest.mark.slow), (HEAVY, pytest.mark.heavy)):
             if node.startswith(names):
                 item.add_marker(mark)
-        if file in THINNED and hasattr(item, "callspec") and item.get_closest_marker("slow"):
-            case = cases[file, item.function.__name__]
-            cases[file, item.function.__name__] += 1
-            if case % THINNED[file]:
-                item.add_marker(pytest.mark.heavy)
+        if not hasattr(item, "callspec"):
+            continue
+        slow = item.get_closest_marker("slow") is not None
+        case = cases[file, item.function.__name__, slow]
+        cases[file, item.function.__name__, slow] += 1
+        if slow and case % THINNED.get(file, 1):
+            item.add_marker(pytest.mark.heavy)
+        if not slow and case % SAMPLED.get(file, 1):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """Take distributions in the lists of cases as they are: NumPyro compiles a program to look at each, for seconds."""
+    import numpyro
+
+    with numpyro.validation_enabled(False):
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ssmscan.results.checked import CrossCheck
 from ssmscan.results.table import MISSING, Table, significant
@@ -189,9 +189,9 @@ class Certificate:
 
 def z_threshold(num_comparisons: int, error_rate: float) -> float:
     """Return the two-sided normal threshold that a family of comparisons exceeds with probability `error_rate`."""
-    return float(norm.isf(error_rate / (2 * max(num_comparisons, 1))))
+    return -float(ndtri(error_rate / (2 * max(num_comparisons, 1))))
 
 
 def visible(standard_error: float | np.ndarray, threshold: float) -> float | np.ndarray:
     """Return the difference that is seen with probability `POWER`: the threshold and a quantile, in standard errors."""
-    return standard_error * (threshold + float(norm.ppf(POWER)))
+    return standard_error * (threshold + float(ndtri(POWER)))

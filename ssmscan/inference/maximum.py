@@ -38,6 +38,7 @@ from ssmscan.inference.interrupts import hold_interrupts, interruptible
 from ssmscan.inference.prior_points import shapes_of_point
 from ssmscan.inference.progress import Progress, Step, compile_chunk, compile_timed, no_steps, phase, run_chunks
 from ssmscan.inference.settings import describe, gradients_required, require_counts, versions
+from ssmscan.labels import labels_of
 from ssmscan.model.keys import one_key
 from ssmscan.model.protocols import PyTree, Theta
 from ssmscan.model.statespace.front import StateSpaceModel
@@ -179,6 +180,7 @@ class _Run:
             versions=versions("optax"),
             ascent=climbed,
             origin={"key": words(self.key), "model": origin_of(self.ssm)},
+            labels=labels_of(self.ssm),
         )
 
     def climb(self) -> Progress:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssmscan.results import health
-from ssmscan.results.comparable import different_states, require_comparable
+from ssmscan.results.comparable import different_states, named_alike, require_comparable
 from ssmscan.results.criteria import DEFAULT, Criteria, Tolerances, require_criteria
 from ssmscan.results.data import Costs, samples
 from ssmscan.results.heavy_tails import sentences, without_moments
@@ -225,6 +225,7 @@ def compare(
     """
     criteria = require_criteria(tolerances, level, significance)
     require_comparable(unnamed, results)
+    results = named_alike(results)
     values = {name: samples(result) for name, result in results.items()}
     summaries = {name: result.summaries for name, result in results.items()}
     heavy = without_moments(results)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ssmscan.labels import Labels
 from ssmscan.results.result import Result
 
 _HOW = "as in compare(nuts=..., pmmh=...)"
@@ -47,6 +49,14 @@ def require_comparable(unnamed: tuple[Any, ...], results: Mapping[str, Any]) -> 
                 f"{one} and {other} hold the same draws: a run always agrees with itself. Give compare two runs, of "
                 "two engines or with two keys"
             )
+
+
+def named_alike(results: Mapping[str, Result]) -> dict[str, Result]:
+    """Return the results with the labels of the first that has any: elements are compared by their names."""
+    known = next((result.labels for result in results.values() if result.labels.dims), Labels())
+    return {
+        name: result if result.labels == known else replace(result, labels=known) for name, result in results.items()
+    }
 
 
 def different_states(results: Mapping[str, Result]) -> tuple[str, ...]:

@@ -151,7 +151,9 @@ class ResultData:
         self._require_draws()
         if self.points:
             return {label: summarise_weighted(*sample) for label, sample in samples(self).items()}
-        return {label: summarise(x, independent_runs=self.independent_runs) for label, x in scalars(self.draws)}
+        return {
+            label: summarise(x, independent_runs=self.independent_runs) for label, x in scalars(self.draws, self.labels)
+        }
 
     @property
     def title(self) -> str:
@@ -222,7 +224,7 @@ class ResultData:
 def samples(result: ResultData) -> dict[str, Sample]:
     """Return values and weights of each scalar parameter, by label: the weighted points where there are any."""
     if not result.points:
-        return {label: Sample.of(x) for label, x in scalars(result.draws)}
+        return {label: Sample.of(x) for label, x in scalars(result.draws, result.labels)}
     weights = normalised(result.log_weights)
     points = {name: values[None] for name, values in result.points.items()}
-    return {label: Sample(x[0], weights) for label, x in scalars(points)}
+    return {label: Sample(x[0], weights) for label, x in scalars(points, result.labels)}

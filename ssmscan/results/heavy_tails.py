@@ -101,7 +101,7 @@ def _evidence(result: ResultData) -> dict[str, dict[str, tuple[bool, bool]]]:
     limit = limit_of(len(log_weights))
     sound = bool(points) and not exceeds(tail_index(log_weights), limit)
     found = {}
-    for label, draws in scalars(result.draws):
+    for label, draws in scalars(result.draws, result.labels):
         log_deviations = _log_deviations(Sample.of(draws))
         covered = sound and _far_out(points[label]) <= FAR_OUT
         found[label] = {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmscan.health import Condition, Health, Reason, Section
+from ssmscan.labels import Labels
 from ssmscan.results.data import Costs
 from ssmscan.results.table import Table, rounded, significant
 
@@ -58,6 +59,7 @@ class Maximum:
         versions: package -> version.
         ascent: the state of every start and all that was kept of its steps, for `start=`.
         origin: the key, and what tells this model and its data from others.
+        labels: names of the axes of the parameters and what stands along them.
     """
 
     theta: dict[str, np.ndarray]
@@ -84,6 +86,7 @@ class Maximum:
     versions: dict[str, str] = field(repr=False)
     ascent: Any = field(repr=False)
     origin: dict[str, Any] = field(repr=False)
+    labels: Labels = field(default_factory=Labels, repr=False)
 
     @property
     def converged(self) -> bool:
@@ -200,9 +203,8 @@ class Maximum:
         title = f"log-likelihood {rounded(self.log_likelihood, self.log_likelihood_error)}. {self.message()}"
         rows = []
         for name, value in self.theta.items():
-            for index in np.ndindex(value.shape):
+            for label, index in self.labels.elements(name, value.shape):
                 error = float(self.standard_errors[name][index])
-                label = f"{name}[{', '.join(map(str, index))}]" if index else name
                 rows.append((label, rounded(float(value[index]), error), significant(error)))
         return Table(title, ("parameter", "estimate", "standard error"), tuple(rows))
 

@@ -35,6 +35,7 @@ import numpy as np
 from scipy import special
 
 from ssmscan import containers
+from ssmscan.labels import Labels
 
 PROBABILITIES = (0.05, 0.5, 0.95)
 STATISTICS = ("mean", "sd", "5 %", "50 %", "95 %")
@@ -102,12 +103,12 @@ class Sample(NamedTuple):
         return np.minimum(steps[np.searchsorted(self.values[order], at, side="right")], 1.0)
 
 
-def scalars(draws: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield label and draws (chains, draws) in float64 of each scalar element, as in ``("beta[0,1]", x)``."""
+def scalars(draws: Mapping[str, np.ndarray], labels: Labels) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield label and draws (chains, draws) in float64 of each scalar element, as in ``("beta[0,PT]", x)``."""
     for name, values in draws.items():
-        for index in np.ndindex(values.shape[2:]):
-            label = f"{name}[{','.join(map(str, index))}]" if index else name
-            yield label, np.asarray(values[(..., *index)], np.float64)
+        rows = np.moveaxis(np.asarray(values, np.float64), (0, 1), (-2, -1))
+        for label, index in labels.elements(name, values.shape[2:]):
+            yield label, rows[index]
 
 
 def summarise(draws: np.ndarray, *, independent_runs: bool = False) -> ScalarSummary:

@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from ssmscan.arguments import refusal, require_integer, require_number
 
@@ -123,7 +123,7 @@ def rarest(differences: np.ndarray, number: int) -> float:
     """
     points = np.arange(1, differences.shape[-1] + 1) / differences.shape[-1]
     counts = np.round((differences + points) * number)
-    tails = np.minimum(stats.binom.cdf(counts, number, points), stats.binom.sf(counts - 1, number, points))
+    tails = np.minimum(special.bdtr(counts, number, points), special.bdtrc(counts - 1, number, points))
     return float(2 * tails.min())
 
 
@@ -143,7 +143,10 @@ def _level_of_one(number: int, level: float, cells: int) -> float:
 
 def _bounds(number: int, points: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of the counts at each point that hold with probability 1 - gamma at each alone."""
-    return stats.binom.ppf(gamma / 2, number, points), stats.binom.isf(gamma / 2, number, points)
+    # Takes as long to import as JAX does.
+    from scipy.stats import binom
+
+    return binom.ppf(gamma / 2, number, points), binom.isf(gamma / 2, number, points)
 
 
 def _coverage(number: int, points: np.ndarray, gamma: float) -> float:

@@ -19,6 +19,7 @@ from ssmscan.inference import curvature, progress
 from ssmscan.inference.ascent import Climb, ClimbStep
 from ssmscan.inference.averages import average_error, halves, log_mean_exp
 from ssmscan.inference.curvature import ProbeStep, objective
+from ssmscan.labels import Labels
 from ssmscan.particles.draws import as_key
 from ssmscan.results.data import Costs
 from ssmscan.results.maximum import Maximum
@@ -134,6 +135,9 @@ def test_the_verdict_mentions_what_else_there_is_to_know(plain):
         "within 0.060 standard errors of it.\n"
     )
     assert [row[0] for row in plain.summary().rows] == ["rho", "q"]
+    pair, labels = {"rho": np.full(2, 0.5)}, Labels({"town": ["LIS", "OPO"]}, {"rho": ("town",)})
+    named = dataclasses.replace(plain, theta=pair, standard_errors=pair, labels=labels)
+    assert [row[0] for row in named.summary().rows] == ["rho[LIS]", "rho[OPO]"]
     alone = dataclasses.replace(plain, start_objective=plain.start_objective[:1], agreeing=1)
     assert alone.converged and "Other maxima were not looked for" in alone.message()
     assert "use more particles" in dataclasses.replace(plain, log_likelihood_sd=3.0).message()

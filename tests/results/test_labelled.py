@@ -9,6 +9,7 @@ import pytest
 import xarray
 
 from ssmscan.labels import Labels
+from ssmscan.results.agreement import compare
 from ssmscan.results.result import load
 from tests.results.samples import result
 
@@ -70,6 +71,25 @@ def test_arviz_has_the_names_of_all_axes():
 def test_without_labels_axes_are_counted():
     posterior = dataclasses.replace(labelled(), labels=Labels()).to_arviz()["posterior"]
     assert posterior["beta"].dims == ("chain", "draw", "beta_dim_0")
+
+
+def test_tables_name_elements_by_what_they_are():
+    one, names = labelled(), ["beta[España]", "beta[Portugal]", "q"]
+    assert [row[0] for row in one.summary().rows] == names
+    other = dataclasses.replace(labelled(), observed=one.observed, labels=Labels())
+    assert list(other.summaries) == ["beta[0]", "beta[1]", "q"]
+    compared = compare(other=other, one=one)
+    assert all(list(engine.summaries) == names for engine in compared.engines)
+    assert compared.engines[1].summaries == one.summaries
+
+
+def test_elements_that_are_labelled_alike_are_counted():
+    labels = Labels({"country": ["ES", "ES"]}, {"beta": ("country",)})
+    assert labels.elements("beta", (2, 1)) == [("beta[0,0]", (0, 0)), ("beta[1,0]", (1, 0))]
+    assert Labels({"country": ["ES", "PT"]}, labels.dims).elements("beta", (2,)) == [
+        ("beta[ES]", (0,)),
+        ("beta[PT]", (1,)),
+    ]
 
 
 def test_labels_of_another_kind_are_refused():

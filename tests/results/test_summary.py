@@ -6,6 +6,7 @@ import pytest
 from scipy import integrate, stats
 
 from ssmscan import containers
+from ssmscan.labels import Labels
 from ssmscan.results.summary import PROBABILITIES, scalars, summarise
 from tests.results.samples import autoregression
 from tests.truth import z_threshold
@@ -127,6 +128,6 @@ def test_chains_that_stand_still_have_an_infinite_rhat():
 
 def test_elements_have_their_index_in_the_label():
     draws = {"phi": np.zeros((2, 3)), "beta": np.arange(24.0).reshape(2, 3, 2, 2)}
-    labelled = dict(scalars(draws))
+    labelled = dict(scalars(draws, Labels()))
     assert list(labelled) == ["phi", "beta[0,0]", "beta[0,1]", "beta[1,0]", "beta[1,1]"]
     np.testing.assert_array_equal(labelled["beta[1,0]"], draws["beta"][..., 1, 0])

@@ -139,7 +139,7 @@ def density(name: str, result: Result, parameter: str) -> tuple[np.ndarray, np.n
         KeyError: if there is no such parameter.
         ValueError: if there are no draws, or some are not finite.
     """
-    draws = dict(scalars({**result.draws, **result.deterministics}))
+    draws = dict(scalars({**result.draws, **result.deterministics}, result.labels))
     if not isinstance(parameter, str) or parameter not in draws:
         raise KeyError(f"{name} has no parameter {parameter!r}; it has {', '.join(draws)}")
     values = draws[parameter]
