@@ -38,6 +38,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_data, require_drawn
 from ssmscan.model.statespace.state_values import log_joint, without_noise
 from ssmscan.particles.conditional import ConditionalSMC
+from ssmscan.particles.panels import num_moves
 from ssmscan.particles.settings_checks import strategy
 from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
@@ -203,7 +204,7 @@ class ParticleGibbs:
                 compile_seconds=run.compile_seconds,
                 warmup_seconds=run.warmup_seconds,
                 run_seconds=run.run_seconds,
-                particle_steps=run.sweeps * self.num_chains * conditional.num_particles * ssm.num_steps,
+                particle_steps=run.sweeps * self.num_chains * conditional.num_particles * num_moves(ssm),
                 gradient_evaluations=run.gradients,
             ),
             interrupted=run.interrupted or not whole,

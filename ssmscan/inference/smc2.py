@@ -47,6 +47,7 @@ from ssmscan.model.statespace.front import StateSpaceModel
 from ssmscan.model.statespace.requirements import require_drawn, require_observed
 from ssmscan.particles.draws import as_key
 from ssmscan.particles.filter import ParticleFilter
+from ssmscan.particles.panels import num_moves
 from ssmscan.results.data import Costs
 from ssmscan.results.health import warn_of_concerns
 from ssmscan.results.result import Result
@@ -220,6 +221,7 @@ class SMC2:
         assert key is not None
         runs = [] if before is None else restored(before, key, programs, rules)
         watch, interrupted = Watch(programs), False
+        each = num_moves(ssm) // max(loop.num_steps for loop in ssm.loops)
         spent = Costs(0.0, 0.0, 0.0) if before is None else before.costs
 
         def build(whole: bool) -> Result:
@@ -227,7 +229,7 @@ class SMC2:
                 spent,
                 compile_seconds=spent.compile_seconds + programs.compile_seconds,
                 run_seconds=spent.run_seconds + watch.seconds,
-                particle_steps=sum(run.cloud.particle_steps for run in runs if run.cloud is not None),
+                particle_steps=each * sum(run.cloud.particle_steps for run in runs if run.cloud is not None),
             )
             return self._result(ssm, key, runs, end, costs, interrupted=interrupted or not whole, whole=whole)
 

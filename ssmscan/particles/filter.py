@@ -36,6 +36,7 @@ from ssmscan.particles.genealogy import trace_ancestry
 from ssmscan.particles.memory import refuse_too_large
 from ssmscan.particles.online import Online, draw_start, refuse_later_data, refuse_other, refuse_several, take
 from ssmscan.particles.online_origin import Origin
+from ssmscan.particles.panels import num_moves
 from ssmscan.particles.printing import known
 from ssmscan.particles.proposals import Bootstrap, Proposal, SeriesProposal, uses_later_data
 from ssmscan.particles.resampling import Resampling, systematic
@@ -139,7 +140,7 @@ class ParticleFilter:
 
     def particle_steps(self, ssm: Model) -> int:
         """Count the particles that a run moves by one step each."""
-        return self.num_particles * ssm.num_steps
+        return self.num_particles * num_moves(ssm)
 
     def estimate(self, key: Array, ssm: Model, theta: Theta) -> LikelihoodEstimate:
         """Estimate the likelihood, and nothing else."""

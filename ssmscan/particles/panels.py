@@ -47,6 +47,11 @@ def each_filter(
     return each_element(lambda key, m, *rest: run(key, at(m), *rest), ssm.panel, key, *per_element, together=together)
 
 
+def num_moves(ssm: Model) -> int:
+    """Return how many steps a run takes with one particle: of every loop, in each element of a panel."""
+    return sum(loop.num_steps * (1 if loop.panel is None else loop.panel.size) for loop in ssm.loops)
+
+
 def each_element(
     run: Callable[..., T], panel: Panel | None, key: Array | None, *per_element: Any, together: bool = False
 ) -> T:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 def test_a_run_is_made_again_from_its_key_with_a_path_of_every_element():
     ssm = ssmscan.trace(panel, Y)
     settings = ssmscan.ParticleFilter(40, summaries=())
+    assert settings.particle_steps(ssm) == 40 * T * M
     state = pmmh_chain.evaluate(KEY, ssm, ssm.unconstrain(ssm.canonical(THETA)), settings)
     log_likelihood, path = jax.jit(lambda key: settings.sample_path(key, ssm, ssm.canonical(THETA)))(KEY)
     np.testing.assert_allclose(log_likelihood, state.log_likelihood, rtol=1e-5)
