@@ -55,6 +55,33 @@ def first_out_of_order(values: Any) -> int | None:
     return int(np.argmax(back)) + 1 if back.any() else None
 
 
+def first_after_gap(dates: np.ndarray) -> int | None:
+    """Return which of some dates is the first that others are left out before; None where none are, or who knows.
+
+    It is known of dates that are months, weeks or days apart, three in four of them equally.  Of days at most four in
+    five may be working days: those of an exchange have holidays.
+
+    Args:
+        dates: (T,) datetime64 in order.
+    """
+    months, days = dates.astype("datetime64[M]"), dates.astype("datetime64[D]")
+    since = dates - months.astype(dates.dtype)
+    left = (months + np.timedelta64(1, "M")).astype(dates.dtype) - dates
+    if len(dates) <= _SHORTEST:
+        return None
+    if np.all(since == since[0]) or np.all(left == left[0]):
+        steps = np.diff(months.astype(int))
+    else:
+        steps = np.diff(days.astype(int))
+        if np.median(steps) % 7 and np.mean(np.is_busday(days)) > 0.8:
+            return None
+    usual = int(np.median(steps))
+    late = steps != usual
+    if usual <= 0 or not late.any() or np.mean(late) > 0.25 or np.any(steps % usual):
+        return None
+    return int(np.argmax(late)) + 1
+
+
 def as_dates(values: Any) -> np.ndarray | None:
     """Return a list of dates as datetime64, None for what holds no dates or has gaps among them."""
     if _is_periods(values):

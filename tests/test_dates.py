@@ -7,7 +7,7 @@ import datetime
 import numpy as np
 import pytest
 
-from ssmscan.dates import as_dates, extended, is_dates
+from ssmscan.dates import as_dates, extended, first_after_gap, is_dates
 
 pandas = pytest.importorskip("pandas")
 
@@ -67,6 +67,31 @@ def test_holidays_of_a_frequency_are_kept():
 def test_where_no_rule_is_certain_there_is_none(dates):
     assert extended(np.array(dates, "M8[D]"), 9) is None
     assert extended(pandas.DatetimeIndex(dates), 9) is None
+
+
+@pytest.mark.parametrize(
+    ("frequency", "known"),
+    [
+        ("MS", True),
+        ("ME", True),
+        ("QE", True),
+        ("YS-MAY", True),
+        ("W-THU", True),
+        ("D", True),
+        ("B", False),
+        ("h", False),
+    ],
+)
+def test_a_date_that_is_left_out_is_found_where_it_cannot_be_a_holiday(frequency, known):
+    whole = pandas.date_range("2023-01-01", periods=24, freq=frequency).to_numpy()
+    assert first_after_gap(whole) is None
+    for left_out in ([9], [9, 10], [9, 15]):
+        assert first_after_gap(np.delete(whole, left_out)) == (9 if known else None)
+
+
+def test_dates_of_which_few_follow_a_rule_have_no_gap():
+    for days in ([0, 1, 2], [0, 1, 5, 6, 9, 14, 15], [0, 0, 0, 1, 1, 3], range(0, 900, 45)):
+        assert first_after_gap(np.datetime64("2024-01-01", "ns") + np.array(days).astype("m8[D]")) is None
 
 
 def test_periods_begin_where_they_begin():

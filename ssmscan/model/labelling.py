@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ssmscan.dates import AS_THEY_COME, extended, first_out_of_order
+from ssmscan.dates import AS_THEY_COME, extended, first_after_gap, first_out_of_order
 from ssmscan.labels import RESERVED, Labels, default_axis, is_time, shown
 from ssmscan.model.staging.table_axes import Axis, TableAxes, axes_of, has_axes
 from ssmscan.model.statespace.core import Core, element_shape, is_timed
@@ -87,6 +87,12 @@ def find(cores: Sequence[Core], leaves: Sequence[Any], paths: Sequence[str], obs
             raise ValueError(
                 f"the dates of the time are not in order, first at step {place} (counted from 0), "
                 f"{shown(values[place])} after {shown(values[place - 1])}: {AS_THEY_COME}. Sort the dates and the data."
+            )
+        if values.dtype.kind == "M" and (place := first_after_gap(values)) is not None:
+            notes += (
+                f"dates are left out of the time, first before {shown(values[place])}, which follows "
+                f"{shown(values[place - 1])}: {AS_THEY_COME}, and knows nothing of the time between. Where nothing was "
+                "observed put rows of NaN, as y.asfreq(...) of pandas does.",
             )
     names = Labels().time_names(core.num_steps for core in cores)
     dims, coords = _elements(cores, [match for _, found in matches for match in found])

@@ -160,6 +160,14 @@ def test_the_same_date_twice_is_no_disorder_and_clocks_may_be_put_back():
     assert table_axes.require_dates_in_order("y", SERIES.set_axis([3, 2, 1, 6, 5, 4])) is None
 
 
+def test_months_without_a_row_are_said_and_those_with_a_row_of_nan_are_not():
+    months = pandas.date_range("2023-01-31", periods=T + 1, freq="ME")
+    with pytest.warns(UserWarning, match=r"first before 2023-06-30, which follows 2023-04-30: .*y\.asfreq"):
+        ssm = ssmscan.trace(walk, SERIES.set_axis(months[[0, 1, 2, 3, 5, 6]]))
+    assert dates_of(ssm.labels)[4] == "2023-06-30"
+    assert ssmscan.trace(walk, pandas.Series([*VALUES[:4, 0], np.nan, *VALUES[4:, 0]], months)).num_steps == T + 1
+
+
 def test_a_longer_loop_has_the_dates_that_follow():
     labels = ssmscan.trace(longer, SERIES, future=2).labels
     assert dates_of(labels) == [*MONTH_ENDS, "2024-07-31", "2024-08-31"]
