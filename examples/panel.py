@@ -48,6 +48,7 @@ def main(key, quick=False):
     baseline, age = np.log(data.covariates["baseline"] / 4), np.log(data.covariates["age"])
     covariates = np.stack([np.ones(59), treated, baseline, treated * baseline, age], axis=1)
     ssm = ssmscan.trace(panel, covariates, np.array([0.0, 0.0, 0.0, 1.0]), data.values)
+    ssm = ssm.with_labels(dims={"beta": ("covariate",)}, coords={"covariate": NAMES})
     print(ssm)
     filter_key, check_key = jax.random.split(key)
     filtered = ssmscan.ParticleFilter(20_000).run(filter_key, ssm, NEAR)
@@ -61,9 +62,9 @@ def main(key, quick=False):
     check = ssmscan.cross_check(check_key, ssm, seconds=300, engines=engines)
     print(check)
     nuts = check.results["nuts"]
-    print(*(f"beta[{k}]: {name}" for k, name in enumerate(NAMES)), nuts.summary(), sep="\n")
-    ax = ssmscan.plots.posterior(check.results, "beta[1]")
-    ax.set_xlabel("effect of the drug on the log rate, beta[1]")
+    print(nuts.summary())
+    ax = ssmscan.plots.posterior(check.results, "beta[treated]")
+    ax.set_xlabel("effect of the drug on the log rate, beta[treated]")
     return found | {"verdict": check.verdict, "result": nuts, "figure": ax.figure}
 
 

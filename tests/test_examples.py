@@ -199,7 +199,7 @@ FULL = {
         and abs(posterior(found, "trend")[0] + 3.8) < posterior(found, "trend")[1]
     ),
     "regime_switching": lambda found: abs(posterior(found, "stay")[0] - 0.904) < 2 * posterior(found, "stay")[1],
-    "panel": lambda found: abs(posterior(found, "beta[1]")[0] + 0.93) < posterior(found, "beta[1]")[1],
+    "panel": lambda found: abs(posterior(found, "beta[treated]")[0] + 0.93) < posterior(found, "beta[treated]")[1],
     "tracking": lambda found: 0.5 < posterior(found, "persistence")[0] < 1.0,
     "spike_counts": lambda found: found["sd_ahead"] < 0.2 * found["sd_bootstrap"],
     "capture_recapture": lambda found: (
