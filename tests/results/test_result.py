@@ -371,7 +371,7 @@ def test_means_are_over_chains_and_draws_of_what_jax_gave():
 
 def test_the_summary_has_a_row_per_element_and_names_the_run():
     table = example().summary()
-    elements = [f"beta[{i},{j}]" for i in (0, 1) for j in (0, 1, 2)]
+    elements = [f"beta[{town},{j}]" for town in ("Aarhus", "Ω") for j in (0, 1, 2)]
     assert [row[0] for row in table.rows] == ["scope/phi", *elements, "time"]
     assert str(table).startswith("PMMH: 2 chains of 20 draws")
     assert "3 independent runs" in str(result({"a": np.random.rand(3, 9)}, independent_runs=True).summary())
