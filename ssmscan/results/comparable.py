@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ssmscan.labels import Labels
 from ssmscan.results.result import Result
 
 _HOW = "as in compare(nuts=..., pmmh=...)"
@@ -53,9 +52,10 @@ def require_comparable(unnamed: tuple[Any, ...], results: Mapping[str, Any]) -> 
 
 def named_alike(results: Mapping[str, Result]) -> dict[str, Result]:
     """Return the results with the labels of the first that has any: elements are compared by their names."""
-    known = next((result.labels for result in results.values() if result.labels.dims), Labels())
+    known = next((result.labels for result in results.values() if result.labels.dims), None)
     return {
-        name: result if result.labels == known else replace(result, labels=known) for name, result in results.items()
+        name: result if known is None or result.labels == known else replace(result, labels=known)
+        for name, result in results.items()
     }
 
 
