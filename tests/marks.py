@@ -10,7 +10,6 @@ SLOW = (
     "test_draws.py::test_bits_splits_and_folds_are_those_of_jax",
     "test_draws.py::test_a_count_without_a_law_takes_the_weight_of_its_particle_and_of_no_other",
     "test_draws.py::test_columns_hold_the_numbers_of_the_flat_array[False-shape",
-    "test_going_on.py::test_a_run_that_goes_on_is_one_longer_run[nuts]",
     "test_truth.py::test_gbpusd_on_a_grid_is_the_known_log_likelihood[750]",
     "test_truth.py::test_nonlinear_benchmark_on_a_grid_is_the_known_log_likelihood",
     "test_filter.py::test_many_particles_come_close_to_kalman[True]",
@@ -385,6 +384,15 @@ HEAVY = (
     "test_elements.py::test_what_the_elements_share_is_counted_once",
     "test_noise.py::test_density_identity_under_wrappers[MultivariateNormal(scale_tril)]",
     "test_tempering.py::test_an_interrupt_before_the_first_run_is_finished_is_raised[TemperedSMC]",
+    "test_state_probabilities.py::test_a_sampler_with_particles_has_them_and_one_that_sums_out",
+    "test_look_ahead.py::test_filtering_law_and_paths_are_those_of_a_bootstrap_filter",
+    "test_reparam.py::test_nuts_reports_the_states_under_their_names",
+    "test_keys.py::test_each_replicate_hangs_on_its_own_key",
+    "test_masks.py::test_engines_sample_the_posterior_that_numpyro_defines[scaled-NUTS]",
+    "test_smc2.py::test_a_run_that_was_stopped_or_killed_goes_on",
+    "test_tails.py::test_the_inverse_finds_the_noise_of_a_value[float32]",
+    "test_noise.py::test_density_identity[Normal]",
+    "test_going_on.py::test_a_run_that_goes_on_is_one_longer_run[nuts]",
 )
 """Run on demand, with `-m heavy`."""
 
